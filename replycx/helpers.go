@@ -47,30 +47,9 @@ func (c *Client) UploadFiles(ctx context.Context, knowledgeBase int64, fsys fs.F
 				return
 			}
 		}
-		var batch []string
-		var parts []Part
-		var size int64
-		flush := func() bool {
-			if len(parts) == 0 {
-				return true
-			}
-			result, err := c.UploadSources(ctx, knowledgeBase, parts, nil)
-			for i, name := range batch {
-				file, fileErr := UploadedFile{Path: name}, err
-				if err == nil {
-					file.Sources = result.Sources[parts[i].Field]
-					if slices.Contains(result.Missing, parts[i].Field) {
-						fileErr = &AnswerError{Op: "upload sources", StatusCode: http.StatusOK, Reason: "does not say what became of " + clean(name, maxExcerpt)}
-					}
-				}
-				if !yield(file, fileErr) {
-					return false
-				}
-			}
-			batch, parts, size = nil, nil, 0
-			return true
-		}
-		err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		b := fileBatch{client: c, knowledgeBase: knowledgeBase, fsys: fsys}
+		stopped := false
+		_ = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 			if err == nil && (!d.Type().IsRegular() || !matches(patterns, name)) {
 				return nil
 			}
@@ -78,28 +57,73 @@ func (c *Client) UploadFiles(ctx context.Context, knowledgeBase int64, fsys fs.F
 			if err == nil {
 				info, err = d.Info()
 			}
-			if err != nil {
-				if !yield(UploadedFile{Path: name}, fmt.Errorf("read %s: %w", name, err)) {
-					return fs.SkipAll
-				}
-				return nil
+			switch {
+			case err != nil:
+				stopped = !yield(UploadedFile{Path: name}, fmt.Errorf("read %s: %w", name, err))
+			case b.full(info.Size()):
+				stopped = !b.send(ctx, yield)
 			}
-			if len(parts) > 0 && (len(parts) == filesPerUpload || size+info.Size() > bytesPerUpload) && !flush() {
+			if stopped {
 				return fs.SkipAll
 			}
-			batch, size = append(batch, name), size+info.Size()
-			parts = append(parts, Part{
-				Field:    fmt.Sprintf("f%d", len(parts)+1),
-				Filename: strings.ReplaceAll(name, "/", "__"),
-				Size:     info.Size(),
-				Open:     func(context.Context) (io.ReadCloser, error) { return fsys.Open(name) },
-			})
-			return nil
+			if err == nil {
+				b.add(name, info.Size())
+			}
+			return nil // an error was yielded, the walk goes on
 		})
-		if err == nil {
-			flush()
+		if !stopped {
+			b.send(ctx, yield)
 		}
 	}
+}
+
+// fileBatch is the files of one upload of UploadFiles.
+type fileBatch struct {
+	client        *Client
+	knowledgeBase int64
+	fsys          fs.FS
+	paths         []string
+	parts         []Part
+	size          int64
+}
+
+// full tells whether the files go out before one of that size is added.
+func (b *fileBatch) full(size int64) bool {
+	return len(b.parts) == filesPerUpload || len(b.parts) > 0 && b.size+size > bytesPerUpload
+}
+
+func (b *fileBatch) add(name string, size int64) {
+	b.paths, b.size = append(b.paths, name), b.size+size
+	b.parts = append(b.parts, Part{
+		Field:    fmt.Sprintf("f%d", len(b.parts)+1),
+		Filename: strings.ReplaceAll(name, "/", "__"),
+		Size:     size,
+		Open:     func(context.Context) (io.ReadCloser, error) { return b.fsys.Open(name) },
+	})
+}
+
+// send uploads the files and yields what became of each, and begins a new batch. It
+// returns false when the consumer has had enough.
+func (b *fileBatch) send(ctx context.Context, yield func(UploadedFile, error) bool) bool {
+	if len(b.parts) == 0 {
+		return true
+	}
+	paths, parts := b.paths, b.parts
+	b.paths, b.parts, b.size = nil, nil, 0
+	result, err := b.client.UploadSources(ctx, b.knowledgeBase, parts, nil)
+	for i, name := range paths {
+		file, fileErr := UploadedFile{Path: name}, err
+		if err == nil {
+			file.Sources = result.Sources[parts[i].Field]
+			if slices.Contains(result.Missing, parts[i].Field) {
+				fileErr = &AnswerError{Op: "upload sources", StatusCode: http.StatusOK, Reason: "does not say what became of " + clean(name, maxExcerpt)}
+			}
+		}
+		if !yield(file, fileErr) {
+			return false
+		}
+	}
+	return true
 }
 
 // matches tells whether a path matches one of the patterns, or there are none.
