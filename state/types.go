@@ -241,6 +241,8 @@ var (
 	ErrNotFound = errors.New("not in the state")
 	// ErrNotEmpty: an import would mix two inventories.
 	ErrNotEmpty = errors.New("the state is not empty")
+	// ErrChanged: what is on the root is no longer the version that was listed. Roots return it, ingest decides on it.
+	ErrChanged = errors.New("changed since it was listed")
 	// ErrBatchEnded: the batch was sealed or ended before.
 	ErrBatchEnded = errors.New("the batch was ended before")
 )
