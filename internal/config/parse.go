@@ -306,15 +306,15 @@ func (b *builder) file(root *node) {
 	}
 }
 
-// fileSync adds a sync of the file. A place that has no settings in it at all
-// adds nothing.
+// fileSync adds a sync of the file.
 func (b *builder) fileSync(n *node, name string) {
 	b.places[name] = place{name, n.line, n.col}
 	switch n.kind {
 	case brokenNode:
 		return
-	case nullNode:
-		b.fail(b.places[name], "there is nothing after the dash; write a sync, such as name: handbook, or take it out")
+	case mappingNode:
+	default:
+		b.fail(b.places[name], "%s is not a sync; write keys and values behind the dash, such as name: handbook", n.describe())
 		return
 	}
 	sync := b.base
@@ -348,6 +348,10 @@ func (b *builder) mapping(n *node, table, shown string, target func(*Setting) an
 				b.fail(place{shown + e.key, e.line, e.col}, "belongs to one sync; write it below syncs")
 				continue
 			}
+			if e.value.kind == nullNode { // as a key whose values are all commented out
+				b.open[shown+e.key] = place{shown + e.key, e.line, e.col}
+				continue
+			}
 			b.leaf(s, e.value, shown+e.key, ptr)
 			continue
 		}
@@ -359,13 +363,9 @@ func (b *builder) mapping(n *node, table, shown string, target func(*Setting) an
 	}
 }
 
-// leaf stores the value of one setting.
+// leaf stores the value of one setting, of which there is something.
 func (b *builder) leaf(s *Setting, n *node, name string, ptr any) {
 	at := place{name, n.line, n.col}
-	if n.kind == nullNode {
-		b.open[name] = at
-		return
-	}
 	b.places[name] = at
 	_, list := ptr.(*[]string)
 	switch {

@@ -216,9 +216,9 @@ var bucketSchemes = []string{"s3", "gs", "azblob", "mem"}
 // work with yet. It is the one function to change when they come.
 func notReleased(scheme string) error {
 	if scheme == schemePostgres {
-		return errors.New("a PostgreSQL state is not in this release yet; write the path of a file, such as kbsync.db")
+		return errors.New("is a PostgreSQL state, which is not in this release yet; write the path of a file, such as kbsync.db")
 	}
-	return errors.New("bucket roots are not in this release yet; write the path of a directory")
+	return errors.New("is a bucket, and bucket roots are not in this release yet; write the path of a directory")
 }
 
 // splitScheme tells a URL from a path. C:\docs and a:b are paths.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
@@ -62,7 +64,7 @@ func document(file []byte, report func(line, col int, name, text string)) *node 
 	if err != nil {
 		line, col, text := 1, 1, "is not YAML that can be read"
 		if y, ok := errors.AsType[yaml.Error](err); ok {
-			text = "is not valid YAML: " + y.GetMessage()
+			text = "is not valid YAML: " + printable(y.GetMessage())
 			if t := y.GetToken(); t != nil && t.Position != nil {
 				line, col = max(t.Position.Line, 1), max(t.Position.Column, 1)
 			}
@@ -106,6 +108,19 @@ func parseYAML(file []byte) (_ *ast.File, err error) {
 		}
 	}()
 	return parser.ParseBytes(file, 0, parser.AllowDuplicateMapKey())
+}
+
+// printable writes what a terminal would act on as Go's escapes.
+func printable(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // unreadable finds what must not reach the parser.
