@@ -190,6 +190,9 @@ func TestFollowsToTheEnd(t *testing.T) {
 
 // P7: 10,000 sources that train for five minutes cost at most 1,000 requests.
 func TestP7Requests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 10_000, 300_000)
 		w.status = trainsFor(5 * time.Minute)
