@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -482,5 +483,53 @@ func TestChangesWritesNothing(t *testing.T) {
 	}
 	if !slices.Equal(got, []string{"Va.md", "Pc.md"}) || r.New != 1 || r.Removed != 1 || r.Unchanged != 1 || len(s.store.known) != 2 {
 		t.Errorf("%v, %v", got, r)
+	}
+}
+
+// W12: a clock that jumps causes no storm, and loses nothing.
+func TestW12ClockJumps(t *testing.T) {
+	s := newScene(t)
+	put(t, s.dir, "a.md", "b.md")
+	s.scan("", "2 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
+	for _, s.offset = range []time.Duration{-time.Hour, time.Hour, 0} {
+		s.scan("", "0 new 0 changed 2 unchanged 0 removed 0 renamed 0 unsettled")
+	}
+	put(t, s.dir, "c.md")
+	s.offset = -time.Hour
+	s.scan("", "1 new 0 changed 2 unchanged 0 removed 0 renamed 0 unsettled")
+}
+
+// W12: the memory of a comparison does not grow with the number of documents.
+func TestW12Memory(t *testing.T) {
+	const n = 500_000
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, most := heap(), uint64(0)
+	entries := func(yield func(Entry, error) bool) {
+		for i := range n {
+			if i%100_000 == 99_999 {
+				most = max(most, heap())
+			}
+			if !yield(Entry{Key: fmt.Sprintf("%08d", i)}, nil) {
+				return
+			}
+		}
+	}
+	known := func(yield func(state.Known, error) bool) {
+		for i := range n {
+			if !yield(state.Known{Key: fmt.Sprintf("%08d", i)}, nil) {
+				return
+			}
+		}
+	}
+	for c, err := range Diff(entries, known) {
+		t.Fatal(c, err)
+	}
+	if most > before+1<<20 {
+		t.Errorf("%d bytes more than before", most-before)
 	}
 }
