@@ -39,7 +39,7 @@ type Directory struct {
 	filter *Filter
 	links  bool
 	now    func() time.Time
-	// fault, if not nil, is asked before a directory is read, by its key, and its error taken for that of the system.
+	// fault, if not nil, is asked before a directory is read or a file's metadata is, and its error taken for the system's.
 	fault func(key string) error
 
 	mu       sync.RWMutex
@@ -366,7 +366,7 @@ func leadsNowhere(err error) bool {
 	if !ok {
 		return true // of os.Root: the path escapes from it, or has too many links
 	}
-	return number == syscall.ENOENT || number == syscall.ELOOP || number == syscall.ENOTDIR || runtime.GOOS == "windows"
+	return errors.Is(err, fs.ErrNotExist) || number == syscall.ELOOP || number == syscall.ENOTDIR
 }
 
 // readIgnores makes f's ignores those of the directories around it and of its own ignore file.
@@ -539,6 +539,11 @@ func (w *walk) file(f *frame, n node) {
 
 // inspect returns the metadata of a file.
 func (w *walk) inspect(f *frame, n node) (info, error) {
+	if w.fault != nil {
+		if err := w.fault(f.key + n.name); err != nil {
+			return info{}, err
+		}
+	}
 	if !n.via {
 		return f.folder.stat(n.name)
 	}

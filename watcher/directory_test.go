@@ -16,8 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/kbsync/kbsync/state"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // put writes files below dir; a key that ends in a slash is a directory.
 func put(t testing.TB, dir string, keys ...string) {
@@ -260,6 +264,15 @@ func TestW9UnreadableDirectory(t *testing.T) {
 	}
 	d.fault = nil
 	wantKeys(t, d, "", "a/1.md", "b/1.md", "b/c/1.md", "d/1.md")
+	d.fault = func(key string) error {
+		if key == "b/1.md" {
+			return syscall.EIO
+		}
+		return nil
+	}
+	if keys, errs = listing(t, d, ""); len(keys) != 3 || len(errs) != 1 || !strings.Contains(errs[0].Error(), `"b/1.md"`) {
+		t.Errorf("an unreadable file: got %q, %v", keys, errs)
+	}
 	d.fault = func(string) error { return syscall.EIO }
 	keys, errs = listing(t, d, "")
 	if _, ok := errors.AsType[*ListError](errs[0]); len(keys) != 0 || len(errs) != 1 || ok {
@@ -315,6 +328,10 @@ func TestW7RootIsALink(t *testing.T) {
 	link(t, "v2", filepath.Join(dir, "new"))
 	if err := os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
+	}
+	// What was listed by another Directory is opened where the link leads now.
+	if got := read(t, d, one(t, NewDirectory(filepath.Join(dir, "link"), DirectoryOptions{}), "same.md")); got != "content of v2/same.md" {
+		t.Errorf("read %q", got)
 	}
 	wantKeys(t, d, "", "new.md", "same.md")
 	if second, _ := d.Identity(t.Context()); second == first {

@@ -172,8 +172,8 @@ func compileGlob(r Rule) (g glob, problem string) {
 		switch {
 		case part == "" || part == "." || part == "..":
 			return g, fmt.Sprintf("has the part %q, which no key has, so that it matches nothing; write the path below the root as it is listed", part)
-		case part != "**" && strings.Contains(part, "**") && !strings.ContainsAny(part, `{[\`):
-			return g, fmt.Sprintf("has ** in the middle of a part, where it would not cross a slash; write **/%s", strings.TrimLeft(part, "*")+ifEmpty(strings.TrimLeft(part, "*"), "*"))
+		case part != "**" && strings.Contains(part, "**") && !strings.ContainsAny(text, `{[\`):
+			return g, "has ** inside a part, where it would not cross a slash; put it between slashes, as in **/*.md"
 		}
 	}
 	g.last = g.names[len(g.names)-1]
@@ -197,13 +197,6 @@ func compileGlob(r Rule) (g glob, problem string) {
 	g.pattern = text
 	g.all = text == "**/*" || text == "**/**/*"
 	return g, ""
-}
-
-func ifEmpty(s, instead string) string {
-	if s == "" {
-		return instead
-	}
-	return ""
 }
 
 func (g *glob) match(key string) bool {

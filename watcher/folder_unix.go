@@ -85,7 +85,7 @@ func gone(err error) error {
 
 func infoOfStat(st *unix.Stat_t) info {
 	i := info{
-		device: uint64(st.Dev), //nolint:unconvert // its type differs by system
+		device: uint64(st.Dev),
 		fingerprint: state.Fingerprint{
 			Size:  st.Size,
 			MTime: st.Mtim.Nano(),
@@ -110,7 +110,7 @@ func infoOfStat(st *unix.Stat_t) info {
 func infoOf(fi fs.FileInfo) info {
 	st := fi.Sys().(*syscall.Stat_t)
 	i := info{
-		device:      uint64(st.Dev), //nolint:unconvert // its type differs by system
+		device:      uint64(st.Dev),
 		fingerprint: state.Fingerprint{Size: fi.Size(), MTime: fi.ModTime().UnixNano(), CTime: changeTime(st), Inode: st.Ino},
 	}
 	switch {

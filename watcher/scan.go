@@ -70,6 +70,7 @@ func NewScanner(root Root, opts ScanOptions) *Scanner {
 // A Result is what a scan found.
 type Result struct {
 	Prefix    string // what was scanned: a scan of a part becomes one of the whole where its removals look like an accident
+	Known     int    // documents that were known before, below Prefix
 	Listed    int    // documents on the root, those of Skipped among them
 	New       int    // documents that were not known
 	Changed   int    // known documents with another fingerprint, or that are not skipped any more
@@ -84,6 +85,9 @@ type Result struct {
 	// any, nothing was removed.
 	Incomplete      []error
 	IncompleteCount int
+
+	// young counts those of Unsettled that are new, and that only their ctime holds: a file that was just renamed is one.
+	young int
 }
 
 const keptErrors = 100
@@ -160,7 +164,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	}
 	scan, err := store.BeginScan(ctx, sync.ID, prefix)
 	if err != nil {
-		return result, fmt.Errorf("begin scan: %w", err)
+		return result, err
 	}
 	finished := false
 	defer func() {
@@ -169,7 +173,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 		}
 		// The marks have to go even where the context has ended.
 		if dropped := store.DropScan(context.WithoutCancel(ctx), scan); dropped != nil && err == nil {
-			err = fmt.Errorf("drop scan: %w", dropped)
+			err = dropped
 		}
 	}()
 	changes := make([]state.Change, 0, batchSize)
@@ -178,7 +182,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 			return nil
 		}
 		if err := store.Record(ctx, scan, changes); err != nil {
-			return fmt.Errorf("record changes: %w", err)
+			return err
 		}
 		changes = changes[:0]
 		return nil
@@ -197,6 +201,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	if err := flush(); err != nil {
 		return result, err
 	}
+	vanished := result.Removed
 	result.Removed = 0 // until the state says so
 	after, err := s.root.Identity(ctx)
 	if err != nil {
@@ -208,41 +213,45 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	if result.IncompleteCount > 0 {
 		return result, nil
 	}
+	if vanished > 0 && result.young > 0 {
+		// What vanished may be there under a new name that has not settled. Removals wait for it.
+		return result, nil
+	}
 	count, err := store.CountScan(ctx, scan)
 	if err != nil {
-		return result, fmt.Errorf("count scan: %w", err)
+		return result, err
 	}
-	if err := s.guard(sync, prefix, identity, result.Listed, count); err != nil {
+	if err := s.guard(sync, identity, &result, count); err != nil {
 		return result, err
 	}
 	result.Renamed = count.Renamed
 	finished = true
 	if result.Removed, err = store.FinishScan(ctx, scan, identity); err != nil {
 		finished = false
-		return result, fmt.Errorf("finish scan: %w", err)
+		return result, err
 	}
 	return result, nil
 }
 
 // guard decides whether what a complete scan would remove may be removed.
-func (s *Scanner) guard(sync state.Sync, prefix, identity string, listed int, count state.ScanCount) error {
-	removals := max(count.Vanished-count.Renamed, 0)
+func (s *Scanner) guard(sync state.Sync, identity string, result *Result, count state.ScanCount) error {
+	removals, known, whole := max(count.Vanished-count.Renamed, 0), result.Known, result.Prefix == ""
 	halt := func(g Guard) error {
-		return &GuardError{Guard: g, Sync: sync.Name, Root: sync.Root, Known: count.Known, Removals: removals, Limit: s.opts.MaxDelete}
+		return &GuardError{Guard: g, Sync: sync.Name, Root: sync.Root, Known: known, Removals: removals, Limit: s.opts.MaxDelete}
 	}
-	if prefix == "" && listed == 0 && count.Known > 0 {
+	if whole && result.Listed == 0 && known > 0 {
 		if s.opts.AllowEmpty {
 			return nil
 		}
 		return halt(GuardEmpty)
 	}
-	if prefix == "" && sync.RootIdentity != "" && sync.RootIdentity != identity && 2*(count.Known-count.Vanished) < count.Known {
+	if whole && sync.RootIdentity != "" && sync.RootIdentity != identity && 2*(known-count.Vanished) < known {
 		if s.opts.AcceptNewRoot {
 			return nil
 		}
 		return halt(GuardNewRoot)
 	}
-	if s.opts.MaxDelete.exceeded(removals, count.Known) {
+	if s.opts.MaxDelete.exceeded(removals, known) {
 		return halt(GuardMaxDelete)
 	}
 	return nil
@@ -268,7 +277,7 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 		known := func(yield func(state.Known, error) bool) {
 			for k, err := range store.Known(ctx, sync.ID, prefix) {
 				if err != nil {
-					yield(k, fmt.Errorf("read known documents: %w", err))
+					yield(k, err)
 					return
 				}
 				if covers(prefix, k.Key) && !yield(k, nil) {
@@ -280,6 +289,9 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 			if p.err != nil {
 				result.incomplete(p.err)
 				return true
+			}
+			if p.isKnown {
+				result.Known++
 			}
 			if p.isListed {
 				result.Listed++
@@ -294,6 +306,10 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 					if at := SettledAt(p.entry.Fingerprint, seen, s.opts.Settle); at.After(seen) {
 						p.entry.Hold = true
 						result.Unsettled++
+						fp := p.entry.Fingerprint
+						if !p.isKnown && fp.CTime != 0 && seen.Sub(time.Unix(0, fp.MTime)) >= s.opts.Settle {
+							result.young++
+						}
 						if at.After(result.SettleAt) {
 							result.SettleAt = at
 						}

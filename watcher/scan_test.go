@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,6 @@ import (
 // A memory is a Store as far as scans go.
 type memory struct {
 	known    map[string]state.Known
-	before   int // documents known when the scan began, below its prefix
 	vanished map[string]bool
 	open     bool
 	puts     []string // keys that became pending
@@ -36,12 +36,7 @@ func (m *memory) BeginScan(_ context.Context, syncID int64, prefix string) (stat
 	if m.open {
 		return state.Scan{}, errors.New("a scan was left open")
 	}
-	m.open, m.before, m.vanished = true, 0, map[string]bool{}
-	for key := range m.known {
-		if covers(prefix, key) {
-			m.before++
-		}
-	}
+	m.open, m.vanished = true, map[string]bool{}
 	return state.Scan{SyncID: syncID, Prefix: prefix}, nil
 }
 
@@ -72,7 +67,7 @@ func (m *memory) Record(_ context.Context, _ state.Scan, changes []state.Change)
 }
 
 func (m *memory) CountScan(context.Context, state.Scan) (state.ScanCount, error) {
-	count := state.ScanCount{Known: m.before, Vanished: len(m.vanished)}
+	count := state.ScanCount{Vanished: len(m.vanished)}
 	listed := map[state.Fingerprint]bool{}
 	moved := func(k state.Known) state.Fingerprint {
 		k.Fingerprint.CTime = 0
@@ -483,4 +478,156 @@ func TestChangesWritesNothing(t *testing.T) {
 	if !slices.Equal(got, []string{"Va.md", "Pc.md"}) || r.New != 1 || r.Removed != 1 || r.Unchanged != 1 || len(s.store.known) != 2 {
 		t.Errorf("%v, %v", got, r)
 	}
+}
+
+// W12: a clock that jumps causes no storm, and loses nothing.
+func TestW12ClockJumps(t *testing.T) {
+	s := newScene(t)
+	put(t, s.dir, "a.md", "b.md")
+	s.scan("", "2 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
+	for _, s.offset = range []time.Duration{-time.Hour, time.Hour, 0} {
+		s.scan("", "0 new 0 changed 2 unchanged 0 removed 0 renamed 0 unsettled")
+	}
+	put(t, s.dir, "c.md")
+	s.offset = -time.Hour
+	s.scan("", "1 new 0 changed 2 unchanged 0 removed 0 renamed 0 unsettled")
+}
+
+// W12: the memory of a comparison does not grow with the number of documents.
+func TestW12Memory(t *testing.T) {
+	const n = 500_000
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, most := heap(), uint64(0)
+	entries := func(yield func(Entry, error) bool) {
+		for i := range n {
+			if i%100_000 == 99_999 {
+				most = max(most, heap())
+			}
+			if !yield(Entry{Key: fmt.Sprintf("%08d", i)}, nil) {
+				return
+			}
+		}
+	}
+	known := func(yield func(state.Known, error) bool) {
+		for i := range n {
+			if !yield(state.Known{Key: fmt.Sprintf("%08d", i)}, nil) {
+				return
+			}
+		}
+	}
+	for c, err := range Diff(entries, known) {
+		t.Fatal(c, err)
+	}
+	if most > before+1<<20 {
+		t.Errorf("%d bytes more than before", most-before)
+	}
+}
+
+// A file that was just renamed has settled content and a young ctime. Its old key is not removed before the new one is there.
+func TestRemovalsWaitForRenames(t *testing.T) {
+	s := newScene(t)
+	var old time.Time
+	for i := range 30 {
+		path := filepath.Join(s.dir, fmt.Sprintf("%02d.md", i))
+		write(t, path, "x")
+		if err := os.Chtimes(path, old, time.Now().Add(-time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.scan("", "30 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
+	for i := range 30 {
+		path := filepath.Join(s.dir, fmt.Sprintf("%02d.md", i))
+		if err := os.Rename(path, path[:len(path)-3]+"-renamed.md"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.offset = 0
+	r := s.scan("", "0 new 0 changed 0 unchanged 0 removed 0 renamed 30 unsettled")
+	if len(s.store.known) != 30 || r.SettleAt.IsZero() {
+		t.Errorf("%d known, %v", len(s.store.known), r)
+	}
+	s.offset = 3 * time.Second
+	s.scan("", "30 new 0 changed 0 unchanged 30 removed 30 renamed 0 unsettled")
+}
+
+// The state itself behaves as the memory does.
+func TestScanIntoTheState(t *testing.T) {
+	s := newScene(t)
+	store, err := state.Open(t.Context(), state.Options{Path: filepath.Join(t.TempDir(), "kbsync.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	dest := state.Destination{Origin: "https://api.example", KnowledgeBase: 1}
+	if _, err := store.EnsureSync(t.Context(), "docs", s.dir, dest, false); err != nil {
+		t.Fatal(err)
+	}
+	scan := func(prefix string) (string, error) {
+		t.Helper()
+		sync, err := store.Sync(t.Context(), "docs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := NewScanner(s.root, s.opts).Scan(t.Context(), store, sync, prefix)
+		return fmt.Sprintf("%d known %d new %d changed %d unchanged %d removed %d renamed", r.Known, r.New, r.Changed, r.Unchanged, r.Removed, r.Renamed), err
+	}
+	expect := func(prefix, want string) {
+		t.Helper()
+		if got, err := scan(prefix); got != want || err != nil {
+			t.Errorf("got  %s, %v\nwant %s", got, err, want)
+		}
+	}
+	for i := range 1200 {
+		put(t, s.dir, fmt.Sprintf("a/%04d.md", i))
+	}
+	put(t, s.dir, "a-b.md", "a.md", "\xff\xfe.md", "b/c.md")
+	write(t, filepath.Join(s.dir, "empty.md"), "")
+	expect("", "0 known 1204 new 0 changed 0 unchanged 0 removed 0 renamed")
+	expect("", "1205 known 0 new 0 changed 1205 unchanged 0 removed 0 renamed")
+	if err := os.Rename(filepath.Join(s.dir, "a"), filepath.Join(s.dir, "z")); err != nil {
+		t.Fatal(err)
+	}
+	expect("", "1205 known 1200 new 0 changed 5 unchanged 1200 removed 1200 renamed")
+	expect("z/", "1200 known 0 new 0 changed 1200 unchanged 0 removed 0 renamed")
+	if err := os.Remove(filepath.Join(s.dir, "a.md")); err != nil {
+		t.Fatal(err)
+	}
+	expect("a.md", "1 known 0 new 0 changed 0 unchanged 1 removed 0 renamed")
+	if err := os.RemoveAll(filepath.Join(s.dir, "z")); err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{"", "z/"} {
+		if _, err := scan(prefix); !isGuard(err, GuardMaxDelete) {
+			t.Errorf("got %v", err)
+		}
+	}
+	s.opts.MaxDelete = MaxDelete{Percent: 100, ByPercent: true}
+	expect("z/", "1200 known 0 new 0 changed 0 unchanged 1200 removed 0 renamed")
+	expect("", "4 known 0 new 0 changed 4 unchanged 0 removed 0 renamed")
+	if err := os.RemoveAll(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := scan(""); !errors.Is(err, ErrRootMissing) {
+		t.Errorf("got %v", err)
+	}
+	put(t, s.dir, "other.md")
+	if _, err := scan(""); !isGuard(err, GuardNewRoot) {
+		t.Errorf("got %v", err)
+	}
+	if err := os.Remove(filepath.Join(s.dir, "other.md")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := scan(""); !isGuard(err, GuardEmpty) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func isGuard(err error, guard Guard) bool {
+	halted, ok := errors.AsType[*GuardError](err)
+	return ok && halted.Guard == guard
 }
