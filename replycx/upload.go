@@ -3,8 +3,14 @@ package replycx
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // MaxParts is the most parts that one upload takes. The answer names a source for
@@ -136,9 +142,183 @@ type UploadResult struct {
 // ErrFeatureNotEnabled, ErrAccountNotFound, ErrBadRequest and, as a case of it,
 // ErrKnowledgeBaseNotOwned.
 func (c *Client) UploadSources(ctx context.Context, knowledgeBase int64, parts []Part, opts *UploadOptions) (*UploadResult, error) {
-	var seal func(context.Context) error
-	if opts != nil {
-		seal = opts.Seal
+	const op = "upload sources"
+	b, err := newBody(parts)
+	if err != nil {
+		return nil, &UnsentError{fmt.Errorf("%s: %w", op, err)}
 	}
-	return c.upload(ctx, knowledgeBase, parts, seal)
+	if opts != nil {
+		b.seal = opts.Seal
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(c.timeouts.Stall, func() { cancel(ErrStalled) })
+	defer watchdog.Stop()
+	b.ctx, b.stall, b.answer = ctx, c.timeouts.Stall, c.timeouts.Answer
+	b.watch = func(d time.Duration) {
+		if d > 0 {
+			watchdog.Reset(d)
+		} else {
+			watchdog.Stop()
+		}
+	}
+
+	var used *conn // the connection, if it is ours, and what it had written before
+	var before int64
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(info httptrace.GotConnInfo) {
+			if used = ours(info.Conn); used != nil {
+				before = used.written.Load()
+			}
+		},
+	})
+	req, err := c.uploadRequest(traced, knowledgeBase, b)
+	if err != nil {
+		return nil, &UnsentError{fmt.Errorf("%s: %w", op, err)}
+	}
+	token, err := c.authorize(req)
+	if err != nil {
+		return nil, &UnsentError{fmt.Errorf("%s: %w", op, err)}
+	}
+	began := time.Now()
+	watchdog.Reset(c.timeouts.Stall) // the limiter may have taken its time
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		cancel(err)
+		sent, failure := b.over()
+		if failure != nil {
+			err = failure
+		}
+		c.logRequest(op, req, 0, began, err)
+		err = fmt.Errorf("%s: %w", op, unwrapURL(err))
+		if !sent || used != nil && used.written.Load() == before {
+			return nil, &UnsentError{err}
+		}
+		return nil, err
+	}
+
+	sent := b.answered()
+	watchdog.Reset(c.timeouts.Stall)
+	a := c.readAnswer(op, resp, token)
+	defer a.free()
+	if cause := context.Cause(ctx); a.err != nil && cause != nil {
+		a.err = cause
+	}
+	cancel(errAnswered)
+	_, _ = b.over()
+	c.logRequest(op, req, a.status, began, a.err)
+	result, err := a.uploadResult(parts)
+	if refused, ok := errors.AsType[*Error](err); ok && !sent {
+		return nil, &UnsentError{refused}
+	}
+	if err == nil && !sent {
+		return nil, a.broken("claims success before it had the whole request", nil)
+	}
+	return result, err
+}
+
+// largeUpload is the length from which an upload asks before it sends its body, so
+// that a refusal is read and not lost in a reset.
+const largeUpload = 1 << 20
+
+func (c *Client) uploadRequest(ctx context.Context, knowledgeBase int64, b *body) (*http.Request, error) {
+	if knowledgeBase <= 0 {
+		return nil, errors.New("a knowledge base has a positive id")
+	}
+	req, err := c.NewRequest(ctx, http.MethodPost, "/api/v1/ai/knowledge-base/"+strconv.FormatInt(knowledgeBase, 10)+"/upload/sources", nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Body, req.ContentLength = b, b.length
+	req.Header.Set("Content-Type", "multipart/form-data; boundary="+b.boundary)
+	if b.length > largeUpload {
+		req.Header.Set("Expect", "100-continue")
+		// Without it, net/http sends the whole body after a final answer all the same.
+		req.Close = true
+	}
+	return req, nil
+}
+
+// uploadResult reads the answer to an upload.
+func (a *answer) uploadResult(parts []Part) (*UploadResult, error) {
+	if err := a.refused(); err != nil {
+		return nil, err
+	}
+	body, err := a.whole()
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(body, &fields); err != nil {
+		return nil, a.broken(fmt.Sprintf("is not the API's: it begins %q", excerpt(string(body))), err)
+	}
+	if ok, has := okField(fields); has {
+		if err := a.refusedWithin(&ok); err != nil {
+			return nil, err
+		}
+	}
+	result := &UploadResult{
+		Sources: make(map[string][]Source, len(fields)),
+		Raw:     append(json.RawMessage(nil), body...),
+	}
+	_ = json.Unmarshal(fields["knowledge_base_id"], &result.KnowledgeBaseID)
+	var firstErr error
+	doubtful := make(map[string]bool)
+	for field, raw := range fields {
+		if answerKeys[strings.ToLower(field)] {
+			continue
+		}
+		sources, err := readSources(raw)
+		if len(sources) > 0 {
+			result.Sources[field] = sources
+		}
+		if err != nil {
+			doubtful[field] = true
+			firstErr = fmt.Errorf("field %q: %w", clean(field, maxExcerpt), err)
+		}
+	}
+	for i := range parts {
+		if field := parts[i].Field; doubtful[field] || len(result.Sources[field]) == 0 {
+			result.Missing = append(result.Missing, field)
+		}
+	}
+	if len(result.Sources) == 0 {
+		return nil, a.broken("names no source", firstErr)
+	}
+	return result, nil
+}
+
+// readSources reads the list of one field. What can be read of it comes back beside
+// the error.
+func readSources(raw json.RawMessage) ([]Source, error) {
+	var list []struct {
+		ID     json.RawMessage `json:"id"`
+		Type   looseText       `json:"type"`
+		Name   looseText       `json:"name"`
+		Status looseText       `json:"status"`
+		Errors json.RawMessage `json:"errors"`
+	}
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return nil, err
+	}
+	sources := make([]Source, 0, len(list))
+	var firstErr error
+	for i := range list {
+		id, err := sourceID(list[i].ID)
+		if err != nil {
+			firstErr = err
+			continue
+		}
+		sources = append(sources, Source{
+			ID:     id,
+			Type:   string(list[i].Type),
+			Name:   string(list[i].Name),
+			Status: Status(list[i].Status),
+			Errors: errorText(list[i].Errors),
+		})
+	}
+	return sources, firstErr
 }

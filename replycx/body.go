@@ -1,0 +1,395 @@
+package replycx
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+)
+
+// The life of a request body. Only the way through sealing to sealed hands out the
+// closing boundary, and every step is a compare-and-swap, so that an answer or a
+// giving up that comes first wins.
+const (
+	bodyOpen     int32 = iota
+	bodySealing        // the seal hook runs
+	bodySealed         // the closing boundary may go out
+	bodyAnswered       // an answer came first: no more is sent
+	bodyOver           // given up
+)
+
+// errAnswered ends a body whose answer came before it was sent.
+var errAnswered = errors.New("the server answered before it had the whole request")
+
+// body streams the parts as multipart/form-data. The transport reads it in a
+// goroutine of its own, which may outlast the transport's return; over waits for it.
+type body struct {
+	parts    []Part
+	boundary string
+	heads    []byte // all part headers, one after the other
+	ends     []int  // ends[i] is where the header of part i ends in heads
+	tail     string // the closing boundary
+	length   int64
+
+	ctx  context.Context // ends when the upload is given up; for Open and seal
+	seal func(context.Context) error
+	// watch is told how long the next step may take; 0 stops it.
+	watch func(time.Duration)
+	stall time.Duration
+	// answer is the time for the answer once sealed.
+	answer time.Duration
+
+	state atomic.Int32
+	done  chan struct{} // closed when nothing may be read any more
+	once  sync.Once
+
+	mu     sync.Mutex // held by Read
+	part   int        // the part being sent; len(parts) is the tail
+	head   []byte     // what is left of its header
+	reader io.ReadCloser
+	left   int64 // what is left of its content
+	err    error // sticky
+}
+
+// newBody lays the body out and computes its length; nothing is opened.
+func newBody(parts []Part) (*body, error) {
+	if len(parts) == 0 {
+		return nil, errors.New("nothing to upload: there are no parts")
+	}
+	if len(parts) > MaxParts {
+		return nil, fmt.Errorf("%d parts in one upload: at most %d are possible", len(parts), MaxParts)
+	}
+	b := &body{
+		parts:    parts,
+		boundary: "kbsync" + rand.Text(),
+		ends:     make([]int, len(parts)),
+		done:     make(chan struct{}),
+	}
+	b.heads = make([]byte, 0, len(parts)*160)
+	seen := make(map[string]struct{}, len(parts))
+	for i, p := range parts {
+		if err := checkField(p.Field); err != nil {
+			return nil, &PartError{Index: i, Field: p.Field, Err: err}
+		}
+		if _, twice := seen[p.Field]; twice {
+			return nil, &PartError{Index: i, Field: p.Field, Err: errors.New("the field key is used twice")}
+		}
+		seen[p.Field] = struct{}{}
+		if p.Size < 0 || p.Open == nil {
+			return nil, &PartError{Index: i, Field: p.Field, Err: errors.New("a part needs a size and a way to open it")}
+		}
+		if i > 0 {
+			b.heads = append(b.heads, "\r\n"...)
+		}
+		b.heads = appendPartHeader(b.heads, b.boundary, p)
+		b.ends[i] = len(b.heads)
+		if b.length += p.Size; b.length < 0 {
+			return nil, errors.New("the parts are larger than any request can be")
+		}
+	}
+	b.tail = "\r\n--" + b.boundary + "--\r\n"
+	b.length += int64(len(b.heads) + len(b.tail))
+	if b.length < 0 {
+		return nil, errors.New("the parts are larger than any request can be")
+	}
+	b.head = b.heads[:b.ends[0]]
+	return b, nil
+}
+
+// answerKeys are the keys that an answer has beside the fields.
+var answerKeys = map[string]bool{"ok": true, "knowledge_base_id": true, "error": true, "code": true, "message": true, "status": true}
+
+// checkField refuses a key that would not come back as it was sent.
+func checkField(field string) error {
+	switch {
+	case field == "" || len(field) > 200:
+		return errors.New("a field key has 1 to 200 bytes")
+	case answerKeys[strings.ToLower(field)]:
+		return errors.New("the field key is one of the answer's own keys")
+	case !utf8.ValidString(field):
+		return errors.New("the field key is not valid UTF-8")
+	}
+	for _, r := range field {
+		if r < ' ' || r == 0x7f || r == '"' || r == '\\' {
+			return fmt.Errorf("the field key holds %q", r)
+		}
+	}
+	return nil
+}
+
+// appendPartHeader appends the boundary line and the header of a part.
+func appendPartHeader(b []byte, boundary string, p Part) []byte {
+	b = append(b, "--"...)
+	b = append(b, boundary...)
+	b = append(b, "\r\nContent-Disposition: form-data; name=\""...)
+	b = appendQuoted(b, p.Field)
+	b = append(b, '"')
+	contentType := p.ContentType
+	if p.Filename != "" {
+		b = append(b, "; filename=\""...)
+		b = appendQuoted(b, p.Filename)
+		b = append(b, '"')
+		if contentType == "" {
+			contentType = ContentType(p.Filename)
+		}
+	}
+	if contentType != "" {
+		if !headerSafe(contentType) {
+			contentType = "application/octet-stream"
+		}
+		b = append(b, "\r\nContent-Type: "...)
+		b = append(b, contentType...)
+	}
+	return append(b, "\r\n\r\n"...)
+}
+
+// appendQuoted appends a value for between quotes. Quotes, CR and LF are
+// percent-encoded as browsers do it, and so are the other control characters and
+// the backslash, which parsers read in different ways.
+func appendQuoted(b []byte, value string) []byte {
+	const hex = "0123456789ABCDEF"
+	for _, r := range value { // an invalid byte comes as U+FFFD
+		if r < ' ' || r == 0x7f || r == '"' || r == '\\' {
+			b = append(b, '%', hex[r>>4], hex[r&15])
+			continue
+		}
+		b = utf8.AppendRune(b, r)
+	}
+	return b
+}
+
+func headerSafe(value string) bool {
+	for i := range len(value) {
+		if value[i] < ' ' || value[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// ContentType returns the media type of a file name by its extension, for the kinds
+// of documents a knowledge base takes; application/octet-stream for all others. It
+// is the same on every machine.
+func ContentType(name string) string {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".txt", ".text", ".log":
+		return "text/plain; charset=utf-8"
+	case ".md", ".markdown":
+		return "text/markdown; charset=utf-8"
+	case ".rst":
+		return "text/x-rst; charset=utf-8"
+	case ".html", ".htm":
+		return "text/html; charset=utf-8"
+	case ".csv":
+		return "text/csv; charset=utf-8"
+	case ".tsv":
+		return "text/tab-separated-values; charset=utf-8"
+	case ".json":
+		return "application/json"
+	case ".xml":
+		return "application/xml"
+	case ".pdf":
+		return "application/pdf"
+	case ".rtf":
+		return "application/rtf"
+	case ".doc":
+		return "application/msword"
+	case ".docx":
+		return "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+	case ".xls":
+		return "application/vnd.ms-excel"
+	case ".xlsx":
+		return "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+	case ".ppt":
+		return "application/vnd.ms-powerpoint"
+	case ".pptx":
+		return "application/vnd.openxmlformats-officedocument.presentationml.presentation"
+	case ".odt":
+		return "application/vnd.oasis.opendocument.text"
+	case ".ods":
+		return "application/vnd.oasis.opendocument.spreadsheet"
+	}
+	return "application/octet-stream"
+}
+
+// Read gives the next bytes. What precedes the closing boundary is given out in
+// full before the seal is attempted.
+func (b *body) Read(p []byte) (n int, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for n < len(p) {
+		if b.err != nil {
+			break
+		}
+		switch b.state.Load() {
+		case bodyAnswered:
+			// An error here would make the transport tear the connection down under the
+			// answer, so it waits until that is read.
+			<-b.done
+			b.err = errAnswered
+		case bodyOver:
+			b.err = b.cause()
+		case bodySealed:
+			m := copy(p[n:], b.tail)
+			n, b.tail = n+m, b.tail[m:]
+			if b.tail == "" {
+				b.err = io.EOF
+			}
+		default:
+			if b.part == len(b.parts) {
+				if n > 0 {
+					return n, nil
+				}
+				b.trySeal()
+				continue
+			}
+			var m int
+			if m, b.err = b.readPart(p[n:]); b.err != nil {
+				b.err = &PartError{Index: b.part, Field: b.parts[b.part].Field, Err: b.err}
+				b.state.CompareAndSwap(bodyOpen, bodyOver)
+			}
+			n += m
+		}
+	}
+	if b.state.Load() == bodyOpen {
+		b.watch(b.stall)
+	}
+	if n > 0 {
+		return n, nil
+	}
+	return 0, b.err
+}
+
+// readPart gives bytes of the current part and moves on when it is done. Its errors
+// are the part's.
+func (b *body) readPart(p []byte) (int, error) {
+	if len(b.head) > 0 {
+		n := copy(p, b.head)
+		b.head = b.head[n:]
+		return n, nil
+	}
+	part := &b.parts[b.part]
+	if b.reader == nil {
+		r, err := part.Open(b.ctx)
+		if err != nil {
+			return 0, err
+		}
+		b.reader, b.left = r, part.Size
+	}
+	if b.left > 0 {
+		n, err := b.reader.Read(p[:min(int64(len(p)), b.left)])
+		b.left -= int64(n)
+		if err == io.EOF && b.left > 0 {
+			err = ErrPartShort
+		}
+		if err != nil && err != io.EOF {
+			b.closePart()
+			return n, err
+		}
+		if err == nil || b.left > 0 {
+			return n, nil
+		}
+		return n, b.nextPart()
+	}
+	var one [1]byte
+	n, err := b.reader.Read(one[:])
+	switch {
+	case n > 0:
+		b.closePart()
+		return 0, ErrPartLong
+	case err == io.EOF:
+		return 0, b.nextPart()
+	case err != nil:
+		b.closePart()
+		return 0, err
+	}
+	return 0, nil // neither a byte nor an error: ask again
+}
+
+func (b *body) closePart() error {
+	if b.reader == nil {
+		return nil
+	}
+	err := b.reader.Close()
+	b.reader = nil
+	return err
+}
+
+func (b *body) nextPart() error {
+	if err := b.closePart(); err != nil {
+		return err
+	}
+	b.part++
+	if b.part < len(b.parts) {
+		b.head = b.heads[b.ends[b.part-1]:b.ends[b.part]]
+	}
+	return nil
+}
+
+// trySeal runs the seal hook and opens the way for the closing boundary, unless an
+// answer or the end of the upload comes first.
+func (b *body) trySeal() {
+	if !b.state.CompareAndSwap(bodyOpen, bodySealing) {
+		return
+	}
+	b.watch(0) // the hook's time is the caller's
+	var err error
+	if b.seal != nil {
+		err = b.seal(b.ctx)
+	}
+	if err == nil {
+		err = context.Cause(b.ctx)
+	}
+	if err != nil {
+		b.err = err
+		b.state.CompareAndSwap(bodySealing, bodyOver)
+		return
+	}
+	if b.state.CompareAndSwap(bodySealing, bodySealed) {
+		b.watch(b.answer)
+	}
+}
+
+func (b *body) cause() error {
+	if err := context.Cause(b.ctx); err != nil {
+		return err
+	}
+	return errAnswered
+}
+
+// Close is the transport's: it reads no more. It may come while Read runs.
+func (b *body) Close() error {
+	b.state.CompareAndSwap(bodyOpen, bodyOver)
+	b.state.CompareAndSwap(bodySealing, bodyOver)
+	return nil
+}
+
+// answered notes that an answer's header is there, and returns whether the closing
+// boundary had gone out before it.
+func (b *body) answered() (sent bool) {
+	b.state.CompareAndSwap(bodyOpen, bodyAnswered)
+	b.state.CompareAndSwap(bodySealing, bodyAnswered)
+	return b.state.Load() == bodySealed
+}
+
+// over ends the body, waits until no callback runs any more, and returns whether
+// the closing boundary had gone out, and what failed in reading, if anything. b.ctx
+// must have ended, or the wait may be long.
+func (b *body) over() (sent bool, err error) {
+	b.Close()
+	b.once.Do(func() { close(b.done) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_ = b.closePart()
+	if b.err != io.EOF && b.err != errAnswered {
+		err = b.err
+	}
+	return b.state.Load() == bodySealed, err
+}

@@ -1,0 +1,448 @@
+// Package emulator serves the ReplyCX API locally: the same paths, field names,
+// statuses and errors, with tokens it issues itself and training that takes a
+// moment. kbsync runs against it when no account is at hand, tests use it in place
+// of the real server, and fault scripts make it fail in every way a server can.
+//
+//	e, err := emulator.New(emulator.Options{})
+//	url, err := e.Start("")
+//	defer e.Close()
+//	client, err := replycx.New(e.Token(51), replycx.Options{BaseURL: url})
+//
+// It counts and reports what it accepted, so that a test can say: nothing lost,
+// nothing twice. An [Emulator] is an http.Handler too.
+//
+// It is no server for production: contents are hashed and forgotten, tokens are
+// signed with a key that anyone can read, and what the API's document leaves open
+// it answers by guess.
+package emulator
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// DefaultTrain is how long training takes unless Options say otherwise.
+const DefaultTrain = time.Second
+
+// Options are the options of an [Emulator]. The zero value works.
+type Options struct {
+	// Fixture holds accounts, knowledge bases and the rest; DefaultFixture() if nil.
+	Fixture *Fixture
+	// KnowledgeBases are added to the fixture's first account where no account has
+	// them yet.
+	KnowledgeBases []int64
+	// Train is how long training takes: DefaultTrain if 0, none if negative.
+	Train time.Duration
+	// File, if set, keeps what was accepted across processes: JSON lines, appended to
+	// for each upload before it is answered. One emulator at a time may use it.
+	File string
+	// Faults is the first fault script; see SetFaults.
+	Faults *Faults
+	// Secret signs the tokens. The default is fixed, so that a token of one run is
+	// good in the next.
+	Secret []byte
+	// Now is the clock that training goes by, time.Now if nil.
+	Now func() time.Time
+	// Logger gets a line per request; nothing is logged if it is nil.
+	Logger *slog.Logger
+}
+
+// Operation names an operation, in fault scripts and counts.
+type Operation string
+
+// The operations.
+const (
+	OpUpload  Operation = "upload"
+	OpStatus  Operation = "status"
+	OpCreate  Operation = "create"
+	OpMessage Operation = "message"
+	// OpClose and OpAssign share a path; the body's "event" tells them apart.
+	OpClose     Operation = "close"
+	OpAssign    Operation = "assign"
+	OpVariables Operation = "variables"
+	OpWebhook   Operation = "webhook"
+	OpBots      Operation = "bots"
+)
+
+// Emulator is the API. Make one with [New].
+type Emulator struct {
+	fixture *Fixture
+	train   time.Duration
+	secret  []byte
+	now     func() time.Time
+	log     *slog.Logger
+	mux     *http.ServeMux
+	stop    chan struct{} // closed by Close; ends stalls
+	closing sync.Once
+
+	counts counts
+
+	faultMu sync.Mutex
+	faults  *script
+
+	mu      sync.Mutex
+	sources []source // in order of id, from firstID
+	journal *journal // nil without a file
+
+	serverMu sync.Mutex
+	servers  []*http.Server
+	serving  sync.WaitGroup
+}
+
+// New returns an emulator. It fails when the fixture or the fault script makes no
+// sense, or the file cannot be read.
+func New(opts Options) (*Emulator, error) {
+	e := &Emulator{
+		fixture: opts.Fixture,
+		train:   opts.Train,
+		secret:  opts.Secret,
+		now:     opts.Now,
+		log:     opts.Logger,
+		stop:    make(chan struct{}),
+	}
+	if e.fixture == nil {
+		e.fixture = DefaultFixture()
+	}
+	var err error
+	if e.fixture, err = e.fixture.prepared(opts.KnowledgeBases); err != nil {
+		return nil, err
+	}
+	if e.train == 0 {
+		e.train = DefaultTrain
+	}
+	e.train = max(e.train, 0)
+	if len(e.secret) == 0 {
+		e.secret = []byte("the emulator's key, which is no secret")
+	}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if err := e.SetFaults(opts.Faults); err != nil {
+		return nil, err
+	}
+	if opts.File != "" {
+		if e.journal, err = openJournal(opts.File); err != nil {
+			return nil, err
+		}
+		if err := e.catchUp(); err != nil {
+			_ = e.journal.file.Close()
+			return nil, err
+		}
+	}
+	e.mux = http.NewServeMux()
+	e.routes()
+	return e, nil
+}
+
+func (e *Emulator) routes() {
+	e.mux.HandleFunc("POST /api/v1/ai/knowledge-base/{knowledge_base}/upload/sources", e.operation(OpUpload, e.upload))
+	e.mux.HandleFunc("GET /api/v1/ai/status/sources", e.operation(OpStatus, e.status))
+	e.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(http.StatusNotFound, "NOT_FOUND", "The requested URL was not found on the server.").write(w)
+	})
+}
+
+// ServeHTTP serves the API.
+func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHTTP(w, r) }
+
+// Token returns a token of the account. Whether the account exists does not matter.
+func (e *Emulator) Token(account int64) string {
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{AccountID: account}).SignedString(e.secret)
+	if err != nil {
+		panic(err) // a byte slice can always sign
+	}
+	return token
+}
+
+type claims struct {
+	AccountID int64 `json:"account_id"`
+	jwt.RegisteredClaims
+}
+
+// account returns the account that a request's token names, and whether the token
+// is good.
+func (e *Emulator) account(r *http.Request) (int64, bool) {
+	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return 0, false
+	}
+	var c claims
+	_, err := jwt.ParseWithClaims(text, &c, func(*jwt.Token) (any, error) { return e.secret, nil },
+		jwt.WithValidMethods([]string{"HS256"}), jwt.WithTimeFunc(e.now))
+	return c.AccountID, err == nil
+}
+
+// Start serves on addr, a free port of 127.0.0.1 if it is empty, until Close, and
+// returns the base URL.
+func (e *Emulator) Start(addr string) (string, error) {
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return "", fmt.Errorf("start emulator: %w", err)
+	}
+	server := &http.Server{
+		Handler:           e,
+		ReadHeaderTimeout: 30 * time.Second,
+		ErrorLog:          slog.NewLogLogger(e.log.Handler(), slog.LevelDebug),
+	}
+	e.serverMu.Lock()
+	e.servers = append(e.servers, server)
+	e.serverMu.Unlock()
+	e.serving.Go(func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			e.log.Error("emulator stopped", "error", err)
+		}
+	})
+	return "http://" + listener.Addr().String(), nil
+}
+
+// Close stops what Start began, ends stalled answers and closes the file. It does
+// not wait for requests that are served by another server.
+func (e *Emulator) Close() error {
+	var err error
+	e.closing.Do(func() {
+		close(e.stop)
+		e.serverMu.Lock()
+		for _, s := range e.servers {
+			err = errors.Join(err, s.Close())
+		}
+		e.serverMu.Unlock()
+		e.serving.Wait()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.journal != nil {
+			err = errors.Join(err, e.journal.file.Close())
+		}
+	})
+	return err
+}
+
+// Counts says what the emulator was asked since it was made.
+type Counts struct {
+	// Requests counts the requests of each operation, refused ones too.
+	Requests map[Operation]int64
+	// Uploads and Statuses are Requests of these two.
+	Uploads, Statuses int64
+	// AcceptedUploads counts the uploads that were taken, whatever was answered.
+	AcceptedUploads int64
+	// AcceptedParts and AcceptedBytes count the sources of these uploads, and the
+	// bytes of their content.
+	AcceptedParts, AcceptedBytes int64
+}
+
+type counts struct {
+	requests                    sync.Map // Operation -> *atomic.Int64
+	accepted, parts, partsBytes atomic.Int64
+}
+
+func (c *counts) request(op Operation) {
+	n, ok := c.requests.Load(op)
+	if !ok {
+		n, _ = c.requests.LoadOrStore(op, new(atomic.Int64))
+	}
+	n.(*atomic.Int64).Add(1)
+}
+
+// Counts returns the counts so far.
+func (e *Emulator) Counts() Counts {
+	c := Counts{
+		Requests:        make(map[Operation]int64),
+		AcceptedUploads: e.counts.accepted.Load(),
+		AcceptedParts:   e.counts.parts.Load(),
+		AcceptedBytes:   e.counts.partsBytes.Load(),
+	}
+	e.counts.requests.Range(func(op, n any) bool {
+		c.Requests[op.(Operation)] = n.(*atomic.Int64).Load()
+		return true
+	})
+	c.Uploads, c.Statuses = c.Requests[OpUpload], c.Requests[OpStatus]
+	return c
+}
+
+// AcceptedSource is one source that the emulator holds.
+type AcceptedSource struct {
+	Account, KnowledgeBase int64
+	SourceID               int64
+	// RequestNumber counts the accepted uploads from 1, over the life of the file.
+	RequestNumber int64
+	Field         string
+	// Filename is empty for a text field.
+	Filename string
+	SHA256   [sha256.Size]byte
+	Size     int64
+	Accepted time.Time
+}
+
+// Accepted returns everything accepted, in order of the ids, that of earlier
+// processes with the same file too.
+func (e *Emulator) Accepted() []AcceptedSource {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_ = e.catchUp()
+	list := make([]AcceptedSource, len(e.sources))
+	for i := range e.sources {
+		s := &e.sources[i]
+		list[i] = AcceptedSource{
+			Account: s.Account, KnowledgeBase: s.KnowledgeBase, SourceID: firstID + int64(i),
+			RequestNumber: s.Request, Field: s.Field, Filename: s.Filename,
+			SHA256: s.SHA256, Size: s.Size, Accepted: s.accepted(),
+		}
+	}
+	return list
+}
+
+// reply is an answer that is ready to be sent.
+type reply struct {
+	status int
+	body   []byte
+	header http.Header // beside Content-Type
+}
+
+func (a reply) write(w http.ResponseWriter) {
+	for name, values := range a.header {
+		w.Header()[name] = values
+	}
+	if w.Header().Get("Content-Type") == "" {
+		w.Header().Set("Content-Type", "application/json")
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body)
+}
+
+// failure is the API's error body. Its members are in the document's order.
+type failure struct {
+	OK      bool   `json:"ok"`
+	Error   string `json:"error"`
+	Code    string `json:"code,omitempty"`
+	Message any    `json:"message"`
+	Status  int    `json:"status"`
+}
+
+func encode(status int, body any) reply {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return reply{status: http.StatusInternalServerError, body: []byte(`{"ok":false,"error":"INTERNAL"}`)}
+	}
+	return reply{status: status, body: data}
+}
+
+// fail is an error with "error" and "code".
+func fail(status int, code, message string) reply {
+	return encode(status, failure{Error: code, Code: code, Message: message, Status: status})
+}
+
+// failWithoutCode is an error of the kind that the document prints without "code".
+func failWithoutCode(status int, code string, message any) reply {
+	return encode(status, failure{Error: code, Message: message, Status: status})
+}
+
+// handler serves one operation. The fault, if not nil, is the one that fires; a
+// handler that takes a body heeds its place in the body.
+type handler func(r *http.Request, f *Fault) (reply, error)
+
+// errHangUp makes the connection break instead of an answer.
+var errHangUp = errors.New("hang up")
+
+// operation counts, lets faults fire and answers.
+func (e *Emulator) operation(op Operation, serve handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		e.counts.request(op)
+		f := e.fire(op)
+		if f != nil && op != OpUpload && (f.At == Middle || f.At == Read) {
+			f.At = Before
+		}
+		answer, err := e.answer(r, f, serve)
+		if err == nil && f != nil {
+			answer, err = f.spoil(answer)
+		}
+		e.log.Debug("emulator request", "op", op, "path", r.URL.Path, "status", answer.status, "took", time.Since(began), "hung up", err != nil)
+		if err != nil {
+			hangUp(w)
+			return
+		}
+		answer.write(w)
+	}
+}
+
+// answer lets the faults before and after the handler happen. Those in the middle of
+// a body are the handler's.
+func (e *Emulator) answer(r *http.Request, f *Fault, serve handler) (reply, error) {
+	if f == nil {
+		return serve(r, nil)
+	}
+	e.wait(r, f.Latency)
+	if f.At.is(Before) && f.breaks() {
+		return e.broken(r, f)
+	}
+	answer, err := serve(r, f)
+	if err != nil {
+		return answer, err
+	}
+	if f.At.is(After) && f.breaks() {
+		return e.broken(r, f)
+	}
+	return answer, nil
+}
+
+// broken is what a fault answers in place of the handler.
+func (e *Emulator) broken(r *http.Request, f *Fault) (reply, error) {
+	e.wait(r, f.Stall)
+	switch {
+	case f.Reset:
+		return reply{}, errHangUp
+	case f.Status != 0:
+		return f.answer(), nil
+	}
+	return reply{}, errHangUp // a stall that ended
+}
+
+// wait waits unless the request or the emulator ends first.
+func (e *Emulator) wait(r *http.Request, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.Context().Done():
+	case <-e.stop:
+	}
+}
+
+// hangUp resets the connection.
+func hangUp(w http.ResponseWriter) {
+	c, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if t, ok := c.(*net.TCPConn); ok {
+		_ = t.SetLinger(0)
+	}
+	_ = c.Close()
+}
+
+var _ http.Handler = (*Emulator)(nil)
+
+var _ io.Closer = (*Emulator)(nil)

@@ -1,0 +1,101 @@
+package emulator
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// journal is the file that keeps what was accepted: a line of JSON for each upload.
+// It is written, not synced: it outlives the process, and the machine as a rule.
+type journal struct {
+	file *os.File
+	read int64 // how far the file is in memory
+}
+
+type journalLine struct {
+	Sources []journalSource `json:"sources"`
+}
+
+type journalSource struct {
+	source
+	Digest string `json:"sha256"`
+}
+
+func openJournal(name string) (*journal, error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return nil, fmt.Errorf("open emulator file: %w", err)
+	}
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open emulator file: %w", err)
+	}
+	return &journal{file: file}, nil
+}
+
+// append writes one upload in a single write. A line that could not be written
+// whole is taken back.
+func (j *journal) append(sources []source) error {
+	line := journalLine{Sources: make([]journalSource, len(sources))}
+	for i, s := range sources {
+		line.Sources[i] = journalSource{source: s, Digest: hex.EncodeToString(s.SHA256[:])}
+	}
+	data, err := json.Marshal(line)
+	if err != nil {
+		return err
+	}
+	data = append(data, '\n')
+	if _, err := j.file.Write(data); err != nil {
+		return errors.Join(fmt.Errorf("write emulator file: %w", err), j.file.Truncate(j.read))
+	}
+	j.read += int64(len(data))
+	return nil
+}
+
+// catchUp reads what the file has beyond what is in memory: all of it at first, and
+// later what another process wrote. A last line that a dying process left unfinished
+// is cut off. e.mu is held, except by New.
+func (e *Emulator) catchUp() error {
+	j := e.journal
+	if j == nil {
+		return nil
+	}
+	info, err := j.file.Stat()
+	if err != nil {
+		return fmt.Errorf("read emulator file: %w", err)
+	}
+	if info.Size() <= j.read {
+		return nil
+	}
+	in := bufio.NewReaderSize(io.NewSectionReader(j.file, j.read, info.Size()-j.read), 64<<10)
+	for {
+		data, err := in.ReadBytes('\n')
+		if err == io.EOF {
+			if len(data) > 0 {
+				return j.file.Truncate(j.read)
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read emulator file: %w", err)
+		}
+		var line journalLine
+		if err := json.Unmarshal(bytes.TrimSpace(data), &line); err != nil {
+			return fmt.Errorf("read emulator file %s at byte %d: %w", j.file.Name(), j.read, err)
+		}
+		for _, s := range line.Sources {
+			digest, err := hex.DecodeString(s.Digest)
+			if err != nil || copy(s.SHA256[:], digest) != len(s.SHA256) {
+				return fmt.Errorf("read emulator file %s at byte %d: bad hash", j.file.Name(), j.read)
+			}
+			e.sources = append(e.sources, s.source)
+		}
+		j.read += int64(len(data))
+	}
+}

@@ -1,0 +1,127 @@
+package replycx
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// newTransport returns the client's own transport: HTTP/1.1, so that an upload has
+// its connection for itself and Expect: 100-continue is honoured.
+func newTransport(timeouts Timeouts, caFile string) (*http.Transport, error) {
+	dialer := &net.Dialer{Timeout: timeouts.Dial, KeepAlive: 30 * time.Second}
+	buffers := &sync.Pool{New: func() any { return new([64 << 10]byte) }}
+	t := &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &conn{Conn: c, buffers: buffers, closed: make(chan struct{})}, nil
+		},
+		TLSHandshakeTimeout: timeouts.TLS,
+		MaxIdleConnsPerHost: 64,
+		// Shorter than any server's: a request on a connection that the server is just
+		// closing has an unknown outcome.
+		IdleConnTimeout:        4 * time.Second,
+		ExpectContinueTimeout:  2 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		WriteBufferSize:        64 << 10,
+		Protocols:              new(http.Protocols),
+	}
+	t.Protocols.SetHTTP1(true)
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
+		if err != nil {
+			return nil, fmt.Errorf("read certificate authorities: %w", err)
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read certificate authorities: %s holds no PEM certificate", caFile)
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: pool}
+	}
+	return t, nil
+}
+
+// conn counts what was written, so that a request of which no byte left is known to
+// be unsent, and copies request bodies through pooled buffers.
+type conn struct {
+	net.Conn
+	buffers *sync.Pool // of *[64 << 10]byte
+	written atomic.Int64
+
+	closing sync.Once
+	closed  chan struct{}
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.written.Add(int64(n))
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		c.linger()
+	}
+	return n, err
+}
+
+// linger holds a write error back for a moment. A server that refuses a body
+// halfway answers and resets; the transport would take the reset first and throw
+// the answer away.
+func (c *conn) linger() {
+	timer := time.NewTimer(500 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-c.closed:
+	case <-timer.C:
+	}
+}
+
+func (c *conn) Close() error {
+	c.closing.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// ReadFrom saves io.Copy a new buffer for every request.
+func (c *conn) ReadFrom(r io.Reader) (n int64, err error) {
+	buf := c.buffers.Get().(*[64 << 10]byte)
+	defer c.buffers.Put(buf)
+	for {
+		m, err := r.Read(buf[:])
+		if m > 0 {
+			w, werr := c.Write(buf[:m])
+			n += int64(w)
+			if werr != nil {
+				return n, werr
+			}
+		}
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// ours returns the conn below a connection of the client's own transport, nil for a
+// foreign one.
+func ours(c net.Conn) *conn {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	own, _ := c.(*conn)
+	return own
+}
