@@ -57,6 +57,7 @@ type Setting struct {
 	example  string // for the sample and for messages, where Default is none
 	positive bool   // zero is refused
 	off      bool   // zero means no limit, and may be written "off"
+	later    bool   // of no use in this release, so not in the sample
 	config   func(*Config) any
 	sync     func(*Sync) any
 }
@@ -140,7 +141,7 @@ func Settings() []Setting {
 			config: func(c *Config) any { return &c.ShutdownGrace },
 		},
 		{
-			Name: "lock-timeout", Key: "lock_timeout", Kind: KindDuration, Scope: ScopeSync, Default: "0s",
+			Name: "lock-timeout", Key: "lock_timeout", Kind: KindDuration, Scope: ScopeSync, Default: "0s", example: "30s",
 			Usage:  "Time to wait for a sync that another process works.",
 			config: func(c *Config) any { return &c.LockTimeout },
 		},
@@ -301,7 +302,7 @@ func Settings() []Setting {
 			sync:  func(s *Sync) any { return &s.CopyLinks },
 		},
 		{
-			Key: "syncs[].notifications", Kind: KindURL, Scope: ScopeFile, example: "awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs",
+			Key: "syncs[].notifications", Kind: KindURL, Scope: ScopeFile, later: true, example: "awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs",
 			Usage: "Subscription to a bucket's events.",
 			sync:  func(s *Sync) any { return &s.Notifications },
 		},

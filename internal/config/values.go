@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -106,10 +107,13 @@ func parseDuration(text string) (time.Duration, bool) {
 			return 0, false
 		}
 		long += time.Duration(n * float64(unit.length))
+		if long < 0 {
+			return 0, false
+		}
 		rest = after
 	}
 	if rest == "" && rest != text {
-		return long, long >= 0
+		return long, true
 	}
 	d, err := time.ParseDuration(rest)
 	if err != nil || d < 0 || d > math.MaxInt64-long {
@@ -184,18 +188,20 @@ func AdHocName(root Root) string {
 	if u, err := url.Parse(root.URL); root.URL != "" && err == nil {
 		last = path.Base("/" + u.Host + "/" + u.Query().Get("prefix"))
 	}
+	name := cmp.Or(plainName(last), "root")
+	sum := sha256.Sum256([]byte(place))
+	return name + "-" + hex.EncodeToString(sum[:4])
+}
+
+// plainName keeps of a text what may stand in the name of a sync.
+func plainName(text string) string {
 	name := strings.Map(func(r rune) rune {
-		if r == '-' || r == '_' || r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
+		if r == '-' || r == '_' || r <= unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
 			return r
 		}
 		return -1
-	}, last)
-	name = strings.Trim(name[:min(len(name), 40)], "-_")
-	if name == "" {
-		name = "root"
-	}
-	sum := sha256.Sum256([]byte(place))
-	return name + "-" + hex.EncodeToString(sum[:4])
+	}, text)
+	return strings.Trim(name[:min(len(name), 40)], "-_")
 }
 
 // Schemes of places. Those of buckets are roots only.
@@ -210,9 +216,9 @@ var bucketSchemes = []string{"s3", "gs", "azblob", "mem"}
 // work with yet. It is the one function to change when they come.
 func notReleased(scheme string) error {
 	if scheme == schemePostgres {
-		return errors.New("a PostgreSQL state is not in this release yet; write the path of a file, such as kbsync.db")
+		return errors.New("is a PostgreSQL state, which is not in this release yet; write the path of a file, such as kbsync.db")
 	}
-	return errors.New("bucket roots are not in this release yet; write the path of a directory")
+	return errors.New("is a bucket, and bucket roots are not in this release yet; write the path of a directory")
 }
 
 // splitScheme tells a URL from a path. C:\docs and a:b are paths.
