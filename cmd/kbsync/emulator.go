@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ const emulatorOrigin = "emulator"
 func (a *app) connectEmulator(ctx context.Context, cfg *config.Config) (*api, error) {
 	options := emulator.Options{
 		// What --emulator has accepted and what its state knows belong together.
-		File:   strings.TrimSuffix(cfg.State, filepath.Ext(cfg.State)) + ".jsonl",
+		File:   emulatorFile(cfg.State),
 		Logger: a.out.log,
 	}
 	for _, s := range cfg.Syncs {
@@ -59,9 +60,17 @@ func (a *app) connectEmulator(ctx context.Context, cfg *config.Config) (*api, er
 	return &api{
 		client:   client,
 		origin:   emulatorOrigin,
-		account:  fmt.Sprint(account),
+		account:  emulatorAccount(),
 		emulator: &embedded{Emulator: e, out: a.out},
 	}, nil
+}
+
+// emulatorAccount is the account that --emulator uses.
+func emulatorAccount() string { return strconv.FormatInt(emulator.DefaultFixture().Accounts[0].ID, 10) }
+
+// emulatorFile is where the embedded emulator keeps what it accepted.
+func emulatorFile(statePath string) string {
+	return strings.TrimSuffix(statePath, filepath.Ext(statePath)) + ".jsonl"
 }
 
 // emulatorReport is what the emulator itself has counted.

@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 
+	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
+	"github.com/kbsync/kbsync/tracker"
+	"github.com/kbsync/kbsync/watcher"
 )
 
 // The exit codes. They are an interface: scripts decide on them.
@@ -67,13 +71,24 @@ func exitCode(err error) int {
 		is   func(error) bool
 	}{
 		{exitUsage, is[config.Errors]},
+		{exitUsage, is[*watcher.PatternError]},
 		{exitUsage, isOneOf(replycx.ErrNoToken, errNoToken)},
 		{exitGuard, is[*state.DestinationError]},
-		{exitTemporary, isOneOf(state.ErrLocked, context.DeadlineExceeded)},
+		{exitGuard, is[*watcher.GuardError]},
+		{exitNoRoot, isOneOf(watcher.ErrRootMissing)},
+		{exitFatal, is[*ingest.FatalError]},
+		{exitFatal, is[*tracker.FatalError]},
+		{exitBudget, is[*ingest.BudgetError]},
+		{exitBudget, isOneOf(errMaxDuration)},
+		{exitInterrupted, isOneOf(ingest.ErrStopped, context.Canceled)},
+		{exitTemporary, is[*ingest.OutageError]},
+		{exitTemporary, is[*ingest.QuotaError]},
+		{exitTemporary, is[*tracker.OutageError]},
+		{exitTemporary, isOneOf(state.ErrLocked, watcher.ErrRootChanged)},
 		{exitFatal, refusedForGood},
 		{exitTemporary, is[*replycx.Error]},
 		{exitTemporary, is[*replycx.AnswerError]},
-		{exitInterrupted, isOneOf(context.Canceled)},
+		{exitTemporary, is[net.Error]},
 	} {
 		if row.is(err) {
 			return row.code

@@ -31,7 +31,6 @@ type output struct {
 	stdout   io.Writer
 	stderr   io.Writer
 	terminal bool // stderr can show bars
-	width    func() int
 
 	format  string // text, json, csv
 	quiet   bool
@@ -194,6 +193,11 @@ func moment(t time.Time) string {
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func isTerminalInput(r io.Reader) bool {
+	f, ok := r.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 

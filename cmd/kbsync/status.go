@@ -45,16 +45,16 @@ document's whole history. It asks the state alone, never the API.`,
 
 // A syncStatus is a sync as status shows it.
 type syncStatus struct {
-	Sync         string           `json:"sync"`
-	Root         string           `json:"root"`
-	Destination  *destinationView `json:"destination,omitempty"`
-	Configured   bool             `json:"configured"`
-	ScannedAt    *time.Time       `json:"scanned_at"`
-	Trouble      string           `json:"trouble,omitempty"`
-	Documents    map[string]int   `json:"documents"`
-	Superseded   int              `json:"superseded"`
-	Orphaned     int              `json:"orphaned"`
-	Troubled     []troubledView   `json:"troubled"`
+	Sync         string                      `json:"sync"`
+	Root         string                      `json:"root"`
+	Destination  *destinationView            `json:"destination,omitempty"`
+	Configured   bool                        `json:"configured"`
+	ScannedAt    *time.Time                  `json:"scanned_at"`
+	Trouble      string                      `json:"trouble,omitempty"`
+	Documents    map[state.DocumentState]int `json:"documents"`
+	Superseded   int                         `json:"superseded"`
+	Orphaned     int                         `json:"orphaned"`
+	Troubled     []troubledView              `json:"troubled"`
 	neverStarted bool
 }
 
@@ -92,7 +92,7 @@ func (a *app) syncStatus(ctx context.Context, cfg *config.Config, store *state.S
 	for _, s := range cfg.Syncs {
 		known := slices.ContainsFunc(syncs, func(x state.Sync) bool { return x.Name == s.Name })
 		if !known && (len(args) == 0 || args[0] == s.Name) {
-			views = append(views, syncStatus{Sync: s.Name, Root: s.Root.String(), Configured: true, neverStarted: true, Documents: map[string]int{}, Troubled: []troubledView{}})
+			views = append(views, syncStatus{Sync: s.Name, Root: s.Root.String(), Configured: true, neverStarted: true, Documents: map[state.DocumentState]int{}, Troubled: []troubledView{}})
 		}
 	}
 	result := struct {
@@ -120,7 +120,7 @@ func configured(cfg *config.Config, name string) bool {
 func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus, error) {
 	v := syncStatus{
 		Sync: s.Name, Root: s.Root, Destination: viewDestination(s.Destination), Trouble: s.Trouble,
-		Documents: map[string]int{}, Troubled: []troubledView{},
+		Documents: map[state.DocumentState]int{}, Troubled: []troubledView{},
 	}
 	if !s.ScannedAt.IsZero() {
 		v.ScannedAt = &s.ScannedAt
@@ -131,7 +131,7 @@ func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus
 	}
 	for st, n := range counts {
 		if n > 0 && st != state.Removed {
-			v.Documents[string(st)] = n
+			v.Documents[st] = n
 		}
 	}
 	if v.Superseded, v.Orphaned, err = store.Left(ctx, s.ID); err != nil {
@@ -192,10 +192,10 @@ func documentStates() []state.DocumentState {
 }
 
 // stateCounts says how many documents are in which state.
-func stateCounts(documents map[string]int) string {
+func stateCounts(documents map[state.DocumentState]int) string {
 	var parts []string
 	for _, st := range documentStates() {
-		if n := documents[string(st)]; n > 0 {
+		if n := documents[st]; n > 0 {
 			parts = append(parts, strconv.Itoa(n)+" "+string(st))
 		}
 	}
