@@ -147,6 +147,7 @@ type BatchSpec struct {
 	Probe    bool  // the one batch that tries whether an open breaker may close
 	Members  []Claimed
 	Bytes    int64 // of contents
+	Sharing  Sharing
 }
 
 // A Seal is a member's content as it was hashed while it was sent.

@@ -29,6 +29,7 @@ CREATE TABLE syncs (
 );
 CREATE UNIQUE INDEX syncs_name ON syncs (name) WHERE forgotten_at = 0;
 
+-- States of contents: 0 open (free to be sent), 1 reserved by a sealed batch, 2 uncertain, 3 training, 4 stuck, 5 completed, 6 failed.
 -- A content of a destination: what reservations, outcomes and sources hang on. scope is empty where documents share a
 -- content, and the document's own where they do not. prior_* is what a refused upload gives back.
 CREATE TABLE contents (
@@ -46,9 +47,11 @@ CREATE TABLE contents (
     reason         TEXT    NOT NULL DEFAULT '',
     UNIQUE (destination_id, sha256, scope)
 );
-CREATE INDEX contents_size ON contents (destination_id, size);
+CREATE INDEX contents_large ON contents (destination_id, size) WHERE size > 1048576;
 CREATE INDEX contents_unsettled ON contents (destination_id, state) WHERE state <> 5;
+CREATE INDEX contents_again ON contents (destination_id) WHERE prior_batch <> 0;
 
+-- States of documents: 0 pending, 1 claimed, 2 refused, 3 settled: its state is then its content's, 4 skipped, 5 removed.
 CREATE TABLE documents (
     id           INTEGER PRIMARY KEY,
     sync_id      BIGINT  NOT NULL REFERENCES syncs (id),
@@ -70,10 +73,9 @@ CREATE TABLE documents (
     UNIQUE (sync_id, key)
 );
 CREATE INDEX documents_content ON documents (content_id) WHERE content_id IS NOT NULL;
-CREATE INDEX documents_due ON documents (sync_id, next_attempt) WHERE state = 0;
-CREATE INDEX documents_claimed ON documents (sync_id, size) WHERE state = 1;
-CREATE INDEX documents_pending_size ON documents (size) WHERE state = 0;
-CREATE INDEX documents_vanished ON documents (sync_id, vanished) WHERE vanished <> 0;
+CREATE INDEX documents_open ON documents (sync_id, state, next_attempt) WHERE state < 3;
+CREATE INDEX documents_large ON documents (size) WHERE state < 2 AND size > 1048576;
+CREATE INDEX documents_vanished ON documents (sync_id, vanished, size, inode) WHERE vanished <> 0;
 
 -- The contents that a document had once and has no longer.
 CREATE TABLE former (
@@ -84,7 +86,8 @@ CREATE TABLE former (
 );
 CREATE INDEX former_document ON former (document_id);
 
--- The journal: every POST, before its first byte.
+-- The journal: every POST, before its first byte. States: 0 open, 1 sealed, 2 answered, 3 refused, 4 ended before it was
+-- sealed, 5 uncertain.
 CREATE TABLE batches (
     id             INTEGER PRIMARY KEY,
     sync_id        BIGINT  NOT NULL REFERENCES syncs (id),
@@ -101,6 +104,8 @@ CREATE TABLE batches (
     message        TEXT    NOT NULL DEFAULT ''
 );
 CREATE INDEX batches_open ON batches (sync_id) WHERE state < 2;
+CREATE INDEX batches_unsure ON batches (sync_id) WHERE state IN (3, 5);
+CREATE INDEX batches_resends ON batches (resend_of) WHERE resend_of <> 0;
 
 -- content_id is 0 until the batch is sealed.
 CREATE TABLE members (
