@@ -179,7 +179,7 @@ func (p *pass) guardUploads(ctx context.Context, root *directory) error {
 		return err
 	}
 	// Not all that is pending is uploaded: what is known is shared.
-	e := newEstimate(p.app, p.store, root, p.sync.Destination.ID, p.cfg.Checkers)
+	e := newEstimate(p.app, p.store, root, p.sync.Destination, p.cfg.Checkers)
 	if err := e.add(ctx, pendingDocuments(ctx, p.store, p.sync.ID)); err != nil {
 		return err
 	}

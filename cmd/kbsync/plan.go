@@ -44,7 +44,7 @@ nothing, needs no token and writes nothing, not even a state.`,
 // A planned is what would become of one document.
 type planned struct {
 	Sync   string `json:"sync"`
-	Action string `json:"action"` // upload, share, remove, skip, unreadable
+	Action string `json:"action"` // upload, share, fail, remove, skip, unreadable
 	Key    string `json:"key"`
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256,omitempty"`
@@ -179,7 +179,7 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	}
 	root.listed = progress.listed
 	defer func() { _ = root.Close() }()
-	e := newEstimate(a, store, root, known.Destination.ID, cfg.Checkers)
+	e := newEstimate(a, store, root, known.Destination, cfg.Checkers)
 	stopped := false
 	e.tell = func(p planned) {
 		p.Sync = s.Name
@@ -284,21 +284,21 @@ func pendingDocuments(ctx context.Context, store *state.Store, syncID int64) ite
 
 // An estimate finds out which documents would be uploaded and which share a content that is there.
 type estimate struct {
-	app           *app
-	store         *state.Store
-	root          *directory
-	destinationID int64
-	checkers      int
-	tell          func(planned)
-	contents      map[state.SHA256]bool // seen in this estimate: twins are uploaded once
+	app         *app
+	store       *state.Store
+	root        *directory
+	destination state.Destination
+	checkers    int
+	tell        func(planned)
+	contents    map[state.SHA256]bool // seen in this estimate: twins are uploaded once
 
-	uploads, shares, unreadable int
-	bytes                       int64
+	uploads, shares, failed, unreadable int
+	bytes                               int64
 }
 
-func newEstimate(a *app, store *state.Store, root *directory, destinationID int64, checkers int) *estimate {
+func newEstimate(a *app, store *state.Store, root *directory, destination state.Destination, checkers int) *estimate {
 	return &estimate{
-		app: a, store: store, root: root, destinationID: destinationID, checkers: checkers,
+		app: a, store: store, root: root, destination: destination, checkers: checkers,
 		tell: func(planned) {}, contents: map[state.SHA256]bool{},
 	}
 }
@@ -338,10 +338,10 @@ func (e *estimate) addPiece(ctx context.Context, piece []candidate) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	known := make([]bool, len(piece))
-	if e.destinationID != 0 && len(piece) > 0 {
+	known := make([]state.DocumentState, len(piece))
+	if e.destination.ID != 0 && len(piece) > 0 {
 		var err error
-		if known, err = e.store.KnownContents(ctx, e.destinationID, hashes); err != nil {
+		if known, err = e.store.KnownContents(ctx, e.destination, hashes); err != nil {
 			return err
 		}
 	}
@@ -353,7 +353,10 @@ func (e *estimate) addPiece(ctx context.Context, piece []candidate) error {
 		case failures[i] != nil:
 			e.unreadable++
 			p.Action, p.SHA256, p.Reason = "unreadable", "", failures[i].Error()
-		case known[i] || e.contents[hashes[i]]:
+		case known[i] == state.Failed:
+			e.failed++
+			p.Action, p.Reason = "fail", "this content failed before; kbsync retry sends it again"
+		case known[i] != "" || e.contents[hashes[i]]:
 			e.shares++
 			p.Action = "share"
 		default:
