@@ -21,7 +21,7 @@ func (b *builder) check() {
 			c.State = state
 		}
 	}
-	if c.Poll.Min > c.Poll.Max {
+	if c.Poll.Max > 0 && c.Poll.Min > c.Poll.Max { // zero could not be read
 		at, given := b.places["poll.min"]
 		if !given {
 			at = b.places["poll.max"]

@@ -270,6 +270,14 @@ func TestMistakes(t *testing.T) {
 		{"poll", "poll: {min: 2m}\n" + minimal, []string{"1:13: poll.min: poll.min (2m0s) is longer than poll.max (1m0s); write a range, such as 2s to 60s"}},
 		{"poll, the other way", "poll: {max: 1s}\n" + minimal, []string{"1:13: poll.max: poll.min (2s) is longer than poll.max (1s); write a range, such as 2s to 60s"}},
 
+		{"poll that cannot be read", "poll: {max: 1}\n" + minimal, []string{`1:13: poll.max: "1" is not a duration; write a number with a unit, such as 60s`}},
+		{"port out of range", "listen: :70000\n" + minimal, []string{`1:9: listen: ":70000" is not an address; write a host and a port, such as 127.0.0.1:9090`}},
+		{"blanks behind a value", "transfers: x  \ncheckers: é é \t \npoll:\n\n  # c\n  min:   x \n  max: 'y'   \n" + minimal, []string{
+			`1:12: transfers: "x" is not a whole number; write a whole number, such as 4`,
+			`2:11: checkers: "é é" is not a whole number; write a whole number, such as 4`,
+			`6:10: poll.min: "x" is not a duration; write a number with a unit, such as 2s`,
+			`7:8: poll.max: "y" is not a duration; write a number with a unit, such as 60s`,
+		}},
 		{"empty", "", []string{"1:1: the file is empty; write at least a sync into it, or let kbsync init write a file to begin with"}},
 		{"empty but for comments", "# nothing\n---\n", []string{"1:1: the file is empty; write at least a sync into it, or let kbsync init write a file to begin with"}},
 		{"not settings", "- a\n- b\n", []string{"1:1: the file does not hold settings; write them as keys and values, such as state: kbsync.db"}},
@@ -283,6 +291,10 @@ func TestMistakes(t *testing.T) {
 		{"alias of itself", "syncs: &s\n  - *s\n", []string{`2:5: syncs[0]: the alias "*s" is a part of what it repeats; write the value out`}},
 		{"merge of a list", "syncs:\n  - name: a\n    root: docs\n    knowledge_base: 1\n    <<: [1]\n", []string{"5:10: syncs[0].<<: only a mapping can be merged; write the alias of one"}},
 		{"tag", "state: !path x\n" + minimal, []string{`1:8: state: the tag "!path" has no meaning here; leave it out`}},
+		{"key that is no word", "? [a]\n: 1\n" + minimal, []string{"2:1: is not valid YAML: found an invalid key for this map"}},
+		{"key that is an alias", "state: &a x\n*a : 1\n" + minimal, []string{"2:1: this key is not a plain word; write a setting's name"}},
+		{"NUL", "state: \x00\n" + minimal, []string{"1:8: there is a NUL byte in the file; take it out"}},
+		{"NUL in a path", "state: \"a\\0b\"\n" + minimal, []string{`1:8: state: "a\x00b" has a NUL byte in it; write a path`}},
 		{"deep", strings.Repeat("[", 100_000), []string{"1:1: this line is longer than 16KiB; break it up"}},
 		{"deeper", strings.Repeat("[\n", 100_000), []string{"201:1: brackets are nested too deeply here; close them"}},
 		{"large", strings.Repeat("#\n", 1<<20), []string{"1:1: the file is larger than 1MiB, so it cannot be a config file"}},
@@ -689,6 +701,19 @@ func TestRelativePaths(t *testing.T) {
 	}
 }
 
+// http:// is for this machine alone.
+func TestLoopback(t *testing.T) {
+	for host, want := range map[string]bool{
+		"127.0.0.1:8080": true, "[::1]:8080": true, "localhost": true, "api.localhost:1": true,
+		"localhost.example": false, "10.0.0.1": false, "0.0.0.0": false, "[::]": false, "notlocalhost": false,
+	} {
+		_, err := Parse(Input{Dir: workDir(t), Flags: map[string][]string{"api-url": {"http://" + host}, "state": {"x"}}})
+		if (err == nil) != want {
+			t.Errorf("http://%s: %v", host, err)
+		}
+	}
+}
+
 func TestTokenFileFlagBeatsCommand(t *testing.T) {
 	file := "api: {token_command: pass show replycx}\n" + minimal
 	c := parse(t, Input{Path: "kbsync.yaml", File: []byte(file), Dir: workDir(t)})
@@ -773,6 +798,7 @@ func TestSecretIsNotShown(t *testing.T) {
 	if err := json.NewEncoder(&out).Encode(c); err != nil {
 		t.Fatal(err)
 	}
+	out.WriteString(c.API.Token.GoString())
 	b, _ := c.API.Token.MarshalText()
 	out.Write(b)
 	for _, shape := range []string{canary, fmt.Sprintf("%x", canary), fmt.Sprint([]byte(canary))} {

@@ -438,6 +438,9 @@ func (b *builder) children(table string) []string {
 // unknown reports a key that the table does not have, with the nearest there,
 // or the place where one of that name belongs.
 func (b *builder) unknown(e entry, table, shown string) {
+	if len(b.problems) == maxProblems {
+		return // nearest names are dear
+	}
 	at := place{shown + keyName(e.key), e.line, e.col}
 	flat := simplify(e.key)
 	if strings.HasSuffix(flat, "token") || flat == "apikey" {

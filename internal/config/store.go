@@ -157,12 +157,6 @@ func (s *Setting) noun() string {
 		return "true or false"
 	case KindInt:
 		return "a whole number"
-	case KindNumber:
-		return "a number"
-	case KindSize:
-		return "a size"
-	case KindDuration:
-		return "a duration"
 	case KindPercent:
 		return "a number or a percentage"
 	}

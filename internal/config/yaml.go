@@ -72,7 +72,7 @@ func document(file []byte, report func(line, col int, name, text string)) *node 
 		report(line, col, "", text)
 		return nil
 	}
-	r := &reader{report: report, anchors: map[string]*node{}, open: map[string]bool{}}
+	r := &reader{report: report, lines: bytes.Split(file, []byte("\n")), anchors: map[string]*node{}, open: map[string]bool{}}
 	var root *node
 	for _, doc := range parsed.Docs {
 		switch doc.Body.(type) {
@@ -158,6 +158,7 @@ func unreadable(file []byte) (line, col int, text string) {
 // reader turns the parser's tree into nodes.
 type reader struct {
 	report  func(line, col int, name, text string)
+	lines   [][]byte
 	anchors map[string]*node
 	open    map[string]bool // anchors whose value is being read
 }
@@ -205,10 +206,36 @@ func (r *reader) read(n ast.Node, name string) *node {
 		out.kind, out.text = scalarNode, nodeText(n.Value)
 	case *ast.StringNode, *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		out.kind, out.text = scalarNode, nodeText(n)
+		out.col = r.plainColumn(out)
 	default:
 		return r.broken(out, name, "this kind of YAML has no meaning here; write a plain value")
 	}
 	return out
+}
+
+// plainColumn is the column of a scalar without the parser's mistake: of a plain
+// one with blanks behind it, it takes them for blanks in front of it.
+func (r *reader) plainColumn(n *node) int {
+	words := strings.Fields(n.text)
+	if n.line > len(r.lines) || len(words) == 0 {
+		return n.col
+	}
+	line := r.lines[n.line-1]
+	blanks := len(line) - len(bytes.TrimRight(line, " \t"))
+	if blanks == 0 {
+		return n.col
+	}
+	want := n.text
+	if !bytes.Contains(line, []byte(want)) {
+		want = words[0] // it goes on in the next line
+	}
+	runes := []rune(string(line))
+	for col := min(n.col, len(runes)); col > max(n.col-1-blanks, 0); col-- {
+		if strings.HasPrefix(string(runes[col-1:]), want) {
+			return col
+		}
+	}
+	return n.col
 }
 
 func (r *reader) alias(anchor string, at *node, name string) *node {
