@@ -50,7 +50,7 @@ It needs a selection: globs of keys, --failed, --stuck, --older-than or --all.
 				return err
 			}
 			if len(globs) > 0 {
-				if sel.Globs, err = keyMatcher(globs); err != nil {
+				if sel.Match, err = keyMatcher(globs); err != nil {
 					return err
 				}
 			}
