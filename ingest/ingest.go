@@ -1,9 +1,13 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/kbsync/kbsync/replycx"
@@ -66,7 +70,8 @@ type Options struct {
 	MaxDuration time.Duration
 
 	// Patience is how long a run waits for the next document to become due, or for
-	// the API to be well again, counted from its last progress: one minute.
+	// the API to be well again, counted from its last progress: ResendAfter and a
+	// quarter of a minute, so that what became uncertain is sent again by the same run.
 	Patience time.Duration
 	// PollAfter is how long after an upload the status of its sources is asked for
 	// first: two seconds.
@@ -102,15 +107,15 @@ type Result struct {
 	Requests  int   // uploads begun
 	Bytes     int64 // of the contents of accepted documents
 	Failed    int   // documents refused for good
-	Uncertain int   // documents whose answer was lost in this run
+	Uncertain int   // documents whose answer was lost in this run, some resent since
 	Resent    int   // documents accepted that had been uncertain, and so may be there twice
 
 	Changed    int // documents that were not the listed version any more: another scan helps
 	Vanished   int // documents that were gone: another scan helps
 	Unreadable int // documents that could not be read: the pass is incomplete
 
-	// Deferred is the number of documents left pending, and Why the reason that was
-	// met last, empty if there was none.
+	// Deferred is the number of the sync's documents left pending, and Why the reason
+	// that was met last, empty if there was none.
 	Deferred int
 	Why      string
 
@@ -133,16 +138,43 @@ type Failure struct {
 
 // An Ingest uploads what is due of one sync. Its caller holds the sync's lock.
 type Ingest struct {
-	store *state.Store
-	api   API
-	root  Root
-	sync  state.Sync
-	opts  Options
+	store   *state.Store
+	journal journal
+	api     API
+	root    Root
+	sync    state.Sync
+	opts    Options
 }
 
-// New returns an Ingest of the sync, to which its documents are opened by root.
+// journal is what decides between what is sent once and what is sent twice.
+type journal interface {
+	Begin(ctx context.Context, spec state.BatchSpec) (int64, error)
+	Seal(ctx context.Context, batchID int64, seals []state.Seal) error
+	Accept(ctx context.Context, batchID int64, answer state.Answer) error
+	Refuse(ctx context.Context, batchID int64, refusal state.Refusal) error
+}
+
+var _ journal = (*state.Store)(nil)
+
+// New returns an Ingest of the sync, whose documents root opens.
 func New(store *state.Store, api API, root Root, sync state.Sync, opts Options) *Ingest {
-	return &Ingest{store: store, api: api, root: root, sync: sync, opts: opts}
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
+	opts.Documents = min(positive(opts.Documents, 20), replycx.MaxParts)
+	opts.Bytes = positive(opts.Bytes, 32<<20)
+	opts.Transfers = positive(opts.Transfers, 4)
+	opts.Checkers = positive(opts.Checkers, min(runtime.GOMAXPROCS(0), 8))
+	opts.ResendAfter = positive(opts.ResendAfter, time.Minute)
+	opts.Patience = positive(opts.Patience, opts.ResendAfter+15*time.Second)
+	opts.PollAfter = positive(opts.PollAfter, 2*time.Second)
+	opts.RetryAfterCap = positive(opts.RetryAfterCap, 15*time.Minute)
+	return &Ingest{store: store, journal: store, api: api, root: root, sync: sync, opts: opts}
+}
+
+func positive[T int | int64 | time.Duration](value, otherwise T) T {
+	if value > 0 {
+		return value
+	}
+	return otherwise
 }
 
 // Run uploads what is due, and what becomes due within Options.Patience, and
@@ -150,5 +182,40 @@ func New(store *state.Store, api API, root Root, sync state.Sync, opts Options) 
 //
 // Errors: *FatalError, *OutageError, *QuotaError and *BudgetError say why the run
 // stopped while documents were pending; ErrStopped that Options.Stop was closed;
-// the context's error that it was cut. Any other is a failure of the state.
-func (in *Ingest) Run(ctx context.Context) (Result, error) { panic("later") }
+// the context's error that it was cut. Any other is a failure of the state. Without
+// one, Result.Incomplete says whether a rerun helps.
+func (in *Ingest) Run(ctx context.Context) (Result, error) {
+	r := newRun(in)
+	if in.opts.MaxDuration > 0 {
+		timer := time.AfterFunc(in.opts.MaxDuration, func() { r.stop(&BudgetError{Limit: "max-duration"}, false) })
+		defer timer.Stop()
+	}
+	ended := make(chan struct{})
+	var helpers, workers sync.WaitGroup
+	helpers.Go(func() {
+		select {
+		case <-in.opts.Stop:
+			r.stop(ErrStopped, true)
+		case <-ctx.Done():
+			r.stop(context.Cause(ctx), true)
+		case <-ended:
+		}
+	})
+	for range in.opts.Transfers {
+		workers.Go(func() {
+			for b := range r.work {
+				r.process(ctx, b)
+			}
+		})
+	}
+	if err := r.plan(ctx); err != nil {
+		r.stop(err, !errors.Is(err, errHeld))
+	}
+	r.giveBack(ctx)
+	close(r.work)
+	workers.Wait()
+	r.giveBack(ctx) // what waited for a batch that has ended
+	close(ended)
+	helpers.Wait()
+	return r.conclude(ctx)
+}

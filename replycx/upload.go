@@ -201,7 +201,12 @@ func (c *Client) UploadSources(ctx context.Context, knowledgeBase int64, parts [
 	}
 
 	sent := b.answered()
-	watchdog.Reset(c.timeouts.Stall)
+	if sent {
+		watchdog.Reset(c.timeouts.Stall)
+	} else {
+		// Such an answer may end only after the request does, which now never ends.
+		watchdog.Reset(min(c.timeouts.Stall, 5*time.Second))
+	}
 	a := c.readAnswer(op, resp, token)
 	defer a.free()
 	if cause := context.Cause(ctx); a.err != nil && cause != nil {

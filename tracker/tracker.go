@@ -11,6 +11,7 @@
 package tracker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -75,6 +76,13 @@ type Tracker struct {
 
 // New returns a Tracker of the destination's sources.
 func New(store *state.Store, api API, dest state.Destination, opts Options) *Tracker {
+	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
+	opts.Min = cmp.Or(max(opts.Min, 0), 2*time.Second)
+	opts.Max = max(cmp.Or(max(opts.Max, 0), time.Minute), opts.Min)
+	opts.TrainTimeout = cmp.Or(opts.TrainTimeout, 2*time.Hour)
+	opts.StuckEvery = cmp.Or(max(opts.StuckEvery, 0), 10*time.Minute)
+	opts.Patience = cmp.Or(opts.Patience, 5*time.Minute)
+	opts.RetryAfterCap = cmp.Or(max(opts.RetryAfterCap, 0), 15*time.Minute)
 	return &Tracker{store: store, api: api, dest: dest, opts: opts}
 }
 
@@ -84,7 +92,11 @@ func New(store *state.Store, api API, dest state.Destination, opts Options) *Tra
 //
 // Errors: *FatalError and *OutageError; the context's error; any other is a failure of
 // the state.
-func (t *Tracker) Run(ctx context.Context) (Result, error) { panic("later") }
+func (t *Tracker) Run(ctx context.Context) (Result, error) {
+	r := run{t: t, wake: t.opts.Wake, chunk: maxIDs, misses: map[int64]int{}, words: map[string]bool{}}
+	err := r.run(ctx)
+	return r.result, err
+}
 
 // A FatalError says that the API answers no status request until a person changes
 // something: the token, the account or the address. It wraps the API's *replycx.Error.

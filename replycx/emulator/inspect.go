@@ -121,8 +121,8 @@ func (in *inspection) isText() bool {
 type finder struct {
 	rules []Refusal
 	found []bool
-	last  []byte // the end of what was added before
-	keep  int    // how much of it is kept
+	last  []byte // the end of what was added before, at most keep bytes
+	keep  int
 }
 
 func newFinder(rules []Refusal) *finder {
@@ -130,6 +130,7 @@ func newFinder(rules []Refusal) *finder {
 	for _, r := range rules {
 		f.keep = max(f.keep, len(r.Contains)-1)
 	}
+	f.last = make([]byte, 0, 2*max(f.keep, 0))
 	return f
 }
 
@@ -137,7 +138,7 @@ func (f *finder) add(chunk []byte) {
 	if f.keep <= 0 || len(chunk) == 0 {
 		return
 	}
-	border := append(f.last, chunk[:min(len(chunk), f.keep)]...)
+	border := append(f.last, chunk[:min(len(chunk), f.keep)]...) // in place
 	for i, r := range f.rules {
 		if r.Contains != "" && !f.found[i] {
 			f.found[i] = bytes.Contains(chunk, []byte(r.Contains)) || bytes.Contains(border, []byte(r.Contains))
@@ -147,5 +148,5 @@ func (f *finder) add(chunk []byte) {
 		f.last = append(f.last[:0], chunk[len(chunk)-f.keep:]...)
 		return
 	}
-	f.last = border[max(0, len(border)-f.keep):]
+	f.last = append(f.last[:0], border[max(0, len(border)-f.keep):]...)
 }
