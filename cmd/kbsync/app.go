@@ -161,7 +161,7 @@ func closeStore(store *state.Store, err *error) {
 
 // An api is a way to ReplyCX, or to the emulator.
 type api struct {
-	client   *replycx.Client
+	client   *announcing
 	origin   string
 	account  string
 	emulator *embedded // nil for the real API
@@ -209,7 +209,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: client, origin: client.Origin()}
+	p := &api{client: &announcing{client, a.out}, origin: client.Origin()}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}

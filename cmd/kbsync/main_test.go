@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +16,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"kbsync": main})
+	testscript.Main(m, map[string]func(){
+		"kbsync": main,
+		// kbsync-token is a token_command: it prints its argument.
+		"kbsync-token": func() {
+			if len(os.Args) != 2 {
+				os.Exit(1)
+			}
+			fmt.Println(os.Args[1])
+		},
+	})
 }
 
 // TestScripts tells the program's stories. Beside the usual commands the scripts have:
@@ -24,7 +34,9 @@ func TestMain(m *testing.M) {
 //	load FILE                  waits for a file of export lines and sets their variables
 //	await FILE TEXT            waits until a file has the text
 //	nowhere TEXT               fails if the text is in the last output, or in a file below $WORK that is not named secret...
-//	noise DIR N                makes N small files of different content
+//	noise DIR N                makes N small files of different content; unnoise DIR N removes the first N of them
+//	oddnames DIR               makes files with names that try to break something
+//	sleep DURATION             lets a process in the background come to a point that shows nowhere
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -42,11 +54,14 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":   cmdExits,
-			"load":    cmdLoad,
-			"await":   cmdAwait,
-			"nowhere": cmdNowhere,
-			"noise":   cmdNoise,
+			"exits":    cmdExits,
+			"load":     cmdLoad,
+			"await":    cmdAwait,
+			"nowhere":  cmdNowhere,
+			"noise":    cmdNoise,
+			"unnoise":  cmdUnnoise,
+			"oddnames": cmdOddNames,
+			"sleep":    cmdSleep,
 		},
 	})
 }
@@ -145,4 +160,39 @@ func cmdNoise(ts *testscript.TestScript, neg bool, args []string) {
 		name := "doc" + strconv.Itoa(i) + ".md"
 		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte("the text of "+args[0]+"/"+name+"\n"), 0o600))
 	}
+}
+
+func cmdUnnoise(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: unnoise dir n")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	for i := range n {
+		ts.Check(os.Remove(filepath.Join(ts.MkAbs(args[0]), "doc"+strconv.Itoa(i)+".md")))
+	}
+}
+
+func cmdOddNames(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: oddnames dir")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	for i, name := range []string{
+		"quote\"s.md", "it's.md", "back\\slash.md", "line\nbreak.md", "carriage\r\nreturn: x.md", "\x1b[2Jclear.md", "rtl\u202egnp.md",
+		"emoji \U0001F600.md", "-dash.md", "=formula.md", "spaces  .md", "100%.md", "a;b.md", strings.Repeat("n", 252) + ".md", "not\xff\xfeutf8.md",
+		"..dots.md", "CON.md", "ok.md", "status.md",
+	} {
+		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte("odd "+strconv.Itoa(i)+"\n"), 0o600))
+	}
+}
+
+func cmdSleep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sleep duration")
+	}
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	time.Sleep(d)
 }

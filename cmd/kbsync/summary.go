@@ -220,7 +220,7 @@ func (s *summary) print(w io.Writer) {
 	}
 	uploaded := fmt.Sprintf("%s, %s in %s", count(s.Uploaded, "document"), bytesOf(s.Bytes), count(s.Requests, "request"))
 	if s.Shared > 0 {
-		uploaded += fmt.Sprintf("; %d have a content that is there already", s.Shared)
+		uploaded += fmt.Sprintf("; %d more share a content that is there", s.Shared)
 	}
 	line("uploaded", "%s", uploaded)
 	line("now", "%s", stateCounts(s.Documents))
