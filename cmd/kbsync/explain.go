@@ -52,6 +52,9 @@ type explained struct {
 }
 
 func (a *app) explain(ctx context.Context, cfg *config.Config, path string) (err error) {
+	if len(cfg.Selected) == 0 {
+		return usageError("no config names a sync, so say which root is meant: kbsync explain PATH --sync ./docs --knowledge-base 876")
+	}
 	syncs, err := selected(cfg)
 	if err != nil {
 		return err
@@ -119,8 +122,8 @@ func (e explained) print(w io.Writer) {
 		verdict = "is uploaded"
 	}
 	fmt.Fprintf(w, "%s: %s %s: %s", printable(e.Sync), printable(e.Key), verdict, printable(e.Reason))
-	if e.Place != "" {
-		fmt.Fprintf(w, " (%s)", printable(e.Place))
+	if rule := strings.Trim(e.Place+": "+e.Rule, ": "); rule != "" {
+		fmt.Fprintf(w, " (%s)", printable(rule))
 	}
 	fmt.Fprintln(w)
 	if e.Document == nil {

@@ -136,7 +136,7 @@ func (p *pass) scanRoot(ctx context.Context, root *directory) error {
 	result, err := scanner.Scan(ctx, p.store, p.sync, "")
 	p.addScan(result, first)
 	if err == nil && result.Unsettled > 0 {
-		wait := min(result.SettleAt.Sub(p.app.now()), p.config.Settle+time.Second)
+		wait := max(0, min(result.SettleAt.Sub(p.app.now()), p.config.Settle+time.Second))
 		p.progress.say("waiting for files that were just written", "sync", p.sync.Name, "documents", result.Unsettled, "wait", wait)
 		if err := sleep(ctx, wait); err != nil {
 			return err

@@ -188,7 +188,9 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	var scan watcher.Result
 	seen := map[string]bool{}
 	changes := func(yield func(candidate, error) bool) {
-		for c, err := range watcher.NewScanner(root, scanOptions(s, o)).Changes(ctx, store, known, "", &scan) {
+		options := scanOptions(s, o)
+		options.Settle = 0 // a sync would wait for what was just written
+		for c, err := range watcher.NewScanner(root, options).Changes(ctx, store, known, "", &scan) {
 			if err != nil {
 				yield(candidate{}, err)
 				return
