@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,8 +115,9 @@ func (a *app) loadNamed(cmd *cobra.Command, args []string) (*config.Config, []st
 	if err != nil {
 		return nil, nil, err
 	}
-	isRoot := func(s config.Sync) bool { return s.Name == args[0] || s.Root.String() == args[0] }
-	if slices.ContainsFunc(cfg.Syncs, isRoot) || looksLikePlace(args[0]) {
+	info, err := os.Stat(args[0])
+	isDirectory := err == nil && info.IsDir()
+	if _, isName := cfg.Sync(args[0]); isName || isDirectory || looksLikePlace(args[0]) {
 		cfg, err = a.load(cmd, args[0])
 		return cfg, args[1:], err
 	}

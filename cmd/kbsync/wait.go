@@ -127,7 +127,7 @@ func standing(name string, outstanding map[state.DocumentState]int, why string) 
 		code int
 		text string
 	}{
-		{outstanding[state.Failed], exitFailed, "failed for good (kbsync status " + name + " says why, kbsync retry " + name + " tries again)"},
+		{outstanding[state.Failed], exitFailed, "failed for good (kbsync status " + name + " says why; kbsync retry tries again)"},
 		{outstanding[state.Stuck], exitTraining, "still in training after --train-timeout"},
 		{outstanding[state.Uncertain], exitTemporary, "uncertain, for the answer to the upload was lost"},
 		{outstanding[state.Pending] + outstanding[state.Uploading], exitTemporary, "still to be uploaded" + because(why)},
