@@ -106,6 +106,8 @@ type Claimed struct {
 	// Of a document to be sent again after an uncertain batch: that batch and the content that it had. Zero otherwise.
 	ResendOf int64
 	SHA256   SHA256
+
+	content int64 // that it had when it was claimed; 0 for none
 }
 
 // A Hashed is a claimed document with its content's hash.

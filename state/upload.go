@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-const claimedColumns = `id, key, size, mtime, ctime, inode, etag, attempts, forced`
+const claimedColumns = `id, key, size, mtime, ctime, inode, etag, attempts, forced, coalesce(content_id, 0)`
 
 func scanClaimed(scan func(...any) error, claim int64) (Claimed, error) {
 	c := Claimed{Claim: claim}
 	var key []byte
 	var inode int64
 	f := &c.Fingerprint
-	err := scan(&c.DocumentID, &key, &f.Size, &f.MTime, &f.CTime, &inode, &f.ETag, &c.Attempts, &c.Forced)
+	err := scan(&c.DocumentID, &key, &f.Size, &f.MTime, &f.CTime, &inode, &f.ETag, &c.Attempts, &c.Forced, &c.content)
 	c.Key, f.Inode = string(key), uint64(inode)
 	return c, err
 }
@@ -198,18 +198,18 @@ func (s *Store) Resolve(ctx context.Context, syncID int64, docs []Hashed, sharin
 }
 
 func (t *tx) resolve(syncID, destination int64, doc *Hashed, sharing Sharing) (Verdict, error) {
-	var forced bool
-	err := t.one(`SELECT forced FROM documents WHERE id = $1 AND state = 1 AND claim = $2`, []any{doc.DocumentID, doc.Claim}, &forced)
+	var content int64
+	var state int
+	err := t.one(`SELECT id, state FROM contents WHERE destination_id = $1 AND sha256 = $2 AND scope = $3`, []any{destination, doc.SHA256[:], scope(sharing, syncID, doc.Key)}, &content, &state)
 	if errors.Is(err, ErrNotFound) {
-		return Verdict{Action: ActionLost}, nil
+		return Verdict{Action: ActionUpload}, nil // if the claim was lost, Seal says so
 	} else if err != nil {
 		return Verdict{}, err
 	}
-	var content int64
-	var state int
-	err = t.one(`SELECT id, state FROM contents WHERE destination_id = $1 AND sha256 = $2 AND scope = $3`, []any{destination, doc.SHA256[:], scope(sharing, syncID, doc.Key)}, &content, &state)
+	var forced bool
+	err = t.one(`SELECT forced FROM documents WHERE id = $1 AND state = 1 AND claim = $2`, []any{doc.DocumentID, doc.Claim}, &forced)
 	if errors.Is(err, ErrNotFound) {
-		return Verdict{Action: ActionUpload}, nil
+		return Verdict{Action: ActionLost}, nil
 	} else if err != nil {
 		return Verdict{}, err
 	}
@@ -256,7 +256,6 @@ func (t *tx) sourcesToVerify(content int64) ([]int64, error) {
 // Begin writes the batch to the journal. Call it before the first byte. While the breaker is open only one batch at a time
 // may begin, with Probe set. Errors: ErrBreakerOpen.
 func (s *Store) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err error) {
-	claims := make([]int64, len(spec.Members))
 	err = s.update(ctx, func(t *tx) error {
 		var destination, probe int64
 		var streak int
@@ -270,12 +269,6 @@ func (s *Store) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err e
 			[]any{spec.SyncID, destination, spec.ResendOf, len(spec.Members), spec.Bytes, now()}, &batchID); err != nil {
 			return err
 		}
-		for i, m := range spec.Members {
-			claims[i] = m.Claim
-			if _, err := t.exec(`INSERT INTO members (batch_id, position, document_id) VALUES ($1, $2, $3)`, batchID, i, m.DocumentID); err != nil {
-				return err
-			}
-		}
 		if streak == 0 {
 			return nil
 		}
@@ -286,61 +279,44 @@ func (s *Store) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err e
 		return 0, fmt.Errorf("begin batch: %w", err)
 	}
 	s.mu.Lock()
-	s.begun[batchID] = begun{claims: claims, sharing: spec.Sharing}
+	s.begun[batchID] = begun{members: slices.Clone(spec.Members), sharing: spec.Sharing}
 	s.mu.Unlock()
 	return batchID, nil
 }
 
-// A member is a document of a batch, as the batch's ends need it.
-type member struct {
-	position          int
-	document, content int64 // content of the member; 0 before sealing
-	key               string
-	state             int
-	claim             int64
-	current           int64 // content of the document; 0 for none
-	forced            bool
-}
-
-func (t *tx) members(batchID int64, claims []int64) ([]member, error) {
-	var ms []member
-	err := t.each(`SELECT m.position, m.document_id, m.content_id, d.key, d.state, d.claim, coalesce(d.content_id, 0), d.forced FROM members m JOIN documents d ON d.id = m.document_id WHERE m.batch_id = $1 ORDER BY m.position`,
-		[]any{batchID}, func(scan func(...any) error) error {
-			var m member
-			var key []byte
-			err := scan(&m.position, &m.document, &m.content, &key, &m.state, &m.claim, &m.current, &m.forced)
-			m.key = string(key)
-			ms = append(ms, m)
-			return err
-		})
-	if err == nil && claims != nil && len(claims) != len(ms) {
-		err = fmt.Errorf("batch %d has %d members, and %d claims", batchID, len(ms), len(claims))
-	}
-	return ms, err
-}
-
-// held says whether the document is still the one that was claimed for the batch.
-func (m member) held(claims []int64) bool {
-	return m.state == docClaimed && claims != nil && m.claim == claims[m.position]
-}
-
 // A begun batch is remembered by the process that began it: nobody else may seal it.
 type begun struct {
-	claims  []int64 // by position
+	members []Claimed
 	sharing Sharing
 }
 
-func (s *Store) begunAs(batchID int64) ([]int64, Sharing) {
+func (s *Store) begunAs(batchID int64) begun {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.begun[batchID]
-	return b.claims, b.sharing
+	return s.begun[batchID]
 }
 
 func (s *Store) ended(batchID int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.begun, batchID)
+}
+
+// A member is a document of a sealed batch.
+type member struct {
+	position          int
+	document, content int64
+}
+
+func (t *tx) members(batchID int64) ([]member, error) {
+	var ms []member
+	err := t.each(`SELECT position, document_id, content_id FROM members WHERE batch_id = $1 ORDER BY position`, []any{batchID}, func(scan func(...any) error) error {
+		var m member
+		err := scan(&m.position, &m.document, &m.content)
+		ms = append(ms, m)
+		return err
+	})
+	return ms, err
 }
 
 // A batchRow is what the ends of a batch need of it.
@@ -357,14 +333,17 @@ func (t *tx) batch(id int64) (b batchRow, err error) {
 // Seal reserves the members' contents and marks the batch sealed, in one durable transaction; after it the request may be
 // completed. Seals are by member position. Errors: *SealError, ErrBreakerOpen, ErrBatchEnded; then nothing was written.
 func (s *Store) Seal(ctx context.Context, batchID int64, seals []Seal) error {
-	claims, sharing := s.begunAs(batchID)
+	as := s.begunAs(batchID)
 	err := s.update(ctx, func(t *tx) error {
 		b, err := t.batch(batchID)
 		if err != nil {
 			return err
 		}
-		if b.state != batchOpen || claims == nil {
+		if b.state != batchOpen || as.members == nil {
 			return ErrBatchEnded
+		}
+		if len(seals) != len(as.members) {
+			return fmt.Errorf("batch %d has %d members, and %d seals", batchID, len(as.members), len(seals))
 		}
 		var streak int
 		var probe int64
@@ -374,43 +353,34 @@ func (s *Store) Seal(ctx context.Context, batchID int64, seals []Seal) error {
 		if streak > 0 && probe != batchID {
 			return ErrBreakerOpen
 		}
-		ms, err := t.members(batchID, claims)
-		if err != nil {
-			return err
-		}
-		if len(seals) != len(ms) {
-			return fmt.Errorf("batch %d has %d members, and %d seals", batchID, len(ms), len(seals))
-		}
 		at := now()
 		var fail SealError
-		for i, m := range ms {
-			if !m.held(claims) {
-				fail.Lost = append(fail.Lost, m.position)
-				continue
-			}
-			content, free, err := t.reserve(b, batchID, m, seals[i], sharing, at)
+		for i, m := range as.members {
+			content, free, err := t.reserve(b, batchID, m, seals[i], as.sharing, at)
 			if err != nil {
 				return err
 			}
-			if !free {
-				fail.Known = append(fail.Known, m.position)
-				continue
-			}
-			if len(fail.Lost)+len(fail.Known) > 0 {
-				continue // only counting on
-			}
-			if _, err := t.exec(`UPDATE members SET content_id = $1 WHERE batch_id = $2 AND position = $3`, content, batchID, m.position); err != nil {
-				return err
-			}
-			if m.current != 0 && m.current != content {
-				if err := leave(t, `d.id = $2`, m.document); err != nil {
+			if free && m.content != 0 && m.content != content {
+				if err := leave(t, `d.id = $2`, m.DocumentID); err != nil {
 					return err
 				}
 			}
-			if _, err := t.exec(`UPDATE documents SET state = 3, content_id = $1, forced = 0 WHERE id = $2`, content, m.document); err != nil {
+			if !free {
+				fail.Known = append(fail.Known, i)
+				continue
+			}
+			n, err := t.exec(`UPDATE documents SET state = 3, content_id = $1, forced = 0 WHERE id = $2 AND state = 1 AND claim = $3`, content, m.DocumentID, m.Claim)
+			if err != nil {
 				return err
 			}
-			if m.forced {
+			if n == 0 {
+				fail.Lost = append(fail.Lost, i)
+				continue
+			}
+			if _, err := t.exec(`INSERT INTO members (batch_id, position, document_id, content_id) VALUES ($1, $2, $3, $4)`, batchID, i, m.DocumentID, content); err != nil {
+				return err
+			}
+			if m.Forced {
 				// One upload a content, on purpose: its other documents wait for this one.
 				if _, err := t.exec(`UPDATE documents SET forced = 0 WHERE content_id = $1 AND forced <> 0`, content); err != nil {
 					return err
@@ -418,7 +388,7 @@ func (s *Store) Seal(ctx context.Context, batchID int64, seals []Seal) error {
 			}
 		}
 		if len(fail.Lost)+len(fail.Known) > 0 {
-			return &fail
+			return &fail // and all of the above is undone
 		}
 		_, err = t.exec(`UPDATE batches SET state = 1, sealed_at = $1 WHERE id = $2`, at, batchID)
 		return err
@@ -430,17 +400,18 @@ func (s *Store) Seal(ctx context.Context, batchID int64, seals []Seal) error {
 }
 
 // reserve makes the content the batch's, if it is free to be sent.
-func (t *tx) reserve(b batchRow, batchID int64, m member, seal Seal, sharing Sharing, at int64) (content int64, free bool, err error) {
+func (t *tx) reserve(b batchRow, batchID int64, m Claimed, seal Seal, sharing Sharing, at int64) (content int64, free bool, err error) {
+	key := scope(sharing, b.sync, m.Key)
+	err = t.one(`INSERT INTO contents (destination_id, sha256, scope, size, state, batch_id, since) VALUES ($1, $2, $3, $4, 1, $5, $6) ON CONFLICT (destination_id, sha256, scope) DO NOTHING RETURNING id`,
+		[]any{b.destination, seal.SHA256[:], key, seal.Size, batchID, at}, &content)
+	if !errors.Is(err, ErrNotFound) {
+		return content, err == nil, err
+	}
 	var state int
 	var batch int64
 	var resends int
-	key := scope(sharing, b.sync, m.key)
 	err = t.one(`SELECT id, state, batch_id, resends FROM contents WHERE destination_id = $1 AND sha256 = $2 AND scope = $3`, []any{b.destination, seal.SHA256[:], key}, &content, &state, &batch, &resends)
-	if errors.Is(err, ErrNotFound) {
-		err = t.one(`INSERT INTO contents (destination_id, sha256, scope, size, state, batch_id, since) VALUES ($1, $2, $3, $4, 1, $5, $6) RETURNING id`,
-			[]any{b.destination, seal.SHA256[:], key, seal.Size, batchID, at}, &content)
-		return content, err == nil, err
-	} else if err != nil {
+	if err != nil {
 		return 0, false, err
 	}
 	again := 0
@@ -448,7 +419,7 @@ func (t *tx) reserve(b batchRow, batchID int64, m member, seal Seal, sharing Sha
 	case state == contentOpen:
 	case b.resendOf != 0 && state == contentUncertain && batch == b.resendOf && resends == 0:
 		again = 1
-	case m.forced && state != contentReserved:
+	case m.Forced && state != contentReserved:
 	case state != contentReserved && state != contentUncertain && state != contentFailed && sharing.UploadRenamed:
 		// A rename that is to have a source of its own: only while no other document has the content.
 		var live bool
@@ -475,11 +446,15 @@ func (s *Store) Accept(ctx context.Context, batchID int64, answer Answer) error 
 		if b.state != batchSealed && b.state != batchUncertain {
 			return ErrBatchEnded
 		}
-		ms, err := t.members(batchID, nil)
+		ms, err := t.members(batchID)
 		if err != nil {
 			return err
 		}
 		at := now()
+		// Nearly always all are in training: one statement for them.
+		if _, err := t.exec(`UPDATE contents SET state = 3, reason = '', since = $1 WHERE id IN (SELECT content_id FROM members WHERE batch_id = $2) AND batch_id = $2 AND state IN (1, 2)`, at, batchID); err != nil {
+			return err
+		}
 		for _, m := range ms {
 			var sources []SourceAnswer
 			if m.position < len(answer.Sources) {
@@ -492,12 +467,14 @@ func (s *Store) Accept(ctx context.Context, batchID int64, answer Answer) error 
 				}
 				tally.add(src.Outcome, src.Errors)
 			}
-			state := contentUncertain
-			reason := "the answer did not mention the document"
-			if len(sources) > 0 {
-				state, reason = tally.state()
+			state, reason := tally.state()
+			if len(sources) == 0 {
+				state, reason = contentUncertain, "the answer did not mention the document"
 			}
-			if _, err := t.exec(`UPDATE contents SET state = $1, reason = $2, since = $3 WHERE id = $4 AND batch_id = $5 AND state IN (1, 2)`, state, reason, at, m.content, batchID); err != nil {
+			if state == contentTraining {
+				continue
+			}
+			if _, err := t.exec(`UPDATE contents SET state = $1, reason = $2, since = $3 WHERE id = $4 AND batch_id = $5 AND state = 3`, state, reason, at, m.content, batchID); err != nil {
 				return err
 			}
 		}
@@ -571,29 +548,32 @@ func (y *tally) state() (int, string) {
 
 // Refuse ends a batch, sealed or not, that left nothing behind. Contents go back to what they were.
 func (s *Store) Refuse(ctx context.Context, batchID int64, refusal Refusal) error {
-	claims, _ := s.begunAs(batchID)
+	as := s.begunAs(batchID)
 	err := s.update(ctx, func(t *tx) error {
 		b, err := t.batch(batchID)
 		if err != nil {
 			return err
 		}
-		if b.state != batchOpen && b.state != batchSealed {
+		switch {
+		case b.state != batchOpen && b.state != batchSealed:
 			return ErrBatchEnded
-		}
-		ms, err := t.members(batchID, claims)
-		if err != nil {
-			return err
-		}
-		for _, m := range ms {
-			if b.state == batchOpen {
-				if m.held(claims) {
-					err = t.dispose(m, claims, refusal, m.forced)
+		case as.members == nil:
+			return errors.New("the batch was begun by another process")
+		case b.state == batchOpen:
+			for _, m := range as.members {
+				if err := t.dispose(m, `state = 1 AND claim = $2`, m.Claim, refusal, m.Forced); err != nil {
+					return err
 				}
-			} else {
-				err = t.unreserve(b, batchID, m, claims, refusal)
 			}
+		default:
+			ms, err := t.members(batchID)
 			if err != nil {
 				return err
+			}
+			for _, m := range ms {
+				if err := t.unreserve(b, batchID, m, as.members[m.position], refusal); err != nil {
+					return err
+				}
 			}
 		}
 		end := batchRefused
@@ -618,27 +598,24 @@ func (s *Store) Refuse(ctx context.Context, batchID int64, refusal Refusal) erro
 	return nil
 }
 
-// dispose does with a document what the refusal says.
-func (t *tx) dispose(m member, claims []int64, refusal Refusal, forced bool) error {
+// dispose does with a document what the refusal says, if it is still as where ($2 is arg) has it.
+func (t *tx) dispose(m Claimed, where string, arg any, refusal Refusal, forced bool) error {
 	var err error
 	switch refusal.Disposition {
 	case Retry:
-		_, err = t.exec(`UPDATE documents SET state = 0, claim = 0, forced = $1, attempts = attempts + 1, next_attempt = $2 WHERE id = $3`, forced, millis(refusal.NextAttempt), m.document)
+		_, err = t.exec(`UPDATE documents SET state = 0, claim = 0, forced = $3, attempts = attempts + 1, next_attempt = $4 WHERE id = $1 AND `+where, m.DocumentID, arg, forced, millis(refusal.NextAttempt))
 	case Requeue:
-		_, err = t.exec(`UPDATE documents SET state = 0, claim = 0, forced = $1 WHERE id = $2`, forced, m.document)
+		_, err = t.exec(`UPDATE documents SET state = 0, claim = 0, forced = $3 WHERE id = $1 AND `+where, m.DocumentID, arg, forced)
 	case Keep:
-		if claims == nil {
-			return errors.New("documents cannot be kept: the batch was begun by another process")
-		}
-		_, err = t.exec(`UPDATE documents SET state = 1, claim = $1, forced = $2 WHERE id = $3`, claims[m.position], forced, m.document)
+		_, err = t.exec(`UPDATE documents SET state = 1, claim = $3, forced = $4 WHERE id = $1 AND `+where, m.DocumentID, arg, m.Claim, forced)
 	case Fail:
-		_, err = t.exec(`UPDATE documents SET state = 2, claim = 0, forced = 0, reason = $1 WHERE id = $2`, refusal.Message, m.document)
+		_, err = t.exec(`UPDATE documents SET state = 2, claim = 0, forced = 0, reason = $3 WHERE id = $1 AND `+where, m.DocumentID, arg, refusal.Message)
 	}
 	return err
 }
 
 // unreserve gives a sealed member's content back, and with it the documents that wait for it.
-func (t *tx) unreserve(b batchRow, batchID int64, m member, claims []int64, refusal Refusal) error {
+func (t *tx) unreserve(b batchRow, batchID int64, m member, doc Claimed, refusal Refusal) error {
 	var state, prior int
 	var batch, priorBatch int64
 	if err := t.one(`SELECT state, batch_id, prior_state, prior_batch FROM contents WHERE id = $1`, []any{m.content}, &state, &batch, &prior, &priorBatch); err != nil {
@@ -657,16 +634,14 @@ func (t *tx) unreserve(b batchRow, batchID int64, m member, claims []int64, refu
 			return err
 		}
 	}
-	if _, err := t.exec(`UPDATE contents SET state = $1, batch_id = $2, prior_state = 0, resends = 0, since = $3 WHERE id = $4`, prior, priorBatch, now(), m.content); err != nil {
+	if _, err := t.exec(`UPDATE contents SET state = $1, batch_id = $2, prior_state = 0, prior_batch = 0, resends = 0, since = $3 WHERE id = $4`, prior, priorBatch, now(), m.content); err != nil {
 		return err
-	}
-	if m.state != docSettled || m.current != m.content {
-		return nil // it changed meanwhile
 	}
 	if b.resendOf != 0 && refusal.Disposition != Keep {
 		return nil // uncertain as before, and due to be sent again later
 	}
-	return t.dispose(m, claims, refusal, prior != contentOpen && b.resendOf == 0)
+	// A document that changed meanwhile is not settled on the content any more.
+	return t.dispose(doc, `state = 3 AND content_id = $2`, m.content, refusal, prior != contentOpen && b.resendOf == 0)
 }
 
 // Uncertain ends a sealed batch whose answer was lost: its documents are uncertain, and the breaker opens. It returns how

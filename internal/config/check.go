@@ -126,7 +126,8 @@ func (b *builder) checkSync(i int) {
 }
 
 // samePath and below compare clean paths as they are written: this package
-// does not look at the disk, so links are for those that open the root.
+// does not look at the disk, so links are for those that open the root. A path
+// is below itself.
 func samePath(a, b string) bool {
 	rel, err := filepath.Rel(a, b)
 	return err == nil && rel == "."
@@ -134,5 +135,5 @@ func samePath(a, b string) bool {
 
 func below(path, dir string) bool {
 	rel, err := filepath.Rel(dir, path)
-	return err == nil && rel != "." && filepath.IsLocal(rel)
+	return err == nil && filepath.IsLocal(rel)
 }

@@ -688,16 +688,38 @@ func TestDefaultState(t *testing.T) {
 // the working directory.
 func TestRelativePaths(t *testing.T) {
 	dir := workDir(t)
-	file := "state: s.db\napi: {ca_cert: c.pem}\n" + minimal
+	file := "state: s.db\napi: {ca_cert: c.pem}\n" + minimal + "    filter_from: [f1, f2]\n"
 	c := parse(t, Input{Path: "../conf/kbsync.yaml", File: []byte(file), Dir: dir, Environ: []string{"KBSYNC_TOKEN_FILE=t"}, Flags: map[string][]string{"state": {"f.db"}}})
 	conf := filepath.Join(dir, "..", "conf")
-	got := []string{c.State, c.API.CACert, c.API.TokenFile, c.Syncs[0].Root.Dir}
-	want := []string{filepath.Join(dir, "f.db"), filepath.Join(conf, "c.pem"), filepath.Join(dir, "t"), filepath.Join(conf, "docs")}
+	got := append([]string{c.State, c.API.CACert, c.API.TokenFile, c.Syncs[0].Root.Dir}, c.Syncs[0].FilterFrom...)
+	want := []string{
+		filepath.Join(dir, "f.db"), filepath.Join(conf, "c.pem"), filepath.Join(dir, "t"), filepath.Join(conf, "docs"),
+		filepath.Join(conf, "f1"), filepath.Join(conf, "f2"),
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if got, want := c.Private(), []string{filepath.Join(dir, "f.db"), filepath.Join(conf, "kbsync.yaml"), filepath.Join(dir, "t")}; !slices.Equal(got, want) {
 		t.Errorf("Private = %q, want %q", got, want)
+	}
+}
+
+// A knowledge base may come from the defaults or the command line, which is
+// for every sync.
+func TestKnowledgeBaseFromElsewhere(t *testing.T) {
+	file := "syncs:\n  - {name: a, root: a}\n  - {name: b, root: b}\n"
+	for _, in := range []Input{
+		{File: []byte("defaults: {knowledge_base: 7}\n" + file)},
+		{File: []byte(file), Flags: map[string][]string{"knowledge-base": {"7"}}},
+		{File: []byte(file), Environ: []string{"KBSYNC_KNOWLEDGE_BASE=7"}},
+		{File: []byte(strings.Replace(file, "b}", "b, knowledge_base: 8}", 1)), Flags: map[string][]string{"knowledge-base": {"8", "7"}}},
+	} {
+		in.Path, in.Dir = "kbsync.yaml", workDir(t)
+		for _, s := range parse(t, in).Syncs {
+			if s.KnowledgeBase != 7 {
+				t.Errorf("%s: %s has knowledge base %d", in.File, s.Name, s.KnowledgeBase)
+			}
+		}
 	}
 }
 

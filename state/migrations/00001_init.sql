@@ -115,7 +115,6 @@ CREATE TABLE members (
     content_id  BIGINT  NOT NULL DEFAULT 0,
     PRIMARY KEY (batch_id, position)
 ) WITHOUT ROWID;
-CREATE INDEX members_document ON members (document_id);
 
 -- The inventory: every source that ReplyCX ever said it created. Rows are never deleted. content_id is 0 for a source
 -- that came back under a field that was not sent. next_poll is 0 once the status is final.
