@@ -250,7 +250,7 @@ func TestUploadFaults(t *testing.T) {
 			e, c := serve(t, emulator.Options{Faults: &emulator.Faults{Rules: []emulator.Fault{tt.fault}}}, replycx.Options{})
 			content := "hello"
 			if tt.large {
-				content = strings.Repeat("0123456789abcde\n", 256<<10)
+				content = strings.Repeat("0123456789abcde\n", 1<<20) // more than sockets buffer
 			}
 			var seal sealing
 			result, err := c.UploadSources(t.Context(), 876, []replycx.Part{file("a", "a.md", content), file("b", "b.md", "b")}, seal.options())
