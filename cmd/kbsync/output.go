@@ -250,9 +250,9 @@ func (r *redactor) hide(secret string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	forms := []string{secret}
+	forms := []string{secret, inside(strconv.Quote(secret))}
 	if q, err := json.Marshal(secret); err == nil {
-		forms = append(forms, strings.Trim(string(q), `"`))
+		forms = append(forms, inside(string(q)))
 	}
 	for _, f := range forms {
 		if !slices.ContainsFunc(r.secrets, func(s []byte) bool { return string(s) == f }) {
@@ -260,6 +260,9 @@ func (r *redactor) hide(secret string) {
 		}
 	}
 }
+
+// inside takes the quotation marks off.
+func inside(quoted string) string { return quoted[1 : len(quoted)-1] }
 
 func (r *redactor) writer(w io.Writer) io.Writer { return &redacting{r, w} }
 

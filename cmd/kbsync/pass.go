@@ -195,7 +195,7 @@ func (p *pass) upload(soft context.Context, root *directory) error {
 	ctx, cancel := p.app.signals.graceful(p.cfg.ShutdownGrace)
 	defer cancel()
 	options := ingestOptions(p.cfg, p.config)
-	options.Logger = p.app.out.log.With("sync", p.sync.Name)
+	options.Logger = p.app.out.log
 	options.Stop = p.app.signals.soft.Done()
 	options.Progress = p.progress.ingest(p.trackers.wake)
 	if options.MaxDuration > 0 {

@@ -224,16 +224,39 @@ func (s *summary) print(w io.Writer) {
 	}
 	line("uploaded", "%s", uploaded)
 	line("now", "%s", stateCounts(s.Documents))
-	for i, p := range s.Problems {
-		if i == 20 {
-			line("", "... and more: kbsync status %s", printable(s.Sync))
-			break
-		}
-		line("", "%s: %s: %s", p.State, printable(p.Key), printable(p.Reason))
+	for _, p := range grouped(s.Problems) {
+		line("", "%s", p)
+	}
+	if len(s.Problems) == maxProblems {
+		line("", "... perhaps more: kbsync status %s", printable(s.Sync))
 	}
 	if s.Superseded+s.Orphaned > 0 {
 		line("left behind", "%d superseded, %d orphaned in the knowledge base; to be removed by hand (kbsync sources --superseded --orphaned)", s.Superseded, s.Orphaned)
 	}
+}
+
+// grouped gives a line for each reason, with the first keys that it is the reason of.
+func grouped(problems []troubledView) []string {
+	const shown = 5
+	var lines []string
+	done := map[[2]string]bool{}
+	for _, p := range problems {
+		if done[[2]string{p.State, p.Reason}] {
+			continue
+		}
+		done[[2]string{p.State, p.Reason}] = true
+		var keys []string
+		for _, q := range problems {
+			if q.State == p.State && q.Reason == p.Reason {
+				keys = append(keys, printable(q.Key))
+			}
+		}
+		if len(keys) > shown {
+			keys = append(keys[:shown], fmt.Sprintf("%d more", len(keys)-shown))
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s: %s", p.State, strings.Join(keys, ", "), printable(p.Reason)))
+	}
+	return lines
 }
 
 // reasons lists counts by reason, the most frequent first.
