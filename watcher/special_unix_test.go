@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,4 +29,13 @@ func special(t *testing.T, dir string) {
 	if _, err := os.Stat("/proc/version"); err == nil {
 		link(t, "/proc/version", filepath.Join(dir, "proc.md"))
 	}
+}
+
+// cpuTime returns what the process has used of the processors.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
