@@ -212,7 +212,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	if err != nil {
 		return result, fmt.Errorf("count scan: %w", err)
 	}
-	if err := s.guard(sync, prefix, identity, result.Listed, count, result.Unchanged+result.Changed+count.Vanished); err != nil {
+	if err := s.guard(sync, prefix, identity, result.Listed, count); err != nil {
 		return result, err
 	}
 	result.Renamed = count.Renamed
@@ -225,24 +225,24 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 }
 
 // guard decides whether what a complete scan would remove may be removed.
-func (s *Scanner) guard(sync state.Sync, prefix, identity string, listed int, count state.ScanCount, knownCount int) error {
+func (s *Scanner) guard(sync state.Sync, prefix, identity string, listed int, count state.ScanCount) error {
 	removals := max(count.Vanished-count.Renamed, 0)
 	halt := func(g Guard) error {
-		return &GuardError{Guard: g, Sync: sync.Name, Root: sync.Root, Known: knownCount, Removals: removals, Limit: s.opts.MaxDelete}
+		return &GuardError{Guard: g, Sync: sync.Name, Root: sync.Root, Known: count.Known, Removals: removals, Limit: s.opts.MaxDelete}
 	}
-	if prefix == "" && listed == 0 && knownCount > 0 {
+	if prefix == "" && listed == 0 && count.Known > 0 {
 		if s.opts.AllowEmpty {
 			return nil
 		}
 		return halt(GuardEmpty)
 	}
-	if prefix == "" && sync.RootIdentity != "" && sync.RootIdentity != identity && 2*(knownCount-count.Vanished) < knownCount {
+	if prefix == "" && sync.RootIdentity != "" && sync.RootIdentity != identity && 2*(count.Known-count.Vanished) < count.Known {
 		if s.opts.AcceptNewRoot {
 			return nil
 		}
 		return halt(GuardNewRoot)
 	}
-	if s.opts.MaxDelete.exceeded(removals, knownCount) {
+	if s.opts.MaxDelete.exceeded(removals, count.Known) {
 		return halt(GuardMaxDelete)
 	}
 	return nil
