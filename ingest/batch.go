@@ -99,6 +99,9 @@ func (r *run) attempt(ctx context.Context, b *batch) (next []*batch, err error) 
 	if len(b.docs) == 0 {
 		return nil, nil
 	}
+	if len(b.docs) > 1 && r.tooLarge(b) {
+		return b.halves(), nil // composed before the limit was known
+	}
 	if err := r.admit(ctx, b); err != nil {
 		return []*batch{b}, err
 	}
@@ -136,7 +139,11 @@ func (r *run) attempt(ctx context.Context, b *batch) (next []*batch, err error) 
 		return r.settle(ctx, id, b, judge(err, complete), err)
 	}
 	if ctx.Err() != nil {
-		// Cut: what the journal says of the batch is what its next reader decides on.
+		// Cut: what the journal says of the batch is what its next reader decides on. Only
+		// that a sealed one was not sent is known here alone.
+		if sealed && !complete {
+			_ = r.in.journal.Refuse(context.WithoutCancel(ctx), id, state.Refusal{Message: err.Error(), Disposition: state.Requeue})
+		}
 		return nil, context.Cause(ctx)
 	}
 	if complete {
@@ -144,6 +151,13 @@ func (r *run) attempt(ctx context.Context, b *batch) (next []*batch, err error) 
 		return r.settle(ctx, id, b, judge(err, true), err)
 	}
 	return r.unsealed(ctx, id, b, q, err)
+}
+
+// tooLarge says whether a request of that size was refused as too large.
+func (r *run) tooLarge(b *batch) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.smallest > 0 && b.bytes >= r.smallest
 }
 
 // remember keeps the last failure, for the message of an outage.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -22,7 +23,13 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A world of its own a check takes a while; -rapid.checks on the command line wins.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const knowledgeBase = 876
 
@@ -271,7 +278,7 @@ func (s *service) posted() int {
 
 // A world is a sync with all around it.
 type world struct {
-	t       testing.TB
+	t       tester
 	path    string
 	store   *state.Store
 	sync    state.Sync
@@ -282,10 +289,20 @@ type world struct {
 	around func(journal) journal
 }
 
+// A tester is what a world needs of a test, or of a property that is checked.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, path: filepath.Join(t.TempDir(), "kbsync.db"), tree: newTree(), service: newService()}
-	w.open()
+	w := newWorldAt(t, filepath.Join(t.TempDir(), "kbsync.db"))
+	if testing.Verbose() {
+		w.opts.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	t.Cleanup(func() {
 		if err := w.store.Close(); err != nil {
 			t.Error(err)
@@ -294,14 +311,21 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+func newWorldAt(t tester, path string) *world {
+	t.Helper()
+	w := &world{t: t, path: path, tree: newTree(), service: newService()}
+	w.open()
+	return w
+}
+
 func (w *world) open() {
 	w.t.Helper()
 	var err error
-	if w.store, err = state.Open(w.t.Context(), state.Options{Path: w.path}); err != nil {
+	if w.store, err = state.Open(context.Background(), state.Options{Path: w.path}); err != nil {
 		w.t.Fatal(err)
 	}
 	dest := state.Destination{Origin: "http://127.0.0.1", Account: "51", KnowledgeBase: knowledgeBase}
-	if w.sync, err = w.store.EnsureSync(w.t.Context(), "docs", "/docs", dest, false); err != nil {
+	if w.sync, err = w.store.EnsureSync(context.Background(), "docs", "/docs", dest, false); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -347,11 +371,7 @@ func (w *world) scan() {
 }
 
 func (w *world) ingest() *Ingest {
-	opts := w.opts
-	if opts.Logger == nil && testing.Verbose() {
-		opts.Logger = slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
-	}
-	in := New(w.store, w.service, w.tree, w.sync, opts)
+	in := New(w.store, w.service, w.tree, w.sync, w.opts)
 	if w.around != nil {
 		in.journal = w.around(in.journal)
 	}

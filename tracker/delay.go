@@ -11,8 +11,8 @@ import (
 // costs requests.
 const spread = 0.2
 
-// pollDelay is the pause after so many questions: least doubled from one to the next up
-// to most, and longer by up to a fifth for random in [0, 1).
+// pollDelay is the pause after so many questions, or failures: least after none, doubled
+// from one to the next up to most, and longer by up to a fifth for random in [0, 1).
 func pollDelay(polls int, least, most time.Duration, random float64) time.Duration {
 	b := backoff.ExponentialBackOff{
 		InitialInterval: least,

@@ -161,8 +161,8 @@ func (r *run) ask(ctx context.Context, due []state.DueSource) error {
 		seen[s.ID] = s
 	}
 	// One time for all of them, or a request's sources drift apart until each needs its
-	// own.
-	next := now.Add(pollDelay(fewestPolls(due), r.t.opts.Min, r.t.opts.Max, rand.Float64()))
+	// own. This question is not among the polls yet.
+	next := now.Add(pollDelay(fewestPolls(due)+1, r.t.opts.Min, r.t.opts.Max, rand.Float64()))
 	polls := make([]state.Poll, len(due))
 	for i, d := range due {
 		s, ok := seen[d.ID]
