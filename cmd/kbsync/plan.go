@@ -11,6 +11,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -180,6 +181,9 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	root.listed = progress.listed
 	defer func() { _ = root.Close() }()
 	e := newEstimate(a, store, root, known.Destination, cfg.Checkers)
+	if err := sleep(ctx, racy); err != nil {
+		return err
+	}
 	stopped := false
 	e.tell = func(p planned) {
 		p.Sync = s.Name
@@ -237,6 +241,9 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	}
 	return nil
 }
+
+// racy is a little more than the age below which a scan takes no file for written, whatever the settle time.
+const racy = 25 * time.Millisecond
 
 // planBasis finds what the state knows of a sync, without making one.
 func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest state.Destination, o passOptions) (state.Sync, error) {

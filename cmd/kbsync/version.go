@@ -28,8 +28,14 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-// buildVersion is the module's version as the go command recorded it.
+// version is set by the linker in releases: -X main.version=v1.2.3.
+var version string
+
+// buildVersion is the release's version, or else that of the module as the go command recorded it.
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(devel)"
