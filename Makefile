@@ -1,0 +1,82 @@
+# `make` alone lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+# How long each fuzz target runs: make fuzz FUZZTIME=5m
+FUZZTIME ?= 30s
+# Further arguments for `make run`: make run ARGS='--json'
+ARGS     ?=
+EXE      := $(shell $(GO) env GOEXE)
+LINT     := $(GO) tool -modfile=internal/lint/go.mod golangci-lint
+
+# Everything but the race detector works without a C compiler, and is built so.
+export CGO_ENABLED = 0
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/kbsync
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kbsync$(EXE) ./cmd/kbsync
+
+.PHONY: run
+run: build ## sync examples/handbook into the embedded emulator
+	bin/kbsync$(EXE) sync --config examples/handbook.yaml --emulator $(ARGS)
+
+.PHONY: test
+test: ## run the tests
+	$(GO) test -timeout 5m ./...
+
+.PHONY: race
+race: ## run the tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
+
+# go test fuzzes one target of one package at a time.
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (30s)
+	@set -euo pipefail; grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | \
+	while IFS=: read -r file func; do \
+		echo "== $${func#func } in $$(dirname "$$file")"; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+	done
+
+# Another tree and another number: make kill KILL_TREE=~/documents KILLS=100
+.PHONY: kill
+kill: ## kill a sync of the Go tree 40 times, then compare what was accepted with it
+	KILL_TREE="$${KILL_TREE:-$$($(GO) env GOROOT)}" KILLS="$${KILLS:-40}" $(GO) test -count=1 -timeout 20m -run TestKilledAtAnyMoment -v ./cmd/kbsync
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+.PHONY: lint
+lint: ## golangci-lint, gofmt, and vet for the other two systems
+	@set -euo pipefail; unformatted=$$(gofmt -l .); \
+	if [[ -n $$unformatted ]]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	$(LINT) run
+	GOOS=windows $(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
+
+.PHONY: cover
+cover: ## run the tests with coverage and print it a function
+	$(GO) test -timeout 10m -coverpkg=./... -coverprofile=coverage.out ./...
+	$(GO) tool cover -func=coverage.out
+
+.PHONY: release-check
+release-check: ## build for all six platforms into dist/ and print the sizes
+	@mkdir -p dist
+	@set -euo pipefail; for os in linux darwin windows; do for arch in amd64 arm64; do \
+		ext=; if [[ $$os = windows ]]; then ext=.exe; fi; \
+		out=dist/kbsync-$$os-$$arch$$ext; \
+		GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $$out ./cmd/kbsync; \
+		printf '%-32s %6.1f MB\n' $$out $$(awk -v b=$$(wc -c <$$out) 'BEGIN {print b / 1e6}'); \
+	done; done
+
+.PHONY: clean
+clean: ## remove what the other targets made
+	rm -rf bin dist coverage.out

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/state"
+	"github.com/kbsync/kbsync/watcher"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check [NAME | ROOT]",
+		Short: "Look over config, roots and token, without changing anything",
+		Long: `check reads the config, lists each root, opens the state and asks the API one harmless question with the token. Whether
+the knowledge base is there shows at the first upload only: the API has no question for it.`,
+		Args: atMost(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := a.load(cmd, args...)
+			if err != nil {
+				return err
+			}
+			return a.check(cmd.Context(), cfg)
+		},
+	}
+	syncFlags(cmd)
+	return cmd
+}
+
+// A checked is one thing that was looked at.
+type checked struct {
+	What  string `json:"what"`
+	OK    bool   `json:"ok"`
+	Found string `json:"found"`
+}
+
+func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
+	var list []checked
+	var failures []error
+	add := func(what, found string, err error) {
+		c := checked{what, err == nil, found}
+		if err != nil {
+			c.Found = err.Error()
+			failures = append(failures, fmt.Errorf("%s: %w", what, err))
+		}
+		list = append(list, c)
+	}
+
+	found := "no file; settings are the defaults, the environment and flags"
+	if cfg.Path != "" {
+		found = cfg.Path + " is valid"
+	}
+	add("config", found, nil)
+	store, err := a.open(ctx, cfg, true)
+	if err == nil {
+		defer closeStore(store, &err)
+		found, err = checkState(ctx, cfg, store)
+	}
+	add("state", found, err)
+	for _, name := range cfg.Selected {
+		s, _ := cfg.Sync(name)
+		found, err := a.checkRoot(ctx, cfg, s)
+		add("root of "+name, found, err)
+	}
+	found, err = a.checkToken(ctx, cfg, store)
+	add("token", found, err)
+	for _, name := range cfg.Selected {
+		s, _ := cfg.Sync(name)
+		add("knowledge base of "+name, fmt.Sprintf("%d; whether it is there shows at the first upload only, for the API has no question for it", s.KnowledgeBase), nil)
+	}
+	if err := a.out.result(list, func(w io.Writer) {
+		for _, c := range list {
+			mark := "ok"
+			if !c.OK {
+				mark = "FAILED"
+			}
+			fmt.Fprintf(w, "%-6s %s: %s\n", mark, printable(c.What), printable(c.Found))
+		}
+	}); err != nil {
+		return err
+	}
+	return joinGravely(failures)
+}
+
+func checkState(ctx context.Context, cfg *config.Config, store *state.Store) (string, error) {
+	syncs, err := store.Syncs(ctx)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, with %s", cfg.State, count(len(syncs), "sync")), nil
+}
+
+func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) (string, error) {
+	root, err := a.openRoot(cfg, s)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }()
+	documents, skipped, unlisted := 0, 0, 0
+	var first error
+	for e, err := range root.List(ctx, "") {
+		if partial, ok := errors.AsType[*watcher.ListError](err); ok {
+			if unlisted++; first == nil {
+				first = partial
+			}
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if documents++; e.Skip != "" {
+			skipped++
+		}
+	}
+	if unlisted > 0 {
+		return "", &exitError{exitTemporary, fmt.Errorf("%s cannot be listed: %w", count(unlisted, "part"), first)}
+	}
+	found := fmt.Sprintf("%s, %s", s.Root, count(documents, "document"))
+	if skipped > 0 {
+		found += fmt.Sprintf(", %d of them skipped", skipped)
+	}
+	return found, nil
+}
+
+// checkToken asks for the status of a known source, or of none.
+func (a *app) checkToken(ctx context.Context, cfg *config.Config, store *state.Store) (_ string, err error) {
+	api, err := a.connect(ctx, cfg)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, api.close()) }()
+	var id int64
+	if store != nil {
+		syncs, err := store.Syncs(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, s := range syncs {
+			if id == 0 && api.serves(s.Destination) {
+				if id, err = store.AnySource(ctx, s.Destination.ID); err != nil {
+					return "", err
+				}
+			}
+		}
+	}
+	if _, err := api.client.SourceStatus(ctx, []int64{id}); err != nil {
+		return "", err
+	}
+	found := "accepted by " + api.origin
+	if api.account != "" {
+		found += ", account " + api.account
+	}
+	return found, nil
+}

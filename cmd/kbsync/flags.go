@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kbsync/kbsync/internal/config"
+)
+
+// A setting is a flag of the config's table. What is set is handed to config.Parse as it was written, which reads it with
+// the environment and the file.
+type setting struct {
+	config.Setting
+	values []string
+}
+
+var _ pflag.Value = (*setting)(nil)
+
+// String gives the default, for the help alone.
+func (s *setting) String() string { return s.Default }
+
+// Set keeps a value.
+func (s *setting) Set(text string) error {
+	s.values = append(s.values, text)
+	return nil
+}
+
+// Type names the kind of value in the help.
+func (s *setting) Type() string { return string(s.Kind) }
+
+// settings adds the flags of the given scopes.
+func settingFlags(flags *pflag.FlagSet, scopes ...config.Scope) {
+	for _, s := range config.Settings() {
+		if s.Name == "" || !slices.Contains(scopes, s.Scope) {
+			continue
+		}
+		flag := flags.VarPF(&setting{Setting: s}, s.Name, "", s.Usage)
+		if s.Kind == config.KindBool {
+			flag.NoOptDefVal = "true"
+		}
+	}
+}
+
+// syncFlags adds the flags of a command that syncs, or asks what a sync would do.
+func syncFlags(cmd *cobra.Command) { settingFlags(cmd.Flags(), config.ScopeSync) }
+
+// globalFlags adds the flags of every command.
+func (a *app) globalFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&a.configPath, "config", "", "The config file; by default kbsync.yaml in the working directory, if it is there.")
+	flags.BoolVar(&a.json, "json", false, "Print results as JSON; the same as -o json.")
+	flags.StringVarP(&a.format, "output", "o", "", "Form of results: text, json, or csv for the inventory.")
+	flags.BoolVarP(&a.out.quiet, "quiet", "q", false, "Print warnings and errors alone.")
+	flags.CountVarP(&a.out.verbose, "verbose", "v", "Log each document; -vv logs each request.")
+	flags.BoolVar(&a.useEmulator, "emulator", false, "Use the embedded emulator of the API, with a state of its own.")
+	settingFlags(flags, config.ScopeAll)
+	flags.SortFlags = false
+}
+
+// settingsOf collects the settings that were given as flags.
+func settingsOf(cmd *cobra.Command) map[string][]string {
+	given := map[string][]string{}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if s, ok := f.Value.(*setting); ok {
+			given[f.Name] = s.values
+		}
+	})
+	return given
+}
+
+// fromEnvironment sets the flags that are none of the config's settings from their variables: --config from KBSYNC_CONFIG.
+func fromEnvironment(cmd *cobra.Command, env []string) error {
+	var failed error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if _, ok := f.Value.(*setting); ok || f.Changed || failed != nil || f.Name == "help" {
+			return
+		}
+		name := "KBSYNC_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if text := variable(env, name); text != "" {
+			if err := cmd.Flags().Set(f.Name, text); err != nil {
+				failed = usageError(fmt.Sprintf("%s: %v", name, err))
+			}
+		}
+	})
+	return failed
+}
+
+// otherFlags names the flags of all commands that are none of the config's settings.
+func otherFlags(root *cobra.Command) []string {
+	var names []string
+	add := func(f *pflag.Flag) {
+		if _, ok := f.Value.(*setting); !ok && !slices.Contains(names, f.Name) {
+			names = append(names, f.Name)
+		}
+	}
+	root.PersistentFlags().VisitAll(add)
+	for _, c := range root.Commands() {
+		c.Flags().VisitAll(add)
+		names = append(names, otherFlags(c)...)
+	}
+	return names
+}

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+func (a *app) forgetCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "forget NAME",
+		Short: "Drop a sync; its sources become orphans to remove by hand",
+		Long: `forget drops a sync from the state. Nothing is removed from the knowledge base, for the API cannot: the sources become
+orphans, which kbsync sources --orphaned lists, to be removed by hand. Syncing the root again later finds them again.`,
+		Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error {
+				return a.forget(ctx, store, args[0], yes)
+			})
+		},
+	}
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask.")
+	return cmd
+}
+
+func (a *app) forget(ctx context.Context, store *state.Store, name string, yes bool) (err error) {
+	s, err := findSync(ctx, store, name)
+	if err != nil {
+		return err
+	}
+	if !yes {
+		if !isTerminalInput(a.stdin) {
+			return usageError(fmt.Sprintf("forget drops sync %s and makes its sources orphans; say --yes to go on", printable(s.Name)))
+		}
+		fmt.Fprintf(a.out.stderr, "Forget sync %s of %s? Its sources stay in the knowledge base. [y/N] ", printable(s.Name), printable(s.Root))
+		answer, _ := bufio.NewReader(a.stdin).ReadString('\n')
+		if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
+			return &exitError{exitOther, errors.New("nothing was changed")}
+		}
+	}
+	lock, err := store.Lock(ctx, s.Name, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	if err := store.Forget(ctx, s.ID); err != nil {
+		return err
+	}
+	_, orphaned, err := store.Left(ctx, s.ID)
+	if err != nil {
+		return err
+	}
+	result := struct {
+		Sync     string `json:"sync"`
+		Orphaned int    `json:"orphaned"`
+	}{s.Name, orphaned}
+	return a.out.result(result, func(w io.Writer) {
+		fmt.Fprintf(w, "forgot %s; %s left in the knowledge base (kbsync sources --orphaned)\n", printable(s.Name), count(orphaned, "source"))
+	})
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbsync/kbsync/internal/config"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	var knowledgeBase int64
+	cmd := &cobra.Command{
+		Use:   "init [ROOT]",
+		Short: "Write a commented config file",
+		Long: `init writes a config file with every setting, its default and what it is for: kbsync.yaml, or the file that --config
+names. It never overwrites one.`,
+		Args: atMost(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			root := "./docs"
+			if len(args) > 0 {
+				root = args[0]
+			}
+			return a.writeConfig(cmp.Or(a.configPath, configNames()[0]), config.Sample(root, knowledgeBase))
+		},
+	}
+	cmd.Flags().Int64Var(&knowledgeBase, "knowledge-base", 0, "Id of the knowledge base that the documents go to.")
+	return cmd
+}
+
+func (a *app) writeConfig(path string, data []byte) (err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return usageError(fmt.Sprintf("%s exists already and is left as it is; --config writes another file", quoted(path)))
+	}
+	if err != nil {
+		return fmt.Errorf("write config: %w", err)
+	}
+	if _, err := f.Write(data); err != nil {
+		_ = f.Close()
+		_ = os.Remove(path)
+		return fmt.Errorf("write config: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("write config: %w", err)
+	}
+	a.out.note("wrote %s; kbsync check looks it over, kbsync plan shows what would be uploaded", printable(path))
+	return nil
+}

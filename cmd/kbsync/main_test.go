@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"kbsync": main,
+		// kbsync-token is a token_command: it prints its argument.
+		"kbsync-token": func() {
+			if len(os.Args) != 2 {
+				os.Exit(1)
+			}
+			fmt.Println(os.Args[1])
+		},
+	})
+}
+
+// TestScripts tells the program's stories. Beside the usual commands the scripts have:
+//
+//	exits CODE kbsync ARG...   runs the program, which must end with that code
+//	load FILE                  waits for a file of export lines and sets their variables
+//	await FILE TEXT            waits until a file has the text
+//	nowhere TEXT               fails if the text is in the last output, or in a file below $WORK that is not named secret...
+//	noise DIR N                makes N small files of different content; unnoise DIR N removes the first N of them
+//	oddnames DIR               makes files with names that try to break something
+//	sleep DURATION             lets a process in the background come to a point that shows nowhere
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state"))
+			// Patience is for people: stories are told fast.
+			for _, v := range []string{"SETTLE=0s", "POLL_MIN=20ms", "POLL_MAX=100ms", "RATE=off"} {
+				name, value, _ := strings.Cut(v, "=")
+				env.Setenv("KBSYNC_"+name, value)
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":    cmdExits,
+			"load":     cmdLoad,
+			"await":    cmdAwait,
+			"nowhere":  cmdNowhere,
+			"noise":    cmdNoise,
+			"unnoise":  cmdUnnoise,
+			"oddnames": cmdOddNames,
+			"sleep":    cmdSleep,
+		},
+	})
+}
+
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits code command [args...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// poll calls done until it is, or a while has passed.
+func poll(ts *testscript.TestScript, what string, done func() bool) {
+	for deadline := time.Now().Add(20 * time.Second); !done(); {
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited in vain for %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func cmdLoad(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: load file")
+	}
+	var data []byte
+	poll(ts, args[0], func() bool {
+		var err error
+		data, err = os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil
+	})
+	for line := range strings.Lines(string(data)) {
+		name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
+		if ok {
+			ts.Setenv(name, value)
+		}
+	}
+}
+
+func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await file text")
+	}
+	poll(ts, args[1], func() bool {
+		data, err := os.ReadFile(ts.MkAbs(args[0]))
+		return err == nil && strings.Contains(string(data), args[1])
+	})
+}
+
+func cmdNowhere(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: nowhere text")
+	}
+	text := []byte(args[0])
+	if len(text) == 0 {
+		ts.Fatalf("nowhere: there is nothing to look for")
+	}
+	for _, stream := range []string{"stdout", "stderr"} {
+		if strings.Contains(ts.ReadFile(stream), args[0]) {
+			ts.Fatalf("%s has %q", stream, args[0])
+		}
+	}
+	ts.Check(filepath.WalkDir(ts.Getenv("WORK"), func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(d.Name(), "secret") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(data, text) {
+			ts.Fatalf("%s has %q", path, args[0])
+		}
+		return err
+	}))
+}
+
+func cmdNoise(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: noise dir n")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	for i := range n {
+		name := "doc" + strconv.Itoa(i) + ".md"
+		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte("the text of "+args[0]+"/"+name+"\n"), 0o600))
+	}
+}
+
+func cmdUnnoise(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: unnoise dir n")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	for i := range n {
+		ts.Check(os.Remove(filepath.Join(ts.MkAbs(args[0]), "doc"+strconv.Itoa(i)+".md")))
+	}
+}
+
+func cmdOddNames(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: oddnames dir")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o700))
+	for i, name := range []string{
+		"quote\"s.md", "it's.md", "back\\slash.md", "line\nbreak.md", "carriage\r\nreturn: x.md", "\x1b[2Jclear.md", "rtl\u202egnp.md",
+		"emoji \U0001F600.md", "-dash.md", "=formula.md", "spaces  .md", "100%.md", "a;b.md", strings.Repeat("n", 252) + ".md", "not\xff\xfeutf8.md",
+		"..dots.md", "CON.md", "ok.md", "status.md",
+	} {
+		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte("odd "+strconv.Itoa(i)+"\n"), 0o600))
+	}
+}
+
+func cmdSleep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sleep duration")
+	}
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	time.Sleep(d)
+}

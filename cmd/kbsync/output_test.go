@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/goleak"
+
+	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/replycx"
+	"github.com/kbsync/kbsync/state"
+	"github.com/kbsync/kbsync/tracker"
+	"github.com/kbsync/kbsync/watcher"
+)
+
+func TestPrintable(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"guides/one.md":                     "guides/one.md",
+		"Überblick 概要.md":                   "Überblick 概要.md",
+		"a\nb":                              `a\nb`,
+		"\x1b[2J":                           `\x1b[2J`,
+		"\u009b2J":                          `\u009b2J`,
+		"x\u202egnp.md":                     `x\u202egnp.md`,
+		"bad\xff\xfe":                       `bad\xff\xfe`,
+		"family \U0001F468\u200d\U0001F469": "family \U0001F468\u200d\U0001F469",
+		"":                                  "",
+	} {
+		if got := printable(in); got != want {
+			t.Errorf("printable(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzPrintable(f *testing.F) {
+	for _, seed := range []string{"", "a.md", "\x1b]0;x\x07", "\xff\u2028\u202e\r\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		got := printable(in)
+		if !utf8.ValidString(got) || strings.ContainsFunc(got, unprintable) {
+			t.Fatalf("printable(%q) = %q", in, got)
+		}
+		if printable(got) != got {
+			t.Fatalf("printable(%q) is not stable", in)
+		}
+	})
+}
+
+func TestRedactor(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	out := newOutput(&stdout, &stderr, nil)
+	out.hidden.hide(`can"ary<1>`)
+	out.log.Warn("token is can\"ary<1>", "token", `can"ary<1>`)
+	out.logAs(formatJSON)
+	out.log.Warn("again", "token", `can"ary<1>`)
+	fmt.Fprint(out.stdout, `can"ary<1> and can"ary<1>`)
+	out.note("%s", `can"ary<1>`)
+	out.fail(errors.New(`can"ary<1>`), exitOther)
+	for _, s := range []string{stdout.String(), stderr.String()} {
+		if strings.Contains(s, "ary") || !strings.Contains(s, "[redacted]") {
+			t.Errorf("not redacted: %s", s)
+		}
+	}
+}
+
+func TestGraver(t *testing.T) {
+	t.Parallel()
+	codes := []int{exitDone, exitTemporary, exitBudget, exitTraining, exitFailed, exitOther, exitNoRoot, exitGuard, exitFatal, exitUsage, exitInterrupted}
+	for i, a := range codes {
+		for j, b := range codes {
+			if got, want := graver(a, b), codes[max(i, j)]; got != want {
+				t.Errorf("graver(%d, %d) = %d, want %d", a, b, got, want)
+			}
+		}
+	}
+}
+
+func TestExitCode(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("anything"), 1},
+		{config.Errors{{Text: "wrong"}}, 2},
+		{usageError("wrong"), 2},
+		{replycx.ErrNoToken, 2},
+		{&watcher.PatternError{}, 2},
+		{fmt.Errorf("%w: /docs", watcher.ErrRootMissing), 3},
+		{state.ErrLocked, 5},
+		{&ingest.OutageError{Err: errors.New("500")}, 5},
+		{&ingest.QuotaError{Err: errors.New("400")}, 5},
+		{&tracker.OutageError{Err: errors.New("500")}, 5},
+		{&replycx.Error{StatusCode: 503}, 5},
+		{&replycx.Error{StatusCode: 429}, 5},
+		{&replycx.AnswerError{}, 5},
+		{&net.OpError{Op: "dial", Err: errors.New("refused")}, 5},
+		{&ingest.FatalError{Err: &replycx.Error{StatusCode: 401}}, 7},
+		{&tracker.FatalError{Err: &replycx.Error{StatusCode: 401}}, 7},
+		{&replycx.Error{StatusCode: 401}, 7},
+		{&replycx.Error{StatusCode: 302}, 7},
+		{&ingest.BudgetError{Limit: "max-transfer"}, 8},
+		{errMaxDuration, 8},
+		{&state.DestinationError{}, 11},
+		{&watcher.GuardError{}, 11},
+		{ingest.ErrStopped, 130},
+		{context.Canceled, 130},
+		{joinGravely([]error{state.ErrLocked, &watcher.GuardError{}, errMaxDuration}), 11},
+	} {
+		if got := exitCode(c.err); got != c.want {
+			t.Errorf("exitCode(%T %v) = %d, want %d", c.err, c.err, got, c.want)
+		}
+		if c.err != nil {
+			if got := exitCode(fmt.Errorf("wrapped: %w", c.err)); got != c.want {
+				t.Errorf("exitCode of wrapped %T = %d, want %d", c.err, got, c.want)
+			}
+		}
+	}
+}
+
+func TestParseAge(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{
+		"30d": 720 * time.Hour, "2w": 336 * time.Hour, "12h": 12 * time.Hour, "0d": 0,
+		"": -1, "d": -1, "-1d": -1, "-5h": -1, "1.5d": -1, "soon": -1, "99999999d": -1,
+	} {
+		got, err := parseAge(text)
+		if err != nil {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("parseAge(%q) = %v, %v, want %v", text, got, err, want)
+		}
+	}
+}
+
+func TestGrouped(t *testing.T) {
+	t.Parallel()
+	var problems []troubledView
+	for i := range 7 {
+		problems = append(problems, troubledView{fmt.Sprintf("%d.md", i), "failed", "too odd"})
+	}
+	problems = append(problems, troubledView{"x.md", "stuck", "too odd"})
+	got := strings.Join(grouped(problems), "\n")
+	if want := "failed: 0.md, 1.md, 2.md, 3.md, 4.md, 2 more: too odd\nstuck: x.md: too odd"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// A run leaves no goroutine behind, whatever it ended with.
+func TestRunEnds(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	dir := t.TempDir()
+	docs := filepath.Join(dir, "docs")
+	if err := os.Mkdir(docs, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(docs, "a.md"), []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"KBSYNC_SETTLE=0s", "KBSYNC_POLL_MIN=20ms", "KBSYNC_STATE=" + filepath.Join(dir, "kbsync.db")}
+	for _, c := range []struct {
+		args string
+		want int
+	}{
+		{"version", exitDone},
+		{"nonsense", exitUsage},
+		{"sync " + docs + " --knowledge-base 876 --emulator", exitDone},
+		{"sync " + docs + "x --knowledge-base 876 --emulator", exitNoRoot},
+	} {
+		var stdout, stderr bytes.Buffer
+		if got := run(t.Context(), strings.Fields(c.args), env, strings.NewReader(""), &stdout, &stderr); got != c.want {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", c.args, got, c.want, &stdout, &stderr)
+		}
+	}
+}

@@ -1,0 +1,347 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"time"
+
+	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/state"
+	"github.com/kbsync/kbsync/watcher"
+)
+
+// A pass brings the knowledge base of one sync up to date with its root, once.
+type pass struct {
+	app      *app
+	cfg      *config.Config
+	config   config.Sync
+	options  passOptions
+	store    *state.Store
+	api      *api
+	trackers *trackers
+	progress *progress
+	began    time.Time
+
+	// What came of it.
+	sync     state.Sync
+	scanned  bool
+	scan     watcher.Result
+	uploads  ingest.Result
+	recorded int // possible duplicates that an earlier run left
+	marked   int
+	isMarked bool
+	left     bool // to the process that holds the lock
+	err      error
+}
+
+// run is the pass itself. It returns why the pass was halted or stopped; what was done until then is in p.
+func (p *pass) run(soft context.Context) (err error) {
+	defer func() {
+		if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(soft), errMaxDuration) {
+			err = errMaxDuration
+		}
+	}()
+	lock, err := p.lock(soft)
+	if err != nil || p.left {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	p.sync, err = p.store.EnsureSync(soft, p.config.Name, p.config.Root.String(), p.api.destination(p.config.KnowledgeBase), p.options.acceptDestination)
+	if err != nil {
+		return halted(err)
+	}
+	defer func() { p.recordTrouble(err) }()
+	if p.recorded, err = p.store.Recover(soft, p.sync.ID); err != nil {
+		return err
+	}
+	if p.recorded > 0 {
+		p.app.out.log.Warn("an earlier run ended before the answers to its uploads came; what they held may be in the knowledge base twice",
+			"sync", p.sync.Name, "requests", p.recorded, "list", "kbsync sources --possible-duplicates")
+	}
+	if err := p.mark(soft); err != nil {
+		return err
+	}
+	root, err := p.app.openRoot(p.cfg, p.config)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	root.listed = p.progress.listed
+	p.trackers.follow(p.sync.Destination)
+
+	// A second round is for what changed while the first one read it.
+	for range 2 {
+		if err := p.scanRoot(soft, root); err != nil {
+			return err
+		}
+		if err := p.guardUploads(soft, root); err != nil {
+			return err
+		}
+		if err := p.upload(soft, root); err != nil {
+			return err
+		}
+		if p.uploads.Changed+p.uploads.Vanished == 0 {
+			break
+		}
+	}
+	return nil
+}
+
+// lock takes the sync's lock. Where documents are to be marked and another process holds it, they are marked all the same
+// and that process does the rest.
+func (p *pass) lock(ctx context.Context) (*state.Lock, error) {
+	wait := p.cfg.LockTimeout
+	if p.options.mark != nil {
+		wait = max(wait, markingPatience)
+	}
+	lock, err := p.store.Lock(ctx, p.config.Name, wait)
+	if p.options.mark == nil || !errors.Is(err, state.ErrLocked) {
+		return lock, err
+	}
+	if p.sync, err = p.store.Sync(ctx, p.config.Name); err != nil {
+		return nil, err
+	}
+	if err := p.mark(ctx); err != nil {
+		return nil, err
+	}
+	// Where it has ended meanwhile, it may have missed the marks.
+	lock, err = p.store.Lock(ctx, p.config.Name, 0)
+	if errors.Is(err, state.ErrLocked) {
+		p.left = true
+		return nil, nil
+	}
+	return lock, err
+}
+
+// mark marks what reindex and retry name, once.
+func (p *pass) mark(ctx context.Context) (err error) {
+	if p.options.mark != nil && !p.isMarked {
+		p.marked, err = p.options.mark(ctx, p.store, p.sync)
+		p.isMarked = err == nil
+	}
+	return err
+}
+
+// markingPatience is how long reindex and retry wait for a process that is about to end.
+const markingPatience = time.Second
+
+// scanRoot records what changed on the root. Files that are still being written are waited for, once.
+func (p *pass) scanRoot(ctx context.Context, root *directory) error {
+	scanner := watcher.NewScanner(root, scanOptions(p.config, p.options))
+	first := !p.scanned
+	result, err := scanner.Scan(ctx, p.store, p.sync, "")
+	p.addScan(result, first)
+	if err == nil && result.Unsettled > 0 {
+		wait := max(0, min(result.SettleAt.Sub(p.app.now()), p.config.Settle+time.Second))
+		p.progress.say("waiting for files that were just written", "sync", p.sync.Name, "documents", result.Unsettled, "wait", wait)
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+		result, err = scanner.Scan(ctx, p.store, p.sync, "")
+		p.addScan(result, false)
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range result.Incomplete {
+		p.app.out.log.Warn("a part of the root cannot be listed, so nothing is taken for removed", "sync", p.sync.Name, "error", e)
+	}
+	p.progress.say("scanned", "sync", p.sync.Name, "listed", result.Listed, "new", result.New, "changed", result.Changed,
+		"unchanged", result.Unchanged, "removed", result.Removed, "renamed", result.Renamed, "unsettled", result.Unsettled)
+	return nil
+}
+
+// addScan adds a scan to what the pass found: a document that was found before is unchanged in a later scan of one pass.
+func (p *pass) addScan(r watcher.Result, first bool) {
+	if !first {
+		r.Unchanged -= p.scan.New + p.scan.Changed
+		r.New += p.scan.New
+		r.Changed += p.scan.Changed
+		r.Removed += p.scan.Removed
+		r.Renamed += p.scan.Renamed
+		r.Unchanged = max(r.Unchanged, 0)
+	}
+	p.scan, p.scanned = r, true
+}
+
+// guardUploads halts a pass that would upload more than it may.
+func (p *pass) guardUploads(ctx context.Context, root *directory) error {
+	limit := p.config.MaxUploads
+	if limit == 0 {
+		return nil
+	}
+	outstanding, err := p.store.Outstanding(ctx, p.sync.ID)
+	if err != nil || outstanding[state.Pending] <= limit {
+		return err
+	}
+	// Not all that is pending is uploaded: what is known is shared.
+	e := newEstimate(p.app, p.store, root, p.sync.Destination, p.cfg.Checkers)
+	if err := e.add(ctx, pendingDocuments(ctx, p.store, p.sync.ID)); err != nil {
+		return err
+	}
+	if e.uploads > limit {
+		return &exitError{exitGuard, fmt.Errorf("sync %q: %d documents would be uploaded, more than --max-uploads %d allows. If that is what you want, run again with --max-uploads %d",
+			p.sync.Name, e.uploads, limit, e.uploads)}
+	}
+	return nil
+}
+
+// upload sends what is due. The first signal ends it softly: the answers of what is sent are waited for.
+func (p *pass) upload(soft context.Context, root *directory) error {
+	ctx, cancel := p.app.signals.graceful(p.cfg.ShutdownGrace)
+	defer cancel()
+	options := ingestOptions(p.cfg, p.config)
+	options.Logger = p.app.out.log
+	options.Stop = p.app.signals.soft.Done()
+	options.Progress = p.progress.ingest(p.trackers.wake)
+	if options.MaxDuration > 0 {
+		options.MaxDuration = max(options.MaxDuration-p.app.now().Sub(p.began), time.Nanosecond)
+	}
+	if options.MaxTransfer > 0 {
+		options.MaxTransfer = max(options.MaxTransfer-p.uploads.Bytes, 1)
+	}
+	if err := p.progress.expect(soft, p.store, p.sync.ID); err != nil {
+		return err
+	}
+	result, err := ingest.New(p.store, p.api.client, root, p.sync, options).Run(ctx)
+	p.addUploads(result)
+	p.trackers.wake()
+	if result.Requests > 0 || err != nil {
+		p.progress.say("uploaded", "sync", p.sync.Name, "documents", result.Uploaded, "shared", result.Shared, "bytes", result.Bytes,
+			"requests", result.Requests, "failed", result.Failed)
+	}
+	return err
+}
+
+func (p *pass) addUploads(r ingest.Result) {
+	before := p.uploads
+	r.Uploaded += before.Uploaded
+	r.Shared += before.Shared
+	r.Requests += before.Requests
+	r.Bytes += before.Bytes
+	r.Failed += before.Failed
+	r.Uncertain += before.Uncertain
+	r.Resent += before.Resent
+	r.Failures = append(before.Failures, r.Failures...)
+	p.uploads = r
+}
+
+// recordTrouble notes in the state why the pass was halted, for status.
+func (p *pass) recordTrouble(err error) {
+	text := ""
+	if err != nil {
+		switch exitCode(err) {
+		case exitInterrupted, exitBudget:
+			return
+		}
+		text = err.Error()
+	}
+	if text == p.sync.Trouble {
+		return
+	}
+	if err := p.store.SetTrouble(context.WithoutCancel(p.app.signals.hard), p.sync.ID, text); err != nil {
+		p.app.out.log.Warn("the state does not take a note", "error", err)
+	}
+}
+
+// halted adds to an error what to type.
+func halted(err error) error {
+	if e, ok := errors.AsType[*state.DestinationError](err); ok {
+		return fmt.Errorf("%w. If that is meant, run again with --accept-new-destination: everything is uploaded there, and what was uploaded before is left behind", e)
+	}
+	return err
+}
+
+func scanOptions(s config.Sync, o passOptions) watcher.ScanOptions {
+	return watcher.ScanOptions{
+		Settle:        s.Settle,
+		MaxDelete:     watcher.MaxDelete(s.MaxDelete),
+		AllowEmpty:    s.AllowEmpty,
+		AcceptNewRoot: o.acceptRoot,
+	}
+}
+
+func ingestOptions(cfg *config.Config, s config.Sync) ingest.Options {
+	o := ingest.Options{
+		Documents:      s.Batch.Documents,
+		Bytes:          int64(s.Batch.Bytes),
+		Transfers:      cfg.Transfers,
+		Checkers:       cfg.Checkers,
+		HoldUncertain:  s.OnUncertain == config.Hold,
+		HoldRefused:    s.OnRefused == config.Hold,
+		Sharing:        state.Sharing{Each: s.Duplicates == config.Each, UploadRenamed: s.OnRename == config.Upload},
+		SendText:       s.SendAs == config.Text,
+		BytesPerSecond: int64(cfg.BWLimit),
+		MaxTransfer:    int64(cfg.MaxTransfer),
+		MaxDuration:    cfg.MaxDuration,
+		PollAfter:      cfg.Poll.Min,
+	}
+	switch s.UploadName {
+	case config.Key:
+		o.Names = ingest.Key
+	case config.Base:
+		o.Names = ingest.Base
+	}
+	return o
+}
+
+// A directory is a root of a sync, whose listings are counted.
+type directory struct {
+	*watcher.Directory
+	listed func()
+}
+
+var (
+	_ watcher.Root = (*directory)(nil)
+	_ ingest.Root  = (*directory)(nil)
+)
+
+// List is that of watcher.Root.
+func (d *directory) List(ctx context.Context, prefix string) iter.Seq2[watcher.Entry, error] {
+	if d.listed == nil {
+		return d.Directory.List(ctx, prefix)
+	}
+	return func(yield func(watcher.Entry, error) bool) {
+		for e, err := range d.Directory.List(ctx, prefix) {
+			d.listed()
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// openRoot makes the root of a sync with its filter. It touches no document.
+func (a *app) openRoot(cfg *config.Config, s config.Sync) (*directory, error) {
+	options := watcher.FilterOptions{
+		Exclude: s.Exclude,
+		Include: s.Include,
+		Own:     watcher.OwnKeys(s.Root.Dir, append(cfg.Private(), emulatorFile(cfg.State))...),
+		MaxSize: int64(s.MaxSize),
+	}
+	for _, path := range s.FilterFrom {
+		rules, err := readRules(path)
+		if err != nil {
+			return nil, &exitError{exitUsage, err}
+		}
+		options.Rules = append(options.Rules, rules...)
+	}
+	filter, err := watcher.NewFilter(options)
+	if err != nil {
+		return nil, &exitError{exitUsage, err}
+	}
+	return &directory{Directory: watcher.NewDirectory(s.Root.Dir, watcher.DirectoryOptions{Filter: filter, CopyLinks: s.CopyLinks})}, nil
+}
+
+func readRules(path string) ([]watcher.Rule, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read --filter-from: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	return watcher.ParseRules(f, path)
+}

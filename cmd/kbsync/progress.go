@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/state"
+	"github.com/kbsync/kbsync/tracker"
+)
+
+// progress shows how a run goes on: bars on a terminal, lines of the log elsewhere. Its counts are those of all syncs of
+// the run together.
+type progress struct {
+	out   *output
+	began time.Time
+
+	checked       atomic.Int64 // documents listed
+	documents     atomic.Int64 // to be uploaded
+	bytes         atomic.Int64 // of them
+	doneDocuments atomic.Int64
+	doneBytes     atomic.Int64
+	sent          atomic.Int64 // bytes that went out, those of requests that failed among them
+	training      atomic.Int64 // documents whose training is followed
+	trained       atomic.Int64
+
+	bars    *mpb.Progress
+	all     []*mpb.Bar
+	restore func()
+	done    chan struct{}
+	group   sync.WaitGroup
+	once    sync.Once
+}
+
+const (
+	lineEvery = 10 * time.Second       // between two lines of the log
+	barEvery  = 100 * time.Millisecond // between two pictures of the bars
+)
+
+// startProgress begins to show progress, until end.
+func (a *app) startProgress() *progress {
+	p := &progress{out: a.out, began: time.Now(), done: make(chan struct{})}
+	if a.out.quiet {
+		return p
+	}
+	every, show := lineEvery, p.line
+	if a.out.terminal {
+		p.draw()
+		every, show = barEvery, p.update
+	}
+	p.group.Go(func() {
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				show()
+			case <-p.done:
+				return
+			}
+		}
+	})
+	return p
+}
+
+// end takes the bars away. It may be called more than once.
+func (p *progress) end() {
+	p.once.Do(func() {
+		close(p.done)
+		p.group.Wait()
+		if p.bars == nil {
+			return
+		}
+		for _, b := range p.all {
+			b.Abort(true)
+		}
+		p.bars.Wait()
+		p.restore()
+	})
+}
+
+// say logs a step of the work where no bars show it, or -v asks for it.
+func (p *progress) say(message string, args ...any) {
+	if p.bars == nil || p.out.verbose > 0 {
+		p.out.log.Info(message, args...)
+	}
+}
+
+// listed counts a document that a listing showed.
+func (p *progress) listed() { p.checked.Add(1) }
+
+// expect counts what a sync has to do before its uploads begin. Only bars need it.
+func (p *progress) expect(ctx context.Context, store *state.Store, syncID int64) error {
+	if p.bars == nil {
+		return nil
+	}
+	outstanding, err := store.Outstanding(ctx, syncID)
+	if err != nil {
+		return err
+	}
+	p.training.Add(int64(outstanding[state.Training]))
+	if outstanding[state.Pending] == 0 {
+		return nil
+	}
+	for d, err := range store.Documents(ctx, syncID, state.Pending) {
+		if err != nil {
+			return err
+		}
+		p.documents.Add(1)
+		p.bytes.Add(d.Fingerprint.Size)
+	}
+	return nil
+}
+
+// ingest gives the callbacks of an upload; wake is called when there may be new sources.
+func (p *progress) ingest(wake func()) ingest.Progress {
+	return ingest.Progress{
+		Sent: func(bytes int64) { p.sent.Add(bytes) },
+		Done: func(documents int, bytes int64) {
+			p.doneDocuments.Add(int64(documents))
+			p.doneBytes.Add(bytes)
+			p.training.Add(int64(documents))
+			wake()
+		},
+	}
+}
+
+// tracked is told what a status answer changed.
+func (p *progress) tracked(r tracker.Result) {
+	p.trained.Add(int64(r.Completed + r.Failed + r.Stuck))
+}
+
+// line logs how far the run is.
+func (p *progress) line() {
+	p.out.log.Info("working", "listed", p.checked.Load(), "uploaded", p.doneDocuments.Load(), "bytes", p.doneBytes.Load(),
+		"trained", p.trained.Load(), "for", time.Since(p.began))
+}
+
+// draw makes the bars.
+func (p *progress) draw() {
+	p.bars = mpb.New(mpb.WithOutput(p.out.bars.w), mpb.WithAutoRefresh(), mpb.WithRefreshRate(barEvery))
+	p.restore = p.out.bars.divert(p.bars)
+	bar := func(name string, counts func(decor.Statistics) string) *mpb.Bar {
+		return p.bars.AddBar(0,
+			mpb.PrependDecorators(decor.Name(name, decor.WC{W: 10, C: decor.DindentRight})),
+			mpb.AppendDecorators(decor.Any(counts, decor.WCSyncSpaceR)),
+		)
+	}
+	p.all = []*mpb.Bar{
+		bar("checking", func(decor.Statistics) string { return fmt.Sprintf("%d documents", p.checked.Load()) }),
+		bar("uploading", func(decor.Statistics) string {
+			return fmt.Sprintf("%d/%d  %s/%s  %s", p.doneDocuments.Load(), max(p.documents.Load(), p.doneDocuments.Load()),
+				bytesOf(p.doneBytes.Load()), bytesOf(p.bytes.Load()), pace(p.sent.Load(), p.doneBytes.Load(), p.bytes.Load(), time.Since(p.began)))
+		}),
+		bar("training", func(decor.Statistics) string {
+			return fmt.Sprintf("%d/%d", min(p.trained.Load(), p.training.Load()), p.training.Load())
+		}),
+	}
+}
+
+// update brings the bars up to date. Their totals may still grow.
+func (p *progress) update() {
+	for i, v := range [][2]int64{
+		{p.checked.Load(), p.checked.Load() + 1},
+		{p.doneBytes.Load(), max(p.bytes.Load(), 1)},
+		{p.trained.Load(), max(p.training.Load(), 1)},
+	} {
+		// One below the total: a bar that is full would end.
+		p.all[i].SetTotal(v[1]+1, false)
+		p.all[i].SetCurrent(min(v[0], v[1]))
+	}
+}
+
+// pace gives the rate of what is sent and, where it can be told, the time that is left.
+func pace(sent, done, total int64, elapsed time.Duration) string {
+	if sent == 0 || elapsed < time.Second {
+		return ""
+	}
+	perSecond := float64(sent) / elapsed.Seconds()
+	text := bytesOf(int64(perSecond)) + "/s"
+	if left := total - done; left > 0 && done > 0 {
+		text += "  " + shortDuration(time.Duration(float64(left)/(float64(done)/elapsed.Seconds())*float64(time.Second))) + " left"
+	}
+	return text
+}

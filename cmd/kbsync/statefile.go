@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+func (a *app) stateCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "state",
+		Short: "Back up, restore and check the inventory",
+		Long: `The state is the only inventory of what was uploaded, for the API cannot list it. Losing it means uploading everything
+once more, beside what is there. Export it now and then.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError(fmt.Sprintf("there is no kbsync state %s; write kbsync state export, import or check", printable(args[0])))
+			}
+			return nil
+		},
+		RunE: func(*cobra.Command, []string) error {
+			return usageError("write kbsync state export, import or check")
+		},
+	}
+	cmd.AddCommand(a.exportCommand(), a.importCommand(), a.stateCheckCommand())
+	return cmd
+}
+
+func (a *app) exportCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "export [FILE]",
+		Short: "Write the state as JSON lines",
+		Args:  atMost(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withStore(cmd, true, func(ctx context.Context, store *state.Store) error {
+				if len(args) == 0 || args[0] == "-" {
+					return store.Export(ctx, a.out.stdout)
+				}
+				if err := replaceFile(args[0], func(w io.Writer) error { return store.Export(ctx, w) }); err != nil {
+					return fmt.Errorf("export state: %w", err)
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) importCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "import FILE",
+		Short: "Read an export into an empty state",
+		Long:  "import reads what export wrote, from a file or with - from stdin, into a state that holds nothing yet: all of it or nothing.",
+		Args:  exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in := a.stdin
+			if args[0] != "-" {
+				f, err := os.Open(args[0])
+				if err != nil {
+					return &exitError{exitUsage, fmt.Errorf("import state: %w", err)}
+				}
+				defer func() { _ = f.Close() }()
+				in = f
+			}
+			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error {
+				err := store.Import(ctx, in)
+				if errors.Is(err, state.ErrNotEmpty) {
+					return usageError("the state holds an inventory already, and two cannot be mixed; name another file with --state")
+				}
+				return err
+			})
+		},
+	}
+}
+
+func (a *app) stateCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Verify the state's file and what kbsync relies on in it",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withStore(cmd, true, func(ctx context.Context, store *state.Store) error {
+				findings, err := store.Check(ctx)
+				if err != nil {
+					return err
+				}
+				result := struct {
+					Findings []string `json:"findings"`
+				}{append([]string{}, findings...)}
+				if err := a.out.result(result, func(w io.Writer) {
+					for _, f := range findings {
+						fmt.Fprintln(w, printable(f))
+					}
+					if len(findings) == 0 {
+						fmt.Fprintln(w, "the state is sound")
+					}
+				}); err != nil {
+					return err
+				}
+				if len(findings) > 0 {
+					return &exitError{exitOther, fmt.Errorf("%s in the state; restore a backup with kbsync state import", count(len(findings), "finding"))}
+				}
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,367 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/state"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status [NAME] [KEY]",
+		Short: "Show where the documents stand",
+		Long: `status counts the documents of each sync by state and lists what failed, with the reasons. With a KEY it tells one
+document's whole history. It asks the state alone, never the API.`,
+		Args: atMost(2),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			cfg, err := a.load(cmd)
+			if err != nil {
+				return err
+			}
+			store, err := a.open(cmd.Context(), cfg, true)
+			if err != nil {
+				return err
+			}
+			defer closeStore(store, &err)
+			if len(args) == 2 {
+				return a.documentStatus(cmd.Context(), store, args[0], args[1])
+			}
+			return a.syncStatus(cmd.Context(), cfg, store, args)
+		},
+	}
+}
+
+// A syncStatus is a sync as status shows it.
+type syncStatus struct {
+	Sync         string                      `json:"sync"`
+	Root         string                      `json:"root"`
+	Destination  *destinationView            `json:"destination,omitempty"`
+	Configured   bool                        `json:"configured"`
+	ScannedAt    *time.Time                  `json:"scanned_at"`
+	Trouble      string                      `json:"trouble,omitempty"`
+	Documents    map[state.DocumentState]int `json:"documents"`
+	Superseded   int                         `json:"superseded"`
+	Orphaned     int                         `json:"orphaned"`
+	Troubled     []troubledView              `json:"troubled"`
+	neverStarted bool
+}
+
+type destinationView struct {
+	Origin        string `json:"origin"`
+	Account       string `json:"account,omitempty"`
+	KnowledgeBase int64  `json:"knowledge_base"`
+}
+
+func viewDestination(d state.Destination) *destinationView {
+	return &destinationView{d.Origin, d.Account, d.KnowledgeBase}
+}
+
+// A troubledView is a document that a person may have to look at.
+type troubledView struct {
+	Key    string `json:"key"`
+	State  string `json:"state"`
+	Reason string `json:"reason,omitempty"`
+}
+
+func (a *app) syncStatus(ctx context.Context, cfg *config.Config, store *state.Store, args []string) error {
+	syncs, err := findSyncs(ctx, store, args)
+	if err != nil && (len(args) == 0 || !configured(cfg, args[0])) {
+		return err
+	}
+	var views []syncStatus
+	for _, s := range syncs {
+		v, err := viewSync(ctx, store, s)
+		if err != nil {
+			return err
+		}
+		v.Configured = configured(cfg, s.Name)
+		views = append(views, v)
+	}
+	for _, s := range cfg.Syncs {
+		known := slices.ContainsFunc(syncs, func(x state.Sync) bool { return x.Name == s.Name })
+		if !known && (len(args) == 0 || args[0] == s.Name) {
+			views = append(views, syncStatus{Sync: s.Name, Root: s.Root.String(), Configured: true, neverStarted: true, Documents: map[state.DocumentState]int{}, Troubled: []troubledView{}})
+		}
+	}
+	result := struct {
+		State string       `json:"state"`
+		Syncs []syncStatus `json:"syncs"`
+	}{cfg.State, append([]syncStatus{}, views...)}
+	return a.out.result(result, func(w io.Writer) {
+		if len(views) == 0 {
+			fmt.Fprintf(w, "There is no sync yet in %s.\n", printable(cfg.State))
+		}
+		for i, v := range views {
+			if i > 0 {
+				fmt.Fprintln(w)
+			}
+			v.print(w)
+		}
+	})
+}
+
+func configured(cfg *config.Config, name string) bool {
+	_, ok := cfg.Sync(name)
+	return ok
+}
+
+func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus, error) {
+	v := syncStatus{
+		Sync: s.Name, Root: s.Root, Destination: viewDestination(s.Destination), Trouble: s.Trouble,
+		Documents: map[state.DocumentState]int{}, Troubled: []troubledView{},
+	}
+	if !s.ScannedAt.IsZero() {
+		v.ScannedAt = &s.ScannedAt
+	}
+	counts, err := store.Counts(ctx, s.ID)
+	if err != nil {
+		return v, err
+	}
+	for st, n := range counts {
+		if n > 0 && st != state.Removed {
+			v.Documents[st] = n
+		}
+	}
+	if v.Superseded, v.Orphaned, err = store.Left(ctx, s.ID); err != nil {
+		return v, err
+	}
+	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain]+counts[state.Skipped] == 0 {
+		return v, nil
+	}
+	for d, err := range store.Documents(ctx, s.ID, state.Failed, state.Stuck, state.Uncertain, state.Skipped) {
+		if err != nil {
+			return v, err
+		}
+		v.Troubled = append(v.Troubled, troubledView{d.Key, string(d.State), reasonOf(d)})
+	}
+	return v, nil
+}
+
+// reasonOf says why a document stands where it stands.
+func reasonOf(d state.Document) string {
+	if d.Held && d.State == state.Uncertain {
+		return strings.TrimSpace(d.Reason + " (held: kbsync retry sends it again)")
+	}
+	return d.Reason
+}
+
+func (v syncStatus) print(w io.Writer) {
+	fmt.Fprintf(w, "%s: %s\n", printable(v.Sync), printable(v.Root))
+	if v.neverStarted {
+		fmt.Fprintln(w, "  never synced")
+		return
+	}
+	d := state.Destination{Origin: v.Destination.Origin, Account: v.Destination.Account, KnowledgeBase: v.Destination.KnowledgeBase}
+	fmt.Fprintf(w, "  to %s\n", printable(d.String()))
+	if !v.Configured {
+		fmt.Fprintf(w, "  not in the config; its sources stay live until: kbsync forget %s\n", printable(v.Sync))
+	}
+	if v.ScannedAt != nil {
+		fmt.Fprintf(w, "  last complete scan %s\n", moment(*v.ScannedAt))
+	} else {
+		fmt.Fprintln(w, "  never scanned to the end")
+	}
+	fmt.Fprintf(w, "  %s\n", stateCounts(v.Documents))
+	if v.Superseded+v.Orphaned > 0 {
+		fmt.Fprintf(w, "  left behind in the knowledge base: %d superseded, %d orphaned (kbsync sources --superseded --orphaned)\n", v.Superseded, v.Orphaned)
+	}
+	if v.Trouble != "" {
+		fmt.Fprintf(w, "  halted: %s\n", printable(v.Trouble))
+	}
+	for _, t := range v.Troubled {
+		if t.State != string(state.Skipped) {
+			fmt.Fprintf(w, "  %-9s %s: %s\n", t.State, printable(t.Key), printable(t.Reason))
+		}
+	}
+}
+
+// documentStates are the states in the order in which they are printed.
+func documentStates() []state.DocumentState {
+	return []state.DocumentState{
+		state.Completed, state.Training, state.Pending, state.Uploading, state.Failed, state.Stuck, state.Uncertain, state.Skipped,
+	}
+}
+
+// stateCounts says how many documents are in which state.
+func stateCounts(documents map[state.DocumentState]int) string {
+	var parts []string
+	for _, st := range documentStates() {
+		if n := documents[st]; n > 0 {
+			parts = append(parts, strconv.Itoa(n)+" "+string(st))
+		}
+	}
+	if len(parts) == 0 {
+		return "no documents"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// findSync finds a sync of the state by its name, or by its root.
+func findSync(ctx context.Context, store *state.Store, nameOrRoot string) (state.Sync, error) {
+	s, err := store.Sync(ctx, nameOrRoot)
+	if !errors.Is(err, state.ErrNotFound) {
+		return s, err
+	}
+	syncs, err := store.Syncs(ctx)
+	if err != nil {
+		return state.Sync{}, err
+	}
+	path, err := filepath.Abs(nameOrRoot)
+	if err != nil {
+		return state.Sync{}, err
+	}
+	var names []string
+	for _, s := range syncs {
+		if s.Root == path || s.Root == nameOrRoot {
+			return s, nil
+		}
+		names = append(names, s.Name)
+	}
+	known := "it holds none yet"
+	if len(names) > 0 {
+		known = "it holds " + strings.Join(names, ", ")
+	}
+	return state.Sync{}, usageError(fmt.Sprintf("there is no sync %s in the state; %s", quoted(nameOrRoot), printable(known)))
+}
+
+// findSyncs finds the sync that args name, or all if there is no argument.
+func findSyncs(ctx context.Context, store *state.Store, args []string) ([]state.Sync, error) {
+	if len(args) == 0 {
+		return store.Syncs(ctx)
+	}
+	s, err := findSync(ctx, store, args[0])
+	if err != nil {
+		return nil, err
+	}
+	return []state.Sync{s}, nil
+}
+
+// A documentView is one document with its history.
+type documentView struct {
+	Sync        string       `json:"sync"`
+	Key         string       `json:"key"`
+	State       string       `json:"state"`
+	Reason      string       `json:"reason,omitempty"`
+	Size        int64        `json:"size"`
+	SHA256      string       `json:"sha256,omitempty"`
+	ChangedAt   *time.Time   `json:"changed_at,omitempty"`
+	Attempts    int          `json:"attempts"`
+	NextAttempt *time.Time   `json:"next_attempt,omitempty"`
+	Sources     []sourceView `json:"sources"`
+	History     []eventView  `json:"history"`
+}
+
+type eventView struct {
+	At     time.Time `json:"at"`
+	What   string    `json:"what"`
+	Batch  int64     `json:"batch,omitempty"`
+	Source int64     `json:"source,omitempty"`
+	SHA256 string    `json:"sha256,omitempty"`
+}
+
+func (a *app) documentStatus(ctx context.Context, store *state.Store, name, key string) error {
+	s, err := findSync(ctx, store, name)
+	if err != nil {
+		return err
+	}
+	d, err := store.Document(ctx, s.ID, key)
+	if errors.Is(err, state.ErrNotFound) {
+		return usageError(fmt.Sprintf("sync %s knows no document %s; kbsync explain tells why", printable(s.Name), quoted(key)))
+	}
+	if err != nil {
+		return err
+	}
+	v, err := viewDocument(ctx, store, s, d)
+	if err != nil {
+		return err
+	}
+	return a.out.result(v, v.print)
+}
+
+func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state.Document) (documentView, error) {
+	v := documentView{
+		Sync: s.Name, Key: d.Key, State: string(d.State), Reason: reasonOf(d), Size: d.Fingerprint.Size, SHA256: hexOf(d.SHA256),
+		ChangedAt: timeOrNil(d.ChangedAt), Attempts: d.Attempts, NextAttempt: timeOrNil(d.NextAttempt),
+		Sources: []sourceView{}, History: []eventView{},
+	}
+	for source, err := range store.Sources(ctx, state.SourceFilter{SyncID: s.ID}) {
+		if err != nil {
+			return v, err
+		}
+		if source.Key == d.Key || v.SHA256 != "" && source.SHA256 == d.SHA256 {
+			v.Sources = append(v.Sources, viewSource(source))
+		}
+	}
+	events, err := store.History(ctx, d.ID)
+	if err != nil {
+		return v, err
+	}
+	for _, e := range events {
+		v.History = append(v.History, eventView{e.At, e.What, e.Batch, e.Source, hexOf(e.SHA256)})
+	}
+	return v, nil
+}
+
+func (v documentView) print(w io.Writer) {
+	fmt.Fprintf(w, "%s in %s: %s\n", printable(v.Key), printable(v.Sync), v.State)
+	if v.Reason != "" {
+		fmt.Fprintf(w, "  %s\n", printable(v.Reason))
+	}
+	fmt.Fprintf(w, "  %s", bytesOf(v.Size))
+	if v.SHA256 != "" {
+		fmt.Fprintf(w, ", sha256 %s", v.SHA256)
+	}
+	fmt.Fprintln(w)
+	if v.NextAttempt != nil {
+		fmt.Fprintf(w, "  %s, the next one not before %s\n", count(v.Attempts, "failed attempt"), moment(*v.NextAttempt))
+	}
+	if len(v.Sources) > 0 {
+		fmt.Fprintln(w, "sources:")
+		rows := [][]string{}
+		for _, s := range v.Sources {
+			rows = append(rows, []string{"  " + strconv.FormatInt(s.ID, 10), s.Standing, s.Status, moment(s.CreatedAt), printable(s.Name)})
+		}
+		table(w, rows)
+	}
+	if len(v.History) > 0 {
+		fmt.Fprintln(w, "history:")
+		rows := [][]string{}
+		for _, e := range v.History {
+			row := []string{"  " + moment(e.At), printable(e.What), "", ""}
+			if e.Batch != 0 {
+				row[2] = "batch " + strconv.FormatInt(e.Batch, 10)
+			}
+			if e.Source != 0 {
+				row[3] = "source " + strconv.FormatInt(e.Source, 10)
+			}
+			rows = append(rows, row)
+		}
+		table(w, rows)
+	}
+}
+
+func hexOf(sum state.SHA256) string {
+	if sum == (state.SHA256{}) {
+		return ""
+	}
+	return hex.EncodeToString(sum[:])
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+// A runSummary is what a run of passes tells at its end.
+type runSummary struct {
+	Syncs    []*summary      `json:"syncs"`
+	Trained  trainedView     `json:"trained"`
+	Requests int             `json:"requests"`
+	Seconds  float64         `json:"seconds"`
+	ExitCode int             `json:"exit_code"`
+	Emulator *emulatorReport `json:"emulator,omitempty"`
+}
+
+// A summary is one sync's part of it: what the pass did, and how the sync stands after it.
+type summary struct {
+	Sync          string `json:"sync"`
+	Root          string `json:"root"`
+	KnowledgeBase int64  `json:"knowledge_base"`
+	ExitCode      int    `json:"exit_code"`
+	Error         string `json:"error,omitempty"`
+	Scanned       bool   `json:"scanned"`
+
+	New       int            `json:"new"`
+	Changed   int            `json:"changed"`
+	Unchanged int            `json:"unchanged"`
+	Renamed   int            `json:"renamed"`
+	Removed   int            `json:"removed"`
+	Unsettled int            `json:"unsettled"`
+	Skipped   map[string]int `json:"skipped"` // by reason
+	Marked    int            `json:"marked,omitempty"`
+
+	Uploaded  int   `json:"uploaded"`
+	Shared    int   `json:"shared"`
+	Refused   int   `json:"refused"`
+	Resent    int   `json:"resent"`
+	Deferred  int   `json:"deferred"`
+	Requests  int   `json:"requests"`
+	Bytes     int64 `json:"bytes"`
+	Unlisted  int   `json:"unlisted"`   // parts of the root that could not be listed
+	Unread    int   `json:"unreadable"` // documents that could not be read
+	wasMarked bool
+	leftOver  bool
+
+	Documents  map[state.DocumentState]int `json:"documents"`
+	Superseded int                         `json:"superseded"`
+	Orphaned   int                         `json:"orphaned"`
+	// Problems are the first hundred documents that failed, are stuck or uncertain, or could not be read.
+	Problems []troubledView `json:"problems"`
+
+	messages []string // why ExitCode is not 0
+}
+
+const maxProblems = 100
+
+// summarize sums a pass up, after the training was waited for.
+func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
+	s := &summary{
+		Sync: p.config.Name, Root: p.config.Root.String(), KnowledgeBase: p.config.KnowledgeBase, Scanned: p.scanned,
+		New: p.scan.New, Changed: p.scan.Changed, Unchanged: p.scan.Unchanged, Renamed: p.scan.Renamed,
+		Removed: p.scan.Removed - p.scan.Renamed, Unsettled: p.scan.Unsettled, Skipped: p.scan.Skipped, Unlisted: p.scan.IncompleteCount,
+		Uploaded: p.uploads.Uploaded, Shared: p.uploads.Shared, Refused: p.uploads.Failed, Resent: p.uploads.Resent, Deferred: p.uploads.Deferred,
+		Requests: p.uploads.Requests, Bytes: p.uploads.Bytes, Unread: p.uploads.Unreadable,
+		Marked: p.marked, wasMarked: p.options.mark != nil, leftOver: p.left,
+		Documents: map[state.DocumentState]int{}, Problems: []troubledView{},
+	}
+	if s.Skipped == nil {
+		s.Skipped = map[string]int{}
+	}
+	if p.left {
+		return s
+	}
+	s.because(p.err)
+	if p.sync.ID == 0 {
+		return s
+	}
+	s.because(t.err(p.sync.Destination.ID, p.options.wait))
+	s.because(s.present(ctx, p))
+	for _, f := range p.uploads.Unread {
+		s.problem(f.Key, "unreadable", f.Reason)
+	}
+	if !p.scanned {
+		return s
+	}
+	for _, e := range standing(s.Sync, s.Documents, p.uploads.Why) {
+		s.because(e)
+	}
+	for _, row := range []struct {
+		n    int
+		text string
+	}{
+		{s.Unsettled, "not uploaded, for they were still being written"},
+		{s.Unread, "not readable"},
+	} {
+		if row.n > 0 {
+			s.because(&exitError{exitTemporary, fmt.Errorf("%s %s", count(row.n, "document"), row.text)})
+		}
+	}
+	if s.Unlisted > 0 {
+		s.because(&exitError{exitTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(s.Unlisted, "part"), errors.Join(p.scan.Incomplete[:1]...))})
+	}
+	return s
+}
+
+// because adds an error to the reasons of the exit code.
+func (s *summary) because(err error) {
+	if err == nil {
+		return
+	}
+	s.ExitCode = graver(s.ExitCode, exitCode(err))
+	if text := err.Error(); !slices.Contains(s.messages, text) {
+		s.messages = append(s.messages, text)
+	}
+	s.Error = strings.Join(s.messages, "; ")
+}
+
+// present adds how the sync stands now.
+func (s *summary) present(ctx context.Context, p *pass) error {
+	counts, err := p.store.Counts(ctx, p.sync.ID)
+	if err != nil {
+		return err
+	}
+	for st, n := range counts {
+		if n > 0 && st != state.Removed {
+			s.Documents[st] = n
+		}
+	}
+	if s.Superseded, s.Orphaned, err = p.store.Left(ctx, p.sync.ID); err != nil {
+		return err
+	}
+	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain] == 0 {
+		return nil // which spares reading all documents
+	}
+	for d, err := range p.store.Documents(ctx, p.sync.ID, state.Failed, state.Stuck, state.Uncertain) {
+		if err != nil {
+			return err
+		}
+		if !s.problem(d.Key, string(d.State), reasonOf(d)) {
+			break
+		}
+	}
+	return nil
+}
+
+func (s *summary) problem(key, state, reason string) bool {
+	if len(s.Problems) == maxProblems {
+		return false
+	}
+	s.Problems = append(s.Problems, troubledView{key, state, reason})
+	return true
+}
+
+func (r *runSummary) print(w io.Writer) {
+	for i, s := range r.Syncs {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		s.print(w)
+	}
+	if slices.ContainsFunc(r.Syncs, func(s *summary) bool { return s.Scanned }) {
+		fmt.Fprintf(w, "%s in %s\n", count(r.Requests, "request"), shortDuration(time.Duration(r.Seconds*float64(time.Second))))
+	}
+	if e := r.Emulator; e != nil {
+		fmt.Fprintf(w, "emulator: %s in this run, %s held\n", count(int(e.UploadRequests), "upload request"), count(e.SourcesHeld, "source"))
+	}
+}
+
+// err is the error that ends the program, with a line for each reason.
+func (r *runSummary) err() error {
+	if r.ExitCode == exitDone {
+		return nil
+	}
+	var lines []string
+	for _, s := range r.Syncs {
+		for _, m := range s.messages {
+			if !strings.HasPrefix(m, "sync ") {
+				m = s.Sync + ": " + m
+			}
+			lines = append(lines, m)
+		}
+	}
+	return &exitError{r.ExitCode, errors.New(strings.Join(lines, "\n"))}
+}
+
+func (s *summary) print(w io.Writer) {
+	fmt.Fprintf(w, "%s: %s -> knowledge base %d\n", printable(s.Sync), printable(s.Root), s.KnowledgeBase)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "  %-12s%s\n", name, fmt.Sprintf(format, args...))
+	}
+	if s.wasMarked {
+		line("marked", "%s to be uploaded once more", count(s.Marked, "document"))
+	}
+	if s.leftOver {
+		line("left", "to the kbsync that works on this sync now")
+		return
+	}
+	if !s.Scanned {
+		return
+	}
+	found := fmt.Sprintf("%d new, %d changed, %d unchanged", s.New, s.Changed, s.Unchanged)
+	if s.Renamed > 0 {
+		found += fmt.Sprintf(", %d renamed", s.Renamed)
+	}
+	if s.Removed > 0 {
+		found += fmt.Sprintf(", %d removed", s.Removed)
+	}
+	line("found", "%s", found)
+	if len(s.Skipped) > 0 {
+		line("skipped", "%s", reasons(s.Skipped))
+	}
+	uploaded := fmt.Sprintf("%s, %s in %s", count(s.Uploaded, "document"), bytesOf(s.Bytes), count(s.Requests, "request"))
+	if s.Shared > 0 {
+		uploaded += fmt.Sprintf("; %d more share a content that is there", s.Shared)
+	}
+	line("uploaded", "%s", uploaded)
+	line("now", "%s", stateCounts(s.Documents))
+	for _, p := range grouped(s.Problems) {
+		line("", "%s", p)
+	}
+	if len(s.Problems) == maxProblems {
+		line("", "... perhaps more: kbsync status %s", printable(s.Sync))
+	}
+	if s.Superseded+s.Orphaned > 0 {
+		line("left behind", "%d superseded, %d orphaned in the knowledge base; to be removed by hand (kbsync sources --superseded --orphaned)", s.Superseded, s.Orphaned)
+	}
+}
+
+// grouped gives a line for each reason, with the first keys that it is the reason of.
+func grouped(problems []troubledView) []string {
+	const shown = 5
+	var lines []string
+	done := map[[2]string]bool{}
+	for _, p := range problems {
+		if done[[2]string{p.State, p.Reason}] {
+			continue
+		}
+		done[[2]string{p.State, p.Reason}] = true
+		var keys []string
+		for _, q := range problems {
+			if q.State == p.State && q.Reason == p.Reason {
+				keys = append(keys, printable(q.Key))
+			}
+		}
+		if len(keys) > shown {
+			keys = append(keys[:shown], fmt.Sprintf("%d more", len(keys)-shown))
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s: %s", p.State, strings.Join(keys, ", "), printable(p.Reason)))
+	}
+	return lines
+}
+
+// reasons lists counts by reason, the most frequent first.
+func reasons(counts map[string]int) string {
+	keys := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		if counts[a] != counts[b] {
+			return counts[b] - counts[a]
+		}
+		return strings.Compare(a, b)
+	})
+	total := 0
+	parts := make([]string, len(keys))
+	for i, k := range keys {
+		total += counts[k]
+		parts[i] = fmt.Sprintf("%d %s", counts[k], printable(k))
+	}
+	return fmt.Sprintf("%d: %s", total, strings.Join(parts, ", "))
+}
+
+func bytesOf(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

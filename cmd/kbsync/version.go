@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  exactly(0),
+		RunE: func(*cobra.Command, []string) error {
+			v := struct {
+				Version  string `json:"version"`
+				Revision string `json:"revision,omitempty"`
+				Go       string `json:"go"`
+				Platform string `json:"platform"`
+			}{buildVersion(), buildSetting("vcs.revision"), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+			return a.out.result(v, func(w io.Writer) {
+				fmt.Fprintf(w, "kbsync %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+			})
+		},
+	}
+}
+
+// version is set by the linker in releases: -X main.version=v1.2.3.
+var version string
+
+// buildVersion is the release's version, or else that of the module as the go command recorded it.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
+
+func buildSetting(key string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, s := range info.Settings {
+		if s.Key == key {
+			return s.Value
+		}
+	}
+	return ""
+}

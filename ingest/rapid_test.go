@@ -1,0 +1,188 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/kbsync/kbsync/replycx"
+	"github.com/kbsync/kbsync/state"
+)
+
+// Whatever happens to the documents, the API, the journal and the process: once all is
+// well, each content that is there was accepted, and none more often than the state
+// says it may have been.
+func TestNothingLostNothingTwiceUnlisted(t *testing.T) {
+	dir, worlds := t.TempDir(), 0
+	rapid.Check(t, func(rt *rapid.T) {
+		worlds++
+		path := filepath.Join(dir, fmt.Sprintf("%d.db", worlds))
+		// rapid ends a check by a panic, which is to leave the bubble.
+		var ended any
+		synctest.Test(t, func(*testing.T) {
+			defer func() { ended = recover() }()
+			simulate(rt, path)
+		})
+		if ended != nil {
+			panic(ended)
+		}
+	})
+}
+
+func simulate(rt *rapid.T, path string) {
+	w := newWorldAt(rt, path)
+	defer w.store.Close()
+	m := &machine{world: w}
+	w.opts.Documents = rapid.IntRange(1, 6).Draw(rt, "documents")
+	w.opts.Transfers = rapid.IntRange(1, 3).Draw(rt, "transfers")
+	w.service.latency = time.Second
+	rt.Repeat(map[string]func(*rapid.T){
+		"put":    m.put,
+		"remove": m.remove,
+		"scan":   func(*rapid.T) { w.scan() },
+		"run":    m.run,
+		"sleep":  func(rt *rapid.T) { time.Sleep(time.Duration(rapid.IntRange(1, 600).Draw(rt, "seconds")) * time.Second) },
+		"":       func(*rapid.T) { w.check() },
+	})
+	m.end(rt)
+}
+
+type machine struct {
+	*world
+}
+
+// contents are few, so that twins, reverts and copies are frequent; some are hashed
+// only while they are sent.
+func (m *machine) put(rt *rapid.T) {
+	key := fmt.Sprintf("%02d.md", rapid.IntRange(0, 14).Draw(rt, "key"))
+	content := fmt.Sprintf("content %d", rapid.IntRange(0, 19).Draw(rt, "content"))
+	if strings.HasSuffix(content, "9") {
+		content += strings.Repeat(".", state.HashAhead)
+	}
+	m.tree.put(key, content)
+}
+
+func (m *machine) remove(rt *rapid.T) {
+	m.tree.remove(fmt.Sprintf("%02d.md", rapid.IntRange(0, 14).Draw(rt, "key")))
+}
+
+var errFault = errors.New("connection reset by peer")
+
+var faults = []fault{
+	{}, {}, {}, {},
+	{at: "before", err: errFault},
+	{at: "middle", err: errFault},
+	{at: "middle", err: &replycx.Error{StatusCode: 502}},
+	{at: "middle", err: &replycx.Error{StatusCode: 413}},
+	{at: "lost", err: errFault},
+	{at: "lose", err: errFault},
+	{at: "lose", err: &replycx.AnswerError{StatusCode: 200, Reason: "is cut off"}},
+	{at: "lost", err: &replycx.Error{StatusCode: 500}},
+	{at: "refuse", err: &replycx.Error{StatusCode: 429, RetryAfter: 20 * time.Second}},
+	{at: "refuse", err: &replycx.Error{StatusCode: 503, FromAPI: true}},
+	{at: "refuse", err: &replycx.Error{StatusCode: 401, Code: "JWT_SIGNATURE_EXCEPTION", FromAPI: true}},
+	{drop: 1},
+	{drop: 3},
+}
+
+// run runs with faults at random, and perhaps with a stop or a cut.
+func (m *machine) run(rt *rapid.T) {
+	script := rapid.SliceOfN(rapid.IntRange(0, len(faults)-1), 1, 12).Draw(rt, "faults")
+	first := m.service.posted()
+	m.service.set(func(post int, _ []string) fault { return faults[script[(post-first)%len(script)]] })
+	journalFault := rapid.SampledFrom([]string{"", "", "", "begin", "seal", "accept", "refuse"}).Draw(rt, "journal")
+	m.around = func(j journal) journal {
+		h := hooks{journal: j}
+		nth := 0
+		switch journalFault {
+		case "begin":
+			h.begin = func(ctx context.Context, spec state.BatchSpec) (int64, error) {
+				if nth++; nth == 3 {
+					return 0, errors.New("disk full")
+				}
+				return j.Begin(ctx, spec)
+			}
+		case "seal":
+			h.seal = func(ctx context.Context, id int64, seals []state.Seal) error {
+				if nth++; nth == 2 {
+					return errors.New("disk full")
+				}
+				return j.Seal(ctx, id, seals)
+			}
+		case "accept":
+			h.accept = func(ctx context.Context, id int64, answer state.Answer) error {
+				if nth++; nth%2 == 1 {
+					return errors.New("database is locked")
+				}
+				return j.Accept(ctx, id, answer)
+			}
+		case "refuse":
+			h.refuse = func(ctx context.Context, id int64, refusal state.Refusal) error {
+				if nth++; nth%2 == 1 {
+					return errors.New("database is locked")
+				}
+				return j.Refuse(ctx, id, refusal)
+			}
+		}
+		return h
+	}
+	if m.opts.Transfers > 1 {
+		m.around = nil // the counters are for one worker
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if after := rapid.IntRange(-3, 10).Draw(rt, "cut after"); after >= 0 {
+		timer := time.AfterFunc(time.Duration(after)*500*time.Millisecond, cancel)
+		defer timer.Stop()
+	}
+	m.opts.Stop = nil
+	if after := rapid.IntRange(-10, 10).Draw(rt, "stop after"); after >= 0 {
+		stop := make(chan struct{})
+		m.opts.Stop = stop
+		timer := time.AfterFunc(time.Duration(after)*500*time.Millisecond, func() { close(stop) })
+		defer timer.Stop()
+	}
+	_, err := m.world.run(ctx)
+	if errors.Is(err, state.ErrBatchEnded) || errors.Is(err, state.ErrNotFound) {
+		rt.Fatalf("run: %v", err)
+	}
+	m.service.set(nil)
+	m.around, m.opts.Stop = nil, nil
+}
+
+// end lets all be well, and looks.
+func (m *machine) end(rt *rapid.T) {
+	for range 8 {
+		time.Sleep(time.Hour)
+		m.scan()
+		if _, err := m.world.run(context.Background()); err != nil {
+			rt.Fatalf("run when all is well: %v", err)
+		}
+	}
+	m.check()
+	listed := map[state.SHA256]int{}
+	for _, d := range m.duplicates() {
+		listed[d.SHA256]++
+	}
+	for sha, n := range m.service.accepted {
+		if n > 1+listed[sha] {
+			rt.Errorf("accepted %d times, listed %d times", n, listed[sha])
+		}
+	}
+	for key, f := range m.tree.files {
+		d := m.document(key)
+		if m.service.count(string(f.content)) == 0 && !(d.State == state.Uncertain && d.Held) && d.State != state.Failed {
+			rt.Errorf("%s is lost: %+v", key, d)
+		}
+		if d.State == state.Pending || d.State == state.Uploading {
+			rt.Errorf("%s is %s when all is done: %+v", key, d.State, d)
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+const sampleHead = `# Settings of kbsync.
+#
+# A line that begins with "# " explains; one that begins with "#" alone is a
+# setting at its default, or an example where it has none: take the # away and
+# change the value. A flag wins over an environment variable, and that over
+# this file. Relative paths are relative to the directory of this file.
+#
+# The token does not belong here: set REPLYCX_TOKEN, or use token_file.
+`
+
+// Sample is a commented config file for one root and knowledge base, made of
+// the table of settings: those of a sync that have no default are filled in,
+// all others stand there commented out. An empty root is ./docs. Without a
+// knowledge base its line is left open, and [Parse] asks for it: a guess would
+// upload to a stranger's.
+func Sample(root string, knowledgeBase int64) []byte {
+	root = cmp.Or(root, "./docs")
+	filled := map[string]string{
+		"syncs[].name":           cmp.Or(plainName(filepath.Base(root)), "documents"),
+		"syncs[].root":           yamlText(root),
+		"syncs[].knowledge_base": "",
+	}
+	if knowledgeBase > 0 {
+		filled["syncs[].knowledge_base"] = strconv.FormatInt(knowledgeBase, 10)
+	}
+
+	var out bytes.Buffer
+	out.WriteString(sampleHead)
+	group := "" // the part of the last key before its last dot
+	for _, s := range Settings() {
+		if s.later {
+			continue
+		}
+		parent, key := "", s.Key
+		if i := strings.LastIndexByte(s.Key, '.'); i >= 0 {
+			parent, key = s.Key[:i], s.Key[i+1:]
+		}
+		indent := ""
+		switch {
+		case strings.HasPrefix(parent, "syncs[]."):
+			indent = "      "
+		case parent == "syncs[]":
+			indent = "    "
+		case parent != "":
+			indent = "  "
+		}
+		dash := ""
+		if parent != group {
+			group = parent
+			switch {
+			case parent == "syncs[]" && key == "name":
+				out.WriteString("\nsyncs:\n")
+				indent, dash = "  ", "  - "
+			case parent != "" && parent != "syncs[]":
+				fmt.Fprintf(&out, "\n%s%s:\n", indent[2:], parent[strings.LastIndexByte(parent, '.')+1:])
+			}
+		}
+		if dash == "" {
+			out.WriteString("\n")
+		}
+		fmt.Fprintf(&out, "%s# %s\n", indent, s.Usage)
+		if text, ok := filled[s.Key]; ok {
+			fmt.Fprintln(&out, strings.TrimRight(cmp.Or(dash, indent)+key+": "+text, " "))
+			continue
+		}
+		fmt.Fprintf(&out, "%s#%s: %s\n", indent, key, cmp.Or(s.Default, s.example))
+	}
+	return out.Bytes()
+}
+
+var plainText = regexp.MustCompile(`^[A-Za-z./][A-Za-z0-9._/-]*$`)
+
+// yamlText writes a text as YAML reads it.
+func yamlText(text string) string {
+	if plainText.MatchString(text) {
+		return text
+	}
+	return strconv.Quote(text)
+}

@@ -1,0 +1,284 @@
+package state
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+)
+
+// exportFormat is the version of the lines that Export writes.
+const exportFormat = 1
+
+// A table's columns in the order of an export. Parents come before children.
+type table struct {
+	name    string
+	columns []string
+	order   string
+}
+
+var tables = []table{
+	{"destinations", []string{"id", "origin", "account", "knowledge_base", "uncertain_streak", "probe_batch", "paused_until", "largest_accepted", "smallest_refused"}, "id"},
+	{"syncs", []string{"id", "name", "destination_id", "root", "root_identity", "scan", "scanned_at", "trouble", "created_at", "forgotten_at"}, "id"},
+	{"contents", []string{"id", "destination_id", "sha256", "scope", "size", "state", "batch_id", "prior_state", "prior_batch", "resends", "since", "reason"}, "id"},
+	{"documents", []string{"id", "sync_id", "key", "size", "mtime", "ctime", "inode", "etag", "state", "content_id", "forced", "claim", "attempts", "next_attempt", "vanished", "changed_at", "reason"}, "id"},
+	{"former", []string{"content_id", "document_id", "until"}, "content_id, document_id"},
+	{"batches", []string{"id", "sync_id", "destination_id", "state", "resend_of", "documents", "bytes", "created_at", "sealed_at", "ended_at", "status_code", "code", "message"}, "id"},
+	{"members", []string{"batch_id", "position", "document_id", "content_id"}, "batch_id, position"},
+	{"sources", []string{"destination_id", "source_id", "content_id", "batch_id", "position", "name", "type", "status", "outcome", "errors", "created_at", "settled_at", "polls", "next_poll", "seen_at", "acked_at"}, "destination_id, source_id"},
+}
+
+// A line of an export is one of: the header, a row, the end. The end tells a whole export from one that broke off.
+type line struct {
+	Format int            `json:"kbsync_state,omitempty"`
+	Table  string         `json:"table,omitempty"`
+	Row    map[string]any `json:"row,omitempty"`
+	End    *int           `json:"rows,omitempty"`
+}
+
+// Export writes the state as JSON lines, as it is at one moment; others may write to it meanwhile. Hashes are in
+// hexadecimal, keys are text where they are UTF-8 and {"base64": …} where not. The last line counts the rows.
+func (s *Store) Export(ctx context.Context, w io.Writer) error {
+	if err := s.export(ctx, w); err != nil {
+		return fmt.Errorf("export state: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) export(ctx context.Context, w io.Writer) error {
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
+		return err
+	}
+	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }() // it only read
+	out := bufio.NewWriter(w)
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(line{Format: exportFormat}); err != nil {
+		return err
+	}
+	count := 0
+	for _, t := range tables {
+		rows, err := conn.QueryContext(ctx, `SELECT `+strings.Join(t.columns, ", ")+` FROM `+t.name+` ORDER BY `+t.order)
+		if err != nil {
+			return err
+		}
+		values := make([]any, len(t.columns))
+		into := make([]any, len(t.columns))
+		for i := range values {
+			into[i] = &values[i]
+		}
+		err = drain(rows, func(scan func(...any) error) error {
+			if err := scan(into...); err != nil {
+				return err
+			}
+			row := make(map[string]any, len(values))
+			for i, v := range values {
+				row[t.columns[i]] = portable(t.columns[i], v)
+			}
+			count++
+			return enc.Encode(line{Table: t.name, Row: row})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := enc.Encode(line{End: &count}); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func portable(column string, v any) any {
+	text := func(s string) any {
+		if utf8.ValidString(s) {
+			return s
+		}
+		return map[string]string{"base64": base64.StdEncoding.EncodeToString([]byte(s))}
+	}
+	switch v := v.(type) {
+	case []byte:
+		if column == "sha256" {
+			return hex.EncodeToString(v)
+		}
+		return text(string(v))
+	case string:
+		return text(v)
+	default:
+		return v
+	}
+}
+
+// unportable is the inverse of portable.
+func unportable(column string, v any) (any, error) {
+	blob := column == "key" || column == "scope"
+	switch v := v.(type) {
+	case json.Number:
+		return v.Int64()
+	case string:
+		switch {
+		case column == "sha256":
+			b, err := hex.DecodeString(v)
+			if err == nil && len(b) != len(SHA256{}) {
+				err = errors.New("not a SHA-256")
+			}
+			return b, err
+		case blob:
+			return []byte(v), nil
+		}
+		return v, nil
+	case map[string]any:
+		text, _ := v["base64"].(string)
+		b, err := base64.StdEncoding.DecodeString(text)
+		if err != nil || len(v) != 1 {
+			return nil, errors.New("not an object with base64 text")
+		}
+		if blob {
+			return b, nil
+		}
+		return string(b), nil
+	case nil:
+		return nil, nil
+	default:
+		return nil, fmt.Errorf("a %T does not belong here", v)
+	}
+}
+
+// Import reads an export into an empty state: all or nothing. Errors: ErrNotEmpty; others name the line.
+func (s *Store) Import(ctx context.Context, r io.Reader) error {
+	err := s.update(ctx, func(t *tx) error {
+		var rows int
+		if err := t.one(`SELECT (SELECT count(*) FROM destinations) + (SELECT count(*) FROM syncs)`, nil, &rows); err != nil {
+			return err
+		}
+		if rows > 0 {
+			return fmt.Errorf("%w; import into a new file, named with --state", ErrNotEmpty)
+		}
+		return t.importLines(ctx, r)
+	})
+	if err != nil {
+		return fmt.Errorf("import state: %w", err)
+	}
+	return nil
+}
+
+func (t *tx) importLines(ctx context.Context, r io.Reader) error {
+	in := bufio.NewReader(r)
+	inserts := map[string]string{}
+	count := 0
+	for n := 1; ; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		text, err := in.ReadBytes('\n')
+		if len(bytes.TrimSpace(text)) == 0 && err != nil {
+			return fmt.Errorf("line %d: the export breaks off: its last line, which counts the rows, is missing", n)
+		}
+		var l line
+		dec := json.NewDecoder(bytes.NewReader(text))
+		dec.UseNumber()
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&l); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		switch {
+		case n == 1 && l.Format != exportFormat:
+			return fmt.Errorf("line 1: not an export of a kbsync state of format %d", exportFormat)
+		case n == 1:
+		case l.End != nil && *l.End != count:
+			return fmt.Errorf("line %d: the export says it has %d rows, and there are %d", n, *l.End, count)
+		case l.End != nil:
+			return t.resumeImported()
+		default:
+			if err := t.importRow(inserts, l); err != nil {
+				return fmt.Errorf("line %d: %w", n, err)
+			}
+			count++
+		}
+	}
+}
+
+func (t *tx) importRow(inserts map[string]string, l line) error {
+	for _, tb := range tables {
+		if tb.name != l.Table {
+			continue
+		}
+		insert, ok := inserts[tb.name]
+		if !ok {
+			marks := make([]string, len(tb.columns))
+			for i := range marks {
+				marks[i] = fmt.Sprintf("$%d", i+1)
+			}
+			insert = `INSERT INTO ` + tb.name + ` (` + strings.Join(tb.columns, ", ") + `) VALUES (` + strings.Join(marks, ", ") + `)`
+			inserts[tb.name] = insert
+		}
+		if len(l.Row) != len(tb.columns) {
+			return fmt.Errorf("a row of %s has %d columns, not %d", tb.name, len(tb.columns), len(l.Row))
+		}
+		args := make([]any, len(tb.columns))
+		for i, c := range tb.columns {
+			v, ok := l.Row[c]
+			if !ok {
+				return fmt.Errorf("column %s of %s is missing", c, tb.name)
+			}
+			var err error
+			if args[i], err = unportable(c, v); err != nil {
+				return fmt.Errorf("column %s of %s: %w", c, tb.name, err)
+			}
+		}
+		_, err := t.exec(insert, args...)
+		return err
+	}
+	return fmt.Errorf("there is no table %q", l.Table)
+}
+
+// resumeImported ends what was under way when the export was made: whoever has the original may have gone on.
+func (t *tx) resumeImported() error {
+	_, err := t.exec(`UPDATE documents SET vanished = 0 WHERE vanished <> 0`)
+	return err
+}
+
+// Check verifies the database and the invariants that kbsync relies on; each finding is a sentence.
+func (s *Store) Check(ctx context.Context) ([]string, error) {
+	var findings []string
+	err := s.query(ctx, `PRAGMA integrity_check`, nil, func(scan func(...any) error) error {
+		var text string
+		err := scan(&text)
+		if text != "ok" {
+			findings = append(findings, "The database is damaged: "+text+".")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("check state: %w", err)
+	}
+	for _, inv := range []struct{ says, query string }{
+		{"%d rows refer to rows that are not there.", `SELECT count(*) FROM pragma_foreign_key_check`},
+		{"%d settled documents have no content.", `SELECT count(*) FROM documents d LEFT JOIN contents c ON c.id = d.content_id WHERE d.state = 3 AND (c.id IS NULL OR c.state = 0)`},
+		{"%d skipped or removed documents still have a content.", `SELECT count(*) FROM documents WHERE state IN (4, 5) AND content_id IS NOT NULL`},
+		{"%d contents are reserved by a batch that is not under way.", `SELECT count(*) FROM contents c LEFT JOIN batches b ON b.id = c.batch_id WHERE c.state = 1 AND (b.id IS NULL OR b.state <> 1)`},
+		{"%d contents are in training or completed without a source.", `SELECT count(*) FROM contents c WHERE c.state IN (3, 4, 5) AND NOT EXISTS (SELECT 1 FROM sources o WHERE o.content_id = c.id)`},
+		{"%d documents have the content of another destination.", `SELECT count(*) FROM documents d JOIN contents c ON c.id = d.content_id JOIN syncs y ON y.id = d.sync_id WHERE y.destination_id <> c.destination_id`},
+		{"%d sources are in training and will never be asked for.", `SELECT count(*) FROM sources WHERE outcome IN (0, 3) AND next_poll = 0 AND acked_at = 0`},
+	} {
+		var n int
+		if err := s.queryOne(ctx, inv.query, nil, &n); err != nil {
+			return nil, fmt.Errorf("check state: %w", err)
+		}
+		if n > 0 {
+			findings = append(findings, fmt.Sprintf(inv.says, n))
+		}
+	}
+	return findings, nil
+}

@@ -1,0 +1,299 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// A world is a root, a server and the store between them, driven by chance.
+type world struct {
+	*rig
+	root     map[string]string // key -> content
+	accepted map[string]int    // content -> sources that the server created
+	unsure   map[string]bool   // contents of sealed batches without an answer
+	asked    map[string]int    // uploads that a person asked for
+	queue    []int64           // sources in training
+	claimed  []Hashed
+	open     [][]Hashed // begun batches
+	ids      []int64
+}
+
+func (w *world) scan(t *rapid.T) {
+	scan, err := w.s.BeginScan(w.ctx(), w.sync.ID, "")
+	w.must(err)
+	known := map[string]bool{}
+	var cs []Change
+	for k, err := range w.s.Known(w.ctx(), w.sync.ID, "") {
+		w.must(err)
+		known[k.Key] = true
+		content, there := w.root[k.Key]
+		switch {
+		case !there:
+			cs = append(cs, Change{Op: Vanish, Key: k.Key})
+		case k.Fingerprint.ETag != content:
+			cs = append(cs, Change{Op: Put, Key: k.Key, Fingerprint: Fingerprint{Size: 1, ETag: content}})
+		}
+	}
+	for k, content := range w.root {
+		if !known[k] {
+			cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 1, ETag: content}})
+		}
+	}
+	w.must(w.s.Record(w.ctx(), scan, cs))
+	_, err = w.s.FinishScan(w.ctx(), scan, "")
+	w.must(err)
+}
+
+// version is what the tail of a fingerprint's ETag names: touching a file changes the ETag, not the version.
+func version(etag string) string { return etag[:1] }
+
+func (w *world) claim() {
+	docs, err := w.s.Claim(w.ctx(), w.sync.ID, 3)
+	w.must(err)
+	var hs []Hashed
+	for _, d := range docs {
+		hs = append(hs, Hashed{Claimed: d, SHA256: hash(version(d.Fingerprint.ETag)), Size: 1})
+	}
+	w.take(hs)
+}
+
+func (w *world) take(hs []Hashed) {
+	vs, err := w.s.Resolve(w.ctx(), w.sync.ID, hs, Sharing{})
+	w.must(err)
+	for i, v := range vs {
+		switch v.Action {
+		case ActionUpload:
+			w.claimed = append(w.claimed, hs[i])
+		case ActionVerify:
+			hs[i].Verified = true
+			w.take(hs[i : i+1])
+		}
+	}
+}
+
+func (w *world) begin() {
+	n := min(2, len(w.claimed))
+	batch := w.claimed[:n:n]
+	w.claimed = w.claimed[n:]
+	b, _ := spec(w.rig, batch)
+	streak, _, err := w.s.Breaker(w.ctx(), w.sync.Destination.ID)
+	w.must(err)
+	b.Probe = streak > 0
+	id, err := w.s.Begin(w.ctx(), b)
+	if err != nil {
+		w.must(w.s.Release(w.ctx(), b.Members, time.Time{}, false))
+		return
+	}
+	w.open = append(w.open, batch)
+	w.ids = append(w.ids, id)
+}
+
+func (w *world) pop() (int64, []Hashed) {
+	id, batch := w.ids[0], w.open[0]
+	w.ids, w.open = w.ids[1:], w.open[1:]
+	return id, batch
+}
+
+// finish seals the oldest open batch and gives it an end.
+func (w *world) finish(outcome string) {
+	id, batch := w.pop()
+	_, seals := spec(w.rig, batch)
+	if outcome == "unsent" {
+		w.must(w.s.Refuse(w.ctx(), id, Refusal{Disposition: Retry}))
+		return
+	}
+	if err := w.s.Seal(w.ctx(), id, seals); err != nil {
+		fail, ok := errors.AsType[*SealError](err)
+		if !ok {
+			w.must(w.s.Refuse(w.ctx(), id, Refusal{Disposition: Requeue}))
+			return
+		}
+		// Those that cannot be sealed leave, and are resolved again; the others go on in a new batch.
+		w.must(w.s.Refuse(w.ctx(), id, Refusal{Disposition: Keep}))
+		var rest []Hashed
+		for i, d := range batch {
+			if slices.Contains(fail.Known, i) {
+				w.must(w.s.Release(w.ctx(), []Claimed{d.Claimed}, time.Time{}, false))
+			} else if !slices.Contains(fail.Lost, i) {
+				rest = append(rest, d)
+			}
+		}
+		w.claimed = append(rest, w.claimed...)
+		return
+	}
+	accept := func() {
+		for _, d := range batch {
+			w.accepted[version(d.Fingerprint.ETag)]++
+		}
+	}
+	switch outcome {
+	case "accepted":
+		accept()
+		w.queue = append(w.queue, w.accept(id, len(batch))...)
+	case "refused":
+		w.must(w.s.Refuse(w.ctx(), id, Refusal{Disposition: Requeue, StatusCode: 429}))
+	case "lost", "taken and lost":
+		for _, d := range batch {
+			w.unsure[version(d.Fingerprint.ETag)] = true
+		}
+		if outcome != "lost" {
+			accept()
+		}
+		_, err := w.s.Uncertain(w.ctx(), id, 502, "lost")
+		w.must(err)
+	case "killed":
+		for _, d := range batch {
+			w.unsure[version(d.Fingerprint.ETag)] = true
+		}
+		accept()
+		w.crash()
+	}
+}
+
+func (w *world) crash() {
+	w.claimed, w.open, w.ids = nil, nil, nil
+	w.s.begun = map[int64]begun{}
+	_, err := w.s.Recover(w.ctx(), w.sync.ID)
+	w.must(err)
+}
+
+func (w *world) resend() {
+	docs, err := w.s.ClaimResends(w.ctx(), w.sync.ID, 0, 2)
+	w.must(err)
+	var batch []Hashed
+	for _, d := range docs {
+		h := Hashed{Claimed: d, SHA256: hash(version(d.Fingerprint.ETag)), Size: 1}
+		if h.SHA256 != d.SHA256 {
+			w.must(w.s.Release(w.ctx(), []Claimed{d}, time.Time{}, false))
+			continue
+		}
+		batch = append(batch, h)
+	}
+	if len(batch) == 0 {
+		return
+	}
+	rest := w.claimed
+	w.claimed = batch
+	w.begin()
+	w.claimed = rest
+}
+
+// TestNothingIsLostOrDoubled: whatever happens, in the end every content on the root was accepted, none more than once but
+// those of a lost answer (twice at the most) and those that a person asked for again.
+func TestNothingIsLostOrDoubled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kbsync.db")
+	rapid.Check(t, func(rt *rapid.T) {
+		s, err := Open(context.Background(), Options{Path: path})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer s.Close()
+		w := &world{rig: &rig{t: t, s: s, next: 1}, root: map[string]string{}, accepted: map[string]int{}, unsure: map[string]bool{}, asked: map[string]int{}}
+		// Another destination for every check: the file is made once.
+		dest := testDestination
+		syncs, err := s.Syncs(t.Context())
+		w.must(err)
+		dest.KnowledgeBase += int64(len(syncs))
+		w.sync, err = s.EnsureSync(t.Context(), time.Now().String(), "/docs", dest, false)
+		w.must(err)
+
+		key := rapid.SampledFrom([]string{"a", "b/c", "b-c", "d"})
+		content := rapid.SampledFrom([]string{"A", "B", "C", "A'", "B'"})
+		rt.Repeat(map[string]func(*rapid.T){
+			"write":  func(rt *rapid.T) { w.root[key.Draw(rt, "key")] = content.Draw(rt, "content") },
+			"remove": func(rt *rapid.T) { delete(w.root, key.Draw(rt, "key")) },
+			"scan":   func(rt *rapid.T) { w.scan(rt) },
+			"claim":  func(rt *rapid.T) { w.claim() },
+			"begin": func(rt *rapid.T) {
+				if len(w.claimed) == 0 {
+					rt.Skip()
+				}
+				w.begin()
+			},
+			"finish": func(rt *rapid.T) {
+				if len(w.open) == 0 {
+					rt.Skip()
+				}
+				w.finish(rapid.SampledFrom([]string{"accepted", "accepted", "refused", "unsent", "lost", "taken and lost", "killed"}).Draw(rt, "outcome"))
+			},
+			"resend": func(rt *rapid.T) { w.resend() },
+			"crash":  func(rt *rapid.T) { w.crash() },
+			"train": func(rt *rapid.T) {
+				if len(w.queue) == 0 {
+					rt.Skip()
+				}
+				w.trained(TrainingCompleted, w.queue[0])
+				w.queue = w.queue[1:]
+			},
+			"reindex": func(rt *rapid.T) {
+				n, err := s.Mark(t.Context(), w.sync.ID, Selection{Match: func(k string) bool { return k == "a" }})
+				w.must(err)
+				if n > 0 {
+					for _, c := range []string{"A", "B", "C"} {
+						w.asked[c]++
+					}
+				}
+			},
+			"": func(rt *rapid.T) {
+				findings, err := s.Check(t.Context())
+				w.must(err)
+				if len(findings) > 0 {
+					rt.Fatalf("unsound: %v", findings)
+				}
+			},
+		})
+
+		// Everything is well again, and kbsync runs once more.
+		w.crash()
+		w.scan(rt)
+		for range 50 {
+			w.resend()
+			for len(w.open) > 0 {
+				w.finish("accepted")
+			}
+			w.claim()
+			for len(w.claimed) > 0 {
+				w.begin()
+				for len(w.open) > 0 {
+					w.finish("accepted")
+				}
+			}
+		}
+		w.trained(TrainingCompleted, w.queue...)
+		listed := map[SHA256]bool{}
+		for p, err := range s.PossibleDuplicates(t.Context(), w.sync.ID) {
+			w.must(err)
+			listed[p.SHA256] = true
+		}
+		for k, etag := range w.root {
+			c := version(etag)
+			d, err := s.Document(t.Context(), w.sync.ID, k)
+			w.must(err)
+			held := d.State == Uncertain && d.Held
+			if d.State != Completed && !held {
+				rt.Errorf("%s is %s", k, d.State)
+			}
+			if w.accepted[c] == 0 && !held {
+				rt.Errorf("%s: its content %s is lost", k, c)
+			}
+		}
+		for c, n := range w.accepted {
+			most := 1 + w.asked[c]
+			if w.unsure[c] {
+				most += 1 + 2*w.asked[c]
+				if !listed[hash(c)] {
+					rt.Errorf("content %s may be there twice, and is not listed", c)
+				}
+			}
+			if n > most {
+				rt.Errorf("content %s was accepted %d times, want at most %d", c, n, most)
+			}
+		}
+	})
+}

@@ -1,0 +1,151 @@
+-- +goose Up
+
+-- What an inventory belongs to. account is '' while it is not known. uncertain_streak above zero is an open breaker;
+-- probe_batch is then the one batch that may be sealed. Times are Unix milliseconds, 0 for never.
+CREATE TABLE destinations (
+    id               INTEGER PRIMARY KEY,
+    origin           TEXT    NOT NULL,
+    account          TEXT    NOT NULL,
+    knowledge_base   BIGINT  NOT NULL,
+    uncertain_streak INTEGER NOT NULL DEFAULT 0,
+    probe_batch      BIGINT  NOT NULL DEFAULT 0,
+    paused_until     BIGINT  NOT NULL DEFAULT 0,
+    largest_accepted BIGINT  NOT NULL DEFAULT 0,
+    smallest_refused BIGINT  NOT NULL DEFAULT 0,
+    UNIQUE (origin, account, knowledge_base)
+);
+
+CREATE TABLE syncs (
+    id             INTEGER PRIMARY KEY,
+    name           TEXT    NOT NULL,
+    destination_id BIGINT  NOT NULL REFERENCES destinations (id),
+    root           TEXT    NOT NULL,
+    root_identity  TEXT    NOT NULL DEFAULT '',
+    scan           BIGINT  NOT NULL DEFAULT 0,
+    scanned_at     BIGINT  NOT NULL DEFAULT 0,
+    trouble        TEXT    NOT NULL DEFAULT '',
+    created_at     BIGINT  NOT NULL,
+    forgotten_at   BIGINT  NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX syncs_name ON syncs (name) WHERE forgotten_at = 0;
+
+-- States of contents: 0 open (free to be sent), 1 reserved by a sealed batch, 2 uncertain, 3 training, 4 stuck, 5 completed, 6 failed.
+-- A content of a destination: what reservations, outcomes and sources hang on. scope is empty where documents share a
+-- content, and the document's own where they do not. prior_* is what a refused upload gives back.
+CREATE TABLE contents (
+    id             INTEGER PRIMARY KEY,
+    destination_id BIGINT  NOT NULL REFERENCES destinations (id),
+    sha256         BLOB    NOT NULL,
+    scope          BLOB    NOT NULL,
+    size           BIGINT  NOT NULL,
+    state          INTEGER NOT NULL,
+    batch_id       BIGINT  NOT NULL,
+    prior_state    INTEGER NOT NULL DEFAULT 0,
+    prior_batch    BIGINT  NOT NULL DEFAULT 0,
+    resends        INTEGER NOT NULL DEFAULT 0,
+    since          BIGINT  NOT NULL,
+    reason         TEXT    NOT NULL DEFAULT '',
+    UNIQUE (destination_id, sha256, scope)
+);
+CREATE INDEX contents_large ON contents (destination_id, size) WHERE size > 1048576;
+CREATE INDEX contents_unsettled ON contents (destination_id, state) WHERE state <> 5;
+CREATE INDEX contents_again ON contents (destination_id) WHERE prior_batch <> 0;
+
+-- States of documents: 0 pending, 1 claimed, 2 refused, 3 settled: its state is then its content's, 4 skipped, 5 removed.
+CREATE TABLE documents (
+    id           INTEGER PRIMARY KEY,
+    sync_id      BIGINT  NOT NULL REFERENCES syncs (id),
+    key          BLOB    NOT NULL,
+    size         BIGINT  NOT NULL,
+    mtime        BIGINT  NOT NULL,
+    ctime        BIGINT  NOT NULL,
+    inode        BIGINT  NOT NULL,
+    etag         TEXT    NOT NULL DEFAULT '',
+    state        INTEGER NOT NULL,
+    content_id   BIGINT,
+    forced       INTEGER NOT NULL DEFAULT 0,
+    claim        BIGINT  NOT NULL DEFAULT 0,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    next_attempt BIGINT  NOT NULL DEFAULT 0,
+    vanished     BIGINT  NOT NULL DEFAULT 0,
+    changed_at   BIGINT  NOT NULL,
+    reason       TEXT    NOT NULL DEFAULT '',
+    UNIQUE (sync_id, key)
+);
+CREATE INDEX documents_content ON documents (content_id) WHERE content_id IS NOT NULL;
+CREATE INDEX documents_open ON documents (sync_id, state, next_attempt) WHERE state < 3;
+CREATE INDEX documents_large ON documents (size) WHERE state < 2 AND size > 1048576;
+CREATE INDEX documents_vanished ON documents (sync_id, vanished, size, inode) WHERE vanished <> 0;
+
+-- The contents that a document had once and has no longer.
+CREATE TABLE former (
+    content_id  BIGINT NOT NULL REFERENCES contents (id),
+    document_id BIGINT NOT NULL REFERENCES documents (id),
+    until       BIGINT NOT NULL,
+    PRIMARY KEY (content_id, document_id)
+);
+CREATE INDEX former_document ON former (document_id);
+
+-- The journal: every POST, before its first byte. States: 0 open, 1 sealed, 2 answered, 3 refused, 4 ended before it was
+-- sealed, 5 uncertain.
+CREATE TABLE batches (
+    id             INTEGER PRIMARY KEY,
+    sync_id        BIGINT  NOT NULL REFERENCES syncs (id),
+    destination_id BIGINT  NOT NULL REFERENCES destinations (id),
+    state          INTEGER NOT NULL,
+    resend_of      BIGINT  NOT NULL DEFAULT 0,
+    documents      INTEGER NOT NULL,
+    bytes          BIGINT  NOT NULL,
+    created_at     BIGINT  NOT NULL,
+    sealed_at      BIGINT  NOT NULL DEFAULT 0,
+    ended_at       BIGINT  NOT NULL DEFAULT 0,
+    status_code    INTEGER NOT NULL DEFAULT 0,
+    code           TEXT    NOT NULL DEFAULT '',
+    message        TEXT    NOT NULL DEFAULT ''
+);
+CREATE INDEX batches_open ON batches (sync_id) WHERE state < 2;
+CREATE INDEX batches_unsure ON batches (sync_id) WHERE state IN (3, 5);
+CREATE INDEX batches_resends ON batches (resend_of) WHERE resend_of <> 0;
+
+-- content_id is 0 until the batch is sealed.
+CREATE TABLE members (
+    batch_id    BIGINT  NOT NULL REFERENCES batches (id),
+    position    INTEGER NOT NULL,
+    document_id BIGINT  NOT NULL REFERENCES documents (id),
+    content_id  BIGINT  NOT NULL DEFAULT 0,
+    PRIMARY KEY (batch_id, position)
+) WITHOUT ROWID;
+
+-- The inventory: every source that ReplyCX ever said it created. Rows are never deleted. content_id is 0 for a source
+-- that came back under a field that was not sent. next_poll is 0 once the status is final.
+CREATE TABLE sources (
+    destination_id BIGINT  NOT NULL REFERENCES destinations (id),
+    source_id      BIGINT  NOT NULL,
+    content_id     BIGINT  NOT NULL,
+    batch_id       BIGINT  NOT NULL,
+    position       INTEGER NOT NULL,
+    name           TEXT    NOT NULL,
+    type           TEXT    NOT NULL,
+    status         TEXT    NOT NULL,
+    outcome        INTEGER NOT NULL,
+    errors         TEXT    NOT NULL DEFAULT '',
+    created_at     BIGINT  NOT NULL,
+    settled_at     BIGINT  NOT NULL DEFAULT 0,
+    polls          INTEGER NOT NULL DEFAULT 0,
+    next_poll      BIGINT  NOT NULL DEFAULT 0,
+    seen_at        BIGINT  NOT NULL DEFAULT 0,
+    acked_at       BIGINT  NOT NULL DEFAULT 0,
+    PRIMARY KEY (destination_id, source_id)
+) WITHOUT ROWID;
+CREATE INDEX sources_content ON sources (content_id);
+CREATE INDEX sources_due ON sources (destination_id, next_poll) WHERE next_poll <> 0;
+
+-- +goose Down
+DROP TABLE sources;
+DROP TABLE members;
+DROP TABLE batches;
+DROP TABLE former;
+DROP TABLE documents;
+DROP TABLE contents;
+DROP TABLE syncs;
+DROP TABLE destinations;

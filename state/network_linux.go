@@ -1,0 +1,29 @@
+package state
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// refuseNetwork refuses a directory on a network file system: SQLite's write-ahead log needs memory that all processes
+// share, and the locks of such file systems are not to be trusted with an inventory that cannot be rebuilt.
+func refuseNetwork(dir string) error {
+	for {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return nil // opening the file will say what is wrong
+	}
+	switch uint32(st.Type) {
+	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.V9FS_MAGIC, unix.AFS_SUPER_MAGIC, unix.CEPH_SUPER_MAGIC:
+		return fmt.Errorf("%s is on a network file system, on which the state is not safe; put it on a local disk with --state", dir)
+	}
+	return nil
+}

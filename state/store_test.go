@@ -1,0 +1,864 @@
+package state
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var testDestination = Destination{Origin: "https://api.reply.cx", Account: "51", KnowledgeBase: 876}
+
+// A rig is a store with one sync, and short words for what the stages do to it.
+type rig struct {
+	t    testing.TB
+	s    *Store
+	sync Sync
+	next int64 // the next source id
+}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "dir", "kbsync.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := &rig{t: t, s: s, next: 330000}
+	r.sync, err = s.EnsureSync(t.Context(), "handbook", "/docs", testDestination, false)
+	r.must(err)
+	return r
+}
+
+func (r *rig) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) ctx() context.Context { return context.Background() }
+
+// hash is the SHA-256 of a content named by a word.
+func hash(content string) SHA256 { return sha256.Sum256([]byte(content)) }
+
+// scan records that the root now holds exactly these keys; every call gives new fingerprints to the keys in changed.
+func (r *rig) put(keys ...string) {
+	r.t.Helper()
+	scan, err := r.s.BeginScan(r.ctx(), r.sync.ID, "")
+	r.must(err)
+	var cs []Change
+	for i, k := range keys {
+		cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 10, MTime: scan.ID, CTime: scan.ID, Inode: uint64(1000*int(scan.ID) + i)}})
+	}
+	r.must(r.s.Record(r.ctx(), scan, cs))
+	_, err = r.s.FinishScan(r.ctx(), scan, "1:2")
+	r.must(err)
+}
+
+func (r *rig) vanish(keys ...string) {
+	r.t.Helper()
+	scan, err := r.s.BeginScan(r.ctx(), r.sync.ID, "")
+	r.must(err)
+	var cs []Change
+	for _, k := range keys {
+		cs = append(cs, Change{Op: Vanish, Key: k})
+	}
+	r.must(r.s.Record(r.ctx(), scan, cs))
+	n, err := r.s.FinishScan(r.ctx(), scan, "1:2")
+	r.must(err)
+	if n != len(keys) {
+		r.t.Fatalf("%d removed, want %d", n, len(keys))
+	}
+}
+
+// resolve claims what is due and resolves it; contents maps keys to contents.
+func (r *rig) resolve(contents map[string]string, sharing Sharing) (upload []Hashed, verdicts map[string]Action) {
+	r.t.Helper()
+	docs, err := r.s.Claim(r.ctx(), r.sync.ID, 100)
+	r.must(err)
+	return r.resolveClaimed(docs, contents, sharing)
+}
+
+func (r *rig) resolveClaimed(docs []Claimed, contents map[string]string, sharing Sharing) (upload []Hashed, verdicts map[string]Action) {
+	r.t.Helper()
+	var hs []Hashed
+	for _, d := range docs {
+		hs = append(hs, Hashed{Claimed: d, SHA256: hash(contents[d.Key]), Size: 10})
+	}
+	vs, err := r.s.Resolve(r.ctx(), r.sync.ID, hs, sharing)
+	r.must(err)
+	verdicts = map[string]Action{}
+	for i, v := range vs {
+		verdicts[hs[i].Key] = v.Action
+		if v.Action == ActionUpload {
+			upload = append(upload, hs[i])
+		}
+	}
+	return upload, verdicts
+}
+
+func spec(r *rig, docs []Hashed) (BatchSpec, []Seal) {
+	b := BatchSpec{SyncID: r.sync.ID}
+	var seals []Seal
+	for _, d := range docs {
+		b.Members = append(b.Members, d.Claimed)
+		b.Bytes += d.Size
+		b.ResendOf = d.ResendOf
+		seals = append(seals, Seal{SHA256: d.SHA256, Size: d.Size})
+	}
+	return b, seals
+}
+
+// seal begins and seals a batch of docs.
+func (r *rig) seal(docs []Hashed) int64 {
+	r.t.Helper()
+	b, seals := spec(r, docs)
+	id, err := r.s.Begin(r.ctx(), b)
+	r.must(err)
+	r.must(r.s.Seal(r.ctx(), id, seals))
+	return id
+}
+
+func (r *rig) accept(batch int64, documents int) []int64 {
+	r.t.Helper()
+	var a Answer
+	var ids []int64
+	for range documents {
+		a.Sources = append(a.Sources, []SourceAnswer{{ID: r.next, Type: "file", Name: "x", Status: "in-progress"}})
+		ids = append(ids, r.next)
+		r.next++
+	}
+	a.StatusCode, a.NextPoll = 200, time.Now()
+	r.must(r.s.Accept(r.ctx(), batch, a))
+	return ids
+}
+
+func (r *rig) trained(outcome Outcome, ids ...int64) {
+	r.t.Helper()
+	var ps []Poll
+	for _, id := range ids {
+		ps = append(ps, Poll{SourceID: id, Status: "word", Outcome: outcome, Seen: true, NextPoll: time.Now()})
+	}
+	r.must(r.s.RecordPolls(r.ctx(), r.sync.Destination.ID, ps))
+}
+
+// upload brings the keys, with their contents, to completed.
+func (r *rig) upload(contents map[string]string) []int64 {
+	r.t.Helper()
+	docs, _ := r.resolve(contents, Sharing{})
+	ids := r.accept(r.seal(docs), len(docs))
+	r.trained(TrainingCompleted, ids...)
+	return ids
+}
+
+func (r *rig) states() map[string]DocumentState {
+	r.t.Helper()
+	got := map[string]DocumentState{}
+	for d, err := range r.s.Documents(r.ctx(), r.sync.ID) {
+		r.must(err)
+		got[d.Key] = d.State
+	}
+	return got
+}
+
+func (r *rig) want(want string) {
+	r.t.Helper()
+	var got []string
+	for k, st := range r.states() {
+		got = append(got, k+"="+string(st))
+	}
+	slices.Sort(got)
+	if fmt.Sprint(got) != "["+want+"]" {
+		r.t.Fatalf("documents are %v, want [%s]", got, want)
+	}
+	findings, err := r.s.Check(r.ctx())
+	r.must(err)
+	if len(findings) > 0 {
+		r.t.Fatalf("the state is unsound: %v", findings)
+	}
+}
+
+func (r *rig) standings() map[int64]Standing {
+	r.t.Helper()
+	got := map[int64]Standing{}
+	for src, err := range r.s.Sources(r.ctx(), SourceFilter{}) {
+		r.must(err)
+		got[src.ID] = src.Standing
+	}
+	return got
+}
+
+func (r *rig) wantStanding(id int64, want Standing) {
+	r.t.Helper()
+	if got := r.standings()[id]; got != want {
+		r.t.Fatalf("source %d is %q, want %q", id, got, want)
+	}
+}
+
+func TestLifeOfADocument(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md", "b.md")
+	r.want("a.md=pending b.md=pending")
+	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+	r.want("a.md=uploading b.md=uploading")
+	batch := r.seal(docs)
+	r.want("a.md=uploading b.md=uploading")
+	ids := r.accept(batch, 2)
+	r.want("a.md=training b.md=training")
+	r.trained(TrainingCompleted, ids[0])
+	r.trained(TrainingFailed, ids[1])
+	r.want("a.md=completed b.md=failed")
+	due, err := r.s.DueSources(t.Context(), r.sync.Destination.ID, 0, 10)
+	r.must(err)
+	if len(due) != 0 {
+		t.Fatalf("settled sources are due: %v", due)
+	}
+	d, err := r.s.Document(t.Context(), r.sync.ID, "b.md")
+	r.must(err)
+	if d.Reason == "" || d.SHA256 != hash("B") {
+		t.Fatalf("document is %+v", d)
+	}
+	n, err := r.s.Outstanding(t.Context(), r.sync.ID)
+	r.must(err)
+	if fmt.Sprint(n) != "map[failed:1]" {
+		t.Fatalf("outstanding: %v", n)
+	}
+}
+
+func TestContentsAreShared(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md")
+	ids := r.upload(map[string]string{"a.md": "A"})
+
+	// A copy, a touch: nothing is uploaded.
+	r.put("a.md", "copy.md")
+	up, _ := r.resolve(map[string]string{"a.md": "A", "copy.md": "A"}, Sharing{})
+	if len(up) != 0 {
+		t.Fatalf("uploads %v", up)
+	}
+	r.want("a.md=completed copy.md=completed")
+
+	// The original goes; the copy keeps the source alive.
+	r.vanish("a.md")
+	r.wantStanding(ids[0], Live)
+	r.vanish("copy.md")
+	r.wantStanding(ids[0], Orphaned)
+
+	// It comes back, after an edit and a revert elsewhere: only what a status answer has just shown is shared.
+	r.put("c.md")
+	_, verdicts := r.resolve(map[string]string{"c.md": "A"}, Sharing{})
+	if verdicts["c.md"] != ActionVerify {
+		t.Fatalf("verdict %v, want verify", verdicts)
+	}
+	r.must(func() error { _, err := r.s.Recover(t.Context(), r.sync.ID); return err }())
+	docs, err := r.s.Claim(t.Context(), r.sync.ID, 10)
+	r.must(err)
+	vs, err := r.s.Resolve(t.Context(), r.sync.ID, []Hashed{{Claimed: docs[0], SHA256: hash("A"), Verified: true}}, Sharing{})
+	r.must(err)
+	if vs[0].Action != ActionShare {
+		t.Fatalf("verdict %v, want share", vs)
+	}
+	r.wantStanding(ids[0], Live)
+
+	// It was deleted by hand: the document is pending again.
+	n, err := r.s.Forsake(t.Context(), r.sync.Destination.ID, ids)
+	r.must(err)
+	if n != 1 {
+		t.Fatalf("%d pending, want 1", n)
+	}
+	r.want("a.md=removed c.md=pending copy.md=removed")
+	up, _ = r.resolve(map[string]string{"c.md": "A"}, Sharing{})
+	if len(up) != 1 {
+		t.Fatal("what is gone is not uploaded again")
+	}
+}
+
+func TestGoneLeftBehindSourceIsNotShared(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md")
+	ids := r.upload(map[string]string{"a.md": "A"})
+	r.vanish("a.md")
+	_, err := r.s.Forsake(t.Context(), r.sync.Destination.ID, ids)
+	r.must(err)
+	r.put("b.md")
+	up, _ := r.resolve(map[string]string{"b.md": "A"}, Sharing{})
+	if len(up) != 1 {
+		t.Fatal("b.md is not uploaded")
+	}
+	ids = r.accept(r.seal(up), 1)
+	r.wantStanding(ids[0], Live)
+}
+
+func TestEditSupersedes(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md")
+	first := r.upload(map[string]string{"a.md": "A"})
+	r.put("a.md")
+	r.wantStanding(first[0], Live)
+	second := r.upload(map[string]string{"a.md": "A2"})
+	r.wantStanding(first[0], Superseded)
+	r.wantStanding(second[0], Live)
+	sup, orph, err := r.s.Left(t.Context(), r.sync.ID)
+	r.must(err)
+	if sup != 1 || orph != 0 {
+		t.Fatalf("left %d, %d", sup, orph)
+	}
+	events, err := r.s.History(t.Context(), 1)
+	r.must(err)
+	if len(events) != 9 {
+		t.Fatalf("history: %v", events)
+	}
+	r.vanish("a.md")
+	r.wantStanding(first[0], Orphaned)
+}
+
+func TestEditInFlight(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+	b, seals := spec(r, docs)
+	batch, err := r.s.Begin(t.Context(), b)
+	r.must(err)
+	r.put("a.md") // before the seal: the claim is lost
+	var seal *SealError
+	if err := r.s.Seal(t.Context(), batch, seals); !errors.As(err, &seal) || len(seal.Lost) != 1 {
+		t.Fatalf("seal: %v", err)
+	}
+	r.must(r.s.Refuse(t.Context(), batch, Refusal{Disposition: Keep}))
+	r.want("a.md=pending")
+
+	docs, _ = r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+	batch = r.seal(docs)
+	r.put("a.md") // after the seal: the source that comes back is recorded, and left behind
+	ids := r.accept(batch, 1)
+	r.want("a.md=pending")
+	docs, _ = r.resolve(map[string]string{"a.md": "A2"}, Sharing{})
+	second := r.accept(r.seal(docs), 1)
+	r.wantStanding(ids[0], Superseded)
+	r.wantStanding(second[0], Live)
+}
+
+func TestTwinIsNotSealedTwice(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md", "b.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, Sharing{})
+	b, seals := spec(r, docs)
+	batch, err := r.s.Begin(t.Context(), b)
+	r.must(err)
+	var seal *SealError
+	if err := r.s.Seal(t.Context(), batch, seals); !errors.As(err, &seal) || !slices.Equal(seal.Known, []int{1}) {
+		t.Fatalf("seal: %v", err)
+	}
+	r.must(r.s.Refuse(t.Context(), batch, Refusal{Disposition: Keep}))
+	first := r.seal(docs[:1])
+	_, verdicts := r.resolveClaimed([]Claimed{docs[1].Claimed}, map[string]string{"b.md": "A"}, Sharing{})
+	if verdicts["b.md"] != ActionShare {
+		t.Fatalf("verdict %v", verdicts)
+	}
+	ids := r.accept(first, 1)
+	r.trained(TrainingCompleted, ids...)
+	r.want("a.md=completed b.md=completed")
+
+	// A refusal takes those that share along.
+	r.put("c.md", "d.md")
+	docs, _ = r.resolve(map[string]string{"c.md": "C", "d.md": "C"}, Sharing{})
+	first = r.seal(docs[:1])
+	r.resolveClaimed([]Claimed{docs[1].Claimed}, map[string]string{"d.md": "C"}, Sharing{})
+	r.must(r.s.Refuse(t.Context(), first, Refusal{Disposition: Requeue, StatusCode: 429}))
+	r.want("a.md=completed b.md=completed c.md=pending d.md=pending")
+}
+
+func TestRefusals(t *testing.T) {
+	later := time.Now().Add(time.Hour)
+	for _, tt := range []struct {
+		name    string
+		sealed  bool
+		refusal Refusal
+		want    string
+		due     int
+	}{
+		{"retry before the seal", false, Refusal{Disposition: Retry, NextAttempt: later}, "a.md=pending", 0},
+		{"retry after the seal", true, Refusal{Disposition: Retry, NextAttempt: later, StatusCode: 429}, "a.md=pending", 0},
+		{"requeue", true, Refusal{Disposition: Requeue, StatusCode: 401}, "a.md=pending", 1},
+		{"requeue before the seal", false, Refusal{Disposition: Requeue}, "a.md=pending", 1},
+		{"keep", true, Refusal{Disposition: Keep, StatusCode: 413}, "a.md=uploading", 0},
+		{"fail", true, Refusal{Disposition: Fail, StatusCode: 400, Message: "no such type"}, "a.md=failed", 0},
+		{"fail before the seal", false, Refusal{Disposition: Fail, StatusCode: 413, Message: "too large"}, "a.md=failed", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			r.put("a.md")
+			docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+			b, seals := spec(r, docs)
+			batch, err := r.s.Begin(t.Context(), b)
+			r.must(err)
+			if tt.sealed {
+				r.must(r.s.Seal(t.Context(), batch, seals))
+			}
+			r.must(r.s.Refuse(t.Context(), batch, tt.refusal))
+			r.want(tt.want)
+			due, err := r.s.Claim(t.Context(), r.sync.ID, 10)
+			r.must(err)
+			if len(due) != tt.due {
+				t.Fatalf("%d due, want %d", len(due), tt.due)
+			}
+			d, err := r.s.Document(t.Context(), r.sync.ID, "a.md")
+			r.must(err)
+			if tt.refusal.Disposition == Fail && d.Reason != tt.refusal.Message {
+				t.Fatalf("reason %q", d.Reason)
+			}
+			if err := r.s.Refuse(t.Context(), batch, tt.refusal); !errors.Is(err, ErrBatchEnded) {
+				t.Fatalf("a second end: %v", err)
+			}
+			if tt.refusal.Disposition == Keep {
+				r.accept(r.seal(docs), 1)
+				r.want("a.md=training")
+			}
+		})
+	}
+}
+
+func TestFailedIsFailedForEveryDocumentUntilRetry(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+	r.must(r.s.Refuse(t.Context(), r.seal(docs), Refusal{Disposition: Fail, StatusCode: 400, Message: "no"}))
+	r.put("a.md", "b.md")
+	up, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, Sharing{})
+	if len(up) != 0 {
+		t.Fatal("what failed was to be sent again, unasked")
+	}
+	r.want("a.md=failed b.md=failed")
+	n, err := r.s.Mark(t.Context(), r.sync.ID, Selection{States: []DocumentState{Failed}})
+	r.must(err)
+	if n != 2 {
+		t.Fatalf("%d marked", n)
+	}
+	docs, _ = r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, Sharing{})
+	if len(docs) != 2 {
+		t.Fatalf("%d to be uploaded", len(docs))
+	}
+	batch := r.seal(docs[:1])
+	up, _ = r.resolveClaimed([]Claimed{docs[1].Claimed}, map[string]string{"b.md": "A"}, Sharing{})
+	if len(up) != 0 {
+		t.Fatal("retry uploads the content twice")
+	}
+	r.trained(TrainingCompleted, r.accept(batch, 1)...)
+	r.want("a.md=completed b.md=completed")
+}
+
+func TestReindex(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md", "twin.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
+	first := r.accept(r.seal(docs[:1]), 1)
+	r.trained(TrainingCompleted, first...)
+	r.resolveClaimed([]Claimed{docs[1].Claimed}, map[string]string{"twin.md": "A"}, Sharing{})
+
+	again := func() int64 {
+		t.Helper()
+		_, err := r.s.Mark(t.Context(), r.sync.ID, Selection{Match: func(key string) bool { return true }})
+		r.must(err)
+		up, _ := r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
+		batch := r.seal(up[:1])
+		up, _ = r.resolveClaimed([]Claimed{up[1].Claimed}, map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
+		if len(up) != 0 {
+			t.Fatal("the twin is uploaded as well")
+		}
+		return r.accept(batch, 1)[0]
+	}
+	second := again()
+	r.wantStanding(first[0], Live)
+	r.trained(TrainingFailed, second)
+	r.want("a.md=failed twin.md=failed")
+	r.wantStanding(first[0], Live) // it still answers
+	third := again()
+	r.trained(TrainingCompleted, third)
+	r.want("a.md=completed twin.md=completed")
+	r.wantStanding(first[0], Superseded)
+	r.wantStanding(second, Superseded)
+	r.wantStanding(third, Live)
+
+	// A refused reindex is asked for again, and leaves the document as it was until then.
+	_, err := r.s.Mark(t.Context(), r.sync.ID, Selection{})
+	r.must(err)
+	up, _ := r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
+	r.must(r.s.Refuse(t.Context(), r.seal(up[:1]), Refusal{Disposition: Requeue, StatusCode: 429}))
+	r.must(r.s.Release(t.Context(), []Claimed{up[1].Claimed}, time.Time{}, false))
+	up, _ = r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
+	if len(up) == 0 {
+		t.Fatal("the wish was lost with the refusal")
+	}
+}
+
+func TestUncertainIsSentAgainOnce(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md", "b.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+	lost := r.seal(docs)
+	streak, err := r.s.Uncertain(t.Context(), lost, 502, "bad gateway")
+	r.must(err)
+	if streak != 1 {
+		t.Fatalf("streak %d", streak)
+	}
+	r.want("a.md=uncertain b.md=uncertain")
+	due, err := r.s.NextDue(t.Context(), r.sync.ID, time.Minute)
+	r.must(err)
+	if d := time.Until(due); d < 50*time.Second || d > time.Minute {
+		t.Fatalf("due in %v", d)
+	}
+	resend := func(after time.Duration) []Hashed {
+		cs, err := r.s.ClaimResends(t.Context(), r.sync.ID, after, 10)
+		r.must(err)
+		var hs []Hashed
+		for _, c := range cs {
+			hs = append(hs, Hashed{Claimed: c, SHA256: c.SHA256, Size: 10})
+		}
+		return hs
+	}
+	if got := resend(time.Minute); len(got) != 0 {
+		t.Fatalf("too early: %v", got)
+	}
+	hs := resend(0)
+	if len(hs) != 2 || hs[0].ResendOf != lost || hs[0].SHA256 != hash("A") {
+		t.Fatalf("resends: %+v", hs)
+	}
+
+	// The breaker is open: nothing begins but one probe, and nothing else is sealed.
+	b, seals := spec(r, hs[:1])
+	if _, err := r.s.Begin(t.Context(), b); !errors.Is(err, ErrBreakerOpen) {
+		t.Fatalf("begin: %v", err)
+	}
+	b.Probe = true
+	probe, err := r.s.Begin(t.Context(), b)
+	r.must(err)
+	if _, err := r.s.Begin(t.Context(), b); !errors.Is(err, ErrBreakerOpen) {
+		t.Fatalf("a second probe: %v", err)
+	}
+	r.must(r.s.Seal(t.Context(), probe, seals))
+	streak, err = r.s.Uncertain(t.Context(), probe, 502, "bad gateway")
+	r.must(err)
+	if streak != 2 {
+		t.Fatalf("streak %d", streak)
+	}
+	r.must(r.s.Release(t.Context(), []Claimed{hs[1].Claimed}, time.Time{}, false))
+	r.want("a.md=uncertain b.md=pending")
+	up, _ := r.resolve(map[string]string{"b.md": "B"}, Sharing{})
+	if len(up) != 0 {
+		t.Fatal("an uncertain content is uploaded as if it were new")
+	}
+	hs = resend(0)
+	if len(hs) != 1 || hs[0].Key != "b.md" {
+		t.Fatalf("held ones are sent again: %+v", hs)
+	}
+	b, seals = spec(r, hs)
+	b.Probe = true
+	probe, err = r.s.Begin(t.Context(), b)
+	r.must(err)
+	r.must(r.s.Seal(t.Context(), probe, seals))
+	r.accept(probe, 1)
+	if streak, _, err = r.s.Breaker(t.Context(), r.sync.Destination.ID); err != nil || streak != 0 {
+		t.Fatalf("streak %d, %v", streak, err)
+	}
+	r.want("a.md=uncertain b.md=training")
+	d, err := r.s.Document(t.Context(), r.sync.ID, "a.md")
+	r.must(err)
+	if !d.Held || d.Reason != "bad gateway" {
+		t.Fatalf("document %+v", d)
+	}
+	got := ""
+	for p, err := range r.s.PossibleDuplicates(t.Context(), 0) {
+		r.must(err)
+		got += fmt.Sprintf("%s %s batch %d again %d; ", p.Key, p.Class, p.Batch, p.ResentAs)
+	}
+	if want := "a.md uncertain batch 1 again 0; b.md uncertain batch 1 again 3; a.md uncertain batch 2 again 0; "; got != want {
+		t.Fatalf("possible duplicates: %s", got)
+	}
+}
+
+func TestBreakerStopsTransfersInFlight(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md", "b.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+	b, seals := spec(r, docs[1:])
+	inFlight, err := r.s.Begin(t.Context(), b)
+	r.must(err)
+	_, err = r.s.Uncertain(t.Context(), r.seal(docs[:1]), 0, "reset")
+	r.must(err)
+	if err := r.s.Seal(t.Context(), inFlight, seals); !errors.Is(err, ErrBreakerOpen) {
+		t.Fatalf("seal: %v", err)
+	}
+}
+
+func TestFieldMissingFromTheAnswer(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md", "b.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+	batch := r.seal(docs)
+	r.must(r.s.Accept(t.Context(), batch, Answer{StatusCode: 200, Sources: [][]SourceAnswer{{{ID: 1, Status: "in-progress"}, {ID: 2, Status: "in-progress"}}, nil},
+		Unasked: []SourceAnswer{{ID: 3, Status: "in-progress"}}}))
+	r.want("a.md=training b.md=uncertain")
+	r.trained(TrainingCompleted, 1)
+	r.want("a.md=training b.md=uncertain")
+	r.trained(TrainingCompleted, 2)
+	r.want("a.md=completed b.md=uncertain")
+	if n := len(r.standings()); n != 3 {
+		t.Fatalf("%d sources in the inventory, want 3", n)
+	}
+}
+
+func TestRecover(t *testing.T) {
+	r := newRig(t)
+	r.put("claimed.md", "open.md", "sealed.md")
+	docs, _ := r.resolve(map[string]string{"claimed.md": "A", "open.md": "B", "sealed.md": "C"}, Sharing{})
+	b, _ := spec(r, docs[1:2])
+	_, err := r.s.Begin(t.Context(), b)
+	r.must(err)
+	r.seal(docs[2:])
+	n, err := r.s.Recover(t.Context(), r.sync.ID)
+	r.must(err)
+	if n != 1 {
+		t.Fatalf("%d uncertain", n)
+	}
+	r.want("claimed.md=pending open.md=pending sealed.md=uncertain")
+	if streak, _, err := r.s.Breaker(t.Context(), r.sync.Destination.ID); err != nil || streak != 0 {
+		t.Fatalf("a crash is no outage: streak %d, %v", streak, err)
+	}
+}
+
+func TestOtherDestination(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md")
+	ids := r.upload(map[string]string{"a.md": "A"})
+	other := testDestination
+	other.KnowledgeBase = 877
+	_, err := r.s.EnsureSync(t.Context(), "handbook", "/docs", other, false)
+	if e, ok := errors.AsType[*DestinationError](err); !ok || e.Have.KnowledgeBase != 876 {
+		t.Fatalf("ensure: %v", err)
+	}
+	r.want("a.md=completed")
+	r.sync, err = r.s.EnsureSync(t.Context(), "handbook", "/docs", other, true)
+	r.must(err)
+	r.want("a.md=pending")
+	r.wantStanding(ids[0], Superseded)
+	up, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+	if len(up) != 1 {
+		t.Fatal("another destination's content was taken for known")
+	}
+}
+
+func TestAccountIsFilledIn(t *testing.T) {
+	r := newRig(t)
+	unknown := testDestination
+	unknown.Account, unknown.KnowledgeBase = "", 1
+	a, err := r.s.EnsureSync(t.Context(), "a", "/a", unknown, false)
+	r.must(err)
+	known := unknown
+	known.Account = "51"
+	b, err := r.s.EnsureSync(t.Context(), "a", "/a", known, false)
+	r.must(err)
+	if a.Destination.ID != b.Destination.ID || b.Destination.Account != "51" {
+		t.Fatalf("%+v, %+v", a, b)
+	}
+	known.Account = "52"
+	if _, err = r.s.EnsureSync(t.Context(), "a", "/a", known, false); err == nil {
+		t.Fatal("another account is the same destination")
+	}
+}
+
+func TestForget(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md")
+	ids := r.upload(map[string]string{"a.md": "A"})
+	r.must(r.s.Forget(t.Context(), r.sync.ID))
+	r.wantStanding(ids[0], Orphaned)
+	if _, err := r.s.Sync(t.Context(), "handbook"); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("sync: %v", err)
+	}
+	r.sync, _ = r.s.EnsureSync(t.Context(), "handbook", "/docs", testDestination, false)
+	r.put("a.md")
+	_, verdicts := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+	if verdicts["a.md"] != ActionVerify {
+		t.Fatalf("verdicts %v", verdicts)
+	}
+}
+
+func TestSharingOptions(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md", "b.md")
+	each := Sharing{Each: true}
+	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, each)
+	b, seals := spec(r, docs)
+	b.Sharing = each
+	batch, err := r.s.Begin(t.Context(), b)
+	r.must(err)
+	r.must(r.s.Seal(t.Context(), batch, seals))
+	r.accept(batch, 2)
+	r.want("a.md=training b.md=training")
+
+	r = newRig(t)
+	r.put("a.md")
+	r.upload(map[string]string{"a.md": "A"})
+	r.vanish("a.md")
+	r.put("b.md")
+	renamed := Sharing{UploadRenamed: true}
+	docs, _ = r.resolve(map[string]string{"b.md": "A"}, renamed)
+	if len(docs) != 1 {
+		t.Fatal("the renamed document is not uploaded")
+	}
+	b, seals = spec(r, docs)
+	b.Sharing = renamed
+	batch, err = r.s.Begin(t.Context(), b)
+	r.must(err)
+	r.must(r.s.Seal(t.Context(), batch, seals))
+}
+
+func TestScan(t *testing.T) {
+	r := newRig(t)
+	r.put("a-b", "a/b", "a/c", "a0", "\xff")
+	known := func(prefix string) (keys []string) {
+		t.Helper()
+		for k, err := range r.s.Known(t.Context(), r.sync.ID, prefix) {
+			r.must(err)
+			keys = append(keys, k.Key)
+		}
+		return keys
+	}
+	for prefix, want := range map[string]string{"": `["a-b" "a/b" "a/c" "a0" "\xff"]`, "a/": `["a/b" "a/c"]`, "a0": `["a0"]`, "a": `[]`} {
+		if got := fmt.Sprintf("%q", known(prefix)); got != want {
+			t.Errorf("below %q: %s, want %s", prefix, got, want)
+		}
+	}
+	scan, err := r.s.BeginScan(t.Context(), r.sync.ID, "")
+	r.must(err)
+	r.must(r.s.Record(t.Context(), scan, []Change{
+		{Op: Vanish, Key: "a/b"}, {Op: Vanish, Key: "a/c"},
+		{Op: Put, Key: "moved", Fingerprint: Fingerprint{Size: 10, MTime: 1, CTime: 9, Inode: 1001}},
+		{Op: Skip, Key: "a0", Reason: "empty"},
+	}))
+	n, err := r.s.CountScan(t.Context(), scan)
+	r.must(err)
+	if n != (ScanCount{Vanished: 2, Renamed: 1}) {
+		t.Fatalf("counts %+v", n)
+	}
+	r.must(r.s.DropScan(t.Context(), scan))
+	if got := len(known("")); got != 6 {
+		t.Fatalf("%d known after a dropped scan", got)
+	}
+	r.want("a-b=pending a/b=pending a/c=pending a0=skipped moved=pending \xff=pending")
+	r.vanish("a/b", "a/c")
+	if got := len(known("")); got != 4 {
+		t.Fatalf("%d known", got)
+	}
+	y, err := r.s.Sync(t.Context(), "handbook")
+	r.must(err)
+	if y.RootIdentity != "1:2" || y.ScannedAt.IsZero() {
+		t.Fatalf("sync %+v", y)
+	}
+}
+
+func TestUnreadableAndVanished(t *testing.T) {
+	r := newRig(t)
+	r.put("old.md")
+	r.upload(map[string]string{"old.md": "A"})
+	r.put("new.md", "old.md")
+	docs, err := r.s.Claim(t.Context(), r.sync.ID, 10)
+	r.must(err)
+	for _, d := range docs {
+		r.must(r.s.Unreadable(t.Context(), d, "permission denied"))
+	}
+	r.want("new.md=skipped old.md=completed")
+	for k, err := range r.s.Known(t.Context(), r.sync.ID, "") {
+		r.must(err)
+		if k.Fingerprint.MTime != 0 {
+			t.Errorf("%s will not be looked at again", k.Key)
+		}
+	}
+	r.put("new.md", "old.md")
+	docs, err = r.s.Claim(t.Context(), r.sync.ID, 10)
+	r.must(err)
+	for _, d := range docs {
+		r.must(r.s.Vanished(t.Context(), d))
+	}
+	r.want("new.md=removed old.md=completed")
+}
+
+func TestPauseHoldsClaimsBack(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md")
+	until := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+	r.must(r.s.Pause(t.Context(), r.sync.Destination.ID, until))
+	docs, err := r.s.Claim(t.Context(), r.sync.ID, 10)
+	r.must(err)
+	due, err := r.s.NextDue(t.Context(), r.sync.ID, -1)
+	r.must(err)
+	if len(docs) != 0 || !due.Equal(until) {
+		t.Fatalf("claimed %v, due %v", docs, due)
+	}
+}
+
+func TestReopen(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md", "b.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+	r.must(r.s.Refuse(t.Context(), r.seal(docs[:1]), Refusal{Disposition: Fail, Message: "quota"}))
+	b, _ := spec(r, docs[1:])
+	id, err := r.s.Begin(t.Context(), b)
+	r.must(err)
+	r.must(r.s.Refuse(t.Context(), id, Refusal{Disposition: Fail, Message: "quota"}))
+	r.want("a.md=failed b.md=failed")
+	r.must(r.s.Reopen(t.Context(), []int64{docs[0].DocumentID, docs[1].DocumentID}))
+	r.want("a.md=pending b.md=pending")
+}
+
+func TestLock(t *testing.T) {
+	r := newRig(t)
+	l, err := r.s.Lock(t.Context(), "handbook", 0)
+	r.must(err)
+	if _, err := r.s.Lock(t.Context(), "handbook", 150*time.Millisecond); !errors.Is(err, ErrLocked) {
+		t.Fatalf("second lock: %v", err)
+	} else {
+		t.Log(err)
+	}
+	other, err := r.s.Lock(t.Context(), "other/\x00", 0)
+	r.must(err)
+	r.must(other.Unlock())
+	r.must(l.Unlock())
+	l, err = r.s.Lock(t.Context(), "handbook", 0)
+	r.must(err)
+	r.must(l.Unlock())
+}
+
+func TestDueSourcesFillsUp(t *testing.T) {
+	r := newRig(t)
+	r.put("a.md", "b.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+	ids := r.accept(r.seal(docs), 2)
+	r.must(r.s.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[1], Status: "in-progress", NextPoll: time.Now().Add(time.Second), Seen: true}}))
+	for slack, want := range map[time.Duration]int{0: 1, time.Minute: 2} {
+		due, err := r.s.DueSources(t.Context(), r.sync.Destination.ID, slack, 10)
+		r.must(err)
+		if len(due) != want {
+			t.Errorf("slack %v: %d due, want %d", slack, len(due), want)
+		}
+	}
+	r.must(r.s.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[0], Status: "in-progress", NextPoll: time.Now().Add(time.Second), Seen: true}}))
+	due, err := r.s.DueSources(t.Context(), r.sync.Destination.ID, time.Minute, 10)
+	r.must(err)
+	if len(due) != 0 {
+		t.Errorf("asked for before anything is due: %v", due)
+	}
+}

@@ -1,0 +1,131 @@
+package watcher
+
+import (
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+// corpusB is that of the baselines: 100,000 files in 4,051 directories.
+func corpusB(b *testing.B) string {
+	b.Helper()
+	dir := b.TempDir()
+	n := 0
+	for i := range 50 {
+		for j := range 80 {
+			sub := filepath.Join(dir, fmt.Sprintf("dir%02d", i), fmt.Sprintf("sub%02d", j))
+			if err := os.MkdirAll(sub, 0o700); err != nil {
+				b.Fatal(err)
+			}
+			for k := range 25 {
+				if err := os.WriteFile(filepath.Join(sub, fmt.Sprintf("document-%02d.md", k)), []byte("x"), 0o600); err != nil {
+					b.Fatal(err)
+				}
+				n++
+			}
+		}
+	}
+	b.Logf("%d files", n)
+	return dir
+}
+
+// plainWalk is a sorted walk with ReadDir and Info: what a scan is measured by.
+func plainWalk(dir string) (n int, size int64) {
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		n++
+		size += info.Size()
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	return n, size
+}
+
+// BenchmarkUnchanged compares a scan of 100,000 files of which none changed with a plain walk (P1).
+func BenchmarkUnchanged(b *testing.B) {
+	dir := corpusB(b)
+	d := NewDirectory(dir, DirectoryOptions{})
+	var known []state.Known
+	for e, err := range d.List(b.Context(), "") {
+		if err != nil {
+			b.Fatal(err)
+		}
+		known = append(known, state.Known{Key: e.Key, Fingerprint: e.Fingerprint})
+	}
+	b.Run("walk", func(b *testing.B) {
+		b.ReportAllocs()
+		defer reportCPU(b)()
+		for b.Loop() {
+			if n, _ := plainWalk(dir); n != len(known) {
+				b.Fatal(n)
+			}
+		}
+	})
+	b.Run("list", func(b *testing.B) {
+		b.ReportAllocs()
+		defer reportCPU(b)()
+		for b.Loop() {
+			drain(b, d.List(b.Context(), ""))
+		}
+	})
+	b.Run("list and diff", func(b *testing.B) {
+		b.ReportAllocs()
+		defer reportCPU(b)()
+		for b.Loop() {
+			for c, err := range Diff(d.List(b.Context(), ""), stream(known, nil)) {
+				b.Fatal(c, err)
+			}
+		}
+	})
+}
+
+// BenchmarkUnchangedScan is BenchmarkUnchanged with the state on disk.
+func BenchmarkUnchangedScan(b *testing.B) {
+	d := NewDirectory(corpusB(b), DirectoryOptions{})
+	store, err := state.Open(b.Context(), state.Options{Path: filepath.Join(b.TempDir(), "kbsync.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	sync, err := store.EnsureSync(b.Context(), "docs", "", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	scanner := NewScanner(d, ScanOptions{})
+	if _, err := scanner.Scan(b.Context(), store, sync, ""); err != nil {
+		b.Fatal(err)
+	}
+	defer reportCPU(b)()
+	for b.Loop() {
+		if r, err := scanner.Scan(b.Context(), store, sync, ""); err != nil || r.New+r.Changed > 0 {
+			b.Fatal(r, err)
+		}
+	}
+}
+
+func drain[T any](b *testing.B, seq iter.Seq2[T, error]) {
+	for _, err := range seq {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// reportCPU reports what an iteration took of the processors, which other load on the machine moves less than the time.
+func reportCPU(b *testing.B) func() {
+	before := cpuTime()
+	return func() { b.ReportMetric(float64((cpuTime()-before).Milliseconds())/float64(b.N), "cpu-ms/op") }
+}

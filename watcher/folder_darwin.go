@@ -1,0 +1,30 @@
+package watcher
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// read returns all names in f, unsorted, with unknown kinds.
+func (f *folder) read([]byte) ([]node, error) {
+	fd, err := unix.FcntlInt(uintptr(f.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "directory")
+	defer file.Close()
+	names, err := file.Readdirnames(-1)
+	if err != nil {
+		return nil, gone(err)
+	}
+	nodes := make([]node, len(names))
+	for i, name := range names {
+		nodes[i].name = name
+	}
+	return nodes, nil
+}
+
+func changeTime(st *syscall.Stat_t) int64 { return st.Ctimespec.Nano() }

@@ -1,0 +1,64 @@
+package watcher
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// read returns all names in f, unsorted, with the kinds that the file system tells. The buffer is the caller's, to be used again.
+//
+// It reads the entries itself: os.File.ReadDir asks by path for kinds that the file system does not tell, and passes over a name
+// for which that fails, which would look like a removal.
+func (f *folder) read(buffer []byte) ([]node, error) {
+	var nodes []node
+	var names []byte // of all nodes, one after the other, so that a directory costs few allocations
+	var ends []int
+	for {
+		n, err := unix.Getdents(f.fd, buffer)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, gone(err)
+		}
+		if n == 0 {
+			break
+		}
+		for entries := buffer[:n]; len(entries) > 0; {
+			// struct linux_dirent64: inode and offset, 8 bytes each, length, 2 bytes, kind, 1 byte, and the name, ended by NUL.
+			length := int(binary.NativeEndian.Uint16(entries[16:]))
+			entry := entries[:length]
+			entries = entries[length:]
+			name, _, _ := bytes.Cut(entry[19:], []byte{0})
+			if string(name) == "." || string(name) == ".." {
+				continue
+			}
+			k := kindOther
+			switch entry[18] {
+			case unix.DT_UNKNOWN:
+				k = kindUnknown
+			case unix.DT_REG:
+				k = kindFile
+			case unix.DT_DIR:
+				k = kindDirectory
+			case unix.DT_LNK:
+				k = kindLink
+			}
+			names = append(names, name...)
+			ends = append(ends, len(names))
+			nodes = append(nodes, node{kind: k})
+		}
+	}
+	all, begin := string(names), 0
+	for i, end := range ends {
+		nodes[i].name = all[begin:end]
+		begin = end
+	}
+	return nodes, nil
+}
+
+func changeTime(st *syscall.Stat_t) int64 { return st.Ctim.Nano() }

@@ -1,0 +1,41 @@
+package watcher
+
+import (
+	"testing"
+	"time"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+func TestSettledAt(t *testing.T) {
+	now := time.Unix(1_800_000_000, 123)
+	never := time.Duration(-1 << 62)
+	for name, c := range map[string]struct {
+		mtime, ctime time.Duration // relative to now
+		settle       time.Duration
+		want         time.Duration // to wait
+	}{
+		"old":                                  {-time.Hour, -time.Hour, 2 * time.Second, 0},
+		"just written":                         {0, 0, 2 * time.Second, 2 * time.Second},
+		"half settled":                         {-time.Second, -time.Second, 2 * time.Second, time.Second},
+		"settled just now":                     {-2 * time.Second, -2 * time.Second, 2 * time.Second, 0},
+		"copied with its old mtime":            {-time.Hour, -time.Second, 2 * time.Second, time.Second},
+		"no settle, but one tick of the clock": {-5 * time.Millisecond, -5 * time.Millisecond, 0, 15 * time.Millisecond},
+		"no settle":                            {-20 * time.Millisecond, -20 * time.Millisecond, 0, 0},
+		"negative settle":                      {0, -10 * time.Millisecond, -time.Second, 10 * time.Millisecond},
+		"mtime far in the future":              {time.Hour, -time.Hour, 2 * time.Second, 0},
+		"mtime far in the future, just now":    {time.Hour, 0, 2 * time.Second, 2 * time.Second},
+		"clock set back an hour":               {time.Hour, time.Hour, 2 * time.Second, 0},
+		"clock a little ahead":                 {time.Second, time.Second, 2 * time.Second, 3 * time.Second},
+		"no ctime":                             {-5 * time.Millisecond, never, 0, 15 * time.Millisecond},
+		"no ctime, old":                        {-time.Minute, never, 2 * time.Second, 0},
+	} {
+		fp := state.Fingerprint{MTime: now.Add(c.mtime).UnixNano()}
+		if c.ctime != never {
+			fp.CTime = now.Add(c.ctime).UnixNano()
+		}
+		if got := SettledAt(fp, now, c.settle).Sub(now); got != c.want {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
