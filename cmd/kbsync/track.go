@@ -113,7 +113,7 @@ func (t *trackers) err(destinationID int64, waited bool) error {
 type trained tracker.Result
 
 func (t trained) view() trainedView {
-	return trainedView{t.Completed, t.Failed, t.Stuck, t.Requests}
+	return trainedView(t)
 }
 
 type trainedView struct {

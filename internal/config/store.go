@@ -22,7 +22,7 @@ func (s *Setting) store(ptr any, text, dir string) error {
 	if s.off && text == "off" {
 		text = "0"
 	}
-	ok, zero := true, false
+	var ok, zero bool
 	switch p := ptr.(type) {
 	case *bool:
 		b, err := strconv.ParseBool(text)
@@ -220,12 +220,12 @@ func edits(a, b string) int {
 	if len(a) > 100 {
 		return math.MaxInt
 	}
-	before, last, row := []int(nil), make([]int, len(b)+1), make([]int, len(b)+1)
+	before, last := []int(nil), make([]int, len(b)+1)
 	for j := range last {
 		last[j] = j
 	}
 	for i := range len(a) {
-		row = make([]int, len(b)+1)
+		row := make([]int, len(b)+1)
 		row[0] = i + 1
 		for j := range len(b) {
 			change := 1
