@@ -118,6 +118,12 @@ func location(opts Options) (dsn string, absent bool, err error) {
 	return dsn + "?mode=rw" + pragmas + "&_pragma=journal_mode(WAL)", absent, nil
 }
 
+// migrating is the name of the lock of migrations, which no sync has.
+const (
+	migrating         = ""
+	migratingPatience = 2 * time.Minute
+)
+
 // prepare migrates the schema and returns the connection that all writes use.
 func (s *Store) prepare(ctx context.Context, readOnly bool) (*sql.Conn, error) {
 	files, err := fs.Sub(migrations, "migrations")
@@ -140,7 +146,13 @@ func (s *Store) prepare(ctx context.Context, readOnly bool) (*sql.Conn, error) {
 	case version < newest && readOnly:
 		return nil, fmt.Errorf("its schema %d is older than this kbsync's %d; run any command that may write to it first, such as kbsync sync", version, newest)
 	case version < newest:
-		if _, err := provider.Up(ctx); err != nil {
+		// Of several processes that open a new state at once, one migrates and the others find it done.
+		lock, err := s.Lock(ctx, migrating, migratingPatience)
+		if err != nil {
+			return nil, err
+		}
+		_, err = provider.Up(ctx)
+		if err := errors.Join(err, lock.Unlock()); err != nil {
 			return nil, err
 		}
 	}
