@@ -205,7 +205,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: &announcing{client, a.out}, origin: client.Origin()}
+	p := &api{client: &announcing{Client: client, out: a.out}, origin: client.Origin()}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}
