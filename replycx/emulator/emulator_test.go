@@ -497,6 +497,35 @@ func TestBadScripts(t *testing.T) {
 	}
 }
 
+// TestDocumentedFiles reads the fixture and the fault script of the documentation.
+func TestDocumentedFiles(t *testing.T) {
+	data, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(data), "```")
+	fixtures, scripts := 0, 0
+	for i := 1; i < len(blocks); i += 2 {
+		text, ok := strings.CutPrefix(blocks[i], "yaml\n")
+		if !ok {
+			continue
+		}
+		if strings.HasPrefix(text, "accounts:") {
+			fixtures++
+			_, err = emulator.ParseFixture([]byte(text))
+		} else {
+			scripts++
+			_, err = emulator.ParseFaults([]byte(text))
+		}
+		if err != nil {
+			t.Errorf("%v in\n%s", err, text)
+		}
+	}
+	if fixtures != 1 || scripts != 1 {
+		t.Errorf("%d fixtures and %d fault scripts", fixtures, scripts)
+	}
+}
+
 func TestFixtureKnowledgeBases(t *testing.T) {
 	e, url := start(t, emulator.Options{KnowledgeBases: []int64{876, 900, 12345}})
 	for id, want := range map[int64]int{876: 200, 12345: 200, 900: 400, 1: 404} {
