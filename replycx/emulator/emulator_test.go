@@ -338,6 +338,11 @@ func TestFile(t *testing.T) {
 	if !strings.Contains(body, `"id":330787`) {
 		t.Errorf("the next id is in %s", body)
 	}
+	post(t, otherURL+"/v1/conversations", e.Token(51), `{"channel":"SMS","from":"1-123-1231230","to":{"phone":"2"},"message":{"type":"text","text":"Hi"}}`)
+	post(t, url+"/v1/conversations", e.Token(51), `{"channel":"SMS","from":"1-123-1231230","to":{"phone":"3"},"message":{"type":"text","text":"Hi"}}`)
+	if here, there := fmt.Sprint(e.Conversations()), fmt.Sprint(other.Conversations()); len(e.Conversations()) != 6 || here != there {
+		t.Errorf("conversations here  %s\nconversations there %s", here, there)
+	}
 	if list := other.Accepted(); len(list) != 5 || list[4].RequestNumber != 4 {
 		t.Errorf("accepted %v", list)
 	}

@@ -45,13 +45,23 @@ func openJournal(name string) (*journal, error) {
 	return &journal{file: file}, nil
 }
 
-// appendSources writes one upload.
-func (j *journal) appendSources(sources []source) error {
+// write makes a line last, if there is a file. e.mu is held.
+func (e *Emulator) write(line journalLine) error {
+	if e.journal == nil {
+		return nil
+	}
+	if err := e.catchUp(); err != nil {
+		return err
+	}
+	return e.journal.append(line)
+}
+
+func sourcesLine(sources []source) journalLine {
 	line := journalLine{Sources: make([]journalSource, len(sources))}
 	for i, s := range sources {
 		line.Sources[i] = journalSource{source: s, Digest: hex.EncodeToString(s.SHA256[:])}
 	}
-	return j.append(line)
+	return line
 }
 
 // append writes a line in a single write. One that could not be written whole is
