@@ -106,3 +106,36 @@ func (s *Store) RecentBatches(ctx context.Context, limit int) ([]Batch, error) {
 	}
 	return batches, nil
 }
+
+// Version returns a number that is another one than before if anything was written since then, by this process or another.
+// It costs next to nothing, so that who shows the state need not read it again and again. Numbers of two Stores say nothing
+// of each other.
+func (s *Store) Version(ctx context.Context) (int64, error) {
+	s.watching.Lock()
+	defer s.watching.Unlock()
+	if s.watch == nil {
+		conn, err := s.read.Conn(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("read version: %w", err)
+		}
+		s.watch = conn
+		s.watches++
+	}
+	// SQLite counts for each connection by itself what others wrote.
+	var version int64
+	if err := s.watch.QueryRowContext(ctx, `PRAGMA data_version`).Scan(&version); err != nil {
+		_ = s.watch.Close() // the next call takes another one
+		s.watch = nil
+		return 0, fmt.Errorf("read version: %w", remedy(err))
+	}
+	return s.watches<<32 + version, nil
+}
+
+func (s *Store) unwatch() {
+	s.watching.Lock()
+	defer s.watching.Unlock()
+	if s.watch != nil {
+		_ = s.watch.Close() // it has read, and nothing is open on it
+		s.watch = nil
+	}
+}

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -142,4 +143,53 @@ func TestTroubledAndRecentBatches(t *testing.T) {
 	if one, err := r.s.RecentBatches(t.Context(), 1); err != nil || len(one) != 1 || one[0] != batches[0] {
 		t.Errorf("limited to one: %v, %v", one, err)
 	}
+}
+
+func TestVersion(t *testing.T) {
+	r := newRig(t)
+	version := func() int64 {
+		t.Helper()
+		v, err := r.s.Version(t.Context())
+		r.must(err)
+		return v
+	}
+	first := version()
+	for range 3 {
+		if _, err := r.s.Counts(t.Context(), r.sync.ID); err != nil {
+			t.Fatal(err)
+		}
+		if v := version(); v != first {
+			t.Fatalf("reading made %d of %d", v, first)
+		}
+	}
+	seen := map[int64]bool{first: true}
+	changed := func(by string) {
+		t.Helper()
+		v := version()
+		if seen[v] {
+			t.Errorf("%s: still %d", by, v)
+		}
+		seen[v] = true
+	}
+	r.put("a.md")
+	changed("a scan")
+	r.must(r.s.SetTrouble(t.Context(), r.sync.ID, "no root"))
+	changed("a note")
+
+	other, err := Open(t.Context(), Options{Path: r.s.path})
+	r.must(err)
+	_, err = other.Mark(t.Context(), r.sync.ID, Selection{})
+	r.must(err)
+	changed("another process")
+	r.must(other.Close())
+
+	// A question that was broken off costs no more than one reading too many.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.s.Version(ctx); err == nil {
+		t.Error("answered although the context had ended")
+	}
+	version()
+	r.put("b.md")
+	changed("a scan after that")
 }
