@@ -326,7 +326,7 @@ func (p *Page) metricsHandler() http.Handler {
 // those that end in .prom. The file is replaced as a whole. Its mode is 0644: node_exporter runs as another user, and the
 // file names syncs but no documents. Those of the process and the Go runtime are left out, for node_exporter has its own.
 func (p *Page) WriteMetrics(path string) error {
-	p.forgetOverview()
+	p.forgetReading()
 	// The file stays as it was if the state cannot be read, so that its old timestamps raise the alarm.
 	if err := p.freshMetrics(context.Background()); err != nil {
 		return fmt.Errorf("write metrics: %w", err)

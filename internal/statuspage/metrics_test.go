@@ -232,7 +232,7 @@ func TestMetricsOfTheState(t *testing.T) {
 
 	// A sync that left config and state leaves the metrics, too.
 	syncs = syncs[:1]
-	p.forgetOverview()
+	p.forgetReading()
 	for _, name := range []string{"kbsync_missed_changes_total", "kbsync_upload_request_duration_seconds_count", "kbsync_documents", "kbsync_restless_files"} {
 		for labels := range values(t, p, name) {
 			if strings.Contains(labels, "sync=new") {
@@ -243,7 +243,7 @@ func TestMetricsOfTheState(t *testing.T) {
 
 	// Without a state the others stay, and one says so.
 	r.close()
-	p.forgetOverview()
+	p.forgetReading()
 	body := get(t, p, "/metrics")
 	if !strings.Contains(body, "\nkbsync_state_read_errors_total 1\n") || strings.Contains(body, "kbsync_documents{") || !strings.Contains(body, "kbsync_missed_changes_total{") {
 		t.Errorf("without a state: %s", body)

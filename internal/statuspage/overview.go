@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,15 +15,16 @@ import (
 const (
 	// readTimeout bounds what is read of the state for one request. It is under the scrape timeout that Prometheus has.
 	readTimeout = 8 * time.Second
-	// An overview is read again only after minAge and costFactor times what reading it took, but after maxAge in any case:
-	// counting a million documents takes seconds, and must stay a small part of a core whoever asks how often.
+	// The state is read again only after minAge and costFactor times what reading it took, but after maxAge in any case, and
+	// not at all while it is not written to: counting a million documents takes seconds, and must stay a small part of a core
+	// however many ask.
 	minAge, maxAge, costFactor = 2 * time.Second, time.Minute, 50
 
 	mostTroubled = 25 // documents shown of each sync
 	mostBatches  = 20
 )
 
-// An overview is what the state said at one time. It is /status.json, too, whose names are those of kbsync status --json.
+// An overview is what there is to show. It is /status.json, too, whose names are those of kbsync status --json.
 type overview struct {
 	At      time.Time   `json:"at"`
 	Version string      `json:"version,omitempty"`
@@ -80,8 +82,42 @@ type batchView struct {
 	Message    string           `json:"message,omitempty"`
 }
 
-// overview returns what the state says, or said a moment ago. The caller must not change it.
+// A reading is what was read of the state at one time. Nobody changes it.
+type reading struct {
+	at      time.Time
+	version int64 // of the state, before it was read
+	known   []state.Sync
+	syncs   []syncView // of known
+	batches []batchView
+}
+
+// overview returns what the state says, or said a moment ago, of the syncs that the process works on now.
 func (p *Page) overview(ctx context.Context) (*overview, error) {
+	r, err := p.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o := &overview{At: r.at, Version: p.opts.Version, Syncs: []syncView{}, Batches: r.batches, Loops: p.loopViews(time.Now())}
+	working := p.syncs(r.known)
+	for _, v := range r.syncs {
+		if i := slices.IndexFunc(working, func(s Sync) bool { return s.Name == v.Name }); i >= 0 {
+			v.Configured, v.Halted = true, working[i].Halted
+		}
+		if v.PausedUntil != nil && v.PausedUntil.Before(time.Now()) {
+			v.PausedUntil = nil
+		}
+		o.Syncs = append(o.Syncs, v)
+	}
+	for _, s := range working {
+		if !slices.ContainsFunc(r.known, func(k state.Sync) bool { return k.Name == s.Name }) {
+			o.Syncs = append(o.Syncs, syncView{Name: s.Name, Configured: true, Halted: s.Halted, Documents: map[state.DocumentState]int{}, Troubled: []troubledView{}})
+		}
+	}
+	return o, nil
+}
+
+// read reads the state, unless it was read a moment ago or was not written to since.
+func (p *Page) read(ctx context.Context) (*reading, error) {
 	p.reading.Lock()
 	defer p.reading.Unlock()
 	begun := time.Now()
@@ -91,58 +127,53 @@ func (p *Page) overview(ctx context.Context) (*overview, error) {
 	// Others wait for the same answer, so it does not end with the request that happened to be first.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
-	o, err := p.read(ctx)
+	r, err := p.readState(ctx, p.last)
 	if err != nil {
 		p.Metrics.stateErrors.Inc()
 		p.log.Warn("the state cannot be read", "error", err)
-		o = nil
+		r = nil
 	}
-	p.last, p.failure = o, err
+	p.last, p.failure = r, err
 	p.expires = time.Now().Add(min(max(costFactor*time.Since(begun), minAge), maxAge))
-	return o, err
+	return r, err
 }
 
-// forgetOverview makes the next one be read.
-func (p *Page) forgetOverview() {
+// forgetReading makes the state be looked at again.
+func (p *Page) forgetReading() {
 	p.reading.Lock()
 	defer p.reading.Unlock()
-	p.last, p.failure = nil, nil
+	p.expires = time.Time{}
 }
 
-func (p *Page) read(ctx context.Context) (*overview, error) {
-	o := &overview{At: time.Now(), Version: p.opts.Version, Syncs: []syncView{}, Batches: []batchView{}}
-	known, err := p.opts.State.Syncs(ctx)
-	if err != nil {
+func (p *Page) readState(ctx context.Context, last *reading) (*reading, error) {
+	r := &reading{at: time.Now(), batches: []batchView{}}
+	var err error
+	if r.version, err = p.opts.State.Version(ctx); err != nil {
 		return nil, err
 	}
-	working := map[string]Sync{}
-	for _, s := range p.syncs(known) {
-		working[s.Name] = s
+	if last != nil && last.version == r.version {
+		same := *last
+		same.at = r.at
+		return &same, nil
 	}
-	for _, s := range known {
+	if r.known, err = p.opts.State.Syncs(ctx); err != nil {
+		return nil, err
+	}
+	for _, s := range r.known {
 		v, err := p.readSync(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		w, ok := working[s.Name]
-		v.Configured, v.Halted = ok, w.Halted
-		delete(working, s.Name)
-		o.Syncs = append(o.Syncs, v)
-	}
-	// Those that the state does not know yet, in the order of the config.
-	for _, s := range p.syncs(known) {
-		if _, ok := working[s.Name]; ok {
-			o.Syncs = append(o.Syncs, syncView{Name: s.Name, Configured: true, Halted: s.Halted, Documents: map[state.DocumentState]int{}, Troubled: []troubledView{}})
-		}
+		r.syncs = append(r.syncs, v)
 	}
 	batches, err := p.opts.State.RecentBatches(ctx, mostBatches)
 	if err != nil {
 		return nil, err
 	}
 	for _, b := range batches {
-		o.Batches = append(o.Batches, batchView{b.ID, b.Sync, b.State, b.ResendOf, b.Documents, b.Bytes, b.BegunAt, orNil(b.EndedAt), b.StatusCode, b.Message})
+		r.batches = append(r.batches, batchView{b.ID, b.Sync, b.State, b.ResendOf, b.Documents, b.Bytes, b.BegunAt, orNil(b.EndedAt), b.StatusCode, b.Message})
 	}
-	return o, nil
+	return r, nil
 }
 
 func (p *Page) readSync(ctx context.Context, s state.Sync) (syncView, error) {
@@ -162,10 +193,7 @@ func (p *Page) readSync(ctx context.Context, s state.Sync) (syncView, error) {
 	if err != nil {
 		return v, err
 	}
-	v.BreakerOpen = streak > 0
-	if paused.After(time.Now()) {
-		v.PausedUntil = &paused
-	}
+	v.BreakerOpen, v.PausedUntil = streak > 0, orNil(paused)
 	progress, err := store.Progress(ctx, s.ID)
 	if err != nil {
 		return v, err
@@ -197,12 +225,10 @@ func (p *Page) serveJSON(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusServiceUnavailable, err.Error(), nil)
 		return
 	}
-	now := *o
-	now.Loops = p.loopViews(time.Now())
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	_ = enc.Encode(now) // who asked is gone, then
+	_ = enc.Encode(o) // who asked is gone, then
 }
 
 func orNil(t time.Time) *time.Time {

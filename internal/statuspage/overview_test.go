@@ -23,7 +23,7 @@ func TestPage(t *testing.T) {
 	r.trained(s, state.TrainingFailed, "no text in it", ids[2])
 	r.put(s, []string{"a.md"}, "b.md") // one superseded, one orphaned
 	r.accept(s, 10)
-	p.forgetOverview()
+	p.forgetReading()
 	body := get(t, p, "/")
 	for _, want := range []string{
 		"1 sync needs attention", "knowledge base 876", "account 51", "https://api.reply.cx", "/srv/hand book", "v1.2.3",
@@ -40,7 +40,7 @@ func TestPage(t *testing.T) {
 	}
 
 	r.close()
-	p.forgetOverview()
+	p.forgetReading()
 	for _, target := range []string{"/", "/status.json"} {
 		if w := do(p, local("GET", target, "")); w.Code != http.StatusServiceUnavailable {
 			t.Errorf("GET %s without a state: %d", target, w.Code)
@@ -48,29 +48,46 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// An overview is read once however many ask, and again when it is old or somebody acted.
-func TestOverviewIsKeptForAMoment(t *testing.T) {
+// The state is read once however many ask, and again when that is a while ago or somebody acted, and it was written to.
+func TestReadingIsKeptForAMoment(t *testing.T) {
 	r := newRig(t)
-	p := r.page(Options{})
-	first, err := p.overview(t.Context())
-	r.must(err)
 	r.sync("handbook")
-	if again, err := p.overview(t.Context()); err != nil || again != first {
-		t.Errorf("read again at once: %v", err)
+	syncs := []Sync{{Name: "handbook"}}
+	p := r.page(Options{Sync: func(context.Context, string) error { return nil }, Syncs: func() []Sync { return syncs }})
+	look := func(why string, want int) *reading {
+		t.Helper()
+		got, err := p.read(t.Context())
+		r.must(err)
+		if len(got.known) != want {
+			t.Errorf("%s: %d syncs, want %d", why, len(got.known), want)
+		}
+		return got
+	}
+	first := look("at first", 1)
+	r.sync("website")
+	if look("at once", 1) != first {
+		t.Error("read again at once")
 	}
 	p.expires = time.Now()
-	if again, err := p.overview(t.Context()); err != nil || len(again.Syncs) != 1 {
-		t.Errorf("not read again: %v, %v", again, err)
+	second := look("later", 2)
+	p.expires = time.Now()
+	if third := look("later still", 2); &third.syncs[0] != &second.syncs[0] || !third.at.After(second.at) {
+		t.Error("read again although nothing was written")
 	}
-	r.sync("website")
+	r.sync("price list")
+	do(p, local("POST", "/-/sync?wrong=1", ""))
+	look("a wish that was not granted", 2)
 	do(p, local("POST", "/-/sync", ""))
-	if again, err := p.overview(t.Context()); err != nil || len(again.Syncs) != 1 {
-		t.Errorf("read again for a wish that was not granted: %v, %v", again, err)
-	}
-	p.opts.Sync = func(context.Context, string) error { return nil }
-	do(p, local("POST", "/-/sync", ""))
-	if again, err := p.overview(t.Context()); err != nil || len(again.Syncs) != 2 {
-		t.Errorf("not read again after a wish: %v, %v", again, err)
+	look("a wish", 3)
+
+	// What the process works on is asked for at each request.
+	for _, want := range []bool{true, false} {
+		o, err := p.overview(t.Context())
+		r.must(err)
+		if o.Syncs[0].Name != "handbook" || o.Syncs[0].Configured != want || o.Syncs[1].Configured {
+			t.Errorf("configured: %+v", o.Syncs)
+		}
+		syncs = nil
 	}
 }
 

@@ -45,7 +45,6 @@ type pageData struct {
 	Mood     mood
 	MoodText string
 	Syncs    []syncData
-	Loops    []loopView
 	Buttons  bool
 }
 
@@ -74,7 +73,7 @@ func (p *Page) servePage(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// A button cannot send the token.
-	data := &pageData{overview: o, Now: time.Now(), Loops: p.loopViews(time.Now()), Buttons: p.opts.Sync != nil && p.opts.Token == ""}
+	data := &pageData{overview: o, Now: time.Now(), Buttons: p.opts.Sync != nil && p.opts.Token == ""}
 	data.Mood, data.MoodText = o.mood()
 	for i := range o.Syncs {
 		s := syncData{syncView: &o.Syncs[i]}

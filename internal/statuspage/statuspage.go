@@ -80,7 +80,7 @@ type Page struct {
 	process prometheus.Gatherer // those of the process and the Go runtime
 
 	reading sync.Mutex // held while the state is read
-	last    *overview
+	last    *reading
 	failure error
 	expires time.Time
 

@@ -109,7 +109,7 @@ func (p *Page) grant(w http.ResponseWriter, r *http.Request, able bool, status i
 		return
 	}
 	more, err := do(r.Context())
-	p.forgetOverview()
+	p.forgetReading()
 	switch {
 	case errors.Is(err, state.ErrNotFound):
 		answer(w, http.StatusNotFound, err.Error(), nil)
