@@ -67,7 +67,7 @@ func (p *Page) authorized(r *http.Request) bool {
 
 func fromLoopback(r *http.Request) bool {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && addr.Addr().Unmap().IsLoopback()
+	return err == nil && addr.Addr().IsLoopback()
 }
 
 // forwarded says that a proxy on this machine passes on what somebody else asks.
@@ -82,7 +82,7 @@ func namesLoopback(host string) bool {
 	}
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.Unmap().IsLoopback()
+		return addr.IsLoopback()
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")
