@@ -58,6 +58,8 @@ type Options struct {
 	Limiter Limiter
 	// Timeouts bounds the phases of a request.
 	Timeouts Timeouts
+	// Dialect chooses where public sources contradict the API's document.
+	Dialect Dialect
 }
 
 // Limiter holds requests back. Wait returns nil when one may go.
@@ -110,6 +112,7 @@ type Client struct {
 	log       *slog.Logger
 	limiter   Limiter
 	timeouts  Timeouts
+	dialect   Dialect
 	answers   sync.Pool // of *bytes.Buffer, for reading answers
 }
 
@@ -136,6 +139,7 @@ func New(token string, opts Options) (*Client, error) {
 		log:       opts.Logger,
 		limiter:   opts.Limiter,
 		timeouts:  opts.Timeouts.withDefaults(),
+		dialect:   opts.Dialect,
 		answers:   sync.Pool{New: func() any { return new(bytes.Buffer) }},
 	}
 	if c.userAgent == "" {
@@ -297,6 +301,18 @@ func (c *Client) call(ctx context.Context, op, method, path string, body, out an
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	return c.do(op, req, out)
+}
+
+// callRaw is call that returns the answer's body too.
+func (c *Client) callRaw(ctx context.Context, op, method, path string, body, out any) (json.RawMessage, error) {
+	var raw json.RawMessage
+	if err := c.call(ctx, op, method, path, body, &raw); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return nil, &AnswerError{Op: op, StatusCode: http.StatusOK, Reason: "does not have the form it should have", Err: err}
+	}
+	return raw, nil
 }
 
 func (c *Client) do(op string, req *http.Request, out any) error {
@@ -524,6 +540,24 @@ func (t *looseText) UnmarshalJSON(data []byte) error {
 		s = string(data)
 	}
 	*t = looseText(clean(s, 4<<10))
+	return nil
+}
+
+// looseInt is a number of an answer that must not fail the whole answer: what is no
+// integer is 0.
+type looseInt int64
+
+func (n *looseInt) UnmarshalJSON(data []byte) error {
+	v, _ := strconv.ParseInt(strings.Trim(string(data), `"`), 10, 64)
+	*n = looseInt(v)
+	return nil
+}
+
+// looseBool is true for true and for 1.
+type looseBool bool
+
+func (b *looseBool) UnmarshalJSON(data []byte) error {
+	*b = string(data) == "true" || string(data) == "1"
 	return nil
 }
 

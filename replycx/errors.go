@@ -204,6 +204,9 @@ var (
 	// ErrStalled: no progress for Timeouts.Stall, or no answer within
 	// Timeouts.Answer.
 	ErrStalled = errors.New("no progress on the connection")
+	// ErrNoAccount: an operation below /v1/accounts was called, and neither the options
+	// nor the token name the account.
+	ErrNoAccount = errors.New("no account id: set it, since the token does not name one")
 	// ErrNoToken: neither a token nor a token source was given, or it gave nothing.
 	ErrNoToken = errors.New("no API token")
 )

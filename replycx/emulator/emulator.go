@@ -57,6 +57,8 @@ type Options struct {
 	Secret []byte
 	// Now is the clock that training goes by, time.Now if nil.
 	Now func() time.Time
+	// Webhook says how webhooks are delivered, which the API's document leaves open.
+	Webhook WebhookOptions
 	// Logger gets a line per request; nothing is logged if it is nil.
 	Logger *slog.Logger
 }
@@ -86,7 +88,8 @@ type Emulator struct {
 	now     func() time.Time
 	log     *slog.Logger
 	mux     *http.ServeMux
-	stop    chan struct{} // closed by Close; ends stalls
+	life    context.Context // until Close; ends stalls and deliveries
+	end     context.CancelFunc
 	closing sync.Once
 
 	counts counts
@@ -94,9 +97,13 @@ type Emulator struct {
 	faultMu sync.Mutex
 	faults  *script
 
-	mu      sync.Mutex
-	sources []source // in order of id, from firstID
-	journal *journal // nil without a file
+	mu                sync.Mutex
+	sources           []source // in order of id, from firstID
+	conversations     map[string]*conversation
+	conversationOrder []string
+	journal           *journal // nil without a file
+
+	deliveries deliveries
 
 	serverMu sync.Mutex
 	servers  []*http.Server
@@ -112,8 +119,8 @@ func New(opts Options) (*Emulator, error) {
 		secret:  opts.Secret,
 		now:     opts.Now,
 		log:     opts.Logger,
-		stop:    make(chan struct{}),
 	}
+	e.life, e.end = context.WithCancel(context.Background())
 	if e.fixture == nil {
 		e.fixture = DefaultFixture()
 	}
@@ -137,6 +144,8 @@ func New(opts Options) (*Emulator, error) {
 	if err := e.SetFaults(opts.Faults); err != nil {
 		return nil, err
 	}
+	e.deliveries.prepare(opts.Webhook)
+	e.startConversations()
 	if opts.File != "" {
 		if e.journal, err = openJournal(opts.File); err != nil {
 			return nil, err
@@ -154,6 +163,22 @@ func New(opts Options) (*Emulator, error) {
 func (e *Emulator) routes() {
 	e.mux.HandleFunc("POST /api/v1/ai/knowledge-base/{knowledge_base}/upload/sources", e.operation(OpUpload, e.upload))
 	e.mux.HandleFunc("GET /api/v1/ai/status/sources", e.operation(OpStatus, e.status))
+	create := e.operation(OpCreate, e.create)
+	e.mux.HandleFunc("POST /v1/conversations", create)
+	e.mux.HandleFunc("POST /api/v1/conversations", create) // as other sources have it
+	e.mux.HandleFunc("POST /api/v1/conversation/{conversation}/messages", e.operation(OpMessage, e.sendMessage))
+	closing, assigning := e.operation(OpClose, e.conversationEvent), e.operation(OpAssign, e.conversationEvent)
+	e.mux.HandleFunc("POST /api/v1/conversation/{conversation}/events", func(w http.ResponseWriter, r *http.Request) {
+		if eventOperation(r) == OpAssign {
+			assigning(w, r)
+		} else {
+			closing(w, r)
+		}
+	})
+	e.mux.HandleFunc("POST /v1/accounts/{account}/conversations/{conversation}/variables", e.operation(OpVariables, e.variables))
+	e.mux.HandleFunc("POST /v1/accounts/{account}/webhook", e.operation(OpWebhook, e.setWebhook))
+	e.mux.HandleFunc("GET /v1/accounts/{account}/bots", e.operation(OpBots, e.bots))
+	e.controlRoutes()
 	e.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusNotFound, "NOT_FOUND", "The requested URL was not found on the server.").write(w)
 	})
@@ -220,7 +245,7 @@ func (e *Emulator) Start(addr string) (string, error) {
 func (e *Emulator) Close() error {
 	var err error
 	e.closing.Do(func() {
-		close(e.stop)
+		e.end()
 		e.serverMu.Lock()
 		for _, s := range e.servers {
 			err = errors.Join(err, s.Close())
@@ -427,7 +452,7 @@ func (e *Emulator) wait(r *http.Request, d time.Duration) {
 	select {
 	case <-timer.C:
 	case <-r.Context().Done():
-	case <-e.stop:
+	case <-e.life.Done():
 	}
 }
 

@@ -27,6 +27,105 @@ type Account struct {
 	// KnowledgeBaseDisabled makes uploads and status requests UNAUTHORIZED_FEATURE.
 	KnowledgeBaseDisabled bool            `yaml:"knowledge_base_disabled"`
 	KnowledgeBases        []KnowledgeBase `yaml:"knowledge_bases"`
+	Users                 []User          `yaml:"users"`
+	// Teams are names.
+	Teams     []string          `yaml:"teams"`
+	Channels  []AccountChannel  `yaml:"channels"`
+	Templates []AccountTemplate `yaml:"templates"`
+	Contacts  []Contact         `yaml:"contacts"`
+	// Conversations exist from the start.
+	Conversations []StartConversation `yaml:"conversations"`
+	Bots          []AccountBot        `yaml:"bots"`
+}
+
+// User is an agent.
+type User struct {
+	ID    int64  `yaml:"id"`
+	Email string `yaml:"email"`
+	Name  string `yaml:"name"`
+	// Limited makes everything that the user does, or is assigned to in a new
+	// conversation, fail "due to user limit validation": CONVERSATION_NOT_CREATED,
+	// MESSAGE_NOT_SENT, CONVERSATION_NOT_CLOSED, ASSIGNEE_NOT_CHANGED.
+	Limited bool `yaml:"limited"`
+}
+
+// AccountChannel is a channel of an account. A channel that is not listed is
+// CHANNEL_NOT_ENABLED.
+type AccountChannel struct {
+	// Channel is its name, such as SMS or WHATSAPP.
+	Channel string `yaml:"channel"`
+	// Numbers are what "from" may be; another is PHONE_NUMBER_IS_NOT_CONFIGURED.
+	Numbers []string `yaml:"numbers"`
+	// Expired makes it CHANNEL_TOKEN_EXPIRED.
+	Expired bool `yaml:"expired"`
+	// Failing makes it CONVERSATION_CREATION_EXCEPTION.
+	Failing bool `yaml:"failing"`
+}
+
+// AccountTemplate is a WhatsApp template. One that is not listed is
+// WHATSAPP_TEMPLATE_NOT_FOUND, one that is not approved TEMPLATE_NOT_APPROVED.
+type AccountTemplate struct {
+	Name     string `yaml:"name"`
+	Approved bool   `yaml:"approved"`
+}
+
+// Contact is whom conversations are with. Others come into being with their first
+// conversation. One that is blocked is CONTACT_IS_BLOCKED.
+type Contact struct {
+	ID      string `yaml:"id"`
+	Phone   string `yaml:"phone"`
+	Name    string `yaml:"name"`
+	Email   string `yaml:"email"`
+	Blocked bool   `yaml:"blocked"`
+}
+
+// StartConversation is a conversation that exists from the start.
+type StartConversation struct {
+	ID string `yaml:"id"`
+	// Contact is a contact's phone.
+	Contact string `yaml:"contact"`
+	// Assignee is a user's email; BotAssignee if a bot has it.
+	Assignee string `yaml:"assignee"`
+	Closed   bool   `yaml:"closed"`
+}
+
+// BotAssignee in place of an email says that a bot has the conversation.
+const BotAssignee = "bot"
+
+// AccountBot is a bot, with the members of the API's answer.
+type AccountBot struct {
+	ID               int64    `yaml:"bot_id" json:"bot_id"`
+	Title            string   `yaml:"bot_title" json:"bot_title"`
+	Channels         []Named  `yaml:"channels" json:"channels"`
+	Active           bool     `yaml:"is_active" json:"is_active"`
+	Key              string   `yaml:"bot_key" json:"bot_key"`
+	LastDeployedAt   string   `yaml:"last_deployed_at" json:"last_deployed_at"`
+	InactiveBySystem bool     `yaml:"is_inactive_by_system" json:"is_inactive_by_system"`
+	Priority         int64    `yaml:"priority" json:"priority"`
+	Language         Language `yaml:"preferred_bot_language" json:"preferred_bot_language"`
+	Type             string   `yaml:"type" json:"type"`
+	OutboundType     *string  `yaml:"outbound_type" json:"outbound_type"`
+	Owner            BotOwner `yaml:"bot_owner" json:"bot_owner"`
+	CreatedAt        string   `yaml:"created_at" json:"created_at"`
+	PreviewKey       string   `yaml:"preview_key" json:"preview_key"`
+}
+
+// Named is a channel of a bot.
+type Named struct {
+	Name string `yaml:"name" json:"name"`
+}
+
+// Language is the language of a bot.
+type Language struct {
+	Label string `yaml:"label" json:"label"`
+	Code  string `yaml:"code" json:"code"`
+}
+
+// BotOwner is who made a bot.
+type BotOwner struct {
+	ID    int64  `yaml:"id" json:"id"`
+	Name  string `yaml:"name" json:"name"`
+	Email string `yaml:"email" json:"email"`
 }
 
 // KnowledgeBase is a knowledge base of an account. Its id is unique among all
@@ -61,14 +160,54 @@ type Refusal struct {
 	Message string `yaml:"message"`
 }
 
-// DefaultFixture returns the world without a fixture file: account 51 with the
-// knowledge bases 876 and 877, account 52 with 900, and account 53, whose knowledge
-// bases are not enabled. A document that contains KBSYNC-EMULATOR-REFUSE is
-// refused.
+// DefaultFixture returns the world without a fixture file.
+//
+// Account 51 has the knowledge bases 876 and 877, the users agent@example.com,
+// another@example.com and limited@example.com (whose limit is reached), the team
+// Sales, the SMS numbers 1-123-1231230, 1-123-0000001 (its token expired) and
+// 1-123-0000002 (fails), the WhatsApp number 1123123123 with the templates
+// test_template, template_1 and draft_template (not approved), the blocked contact
+// 1-000-0000000, a bot, and the conversations 12wfegrgt4t (agent@example.com has
+// it), held-by-bot, with-blocked-contact and already-closed. Account 52 has the
+// knowledge base 900 and nothing else. Account 53 has 910, but knowledge bases are
+// not enabled for it. A document that contains KBSYNC-EMULATOR-REFUSE is refused.
 func DefaultFixture() *Fixture {
 	return &Fixture{
 		Accounts: []Account{
-			{ID: 51, Name: "Example Ltd", KnowledgeBases: []KnowledgeBase{{ID: 876, Name: "Handbook"}, {ID: 877, Name: "Products"}}},
+			{
+				ID: 51, Name: "Example Ltd",
+				KnowledgeBases: []KnowledgeBase{{ID: 876, Name: "Handbook"}, {ID: 877, Name: "Products"}},
+				Users: []User{
+					{ID: 123, Email: "agent@example.com", Name: "Ann Agent"},
+					{ID: 124, Email: "another@example.com", Name: "Another Agent"},
+					{ID: 125, Email: "limited@example.com", Name: "Limited Agent", Limited: true},
+				},
+				Teams: []string{"Sales"},
+				Channels: []AccountChannel{
+					{Channel: "SMS", Numbers: []string{"1-123-1231230"}},
+					{Channel: "SMS", Numbers: []string{"1-123-0000001"}, Expired: true},
+					{Channel: "SMS", Numbers: []string{"1-123-0000002"}, Failing: true},
+					{Channel: "WHATSAPP", Numbers: []string{"1123123123"}},
+				},
+				Templates: []AccountTemplate{{Name: "test_template", Approved: true}, {Name: "template_1", Approved: true}, {Name: "draft_template"}},
+				Contacts: []Contact{
+					{ID: "11111111", Phone: "1-1321231320", Name: "John Doe", Email: "john@example.com"},
+					{ID: "11111112", Phone: "1-000-0000000", Name: "Blocked Person", Blocked: true},
+				},
+				Conversations: []StartConversation{
+					{ID: "12wfegrgt4t", Contact: "1-1321231320", Assignee: "agent@example.com"},
+					{ID: "held-by-bot", Contact: "1-1321231320", Assignee: BotAssignee},
+					{ID: "with-blocked-contact", Contact: "1-000-0000000", Assignee: "agent@example.com"},
+					{ID: "already-closed", Contact: "1-1321231320", Assignee: "agent@example.com", Closed: true},
+				},
+				Bots: []AccountBot{{
+					ID: 9633, Title: "Appointment Booking", Channels: []Named{{Name: "WEB"}},
+					Key: "7SgQLb4qUbp61059137828254t5QVE0H", LastDeployedAt: "2025-01-22 13:26:40.554000", Priority: 1,
+					Language: Language{Label: "English", Code: "EN"}, Type: "inbound",
+					Owner:     BotOwner{ID: 14764, Name: "John Doe", Email: "john@example.com"},
+					CreatedAt: "2024-02-09 10:59:13.783000", PreviewKey: "6H7PD4WwTmsU105913782825Zk3KCj3t",
+				}},
+			},
 			{ID: 52, Name: "Another Ltd", KnowledgeBases: []KnowledgeBase{{ID: 900, Name: "Another handbook"}}},
 			{ID: 53, Name: "Not Enabled Ltd", KnowledgeBaseDisabled: true, KnowledgeBases: []KnowledgeBase{{ID: 910, Name: "Disabled"}}},
 		},
@@ -108,6 +247,9 @@ func (f *Fixture) prepared(more []int64) (*Fixture, error) {
 			bases[k.ID] = true
 		}
 	}
+	if err := c.checkConversations(); err != nil {
+		return nil, err
+	}
 	first := &c.Accounts[0]
 	first.KnowledgeBases = slices.Clone(first.KnowledgeBases)
 	for _, id := range more {
@@ -125,6 +267,58 @@ func (f *Fixture) prepared(more []int64) (*Fixture, error) {
 		}
 	}
 	return &c, nil
+}
+
+// checkConversations looks for ids that are there twice and names that lead nowhere.
+func (f *Fixture) checkConversations() error {
+	ids := make(map[string]bool)
+	for i := range f.Accounts {
+		a := &f.Accounts[i]
+		for _, c := range a.Conversations {
+			switch {
+			case c.ID == "" || ids[c.ID]:
+				return fmt.Errorf("fixture: conversation id %q is empty or there twice", c.ID)
+			case a.contact(c.Contact) == nil:
+				return fmt.Errorf("fixture: conversation %s is with %q, who is not among the contacts", c.ID, c.Contact)
+			case c.Assignee != "" && c.Assignee != BotAssignee && a.user(c.Assignee) == nil:
+				return fmt.Errorf("fixture: conversation %s is assigned to %q, who is not among the users", c.ID, c.Assignee)
+			}
+			ids[c.ID] = true
+		}
+	}
+	return nil
+}
+
+func (a *Account) user(email string) *User {
+	for i := range a.Users {
+		if a.Users[i].Email == email {
+			return &a.Users[i]
+		}
+	}
+	return nil
+}
+
+func (a *Account) limited(email string) bool {
+	u := a.user(email)
+	return u != nil && u.Limited
+}
+
+func (a *Account) contact(phone string) *Contact {
+	for i := range a.Contacts {
+		if a.Contacts[i].Phone == phone {
+			return &a.Contacts[i]
+		}
+	}
+	return nil
+}
+
+func (a *Account) template(name string) *AccountTemplate {
+	for i := range a.Templates {
+		if a.Templates[i].Name == name {
+			return &a.Templates[i]
+		}
+	}
+	return nil
 }
 
 func (f *Fixture) account(id int64) *Account {

@@ -12,7 +12,8 @@ import (
 	"path/filepath"
 )
 
-// journal is the file that keeps what was accepted: a line of JSON for each upload.
+// journal is the file that keeps what was accepted: a line of JSON for each upload,
+// and for each change of a conversation or a webhook.
 // It is written, not synced: it outlives the process, and the machine as a rule.
 type journal struct {
 	file *os.File
@@ -20,7 +21,9 @@ type journal struct {
 }
 
 type journalLine struct {
-	Sources []journalSource `json:"sources"`
+	Sources      []journalSource `json:"sources,omitempty"`
+	Conversation *conversation   `json:"conversation,omitempty"`
+	Webhook      *webhook        `json:"webhook,omitempty"`
 }
 
 type journalSource struct {
@@ -39,13 +42,18 @@ func openJournal(name string) (*journal, error) {
 	return &journal{file: file}, nil
 }
 
-// append writes one upload in a single write. A line that could not be written
-// whole is taken back.
-func (j *journal) append(sources []source) error {
+// appendSources writes one upload.
+func (j *journal) appendSources(sources []source) error {
 	line := journalLine{Sources: make([]journalSource, len(sources))}
 	for i, s := range sources {
 		line.Sources[i] = journalSource{source: s, Digest: hex.EncodeToString(s.SHA256[:])}
 	}
+	return j.append(line)
+}
+
+// append writes a line in a single write. One that could not be written whole is
+// taken back.
+func (j *journal) append(line journalLine) error {
 	data, err := json.Marshal(line)
 	if err != nil {
 		return err
@@ -95,6 +103,12 @@ func (e *Emulator) catchUp() error {
 				return fmt.Errorf("read emulator file %s at byte %d: bad hash", j.file.Name(), j.read)
 			}
 			e.sources = append(e.sources, s.source)
+		}
+		if line.Conversation != nil {
+			e.keep(*line.Conversation)
+		}
+		if line.Webhook != nil {
+			e.deliveries.set(*line.Webhook)
 		}
 		j.read += int64(len(data))
 	}
