@@ -45,6 +45,11 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
 	done
 
+# Another tree and another number: make kill KILL_TREE=~/documents KILLS=100
+.PHONY: kill
+kill: ## kill a sync of the Go tree 40 times, then compare what was accepted with it
+	KILL_TREE="$${KILL_TREE:-$$($(GO) env GOROOT)}" KILLS="$${KILLS:-40}" $(GO) test -count=1 -timeout 20m -run TestKilledAtAnyMoment -v ./cmd/kbsync
+
 .PHONY: bench
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...

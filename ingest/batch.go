@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -102,6 +103,11 @@ func (r *run) attempt(ctx context.Context, b *batch) (next []*batch, err error) 
 	if len(b.docs) > 1 && r.tooLarge(b) {
 		return b.halves(), nil // composed before the limit was known
 	}
+	free, err := r.slot(ctx, b)
+	if err != nil {
+		return []*batch{b}, err
+	}
+	defer free()
 	if err := r.admit(ctx, b); err != nil {
 		return []*batch{b}, err
 	}
@@ -129,6 +135,8 @@ func (r *run) attempt(ctx context.Context, b *batch) (next []*batch, err error) 
 		if doubt := r.doubt(result); doubt != "" {
 			return nil, r.lost(ctx, id, b, http.StatusOK, doubt)
 		}
+		// The next request need not wait until this answer is on the disk.
+		free()
 		return nil, r.accept(ctx, id, b, parts, result)
 	}
 	_, unsent := errors.AsType[*replycx.UnsentError](err)
@@ -151,6 +159,24 @@ func (r *run) attempt(ctx context.Context, b *batch) (next []*batch, err error) 
 		return r.settle(ctx, id, b, judge(err, true), err)
 	}
 	return r.unsealed(ctx, id, b, q, err)
+}
+
+// slot waits for one of the transfers to be free; free gives it back.
+func (r *run) slot(ctx context.Context, b *batch) (free func(), err error) {
+	r.mu.Lock()
+	interrupt := r.interrupt
+	r.mu.Unlock()
+	if b.probe {
+		interrupt = r.stopped
+	}
+	select {
+	case r.slots <- struct{}{}:
+		return sync.OnceFunc(func() { <-r.slots }), nil
+	case <-interrupt:
+		return nil, errInterrupted
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // tooLarge says whether a request of that size was refused as too large.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -209,7 +210,8 @@ func TestC5AgainstTheEmulator(t *testing.T) {
 }
 
 // C2: cut again and again until all is done: it ends, nothing is lost, and what may be
-// there twice is listed.
+// there twice is listed. Each cut comes at a moment of chance after the fifth request,
+// when at least one of four transfers has its answer.
 func TestC2CutUntilDone(t *testing.T) {
 	s := newServed(t, emulator.Options{Train: -1})
 	s.opts.Documents = 10
@@ -217,19 +219,21 @@ func TestC2CutUntilDone(t *testing.T) {
 		s.tree.put(fmt.Sprintf("dir%d/%04d.md", i%13, i), fmt.Sprintf("content %d", i))
 	}
 	s.scan()
-	s.script(emulator.Fault{Operation: emulator.OpUpload, Latency: 5 * time.Millisecond})
+	s.script(emulator.Fault{Operation: emulator.OpUpload, Latency: time.Millisecond})
 	cuts := 0
 	for {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(20+rand.IntN(60))*time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		s.api = &cutting{API: s.client, after: int64(5 + rand.IntN(8)), cut: cancel}
 		res, err := s.drain(ctx)
 		cancel()
 		if err == nil && !res.Incomplete() {
 			break
 		}
-		if cuts++; cuts > 200 {
+		if cuts++; cuts > 300 {
 			t.Fatalf("never done: %+v, %v", res, err)
 		}
 	}
+	s.api = s.client
 	// What became uncertain by the last cut is due a little later.
 	time.Sleep(2 * s.opts.ResendAfter)
 	if _, err := s.drain(t.Context()); err != nil {
@@ -238,4 +242,19 @@ func TestC2CutUntilDone(t *testing.T) {
 	twice := s.wantListed()
 	t.Logf("%d cuts, %d accepted twice, %d listed", cuts, twice, len(s.duplicates()))
 	s.check()
+}
+
+// cutting cuts soon after so many uploads have begun.
+type cutting struct {
+	API
+	begun atomic.Int64
+	after int64
+	cut   func()
+}
+
+func (c *cutting) UploadSources(ctx context.Context, kb int64, parts []replycx.Part, opts *replycx.UploadOptions) (*replycx.UploadResult, error) {
+	if c.begun.Add(1) == c.after {
+		time.AfterFunc(time.Duration(rand.IntN(3000))*time.Microsecond, c.cut)
+	}
+	return c.API.UploadSources(ctx, kb, parts, opts)
 }

@@ -201,7 +201,8 @@ func (in *Ingest) Run(ctx context.Context) (Result, error) {
 		case <-ended:
 		}
 	})
-	for range in.opts.Transfers {
+	// Twice as many as there are transfers: what one records, another need not wait for.
+	for range 2 * in.opts.Transfers {
 		workers.Go(func() {
 			for b := range r.work {
 				r.process(ctx, b)

@@ -41,6 +41,7 @@ var errHeld = errors.New("the API asked to wait")
 type run struct {
 	in      *Ingest
 	work    chan *batch
+	slots   chan struct{} // one a transfer
 	limiter *rate.Limiter
 	hashers []hasher
 	kept    atomic.Int64 // bytes of contents in memory
@@ -77,7 +78,8 @@ type run struct {
 func newRun(in *Ingest) *run {
 	r := &run{
 		in:        in,
-		work:      make(chan *batch, 2*in.opts.Transfers),
+		work:      make(chan *batch, in.opts.Transfers),
+		slots:     make(chan struct{}, in.opts.Transfers),
 		limiter:   newLimiter(in.opts.BytesPerSecond),
 		hashers:   make([]hasher, in.opts.Checkers),
 		stopped:   make(chan struct{}),

@@ -92,6 +92,30 @@ func BenchmarkUnchanged(b *testing.B) {
 	})
 }
 
+// BenchmarkUnchangedScan is BenchmarkUnchanged with the state on disk.
+func BenchmarkUnchangedScan(b *testing.B) {
+	d := NewDirectory(corpusB(b), DirectoryOptions{})
+	store, err := state.Open(b.Context(), state.Options{Path: filepath.Join(b.TempDir(), "kbsync.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer store.Close()
+	sync, err := store.EnsureSync(b.Context(), "docs", "", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	scanner := NewScanner(d, ScanOptions{})
+	if _, err := scanner.Scan(b.Context(), store, sync, ""); err != nil {
+		b.Fatal(err)
+	}
+	defer reportCPU(b)()
+	for b.Loop() {
+		if r, err := scanner.Scan(b.Context(), store, sync, ""); err != nil || r.New+r.Changed > 0 {
+			b.Fatal(r, err)
+		}
+	}
+}
+
 func drain[T any](b *testing.B, seq iter.Seq2[T, error]) {
 	for _, err := range seq {
 		if err != nil {

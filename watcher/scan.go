@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	gosync "sync"
 	"time"
 
 	"github.com/kbsync/kbsync/state"
@@ -275,7 +276,7 @@ func (s *Scanner) Changes(ctx context.Context, store Store, sync state.Sync, pre
 func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, prefix string, result *Result) iter.Seq2[state.Change, error] {
 	return func(yield func(state.Change, error) bool) {
 		known := func(yield func(state.Known, error) bool) {
-			for k, err := range store.Known(ctx, sync.ID, prefix) {
+			for k, err := range ahead(store.Known(ctx, sync.ID, prefix)) {
 				if err != nil {
 					yield(k, err)
 					return
@@ -338,6 +339,48 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 		}
 		if err != nil {
 			yield(state.Change{}, err)
+		}
+	}
+}
+
+// ahead yields what seq does, reading a few hundred values ahead in a goroutine of its own, which ends with it: the state and the
+// root take about as long, and are read at the same time.
+func ahead[T any](seq iter.Seq2[T, error]) iter.Seq2[T, error] {
+	type item struct {
+		value T
+		err   error
+	}
+	return func(yield func(T, error) bool) {
+		batches, stop := make(chan []item, 1), make(chan struct{})
+		var reader gosync.WaitGroup
+		defer reader.Wait()
+		defer close(stop)
+		reader.Go(func() {
+			defer close(batches)
+			const size = 256
+			batch := make([]item, 0, size)
+			for v, err := range seq {
+				if batch = append(batch, item{v, err}); len(batch) < size {
+					continue
+				}
+				select {
+				case batches <- batch:
+					batch = make([]item, 0, size)
+				case <-stop:
+					return
+				}
+			}
+			select {
+			case batches <- batch:
+			case <-stop:
+			}
+		})
+		for batch := range batches {
+			for _, i := range batch {
+				if !yield(i.value, i.err) {
+					return
+				}
+			}
 		}
 	}
 }

@@ -631,3 +631,30 @@ func isGuard(err error, guard Guard) bool {
 	halted, ok := errors.AsType[*GuardError](err)
 	return ok && halted.Guard == guard
 }
+
+func TestAhead(t *testing.T) {
+	boom := errors.New("boom")
+	for _, n := range []int{0, 1, 255, 256, 257, 5000} {
+		values := make([]int, n)
+		for i := range values {
+			values[i] = i
+		}
+		for _, end := range []error{nil, boom} {
+			for _, most := range []int{n + 2, n / 2, 1} {
+				var got []int
+				var err error
+				for v, e := range ahead(stream(values, end)) {
+					if err = e; e == nil {
+						got = append(got, v)
+					}
+					if len(got) >= most {
+						break
+					}
+				}
+				if want := min(n, max(most, 1)); !slices.Equal(got, values[:want]) || most > n && !errors.Is(err, end) {
+					t.Errorf("%d values, at most %d: got %d, %v", n, most, len(got), err)
+				}
+			}
+		}
+	}
+}

@@ -58,11 +58,11 @@ func (k *killing) sync() *exec.Cmd {
 }
 
 // TestKilledAtAnyMoment (C1, C2): a sync that is killed again and again ends all the same; no document is lost, and there is no
-// duplicate but in batches that were sealed and have no answer, and these are listed. KBSYNC_TEST_TREE names another tree
-// than the test's own, KBSYNC_TEST_KILLS another number of kills.
+// duplicate but in batches that were sealed and have no answer, and these are listed. KILL_TREE names another tree
+// than the test's own, KILLS another number of kills.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	root, kills := os.Getenv("KBSYNC_TEST_TREE"), 15
+	root, kills := os.Getenv("KILL_TREE"), 15
 	if root == "" {
 		root = corpus(t, 1500, 2000)
 		// Twins, and one that is hashed while it is sent.
@@ -75,7 +75,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if text := os.Getenv("KBSYNC_TEST_KILLS"); text != "" {
+	if text := os.Getenv("KILLS"); text != "" {
 		var err error
 		if kills, err = strconv.Atoi(text); err != nil {
 			t.Fatal(err)
@@ -104,7 +104,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = &out, &log
 	err := cmd.Run()
 	t.Logf("%d kills, then one run of %v", killed, time.Since(start).Round(time.Millisecond))
-	if err != nil {
+	// A foreign tree has files that no training can read.
+	if code := cmd.ProcessState.ExitCode(); code != exitDone && (code != exitFailed || os.Getenv("KILL_TREE") == "") {
 		t.Fatalf("the run after the kills: %v\n%s%s", err, out.String(), log.String())
 	}
 	k.verify()
@@ -155,7 +156,7 @@ func (k *killing) verify() {
 			continue
 		}
 		sum := sha256.Sum256(data)
-		if d.State != state.Completed {
+		if d.State != state.Completed && (d.State != state.Failed || os.Getenv("KILL_TREE") == "") {
 			k.Errorf("%s is %v", d.Key, d.State)
 		}
 		if accepted[sum] == 0 {

@@ -100,6 +100,14 @@ func (p *progress) expect(ctx context.Context, store *state.Store, syncID int64)
 	if p.bars == nil {
 		return nil
 	}
+	outstanding, err := store.Outstanding(ctx, syncID)
+	if err != nil {
+		return err
+	}
+	p.training.Add(int64(outstanding[state.Training]))
+	if outstanding[state.Pending] == 0 {
+		return nil
+	}
 	for d, err := range store.Documents(ctx, syncID, state.Pending) {
 		if err != nil {
 			return err
@@ -107,9 +115,7 @@ func (p *progress) expect(ctx context.Context, store *state.Store, syncID int64)
 		p.documents.Add(1)
 		p.bytes.Add(d.Fingerprint.Size)
 	}
-	outstanding, err := store.Outstanding(ctx, syncID)
-	p.training.Add(int64(outstanding[state.Training]))
-	return err
+	return nil
 }
 
 // ingest gives the callbacks of an upload; wake is called when there may be new sources.

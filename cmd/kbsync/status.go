@@ -137,6 +137,9 @@ func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus
 	if v.Superseded, v.Orphaned, err = store.Left(ctx, s.ID); err != nil {
 		return v, err
 	}
+	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain]+counts[state.Skipped] == 0 {
+		return v, nil
+	}
 	for d, err := range store.Documents(ctx, s.ID, state.Failed, state.Stuck, state.Uncertain, state.Skipped) {
 		if err != nil {
 			return v, err

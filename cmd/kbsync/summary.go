@@ -141,6 +141,9 @@ func (s *summary) present(ctx context.Context, p *pass) error {
 	if s.Superseded, s.Orphaned, err = p.store.Left(ctx, p.sync.ID); err != nil {
 		return err
 	}
+	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain] == 0 {
+		return nil // which spares reading all documents
+	}
 	for d, err := range p.store.Documents(ctx, p.sync.ID, state.Failed, state.Stuck, state.Uncertain) {
 		if err != nil {
 			return err

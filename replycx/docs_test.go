@@ -1,0 +1,98 @@
+package replycx_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestDocumentedOperations compares the table of docs/api.md with the client: the
+// operations are the exported methods whose documentation lists documented errors.
+func TestDocumentedOperations(t *testing.T) {
+	data, err := os.ReadFile("../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := make(map[string][]string) // by client method
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSpace(line)
+		if !strings.Contains(line, "`Client.") || !strings.HasPrefix(line, "|") {
+			continue
+		}
+		cells := strings.Split(strings.Trim(line, "|"), "|")
+		for i := range cells {
+			if cells[i] = strings.Trim(strings.TrimSpace(cells[i]), "`"); cells[i] == "" {
+				t.Errorf("an empty cell in %s", line)
+			}
+		}
+		if len(cells) != 7 {
+			t.Fatalf("%d cells in %s", len(cells), line)
+		}
+		rows[strings.TrimPrefix(cells[2], "Client.")] = cells
+	}
+	all := goldens(t)
+	sentinel := regexp.MustCompile(`Err[A-Z][A-Za-z]+`)
+	for name, doc := range operations(t) {
+		cells, ok := rows[name]
+		if !ok {
+			t.Errorf("Client.%s is not in docs/api.md", name)
+			continue
+		}
+		delete(rows, name)
+		method, path, _ := strings.Cut(cells[1], " ")
+		documented := regexp.MustCompile(`\{[a-z_]+\}`).ReplaceAllString(doc, "{}")
+		if endpoint := method + " " + regexp.MustCompile(`\{[a-z_]+\}`).ReplaceAllString(path, "{}"); !strings.Contains(documented, endpoint) {
+			t.Errorf("Client.%s: the method's documentation does not name %s", name, endpoint)
+		}
+		if _, ok := all[strings.TrimPrefix(cells[5], "TestGolden/")]; !ok {
+			t.Errorf("Client.%s: there is no test %s", name, cells[5])
+		}
+		_, list, _ := strings.Cut(doc, "Documented errors:")
+		list, _, _ = strings.Cut(list, ";") // what follows is not the API's
+		want, got := sentinel.FindAllString(list, -1), sentinel.FindAllString(cells[6], -1)
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("Client.%s: the table has the errors %v, the documentation %v", name, got, want)
+		}
+	}
+	for name := range rows {
+		t.Errorf("docs/api.md has Client.%s, which is no operation", name)
+	}
+}
+
+// operations returns the documentation of the client's operations by name.
+func operations(t *testing.T) map[string]string {
+	t.Helper()
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]string)
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Recv == nil || !f.Name.IsExported() || !strings.Contains(f.Doc.Text(), "Documented errors:") {
+				continue
+			}
+			found[f.Name.Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+		}
+	}
+	if len(found) != 10 {
+		t.Errorf("%d operations: %v", len(found), found)
+	}
+	return found
+}
