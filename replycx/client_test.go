@@ -217,6 +217,18 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestNoReplay: with a GetBody, net/http may send a request again unasked.
+func TestNoReplay(t *testing.T) {
+	c, err := replycx.New("t", replycx.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := c.NewRequest(t.Context(), http.MethodPost, "/v1/conversations", map[string]int{"a": 1})
+	if err != nil || req.GetBody != nil || req.ContentLength != 7 {
+		t.Errorf("%v, GetBody set: %v, length %d", err, req.GetBody != nil, req.ContentLength)
+	}
+}
+
 type limiter struct {
 	n   int
 	err error

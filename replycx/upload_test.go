@@ -1,6 +1,7 @@
 package replycx_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -349,6 +350,123 @@ func TestAnswerWhileSealing(t *testing.T) {
 				t.Error("the server had the whole request")
 			}
 		})
+	}
+}
+
+// TestSlowAnswerBeforeTheEnd: the answer's body takes a while after its header. The
+// body of the request ends only after that, or the connection would be torn down
+// under the answer.
+func TestSlowAnswerBeforeTheEnd(t *testing.T) {
+	const words = `{"ok":false,"error":"BAD_REQUEST","message":"the words of the server"}`
+	c := client(t, func(w http.ResponseWriter, r *http.Request) {
+		out := http.NewResponseController(w)
+		_ = out.EnableFullDuplex()
+		w.Header().Set("Content-Length", fmt.Sprint(len(words)))
+		w.WriteHeader(400)
+		fmt.Fprint(w, words[:20])
+		_ = out.Flush()
+		time.Sleep(50 * time.Millisecond) // real sockets: no other way to be slow
+		fmt.Fprint(w, words[20:])
+		_ = out.Flush()
+		_, _ = io.Copy(io.Discard, r.Body)
+	}, replycx.Options{})
+	// Small enough not to ask first, and in time not finished.
+	parts := []replycx.Part{{Field: "f", Size: 900 << 10, Open: func(context.Context) (io.ReadCloser, error) {
+		return io.NopCloser(readerFunc(func(p []byte) (int, error) { time.Sleep(time.Millisecond); return min(len(p), 1<<10), nil })), nil
+	}}}
+	_, err := c.UploadSources(t.Context(), 1, parts, nil)
+	if refused, ok := errors.AsType[*replycx.Error](err); !ok || refused.Message != "the words of the server" || !unsent(err) {
+		t.Errorf("error %v, unsent %v", err, unsent(err))
+	}
+}
+
+// rawServer accepts connections and gives each to serve, which sees the bytes.
+func rawServer(t *testing.T, serve func(c *net.TCPConn, r *bufio.Reader)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				serve(c.(*net.TCPConn), bufio.NewReader(c))
+			})
+		}
+	})
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
+	return "http://" + l.Addr().String()
+}
+
+// readHeader reads a request's header and returns it in lower case.
+func readHeader(r *bufio.Reader) string {
+	var b strings.Builder
+	for {
+		line, err := r.ReadString('\n')
+		b.WriteString(strings.ToLower(line))
+		if err != nil || line == "\r\n" {
+			return b.String()
+		}
+	}
+}
+
+// TestLargeUploadAsksFirst: a server that refuses by the header gets no body.
+func TestLargeUploadAsksFirst(t *testing.T) {
+	type seen struct {
+		header string
+		body   int64
+	}
+	got := make(chan seen, 1)
+	url := rawServer(t, func(c *net.TCPConn, r *bufio.Reader) {
+		header := readHeader(r)
+		fmt.Fprint(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\n\r\nlarge")
+		n, _ := io.Copy(io.Discard, r)
+		got <- seen{header, n}
+	})
+	c, err := replycx.New("t", replycx.Options{BaseURL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := false
+	part := file("f", "f.txt", strings.Repeat("x", 2<<20))
+	open := part.Open
+	part.Open = func(ctx context.Context) (io.ReadCloser, error) { opened = true; return open(ctx) }
+	_, err = c.UploadSources(t.Context(), 1, []replycx.Part{part}, nil)
+	if refused, ok := errors.AsType[*replycx.Error](err); !ok || refused.StatusCode != 413 || refused.Message != "large" || !unsent(err) {
+		t.Errorf("error %v", err)
+	}
+	s := <-got
+	if s.body != 0 || opened || !strings.Contains(s.header, "expect: 100-continue") || !strings.Contains(s.header, "connection: close") {
+		t.Errorf("%d bytes of body, opened %v, after %q", s.body, opened, s.header)
+	}
+}
+
+// TestAnswerBeforeReset: a server that has seen enough answers and resets. The answer
+// counts.
+func TestAnswerBeforeReset(t *testing.T) {
+	url := rawServer(t, func(c *net.TCPConn, r *bufio.Reader) {
+		readHeader(r)
+		fmt.Fprint(c, "HTTP/1.1 100 Continue\r\n\r\n")
+		_, _ = io.CopyN(io.Discard, r, 1<<20)
+		fmt.Fprint(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge")
+		// Closing with bytes unread resets.
+	})
+	c, err := replycx.New("t", replycx.Options{BaseURL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := []replycx.Part{{Field: "f", Size: 1 << 40, Open: func(context.Context) (io.ReadCloser, error) { return io.NopCloser(zeros{}), nil }}}
+	for range 50 {
+		_, err := c.UploadSources(t.Context(), 1, parts, nil)
+		if refused, ok := errors.AsType[*replycx.Error](err); !ok || refused.StatusCode != 413 || !unsent(err) {
+			t.Fatalf("error %v", err)
+		}
 	}
 }
 
