@@ -135,7 +135,17 @@ func apiFailure(err error, lost string) error {
 			return &exitError{exitOther, err}
 		}
 	}
-	if neverSent(err) || lost == "" {
+	if neverSent(err) {
+		return err
+	}
+	interrupted := errors.Is(err, context.Canceled)
+	if interrupted {
+		err = errors.New("interrupted before the API answered")
+	}
+	if lost == "" {
+		if interrupted {
+			return &exitError{exitInterrupted, &plainError{err}}
+		}
 		return err
 	}
 	return &exitError{exitOther, &plainError{fmt.Errorf("%w; %s may be there all the same: look in ReplyCX before you repeat this", err, lost)}}

@@ -190,7 +190,8 @@ which the other commands name the conversation. With --file, or with - from stdi
 		Example: `  kbsync api conversation create --emulator --channel SMS --from 1-123-1231230 --to-phone 1-132-1231320 --text "We open at nine."
   kbsync api conversation create --emulator --channel WHATSAPP --from 1123123123 --to-phone 11231231230 --template test_template \
     --header John --body Doe --body Doe2 --button-otp 123456 --variable name="John Doe"
-  kbsync api conversation create --emulator - <body.json`,
+  echo '{"channel": "SMS", "from": "1-123-1231230", "to": {"phone": "1-132-1231320"},
+    "message": {"type": "text", "text": "We open at nine."}}' | kbsync api conversation create --emulator -`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -289,7 +290,7 @@ func (a *app) jsonBody(cmd *cobra.Command, name string) (json.RawMessage, error)
 		if err != nil && len(data) > 0 {
 			why = ": " + err.Error()
 		}
-		return nil, usageError(fmt.Sprintf("%s has no JSON object of at most 1 MiB%s; docs/api.md tells where the API's own examples are", printable(name), why))
+		return nil, usageError(fmt.Sprintf("%s has no JSON object of at most 1 MiB%s; kbsync api conversation create --help shows one", printable(name), why))
 	}
 	return data, nil
 }

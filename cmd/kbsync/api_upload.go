@@ -106,15 +106,18 @@ func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err
 		}
 	}
 	if len(rows) > 0 {
-		var ids []int64
-		for _, r := range rows {
-			ids = append(ids, r.ID)
+		ids := "ID..."
+		if len(rows) <= 10 {
+			var words []string
+			for _, r := range rows {
+				words = append(words, strconv.FormatInt(r.ID, 10))
+			}
+			ids = strings.Join(words, " ")
 		}
-		flag := ""
 		if a.useEmulator {
-			flag = " --emulator"
+			ids += " --emulator"
 		}
-		a.out.note("how their training goes: kbsync api status %s%s", numbers(ids), flag)
+		a.out.note("how their training goes: kbsync api status %s", ids)
 	}
 	return failure
 }
@@ -138,7 +141,7 @@ func (a *app) confirmUpload(cfg *config.Config, o uploadOptions, n int, stdin bo
 	if a.useEmulator || o.yes {
 		return nil
 	}
-	const warning = "kbsync will not know what is uploaded by hand, a sync uploads the same content once more, and the API cannot remove it"
+	const warning = "a sync does not know what is uploaded by hand, so it uploads the same content once more, and the API cannot remove it"
 	if stdin || !isTerminalInput(a.stdin) {
 		return usageError("api upload bypasses the inventory: " + warning + "; say --yes to go on, try it with --emulator, or let kbsync sync upload")
 	}
