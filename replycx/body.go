@@ -55,7 +55,9 @@ type body struct {
 	head   []byte     // what is left of its header
 	reader io.ReadCloser
 	left   int64 // what is left of its content
-	err    error // sticky
+	err    error // sticky, for the transport
+	// failure is what a part or the seal failed with.
+	failure error
 }
 
 // newBody lays the body out and computes its length; nothing is opened.
@@ -250,12 +252,12 @@ func (b *body) Read(p []byte) (n int, err error) {
 				b.trySeal()
 				continue
 			}
-			var m int
-			if m, b.err = b.readPart(p[n:]); b.err != nil {
-				b.err = &PartError{Index: b.part, Field: b.parts[b.part].Field, Err: b.err}
+			m, err := b.readPart(p[n:])
+			n += m
+			if err != nil {
+				b.fail(&PartError{Index: b.part, Field: b.parts[b.part].Field, Err: err})
 				b.state.CompareAndSwap(bodyOpen, bodyOver)
 			}
-			n += m
 		}
 	}
 	if b.state.Load() == bodyOpen {
@@ -290,7 +292,7 @@ func (b *body) readPart(p []byte) (int, error) {
 			err = ErrPartShort
 		}
 		if err != nil && err != io.EOF {
-			b.closePart()
+			_ = b.closePart() // what failed before counts
 			return n, err
 		}
 		if err == nil || b.left > 0 {
@@ -302,12 +304,12 @@ func (b *body) readPart(p []byte) (int, error) {
 	n, err := b.reader.Read(one[:])
 	switch {
 	case n > 0:
-		b.closePart()
+		_ = b.closePart() // what is wrong already counts
 		return 0, ErrPartLong
 	case err == io.EOF:
 		return 0, b.nextPart()
 	case err != nil:
-		b.closePart()
+		_ = b.closePart() // what failed before counts
 		return 0, err
 	}
 	return 0, nil // neither a byte nor an error: ask again
@@ -348,7 +350,7 @@ func (b *body) trySeal() {
 		err = context.Cause(b.ctx)
 	}
 	if err != nil {
-		b.err = err
+		b.fail(err)
 		b.state.CompareAndSwap(bodySealing, bodyOver)
 		return
 	}
@@ -356,6 +358,8 @@ func (b *body) trySeal() {
 		b.watch(b.answer)
 	}
 }
+
+func (b *body) fail(err error) { b.err, b.failure = err, err }
 
 func (b *body) cause() error {
 	if err := context.Cause(b.ctx); err != nil {
@@ -388,8 +392,5 @@ func (b *body) over() (sent bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_ = b.closePart()
-	if b.err != io.EOF && b.err != errAnswered {
-		err = b.err
-	}
-	return b.state.Load() == bodySealed, err
+	return b.state.Load() == bodySealed, b.failure
 }

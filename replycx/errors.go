@@ -197,17 +197,18 @@ func (e *PartError) Error() string { return fmt.Sprintf("part %q: %v", e.Field, 
 func (e *PartError) Unwrap() error { return e.Err }
 
 var (
-	// ErrPartShort: a part's reader ended before its Size.
+	// ErrPartShort says that a part's reader ended before its Size.
 	ErrPartShort = errors.New("content ended before its size")
-	// ErrPartLong: a part's reader had more than its Size.
+	// ErrPartLong says that a part's reader had more than its Size.
 	ErrPartLong = errors.New("content goes on after its size")
-	// ErrStalled: no progress for Timeouts.Stall, or no answer within
-	// Timeouts.Answer.
+	// ErrStalled says that there was no progress for Timeouts.Stall, or no answer
+	// within Timeouts.Answer.
 	ErrStalled = errors.New("no progress on the connection")
-	// ErrNoAccount: an operation below /v1/accounts was called, and neither the options
-	// nor the token name the account.
+	// ErrNoAccount says that an operation below /v1/accounts was called, and neither
+	// the options nor the token name the account.
 	ErrNoAccount = errors.New("no account id: set it, since the token does not name one")
-	// ErrNoToken: neither a token nor a token source was given, or it gave nothing.
+	// ErrNoToken says that neither a token nor a token source was given, or that it
+	// gave nothing.
 	ErrNoToken = errors.New("no API token")
 )
 

@@ -10,9 +10,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/kbsync/kbsync/replycx"
+	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
 const knownDelivery = `{"token":"hook-token","events":[{
@@ -131,6 +134,61 @@ func TestEventHandlerRefuses(t *testing.T) {
 	}
 	if _, err := replycx.NewEventHandler("t", nil, replycx.EventHandlerOptions{}); err == nil {
 		t.Error("a handler without a function was made")
+	}
+}
+
+// TestWebhookEndToEnd sets the webhook to a handler and goes through a conversation's
+// life in the emulator: each event arrives. With another token the handshake fails.
+func TestWebhookEndToEnd(t *testing.T) {
+	for _, in := range []string{"", "body", "header", "authorization"} {
+		t.Run("token in "+in, func(t *testing.T) {
+			e, c := serve(t, emulator.Options{Webhook: emulator.WebhookOptions{TokenIn: in, Retry: time.Millisecond}}, replycx.Options{})
+			var mu sync.Mutex
+			var got []replycx.EventType
+			h := handler(t, func(_ context.Context, e replycx.Event) error {
+				mu.Lock()
+				defer mu.Unlock()
+				got = append(got, e.Type)
+				if e.Type == replycx.EventConversationCreate && (e.Created == nil || e.Created.AssigneeEmail != agent || e.Created.ExternalKey != e.ConversationKey) {
+					t.Errorf("created %+v", e.Created)
+				}
+				return nil
+			}, replycx.EventHandlerOptions{})
+			server := httptest.NewServer(h)
+			defer server.Close()
+			hook := replycx.Webhook{URL: server.URL, Events: replycx.EventTypes(), Token: "another"}
+			if err := c.SetWebhook(t.Context(), hook); err == nil {
+				t.Error("a webhook with another token was taken")
+			}
+			hook.Token = "hook-token"
+			if err := c.SetWebhook(t.Context(), hook); err != nil {
+				t.Fatal(err)
+			}
+			conversation, err := c.CreateConversation(t.Context(), sms(nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.SendMessage(t.Context(), conversation.ID, agent, replycx.Message{Text: "Hello"}); err != nil {
+				t.Error(err)
+			}
+			if err := c.AssignToUser(t.Context(), conversation.ID, agent, "another@example.com"); err != nil {
+				t.Error(err)
+			}
+			if err := c.UpdateVariables(t.Context(), conversation.ID, []replycx.Variable{{Name: "a", Type: replycx.ContactVariable, Value: "b"}}); err != nil {
+				t.Error(err)
+			}
+			if err := c.CloseConversation(t.Context(), conversation.ID, agent); err != nil {
+				t.Error(err)
+			}
+			if err := e.Delivered(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if fmt.Sprint(got) != "[conversation_create message assignee_change variables status]" {
+				t.Errorf("events %v", got)
+			}
+		})
 	}
 }
 

@@ -57,7 +57,7 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 		return nil, errors.Join(err, e.Close())
 	}
 	return &api{
-		client:   &announcing{client, a.out},
+		client:   &announcing{Client: client, out: a.out},
 		origin:   emulatorOrigin,
 		account:  emulatorAccount(),
 		emulator: &embedded{Emulator: e, out: a.out},

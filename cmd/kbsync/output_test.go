@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -108,6 +109,7 @@ func TestExitCode(t *testing.T) {
 		{&replycx.Error{StatusCode: 429}, 5},
 		{&replycx.AnswerError{}, 5},
 		{&net.OpError{Op: "dial", Err: errors.New("refused")}, 5},
+		{&os.PathError{Op: "open", Path: "x", Err: syscall.EIO}, 1},
 		{&ingest.FatalError{Err: &replycx.Error{StatusCode: 401}}, 7},
 		{&tracker.FatalError{Err: &replycx.Error{StatusCode: 401}}, 7},
 		{&replycx.Error{StatusCode: 401}, 7},

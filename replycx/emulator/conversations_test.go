@@ -139,7 +139,9 @@ func TestWebhookHandshake(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"no token back": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") },
 		"an error":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401); fmt.Fprint(w, "hook-token") },
-		"a redirect":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 307) },
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		},
 	} {
 		server := httptest.NewServer(answer)
 		e, url := start(t, emulator.Options{})

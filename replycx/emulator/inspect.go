@@ -93,6 +93,9 @@ func (in *inspection) zipEnds() bool {
 	return offset == 0xffffffff || length+offset <= place
 }
 
+// printing are the control characters that texts have.
+var printing = [' ']bool{'\t': true, '\n': true, '\v': true, '\f': true, '\r': true, '\b': true, '\x1b': true}
+
 // isText tells text in UTF-8 or an older encoding, or UTF-16 with its mark, from
 // binary.
 func (in *inspection) isText() bool {
@@ -103,15 +106,21 @@ func (in *inspection) isText() bool {
 		return false
 	}
 	odd := 0
-	for text := in.head; len(text) > 0; {
-		r, n := utf8.DecodeRune(text)
-		if r < ' ' && !bytes.ContainsRune([]byte("\t\n\v\f\r\b\x1b"), r) {
+	for i := 0; i < len(in.head); {
+		c := in.head[i]
+		if c < utf8.RuneSelf {
+			if c < ' ' && !printing[c] {
+				odd++
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(in.head[i:])
+		cut := len(in.head) == headSize && len(in.head)-i < utf8.UTFMax // the rest may be beyond the head
+		if r == utf8.RuneError && n == 1 && !cut {
 			odd++
 		}
-		if r == utf8.RuneError && n == 1 && !(len(in.head) == headSize && len(text) < utf8.UTFMax) {
-			odd++
-		}
-		text = text[n:]
+		i += n
 	}
 	return odd*4 <= len(in.head)
 }

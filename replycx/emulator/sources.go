@@ -285,7 +285,7 @@ func (e *Emulator) readParts(body io.Reader, boundary string) ([]source, reply, 
 	var refusal reply
 	for {
 		p, err := parts.NextRawPart()
-		if err == io.EOF {
+		if err == io.EOF { //nolint:errorlint // a body that is cut off ends in a wrapped EOF
 			return sources, refusal, nil
 		}
 		if err != nil {
