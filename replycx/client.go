@@ -40,8 +40,8 @@ type Options struct {
 	// used only when it is nil. It may be called concurrently; caching is its own
 	// affair.
 	TokenSource func(ctx context.Context) (string, error)
-	// HTTPClient replaces the client's own transport: its Transport and Jar are
-	// used. Its Timeout and CheckRedirect are not, because one total timeout kills
+	// HTTPClient replaces the client's own transport, which speaks HTTP/1.1 and takes
+	// proxies from the environment (HTTPS_PROXY): its Transport and Jar are used. Its Timeout and CheckRedirect are not, because one total timeout kills
 	// large uploads and a redirect must not carry the token elsewhere. CAFile,
 	// Timeouts.Dial and Timeouts.TLS have no effect then.
 	HTTPClient *http.Client

@@ -97,3 +97,26 @@ func operations(t *testing.T) map[string]string {
 	}
 	return found
 }
+
+// TestImports: the client is for everybody, so it needs nothing of kbsync and one
+// module beside the standard library.
+func TestImports(t *testing.T) {
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range file.Imports {
+			if path := strings.Trim(i.Path.Value, `"`); strings.Contains(path, ".") && path != "github.com/cenkalti/backoff/v4" {
+				t.Errorf("%s imports %s", name, path)
+			}
+		}
+	}
+}

@@ -126,7 +126,9 @@ type UploadResult struct {
 // POST /api/v1/ai/knowledge-base/{knowledge_base_id}/upload/sources.
 //
 // The parts are streamed as one multipart/form-data body with its exact
-// Content-Length, in constant memory. Every error is one of three kinds:
+// Content-Length, in constant memory; a body above 1 MiB is sent only after the
+// server said that it may come (Expect: 100-continue), or said nothing for two
+// seconds. Every error is one of three kinds:
 //
 //   - an [*UnsentError]: the server cannot have the whole request, nothing was
 //     created, sending again is safe. It may wrap an *Error, when the server

@@ -97,10 +97,8 @@ func (e *Emulator) keep(c conversation) {
 
 // change stores a conversation and makes it last. e.mu is held.
 func (e *Emulator) change(c conversation) error {
-	if e.journal != nil {
-		if err := e.journal.append(journalLine{Conversation: &c}); err != nil {
-			return err
-		}
+	if err := e.write(journalLine{Conversation: &c}); err != nil {
+		return err
 	}
 	e.keep(c)
 	return nil

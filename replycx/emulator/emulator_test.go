@@ -338,6 +338,11 @@ func TestFile(t *testing.T) {
 	if !strings.Contains(body, `"id":330787`) {
 		t.Errorf("the next id is in %s", body)
 	}
+	post(t, otherURL+"/v1/conversations", e.Token(51), `{"channel":"SMS","from":"1-123-1231230","to":{"phone":"2"},"message":{"type":"text","text":"Hi"}}`)
+	post(t, url+"/v1/conversations", e.Token(51), `{"channel":"SMS","from":"1-123-1231230","to":{"phone":"3"},"message":{"type":"text","text":"Hi"}}`)
+	if here, there := fmt.Sprint(e.Conversations()), fmt.Sprint(other.Conversations()); len(e.Conversations()) != 6 || here != there {
+		t.Errorf("conversations here  %s\nconversations there %s", here, there)
+	}
 	if list := other.Accepted(); len(list) != 5 || list[4].RequestNumber != 4 {
 		t.Errorf("accepted %v", list)
 	}
@@ -494,6 +499,35 @@ func TestBadScripts(t *testing.T) {
 		if _, err := emulator.ParseFixture([]byte(fixture)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", fixture, err, want)
 		}
+	}
+}
+
+// TestDocumentedFiles reads the fixture and the fault script of the documentation.
+func TestDocumentedFiles(t *testing.T) {
+	data, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Split(string(data), "```")
+	fixtures, scripts := 0, 0
+	for i := 1; i < len(blocks); i += 2 {
+		text, ok := strings.CutPrefix(blocks[i], "yaml\n")
+		if !ok {
+			continue
+		}
+		if strings.HasPrefix(text, "accounts:") {
+			fixtures++
+			_, err = emulator.ParseFixture([]byte(text))
+		} else {
+			scripts++
+			_, err = emulator.ParseFaults([]byte(text))
+		}
+		if err != nil {
+			t.Errorf("%v in\n%s", err, text)
+		}
+	}
+	if fixtures != 1 || scripts != 1 {
+		t.Errorf("%d fixtures and %d fault scripts", fixtures, scripts)
 	}
 }
 

@@ -18,6 +18,9 @@ import (
 type journal struct {
 	file *os.File
 	read int64 // how far the file is in memory
+	// torn says that there is half a line beyond that. It may be another process's that
+	// is writing it, so it is cut off only when a line must follow.
+	torn bool
 }
 
 type journalLine struct {
@@ -42,13 +45,23 @@ func openJournal(name string) (*journal, error) {
 	return &journal{file: file}, nil
 }
 
-// appendSources writes one upload.
-func (j *journal) appendSources(sources []source) error {
+// write makes a line last, if there is a file. e.mu is held.
+func (e *Emulator) write(line journalLine) error {
+	if e.journal == nil {
+		return nil
+	}
+	if err := e.catchUp(); err != nil {
+		return err
+	}
+	return e.journal.append(line)
+}
+
+func sourcesLine(sources []source) journalLine {
 	line := journalLine{Sources: make([]journalSource, len(sources))}
 	for i, s := range sources {
 		line.Sources[i] = journalSource{source: s, Digest: hex.EncodeToString(s.SHA256[:])}
 	}
-	return j.append(line)
+	return line
 }
 
 // append writes a line in a single write. One that could not be written whole is
@@ -59,6 +72,12 @@ func (j *journal) append(line journalLine) error {
 		return err
 	}
 	data = append(data, '\n')
+	if j.torn {
+		if err := j.file.Truncate(j.read); err != nil {
+			return fmt.Errorf("write emulator file: %w", err)
+		}
+		j.torn = false
+	}
 	if _, err := j.file.Write(data); err != nil {
 		return errors.Join(fmt.Errorf("write emulator file: %w", err), j.file.Truncate(j.read))
 	}
@@ -68,7 +87,7 @@ func (j *journal) append(line journalLine) error {
 
 // catchUp reads what the file has beyond what is in memory: all of it at first, and
 // later what another process wrote. A last line that a dying process left unfinished
-// is cut off. e.mu is held, except by New.
+// is left alone. e.mu is held, except by New.
 func (e *Emulator) catchUp() error {
 	j := e.journal
 	if j == nil {
@@ -85,9 +104,7 @@ func (e *Emulator) catchUp() error {
 	for {
 		data, err := in.ReadBytes('\n')
 		if err == io.EOF {
-			if len(data) > 0 {
-				return j.file.Truncate(j.read)
-			}
+			j.torn = len(data) > 0
 			return nil
 		}
 		if err != nil {

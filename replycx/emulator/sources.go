@@ -184,7 +184,7 @@ func (e *Emulator) accept(sources []source) (first int64, err error) {
 		size += sources[i].Size
 	}
 	if e.journal != nil {
-		if err := e.journal.appendSources(sources); err != nil {
+		if err := e.write(sourcesLine(sources)); err != nil {
 			return 0, err
 		}
 	}

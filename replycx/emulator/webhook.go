@@ -279,10 +279,8 @@ func (e *Emulator) setWebhook(r *http.Request, _ *Fault) (reply, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.journal != nil {
-		if err := e.journal.append(journalLine{Webhook: &h}); err != nil {
-			return internal(err), nil
-		}
+	if err := e.write(journalLine{Webhook: &h}); err != nil {
+		return internal(err), nil
 	}
 	e.deliveries.set(h)
 	return encode(http.StatusOK, map[string]any{"ok": true}), nil
