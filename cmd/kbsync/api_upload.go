@@ -73,6 +73,9 @@ func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err
 	if len(args) == 0 {
 		return usageError("name the files, or - to read one from stdin; write: " + cmd.UseLine())
 	}
+	if len(args) > 1 && slices.Contains(args, "-") {
+		return usageError("- is stdin, and goes alone; upload the files with another command")
+	}
 	if o.name != "" && len(args) > 1 {
 		return usageError("--name is for a single file; leave it out, and each source has its file's name")
 	}
@@ -100,24 +103,25 @@ func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err
 	defer cancel()
 
 	rows, failure := a.sendFiles(ctx, api, o.knowledgeBase, files)
+	var ids []string
+	for _, r := range rows {
+		ids = append(ids, strconv.FormatInt(r.ID, 10))
+	}
 	if len(rows) > 0 || failure == nil {
 		if err := printRows(a.out, uploadedColumns(), slice(rows)); err != nil {
-			return errors.Join(err, failure)
+			// Nothing else knows the ids.
+			return errors.Join(fmt.Errorf("print sources %s: %w", strings.Join(ids, " "), err), failure)
 		}
 	}
 	if len(rows) > 0 {
-		ids := "ID..."
+		follow := "ID..."
 		if len(rows) <= 10 {
-			var words []string
-			for _, r := range rows {
-				words = append(words, strconv.FormatInt(r.ID, 10))
-			}
-			ids = strings.Join(words, " ")
+			follow = strings.Join(ids, " ")
 		}
 		if a.useEmulator {
-			ids += " --emulator"
+			follow += " --emulator"
 		}
-		a.out.note("how their training goes: kbsync api status %s", ids)
+		a.out.note("how their training goes: kbsync api status %s", follow)
 	}
 	return failure
 }
