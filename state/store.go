@@ -42,6 +42,10 @@ type Store struct {
 
 	mu    sync.Mutex
 	begun map[int64]begun
+
+	watching sync.Mutex
+	watch    *sql.Conn // of Version; nil until it is asked for
+	watches  int64     // how many there were
 }
 
 // Options of Open.
@@ -196,6 +200,7 @@ func remedy(err error) error {
 func (s *Store) Close() error {
 	close(s.stop)
 	s.stopped.Wait()
+	s.unwatch()
 	return errors.Join(s.read.Close(), s.write.Close())
 }
 

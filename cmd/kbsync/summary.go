@@ -70,7 +70,7 @@ const maxProblems = 100
 func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
 	s := &summary{
 		Sync: p.config.Name, Root: p.config.Root.String(), KnowledgeBase: p.config.KnowledgeBase, Scanned: p.scanned,
-		New: p.scan.New, Changed: p.scan.Changed, Unchanged: p.scan.Unchanged, Renamed: p.scan.Renamed,
+		New: max(p.scan.New-p.scan.Renamed, 0), Changed: p.scan.Changed, Unchanged: p.scan.Unchanged, Renamed: p.scan.Renamed,
 		Removed: p.scan.Removed - p.scan.Renamed, Unsettled: p.scan.Unsettled, Skipped: p.scan.Skipped, Unlisted: p.scan.IncompleteCount,
 		Uploaded: p.uploads.Uploaded, Shared: p.uploads.Shared, Refused: p.uploads.Failed, Resent: p.uploads.Resent, Deferred: p.uploads.Deferred,
 		Requests: p.uploads.Requests, Bytes: p.uploads.Bytes, Unread: p.uploads.Unreadable,
