@@ -253,7 +253,9 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	if server.Shutdown(end) != nil {
 		_ = server.Close()
 	}
-	<-served
+	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
+		err = errors.Join(err, fmt.Errorf("serve: %w", e))
+	}
 	a.out.note("%s received", count(int(l.events.Load()), "event"))
 	if cause := context.Cause(ctx); err == nil && cmd.Context().Err() == nil && !errors.Is(cause, errEnough) {
 		err = cause
