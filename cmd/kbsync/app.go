@@ -180,7 +180,12 @@ func (p *api) close() error {
 // connect makes the client. It sends nothing.
 func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if a.useEmulator {
-		return a.connectEmulator(ctx, cfg)
+		p, err := a.connectEmulator(cfg)
+		if err == nil {
+			a.out.note("emulator: nothing leaves this machine; the knowledge base is %s, its inventory %s",
+				printable(emulatorFile(cfg.State)), printable(cfg.State))
+		}
+		return p, err
 	}
 	token, err := a.tokenSource(cfg)
 	if err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,11 +27,13 @@ type embedded struct {
 // emulatorOrigin takes the place of the API's origin in the emulator's inventory: its port is another one in each run.
 const emulatorOrigin = "emulator"
 
-func (a *app) connectEmulator(ctx context.Context, cfg *config.Config) (*api, error) {
+// connectEmulator starts an emulator with the knowledge bases of the config and the given ones.
+func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api, error) {
 	options := emulator.Options{
 		// What --emulator has accepted and what its state knows belong together.
-		File:   emulatorFile(cfg.State),
-		Logger: a.out.log,
+		File:           emulatorFile(cfg.State),
+		KnowledgeBases: knowledgeBases,
+		Logger:         a.out.log,
 	}
 	for _, s := range cfg.Syncs {
 		options.KnowledgeBases = append(options.KnowledgeBases, s.KnowledgeBase)
@@ -55,8 +56,6 @@ func (a *app) connectEmulator(ctx context.Context, cfg *config.Config) (*api, er
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
-	a.out.note("emulator: nothing leaves this machine; the knowledge base is %s, its inventory %s",
-		printable(options.File), printable(cfg.State))
 	return &api{
 		client:   &announcing{Client: client, out: a.out},
 		origin:   emulatorOrigin,

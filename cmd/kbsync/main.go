@@ -87,6 +87,7 @@ Try it without an account:
 		a.stateCommand(),
 		a.forgetCommand(),
 		a.emulatorCommand(),
+		a.apiCommand(),
 		a.versionCommand(),
 	)
 	return root

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -36,6 +37,7 @@ func TestMain(m *testing.M) {
 //	nowhere TEXT               fails if the text is in the last output, or in a file below $WORK that is not named secret...
 //	noise DIR N                makes N small files of different content; unnoise DIR N removes the first N of them
 //	oddnames DIR               makes files with names that try to break something
+//	keep NAME REGEXP           sets a variable to what the group of an expression matches in the last output
 //	sleep DURATION             lets a process in the background come to a point that shows nowhere
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -61,6 +63,7 @@ func TestScripts(t *testing.T) {
 			"noise":    cmdNoise,
 			"unnoise":  cmdUnnoise,
 			"oddnames": cmdOddNames,
+			"keep":     cmdKeep,
 			"sleep":    cmdSleep,
 		},
 	})
@@ -186,6 +189,17 @@ func cmdOddNames(ts *testscript.TestScript, neg bool, args []string) {
 	} {
 		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte("odd "+strconv.Itoa(i)+"\n"), 0o600))
 	}
+}
+
+func cmdKeep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keep name regexp")
+	}
+	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) != 2 {
+		ts.Fatalf("stdout does not match %s with one group", args[1])
+	}
+	ts.Setenv(args[0], found[1])
 }
 
 func cmdSleep(ts *testscript.TestScript, neg bool, args []string) {

@@ -116,7 +116,7 @@ func (o *output) fail(err error, code int) {
 	if text == "" {
 		return
 	}
-	if code == exitInterrupted {
+	if code == exitInterrupted && !is[*plainError](err) {
 		text = "interrupted; what was left is done by the next run"
 	}
 	for line := range strings.SplitSeq(text, "\n") {
