@@ -58,7 +58,7 @@ bench: ## run the benchmarks
 lint: ## golangci-lint, gofmt, and vet for the other two systems
 	@set -euo pipefail; unformatted=$$(gofmt -l .); \
 	if [[ -n $$unformatted ]]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
-	$(LINT) run
+	$(LINT) run --allow-parallel-runners
 	GOOS=windows $(GO) vet ./...
 	GOOS=darwin $(GO) vet ./...
 

@@ -45,7 +45,6 @@ type tree struct {
 
 type file struct {
 	content []byte
-	size    int64 // of a file of zeros without content
 	fp      state.Fingerprint
 }
 

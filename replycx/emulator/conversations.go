@@ -444,7 +444,11 @@ func (e *Emulator) variables(r *http.Request, _ *Fault) (reply, error) {
 		return refusal, nil
 	}
 	var body struct {
-		Variables []struct{ Name, Type, Value string } `json:"variables"`
+		Variables []struct {
+			Name  string `json:"name"`
+			Type  string `json:"type"`
+			Value string `json:"value"`
+		} `json:"variables"`
 	}
 	if err := readJSON(r, &body); err != nil {
 		return fieldErrors(map[string][]string{"variables": {"Not a valid list."}}), nil
