@@ -183,7 +183,7 @@ func (v syncStatus) print(w io.Writer) {
 	var groups []problemGroup
 	for _, t := range v.Troubled {
 		if t.State != string(state.Skipped) {
-			groups = group(groups, t)
+			groups = addProblem(groups, t)
 		}
 	}
 	cut := false

@@ -156,7 +156,7 @@ func (s *summary) present(ctx context.Context, p *pass) error {
 
 func (s *summary) problem(key, state, reason string) {
 	p := troubledView{key, state, reason}
-	s.groups = group(s.groups, p)
+	s.groups = addProblem(s.groups, p)
 	if len(s.Problems) < maxProblems {
 		s.Problems = append(s.Problems, p)
 	}
@@ -241,8 +241,8 @@ type problemGroup struct {
 	keys          []string // the first ones
 }
 
-// group adds a document to the group that it belongs to.
-func group(groups []problemGroup, p troubledView) []problemGroup {
+// addProblem adds a document to the group that it belongs to.
+func addProblem(groups []problemGroup, p troubledView) []problemGroup {
 	const shown = 5
 	i := slices.IndexFunc(groups, func(g problemGroup) bool { return g.state == p.State && g.reason == p.Reason })
 	if i < 0 {
