@@ -454,6 +454,9 @@ func (r *run) later(ctx context.Context, id int64, b *batch, j judgement) error 
 	r.mu.Unlock()
 	r.defers(j.message)
 	err := r.refuse(ctx, id, b, j, state.Retry, now.Add(max(wait, hold)))
+	if r.hopeless() {
+		r.stop(errHeld, false) // the planner may be waiting for a worker, and they for the API
+	}
 	if err == nil && j.pause {
 		if err = r.in.store.Pause(ctx, r.in.sync.Destination.ID, until); err != nil {
 			err = fmt.Errorf("pause uploads: %w", err)

@@ -286,6 +286,49 @@ func TestChangedSinceUncertain(t *testing.T) {
 	})
 }
 
+// What has other bytes than those whose answer was lost, its fingerprint the same, is
+// not what was sent.
+func TestOtherContentThanUncertain(t *testing.T) {
+	for _, size := range []int{10, state.HashAhead + 10} { // hashed beforehand, and on the way
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.tree.put("a.txt", strings.Repeat("a", size))
+			w.scan()
+			w.service.set(func(post int, contents []string) fault {
+				if post == 1 && contents != nil {
+					w.tree.files["a.txt"].content = []byte(strings.Repeat("b", size))
+					return fault{at: "lost", err: errors.New("EOF")}
+				}
+				return fault{}
+			})
+			res := w.mustRun()
+			if res.Changed != 1 || res.Resent != 0 || res.Uploaded != 0 || w.service.accepted[w.document("a.txt").SHA256] != 0 {
+				t.Fatalf("%+v", res)
+			}
+			w.check()
+		})
+	}
+}
+
+// An answer that names nothing, or another knowledge base, is no answer.
+func TestDoubt(t *testing.T) {
+	r := newRun(newWorld(t).ingest())
+	some := map[string][]replycx.Source{"d1": {{ID: 1}}}
+	for _, c := range []struct {
+		result replycx.UploadResult
+		want   bool
+	}{
+		{replycx.UploadResult{KnowledgeBaseID: knowledgeBase, Sources: some}, false},
+		{replycx.UploadResult{Sources: some}, false},
+		{replycx.UploadResult{KnowledgeBaseID: 12, Sources: some}, true},
+		{replycx.UploadResult{KnowledgeBaseID: knowledgeBase}, true},
+	} {
+		if got := r.doubt(&c.result); (got != "") != c.want {
+			t.Errorf("%+v: %q", c.result, got)
+		}
+	}
+}
+
 // A field that is missing from the answer makes that document uncertain, not the batch.
 func TestFieldMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -484,6 +527,32 @@ func TestC4RetryAfter(t *testing.T) {
 	}
 }
 
+func TestHopeless(t *testing.T) {
+	const patience = time.Minute
+	now := time.Now()
+	for _, c := range []struct {
+		name     string
+		progress time.Duration // ago
+		held     time.Duration // from now on
+		busy     int
+		want     bool
+	}{
+		{name: "all is well", progress: time.Hour},
+		{name: "held for a while", progress: 10 * time.Second, held: 20 * time.Second, busy: 1},
+		{name: "held for longer", progress: 10 * time.Second, held: 55 * time.Second, busy: 1, want: true},
+		{name: "was held", progress: time.Hour, held: -time.Second, busy: 1},
+		{name: "two failures", progress: time.Hour, busy: 2},
+		{name: "three failures", progress: time.Hour, busy: 3, want: true},
+		{name: "three failures just now", progress: time.Second, busy: 3},
+	} {
+		r := newRun(&Ingest{opts: Options{Patience: patience, Checkers: 1, Transfers: 1}})
+		r.progress, r.heldUntil, r.busy = now.Add(-c.progress), now.Add(c.held), c.busy
+		if got := r.hopeless(); got != c.want {
+			t.Errorf("%s: got %v", c.name, got)
+		}
+	}
+}
+
 // C4: 503 for ten minutes: the backlog is bounded, and drains without duplicates.
 func TestC4UnavailableForTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -619,7 +688,7 @@ func TestC5TooLarge(t *testing.T) {
 		return fault{}
 	})
 	res := w.mustRun()
-	if res.Uploaded != 100 || res.Failed != 1 || refused > 20 {
+	if res.Uploaded != 100 || res.Failed != 1 || refused > 8 {
 		t.Fatalf("%+v, %d refused", res, refused)
 	}
 	if d := w.document("big.md"); d.State != state.Failed {
@@ -706,6 +775,18 @@ func TestRefusalsThatAreNoQuota(t *testing.T) {
 		return fault{}
 	})
 	if res := w.mustRun(); res.Failed+res.Uploaded != 60 || res.Uploaded != 6 {
+		t.Fatalf("%+v", res)
+	}
+	w = newWorld(t)
+	w.opts.Transfers, w.opts.Documents = 1, 1
+	w.fill(60)
+	w.service.set(func(post int, _ []string) fault {
+		if post%10 == 0 {
+			return fault{}
+		}
+		return fault{at: "refuse", err: apiError(400, "ONE", "no")}
+	})
+	if res := w.mustRun(); res.Failed != 54 || res.Uploaded != 6 {
 		t.Fatalf("%+v", res)
 	}
 }
@@ -832,6 +913,24 @@ func TestC10StopWhileSealing(t *testing.T) {
 	})
 }
 
+// C10: what is still being sent when the stop comes is given up at once.
+func TestC10StopWhileSending(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.opts.BytesPerSecond = 10_000
+		w.tree.put("large.bin", strings.Repeat("x", 1_000_000))
+		w.scan()
+		stop := make(chan struct{})
+		w.opts.Stop = stop
+		start := time.Now()
+		time.AfterFunc(10*time.Second, func() { close(stop) })
+		if _, err := w.run(t.Context()); !errors.Is(err, ErrStopped) || time.Since(start) > 20*time.Second {
+			t.Fatalf("%v after %v", err, time.Since(start))
+		}
+		w.wantCounts(map[state.DocumentState]int{state.Pending: 1})
+	})
+}
+
 // C11: the API's host is down for an hour while the documents change twice: only the
 // last version of each is sent.
 func TestC11DownForAnHour(t *testing.T) {
@@ -845,7 +944,11 @@ func TestC11DownForAnHour(t *testing.T) {
 			}
 			w.scan()
 			for range 4 {
+				start := time.Now()
 				res := w.mustRun()
+				if took := time.Since(start); took > 2*time.Minute {
+					t.Errorf("a run without progress took %v", took)
+				}
 				if res.Uploaded != 0 || !res.Incomplete() || !strings.Contains(res.Why, "connection refused") {
 					t.Fatalf("%+v", res)
 				}

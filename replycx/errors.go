@@ -321,8 +321,20 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 }
 
 // excerpt shortens a body that is not ours to show on one line.
+//
+// Of a web page, such as a gateway's, it is the title.
 func excerpt(body string) string {
-	return clean(strings.TrimSpace(body), maxExcerpt)
+	body = strings.TrimSpace(body)
+	if strings.HasPrefix(body, "<") {
+		lower := strings.ToLower(body)
+		title := strings.Index(lower, "<title>")
+		end := strings.Index(lower, "</title>")
+		if title < 0 || end < title || len(lower) != len(body) {
+			return "a web page"
+		}
+		body = "a web page, " + strings.TrimSpace(body[title+len("<title>"):end])
+	}
+	return clean(body, maxExcerpt)
 }
 
 // clean makes foreign text fit for one line of a terminal or a log: valid UTF-8,

@@ -41,7 +41,7 @@ func (s *Store) Mark(ctx context.Context, syncID int64, sel Selection) (int, err
 			return err
 		}
 		for _, id := range ids {
-			if _, err := t.exec(`UPDATE documents SET state = 0, forced = 1, claim = 0, attempts = 0, next_attempt = 0, reason = '' WHERE id = $1`, id); err != nil {
+			if _, err := t.exec(`UPDATE documents SET state = 0, forced = 1, claim = 0, attempts = 0, next_attempt = 0, reason = '', changed_at = $1 WHERE id = $2`, now(), id); err != nil {
 				return err
 			}
 		}
@@ -90,8 +90,8 @@ type Document struct {
 	State       DocumentState
 	Reason      string // of failed, skipped and uncertain
 	Fingerprint Fingerprint
-	SHA256      SHA256 // of the version that it had last; zero while unknown
-	ChangedAt   time.Time
+	SHA256      SHA256    // of the version that it had last; zero while unknown
+	ChangedAt   time.Time // when it became pending, skipped or removed last
 	Attempts    int       // failed ones
 	NextAttempt time.Time // of pending; zero for at once
 	Held        bool      // uncertain, and not to be sent again unasked

@@ -129,7 +129,7 @@ func (s *Store) Forsake(ctx context.Context, destinationID int64, sourceIDs []in
 			if _, err := t.exec(`UPDATE contents SET state = 0, reason = '', since = $1 WHERE id = $2 AND state IN (3, 4, 5, 6)`, now(), content); err != nil {
 				return err
 			}
-			n, err := t.exec(`UPDATE documents SET state = 0, claim = 0, attempts = 0, next_attempt = 0 WHERE content_id = $1 AND state = 3 AND EXISTS (SELECT 1 FROM contents WHERE id = $1 AND state = 0)`, content)
+			n, err := t.exec(`UPDATE documents SET state = 0, claim = 0, attempts = 0, next_attempt = 0, changed_at = $1 WHERE content_id = $2 AND state = 3 AND EXISTS (SELECT 1 FROM contents WHERE id = $2 AND state = 0)`, now(), content)
 			if err != nil {
 				return err
 			}

@@ -42,6 +42,10 @@ type Store struct {
 
 	mu    sync.Mutex
 	begun map[int64]begun
+
+	watching sync.Mutex
+	watch    *sql.Conn // of Version; nil until it is asked for
+	watches  int64     // how many there were
 }
 
 // Options of Open.
@@ -70,7 +74,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open state %s: %w", opts.Path, err), s.write.Close())
 	}
 	s.read.SetMaxOpenConns(8)
-	conn, err := s.prepare(ctx, opts.ReadOnly && !absent)
+	conn, err := s.prepare(ctx, opts.ReadOnly, absent)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open state %s: %w", opts.Path, remedy(err)), s.read.Close(), s.write.Close())
 	}
@@ -118,8 +122,14 @@ func location(opts Options) (dsn string, absent bool, err error) {
 	return dsn + "?mode=rw" + pragmas + "&_pragma=journal_mode(WAL)", absent, nil
 }
 
-// prepare migrates the schema and returns the connection that all writes use.
-func (s *Store) prepare(ctx context.Context, readOnly bool) (*sql.Conn, error) {
+// migrating is the name of the lock of migrations, which no sync has.
+const (
+	migrating         = ""
+	migratingPatience = 2 * time.Minute
+)
+
+// prepare migrates the schema and returns the connection that all writes use. What is read only and absent is in memory.
+func (s *Store) prepare(ctx context.Context, readOnly, absent bool) (*sql.Conn, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
@@ -137,10 +147,20 @@ func (s *Store) prepare(ctx context.Context, readOnly bool) (*sql.Conn, error) {
 	switch {
 	case version > newest:
 		return nil, fmt.Errorf("%w: its schema is %d, this one knows %d; upgrade kbsync", ErrNewerSchema, version, newest)
-	case version < newest && readOnly:
+	case version < newest && readOnly && !absent:
 		return nil, fmt.Errorf("its schema %d is older than this kbsync's %d; run any command that may write to it first, such as kbsync sync", version, newest)
-	case version < newest:
+	case version < newest && readOnly:
 		if _, err := provider.Up(ctx); err != nil {
+			return nil, err
+		}
+	case version < newest:
+		// Of several processes that open a new state at once, one migrates and the others find it done.
+		lock, err := s.Lock(ctx, migrating, migratingPatience)
+		if err != nil {
+			return nil, err
+		}
+		_, err = provider.Up(ctx)
+		if err := errors.Join(err, lock.Unlock()); err != nil {
 			return nil, err
 		}
 	}
@@ -180,6 +200,7 @@ func remedy(err error) error {
 func (s *Store) Close() error {
 	close(s.stop)
 	s.stopped.Wait()
+	s.unwatch()
 	return errors.Join(s.read.Close(), s.write.Close())
 }
 

@@ -72,7 +72,7 @@ func (s *Store) EnsureSync(ctx context.Context, name, root string, dest Destinat
 			if err := leave(t, `d.sync_id = $2 AND d.state <> 5`, id); err != nil {
 				return err
 			}
-			if _, err := t.exec(`UPDATE documents SET content_id = NULL, state = 0, claim = 0, attempts = 0, next_attempt = 0, reason = '' WHERE sync_id = $1 AND state NOT IN (4, 5)`, id); err != nil {
+			if _, err := t.exec(`UPDATE documents SET content_id = NULL, state = 0, claim = 0, attempts = 0, next_attempt = 0, reason = '', changed_at = $1 WHERE sync_id = $2 AND state NOT IN (4, 5)`, now(), id); err != nil {
 				return err
 			}
 		}

@@ -703,8 +703,12 @@ func (s *Store) unread(ctx context.Context, doc Claimed, fresh string, args ...a
 		if err != nil || n > 0 {
 			return err
 		}
+		var held bool
+		if err := t.one(`SELECT EXISTS (SELECT 1 FROM documents WHERE id = $1 AND state = 1 AND claim = $2)`, []any{doc.DocumentID, doc.Claim}, &held); err != nil || !held {
+			return err
+		}
 		// What it may have is a content that is not there any more, or never was.
-		if err := leave(t, `d.id = $2 AND d.state = 1`, doc.DocumentID); err != nil {
+		if err := leave(t, `d.id = $2`, doc.DocumentID); err != nil {
 			return err
 		}
 		_, err = t.exec(`UPDATE documents SET `+fresh+`, content_id = NULL, claim = 0, forced = 0, mtime = 0, ctime = 0, inode = 0, etag = '' WHERE id = $1 AND state = 1 AND claim = $2`, append([]any{doc.DocumentID, doc.Claim}, args...)...)

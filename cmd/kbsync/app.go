@@ -145,11 +145,7 @@ func logLevel(configured string, verbose int, quiet bool) slog.Level {
 
 // open opens the state; readOnly for commands that change nothing.
 func (a *app) open(ctx context.Context, cfg *config.Config, readOnly bool) (*state.Store, error) {
-	store, err := state.Open(ctx, state.Options{Path: cfg.State, ReadOnly: readOnly})
-	if err != nil {
-		return nil, fmt.Errorf("open state %s: %w", cfg.State, err)
-	}
-	return store, nil
+	return state.Open(ctx, state.Options{Path: cfg.State, ReadOnly: readOnly})
 }
 
 // closeStore closes the state, and joins what goes wrong to *err.
@@ -209,7 +205,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: &announcing{client, a.out}, origin: client.Origin()}
+	p := &api{client: &announcing{Client: client, out: a.out}, origin: client.Origin()}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}

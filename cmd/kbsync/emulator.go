@@ -58,7 +58,7 @@ func (a *app) connectEmulator(ctx context.Context, cfg *config.Config) (*api, er
 	a.out.note("emulator: nothing leaves this machine; the knowledge base is %s, its inventory %s",
 		printable(options.File), printable(cfg.State))
 	return &api{
-		client:   &announcing{client, a.out},
+		client:   &announcing{Client: client, out: a.out},
 		origin:   emulatorOrigin,
 		account:  emulatorAccount(),
 		emulator: &embedded{Emulator: e, out: a.out},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/url"
 	"slices"
 
 	"github.com/kbsync/kbsync/ingest"
@@ -88,7 +89,8 @@ func exitCode(err error) int {
 		{exitFatal, refusedForGood},
 		{exitTemporary, is[*replycx.Error]},
 		{exitTemporary, is[*replycx.AnswerError]},
-		{exitTemporary, is[net.Error]},
+		{exitTemporary, is[*net.OpError]},
+		{exitTemporary, is[*url.Error]},
 	} {
 		if row.is(err) {
 			return row.code

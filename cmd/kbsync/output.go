@@ -23,7 +23,8 @@ import (
 //
 //   - Results go to stdout: as text for people, as JSON with --json. Everything else is the log and goes to stderr.
 //   - -q leaves only warnings, errors and results that were asked for by --json; -v logs each document; -vv each request.
-//   - A terminal on stderr gets progress bars, anything else log lines. NO_COLOR and TERM=dumb turn bars into lines too.
+//   - A terminal on stderr gets progress bars, anything else (and TERM=dumb) log lines. Nothing is coloured, so that
+//     NO_COLOR has nothing to turn off.
 //   - What comes from elsewhere (names, messages of a server) is printed by printable or quoted, so that it cannot move
 //     the cursor of a terminal or fake a line.
 //   - A secret given to hide appears nowhere: it is replaced on the way out, whoever wrote it.
@@ -48,7 +49,7 @@ func newOutput(stdout, stderr io.Writer, env []string) *output {
 	o := &output{
 		stdout:   hidden.writer(stdout),
 		stderr:   hidden.writer(bars),
-		terminal: isTerminal(stderr) && variable(env, "NO_COLOR") == "" && variable(env, "TERM") != "dumb",
+		terminal: isTerminal(stderr) && variable(env, "TERM") != "dumb",
 		format:   formatText,
 		hidden:   hidden,
 		bars:     bars,

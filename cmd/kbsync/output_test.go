@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -108,6 +109,7 @@ func TestExitCode(t *testing.T) {
 		{&replycx.Error{StatusCode: 429}, 5},
 		{&replycx.AnswerError{}, 5},
 		{&net.OpError{Op: "dial", Err: errors.New("refused")}, 5},
+		{&os.PathError{Op: "open", Path: "x", Err: syscall.EIO}, 1},
 		{&ingest.FatalError{Err: &replycx.Error{StatusCode: 401}}, 7},
 		{&tracker.FatalError{Err: &replycx.Error{StatusCode: 401}}, 7},
 		{&replycx.Error{StatusCode: 401}, 7},
@@ -149,13 +151,13 @@ func TestParseAge(t *testing.T) {
 
 func TestGrouped(t *testing.T) {
 	t.Parallel()
-	var problems []troubledView
+	var groups []problemGroup
 	for i := range 7 {
-		problems = append(problems, troubledView{fmt.Sprintf("%d.md", i), "failed", "too odd"})
+		groups = group(groups, troubledView{fmt.Sprintf("%d.md", i), "failed", "too odd"})
 	}
-	problems = append(problems, troubledView{"x.md", "stuck", "too odd"})
-	got := strings.Join(grouped(problems), "\n")
-	if want := "failed: 0.md, 1.md, 2.md, 3.md, 4.md, 2 more: too odd\nstuck: x.md: too odd"; got != want {
+	groups = group(groups, troubledView{"x.md", "stuck", "too odd"})
+	got := fmt.Sprint(groups)
+	if want := "[failed: 0.md, 1.md, 2.md, 3.md, 4.md, 2 more: too odd stuck: x.md: too odd]"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

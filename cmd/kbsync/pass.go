@@ -51,10 +51,13 @@ func (p *pass) run(soft context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
 	p.sync, err = p.store.EnsureSync(soft, p.config.Name, p.config.Root.String(), p.api.destination(p.config.KnowledgeBase), p.options.acceptDestination)
+	if is[*state.DestinationError](err) {
+		p.sync, _ = p.store.Sync(soft, p.config.Name)
+	}
+	defer func() { p.recordTrouble(err) }()
 	if err != nil {
 		return halted(err)
 	}
-	defer func() { p.recordTrouble(err) }()
 	if p.recorded, err = p.store.Recover(soft, p.sync.ID); err != nil {
 		return err
 	}
@@ -240,7 +243,7 @@ func (p *pass) recordTrouble(err error) {
 		}
 		text = err.Error()
 	}
-	if text == p.sync.Trouble {
+	if p.sync.ID == 0 || text == p.sync.Trouble {
 		return
 	}
 	if err := p.store.SetTrouble(context.WithoutCancel(p.app.signals.hard), p.sync.ID, text); err != nil {

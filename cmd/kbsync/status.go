@@ -180,10 +180,19 @@ func (v syncStatus) print(w io.Writer) {
 	if v.Trouble != "" {
 		fmt.Fprintf(w, "  halted: %s\n", printable(v.Trouble))
 	}
+	var groups []problemGroup
 	for _, t := range v.Troubled {
 		if t.State != string(state.Skipped) {
-			fmt.Fprintf(w, "  %-9s %s: %s\n", t.State, printable(t.Key), printable(t.Reason))
+			groups = group(groups, t)
 		}
+	}
+	cut := false
+	for _, g := range groups {
+		fmt.Fprintf(w, "  %s\n", g)
+		cut = cut || g.count > len(g.keys)
+	}
+	if cut {
+		fmt.Fprintln(w, "  kbsync status --json lists all of them")
 	}
 }
 

@@ -60,6 +60,7 @@ type summary struct {
 	Orphaned   int                         `json:"orphaned"`
 	// Problems are the first hundred documents that failed, are stuck or uncertain, or could not be read.
 	Problems []troubledView `json:"problems"`
+	groups   []problemGroup // of all of them
 
 	messages []string // why ExitCode is not 0
 }
@@ -70,7 +71,7 @@ const maxProblems = 100
 func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
 	s := &summary{
 		Sync: p.config.Name, Root: p.config.Root.String(), KnowledgeBase: p.config.KnowledgeBase, Scanned: p.scanned,
-		New: p.scan.New, Changed: p.scan.Changed, Unchanged: p.scan.Unchanged, Renamed: p.scan.Renamed,
+		New: max(p.scan.New-p.scan.Renamed, 0), Changed: p.scan.Changed, Unchanged: p.scan.Unchanged, Renamed: p.scan.Renamed,
 		Removed: p.scan.Removed - p.scan.Renamed, Unsettled: p.scan.Unsettled, Skipped: p.scan.Skipped, Unlisted: p.scan.IncompleteCount,
 		Uploaded: p.uploads.Uploaded, Shared: p.uploads.Shared, Refused: p.uploads.Failed, Resent: p.uploads.Resent, Deferred: p.uploads.Deferred,
 		Requests: p.uploads.Requests, Bytes: p.uploads.Bytes, Unread: p.uploads.Unreadable,
@@ -148,19 +149,17 @@ func (s *summary) present(ctx context.Context, p *pass) error {
 		if err != nil {
 			return err
 		}
-		if !s.problem(d.Key, string(d.State), reasonOf(d)) {
-			break
-		}
+		s.problem(d.Key, string(d.State), reasonOf(d))
 	}
 	return nil
 }
 
-func (s *summary) problem(key, state, reason string) bool {
-	if len(s.Problems) == maxProblems {
-		return false
+func (s *summary) problem(key, state, reason string) {
+	p := troubledView{key, state, reason}
+	s.groups = group(s.groups, p)
+	if len(s.Problems) < maxProblems {
+		s.Problems = append(s.Problems, p)
 	}
-	s.Problems = append(s.Problems, troubledView{key, state, reason})
-	return true
 }
 
 func (r *runSummary) print(w io.Writer) {
@@ -227,39 +226,42 @@ func (s *summary) print(w io.Writer) {
 	}
 	line("uploaded", "%s", uploaded)
 	line("now", "%s", stateCounts(s.Documents))
-	for _, p := range grouped(s.Problems) {
-		line("", "%s", p)
-	}
-	if len(s.Problems) == maxProblems {
-		line("", "... perhaps more: kbsync status %s", printable(s.Sync))
+	for _, g := range s.groups {
+		line("", "%s", g)
 	}
 	if s.Superseded+s.Orphaned > 0 {
 		line("left behind", "%d superseded, %d orphaned in the knowledge base; to be removed by hand (kbsync sources --superseded --orphaned)", s.Superseded, s.Orphaned)
 	}
 }
 
-// grouped gives a line for each reason, with the first keys that it is the reason of.
-func grouped(problems []troubledView) []string {
+// A problemGroup is the documents that are in one state for one reason.
+type problemGroup struct {
+	state, reason string
+	count         int
+	keys          []string // the first ones
+}
+
+// group adds a document to the group that it belongs to.
+func group(groups []problemGroup, p troubledView) []problemGroup {
 	const shown = 5
-	var lines []string
-	done := map[[2]string]bool{}
-	for _, p := range problems {
-		if done[[2]string{p.State, p.Reason}] {
-			continue
-		}
-		done[[2]string{p.State, p.Reason}] = true
-		var keys []string
-		for _, q := range problems {
-			if q.State == p.State && q.Reason == p.Reason {
-				keys = append(keys, printable(q.Key))
-			}
-		}
-		if len(keys) > shown {
-			keys = append(keys[:shown], fmt.Sprintf("%d more", len(keys)-shown))
-		}
-		lines = append(lines, fmt.Sprintf("%s: %s: %s", p.State, strings.Join(keys, ", "), printable(p.Reason)))
+	i := slices.IndexFunc(groups, func(g problemGroup) bool { return g.state == p.State && g.reason == p.Reason })
+	if i < 0 {
+		i = len(groups)
+		groups = append(groups, problemGroup{state: p.State, reason: p.Reason})
 	}
-	return lines
+	g := &groups[i]
+	if g.count++; len(g.keys) < shown {
+		g.keys = append(g.keys, printable(p.Key))
+	}
+	return groups
+}
+
+func (g problemGroup) String() string {
+	keys := strings.Join(g.keys, ", ")
+	if more := g.count - len(g.keys); more > 0 {
+		keys += fmt.Sprintf(", %d more", more)
+	}
+	return fmt.Sprintf("%s: %s: %s", g.state, keys, printable(g.reason))
 }
 
 // reasons lists counts by reason, the most frequent first.

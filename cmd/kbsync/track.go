@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/tracker"
@@ -100,7 +101,7 @@ func (t *trackers) err(destinationID int64, waited bool) error {
 	case f == nil || f.err == nil:
 		return nil
 	case t.app.signals.soft.Err() != nil:
-		return context.Canceled
+		return ingest.ErrStopped
 	case errors.Is(f.err, context.DeadlineExceeded) && errors.Is(context.Cause(t.ctx), errMaxDuration):
 		return errMaxDuration
 	case !waited && errors.Is(f.err, context.Canceled):

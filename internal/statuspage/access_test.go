@@ -1,0 +1,196 @@
+package statuspage
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+const canary = "canary-6b1f0a"
+
+// Scenario S8: the loopback by default, a token otherwise, no cross-site requests.
+func TestS8Access(t *testing.T) {
+	r := newRig(t)
+	called := 0
+	opts := Options{Sync: func(context.Context, string) error { called++; return nil }}
+	open := r.page(opts)
+	opts.Token = canary
+	closed := r.page(opts)
+
+	type change func(*http.Request)
+	from := func(addr string) change { return func(q *http.Request) { q.RemoteAddr = addr } }
+	host := func(name string) change { return func(q *http.Request) { q.Host = name } }
+	head := func(name, value string) change { return func(q *http.Request) { q.Header.Set(name, value) } }
+	basic := func(q *http.Request) { q.SetBasicAuth("anybody", canary) }
+	const remote = "10.1.2.3:4000"
+
+	for _, c := range []struct {
+		name    string
+		page    *Page
+		request string
+		changes []change
+		want    int
+	}{
+		{"from this machine", open, "GET /", nil, 200},
+		{"as localhost", open, "GET /", []change{host("localhost:9090")}, 200},
+		{"as a name below localhost", open, "GET /", []change{host("KBSync.LocalHost.")}, 200},
+		{"over IPv6", open, "GET /", []change{from("[::1]:4000"), host("[::1]:9090")}, 200},
+		{"mapped", open, "GET /", []change{from("[::ffff:127.0.0.1]:4000"), host("[::ffff:127.0.0.1]")}, 200},
+		{"curl", open, "POST /-/sync", nil, 202},
+		{"the page's own button", open, "POST /-/sync", []change{head("Sec-Fetch-Site", "same-origin"), head("Origin", "http://127.0.0.1:9090")}, 202},
+
+		{"another site's form", open, "POST /-/sync", []change{head("Sec-Fetch-Site", "cross-site"), head("Origin", "https://evil.example")}, 403},
+		{"another port's form", open, "POST /-/sync", []change{head("Sec-Fetch-Site", "same-site")}, 403},
+		{"an old browser's", open, "POST /-/sync", []change{head("Origin", "https://evil.example")}, 403},
+		{"a sandboxed frame's", open, "POST /-/sync", []change{head("Origin", "null")}, 403},
+
+		{"a rebound name", open, "GET /", []change{host("evil.example")}, 403},
+		{"a rebound name, JSON", open, "GET /status.json", []change{host("evil.example:9090")}, 403},
+		{"a rebound name, metrics", open, "GET /metrics", []change{host("evil.example:9090")}, 403},
+		{"a rebound name acts", open, "POST /-/sync", []change{host("evil.example"), head("Sec-Fetch-Site", "same-origin"), head("Origin", "http://evil.example")}, 403},
+		{"a name that looks like it", open, "GET /", []change{host("127.0.0.1.evil.example")}, 403},
+		{"another one", open, "GET /", []change{host("localhost.evil.example")}, 403},
+		{"no name", open, "GET /", []change{host("")}, 403},
+
+		{"from elsewhere", open, "GET /", []change{from(remote), host("10.0.0.1:9090")}, 403},
+		{"from elsewhere, as localhost", open, "GET /", []change{from(remote), host("localhost")}, 403},
+		{"from elsewhere, JSON", open, "GET /status.json", []change{from(remote)}, 403},
+		{"from elsewhere acts", open, "POST /-/sync", []change{from(remote)}, 403},
+		{"from a place that is no address", open, "GET /", []change{from("@")}, 403},
+		{"for somebody else", open, "GET /", []change{head("X-Forwarded-For", "10.1.2.3")}, 403},
+		{"for somebody else, as RFC 7239 says it", open, "POST /-/sync", []change{head("Forwarded", "for=10.1.2.3")}, 403},
+		{"Prometheus", open, "GET /metrics", []change{from(remote), host("kbsync.ops.svc:9090")}, 200},
+		{"the kubelet", open, "GET /healthz", []change{from(remote), host("10.0.0.1:9090")}, 200},
+		{"the kubelet again", open, "GET /readyz", []change{from(remote), host("10.0.0.1:9090")}, 200},
+
+		{"token missing", closed, "GET /", nil, 401},
+		{"token missing, JSON", closed, "GET /status.json", nil, 401},
+		{"token missing, acts", closed, "POST /-/sync", nil, 401},
+		{"token empty", closed, "GET /", []change{head("Authorization", "Bearer ")}, 401},
+		{"token wrong", closed, "GET /", []change{head("Authorization", "Bearer "+canary+"x")}, 401},
+		{"token cut", closed, "GET /", []change{head("Authorization", "Bearer "+canary[:5])}, 401},
+		{"token in the address", closed, "GET /?token=" + canary, nil, 401},
+		{"token", closed, "GET /", []change{head("Authorization", "Bearer "+canary)}, 200},
+		{"token from elsewhere", closed, "POST /-/sync", []change{head("Authorization", "bearer "+canary), from(remote), host("kbsync.example")}, 202},
+		{"password", closed, "GET /", []change{basic, from(remote), host("kbsync.example")}, 200},
+		{"password acts", closed, "POST /-/sync", []change{basic}, 401},
+		{"token, another site's", closed, "POST /-/sync", []change{head("Authorization", "Bearer "+canary), head("Sec-Fetch-Site", "cross-site")}, 403},
+		{"token, metrics without", closed, "GET /metrics", []change{from(remote), host("kbsync.example")}, 200},
+		{"token, health without", closed, "GET /healthz", []change{from(remote), host("kbsync.example")}, 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			method, target, _ := strings.Cut(c.request, " ")
+			q := local(method, target, "")
+			for _, change := range c.changes {
+				change(q)
+			}
+			called = 0
+			w := do(c.page, q)
+			if w.Code != c.want {
+				t.Errorf("%d, want %d: %s", w.Code, c.want, w.Body)
+			}
+			if (called == 1) != (w.Code == 202) {
+				t.Errorf("answered %d and acted %d times", w.Code, called)
+			}
+			if w.Code == 401 && w.Header().Get("WWW-Authenticate") == "" {
+				t.Error("401 without WWW-Authenticate")
+			}
+			if policy := w.Header().Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
+				t.Errorf("policy %q", policy)
+			}
+			if strings.Contains(w.Body.String(), canary) {
+				t.Error("the answer has the token")
+			}
+		})
+	}
+}
+
+// Scenario S8: names are shown, never executed.
+func TestS8NamesAreShownEscaped(t *testing.T) {
+	r := newRig(t)
+	names := map[string]string{ // to what the page must have
+		`<script>alert(1)</script>.md`:          `&lt;script&gt;alert(1)&lt;/script&gt;.md`,
+		`"><img src=x onerror=alert(1)>.md`:     `&#34;&gt;&lt;img src=x onerror=alert(1)&gt;.md`,
+		`' onmouseover='alert(1).md`:            `&#39; onmouseover=&#39;alert(1).md`,
+		`{{.}}.md`:                              `{{.}}.md`,
+		"two\nlines.md":                         `&#34;two\nlines.md&#34;`,
+		"evil\u202Efdp.exe.md":                  `&#34;evil\u202efdp.exe.md&#34;`,
+		"\xff\xfe.md":                           `&#34;\xff\xfe.md&#34;`,
+		"nul\x00.md":                            `&#34;nul\x00.md&#34;`,
+		"Brühgruppe reinigen.md":                `Brühgruppe reinigen.md`,
+		"javascript:alert(1)":                   `javascript:alert(1)`,
+		"</style></title><script>x()</script>.": `&lt;/style&gt;&lt;/title&gt;&lt;script&gt;x()&lt;/script&gt;.`,
+	}
+	var keys []string
+	for name := range names {
+		keys = append(keys, name)
+	}
+	odd := `<b>"odd'` + "\u202E"
+	s := r.sync(odd)
+	r.put(s, keys)
+	r.trained(s, state.TrainingFailed, "<i>bad</i>\x1b[31m", r.accept(s, 100)...)
+	r.must(r.s.SetTrouble(t.Context(), s.ID, "<u>halted</u>"))
+	p := r.page(Options{Version: "<s>1</s>"})
+	p.Loop("<em>loop</em>", 0)
+
+	body := get(t, p, "/")
+	for name, want := range names {
+		if !strings.Contains(body, "<bdi>"+want+"</bdi>") {
+			t.Errorf("%q is not shown as %s", name, want)
+		}
+	}
+	for _, tag := range []string{"<script", "<img", "<b>\"", "<i>", "<u>", "<s>", "<em>", "onerror=\"", "\x1b", "\u202e", "\x00"} {
+		if strings.Contains(body, tag) {
+			t.Errorf("the page has %q", tag)
+		}
+	}
+	// Nothing is loaded from elsewhere.
+	for _, attr := range []string{"src=\"", "url(", "@import", "href=\"http", "href=\"//"} {
+		if strings.Contains(body, attr) {
+			t.Errorf("the page has %s", attr)
+		}
+	}
+
+	w := do(p, local("GET", "/status.json", ""))
+	if got := w.Header().Get("Content-Type"); got != "application/json" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+		t.Errorf("JSON comes as %q", got)
+	}
+	var o overview
+	if err := json.Unmarshal(w.Body.Bytes(), &o); err != nil {
+		t.Fatal(err)
+	}
+	if o.Syncs[0].Name != odd || len(o.Syncs[0].Troubled) != len(names) {
+		t.Errorf("JSON is %+v", o)
+	}
+}
+
+func TestMethods(t *testing.T) {
+	p := newRig(t).page(Options{})
+	for path, allow := range map[string]string{
+		"/": "GET, HEAD", "/status.json": "GET, HEAD", "/healthz": "GET, HEAD", "/readyz": "GET, HEAD", "/metrics": "GET, HEAD",
+		"/-/sync": "POST", "/-/reindex": "POST", "/-/reload": "POST",
+	} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"} {
+			w := do(p, local(method, path, ""))
+			if slices.Contains(strings.Split(allow, ", "), method) {
+				if w.Code == 405 {
+					t.Errorf("%s %s: 405", method, path)
+				}
+				continue
+			}
+			if w.Code != 405 || w.Header().Get("Allow") != allow {
+				t.Errorf("%s %s: %d, Allow %q, want 405, %q", method, path, w.Code, w.Header().Get("Allow"), allow)
+			}
+		}
+	}
+	for _, path := range []string{"/index.html", "/debug/pprof/", "/-/", "/favicon.ico"} {
+		if w := do(p, local("GET", path, "")); w.Code != 404 {
+			t.Errorf("GET %s: %d", path, w.Code)
+		}
+	}
+}

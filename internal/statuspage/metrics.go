@@ -1,0 +1,338 @@
+package statuspage
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+// documentStates are the values of the label state of kbsync_documents.
+var documentStates = []state.DocumentState{
+	state.Pending, state.Uploading, state.Training, state.Completed, state.Failed, state.Stuck, state.Uncertain, state.Skipped, state.Removed,
+}
+
+// batchEnds are the values of the label state of kbsync_upload_batches_total.
+var batchEnds = []state.BatchState{state.BatchAccepted, state.BatchRefused, state.BatchAbandoned, state.BatchUncertain}
+
+// trainingEnds are the values of the label state of kbsync_training_duration_seconds.
+var trainingEnds = []state.DocumentState{state.Completed, state.Failed}
+
+// guards are the values of the label code of kbsync_guard_trips_total, beside "other".
+var guards = []string{"empty", "new-root", "max-delete", "max-uploads", "new-state", "destination"}
+
+// Metrics counts what the running loops do. Its methods are cheap and may be called from several goroutines. A label can
+// only have the values of a short list or the name of a sync, whatever the methods are given.
+type Metrics struct {
+	batches     *prometheus.CounterVec
+	bytes       *prometheus.CounterVec
+	requests    *prometheus.HistogramVec
+	retries     *prometheus.CounterVec
+	polls       *prometheus.CounterVec
+	training    *prometheus.HistogramVec
+	missed      *prometheus.CounterVec
+	overflows   *prometheus.CounterVec
+	guardTrips  *prometheus.CounterVec
+	restless    *prometheus.GaugeVec
+	reloadOK    prometheus.Gauge
+	reloadAt    prometheus.Gauge
+	stateErrors prometheus.Counter
+
+	mu    sync.Mutex
+	known map[string]bool // syncs that have series
+}
+
+func newMetrics() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	return &Metrics{
+		batches: counter("kbsync_upload_batches_total", "Upload batches by what became of them.", "sync", "state"),
+		bytes:   counter("kbsync_upload_bytes_total", "Bytes of documents that were sent, those of failed requests among them.", "sync"),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kbsync_upload_request_duration_seconds", Help: "Time from the first byte of an upload request to its answer, by HTTP status.",
+			Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600},
+		}, []string{"sync", "code"}),
+		retries: counter("kbsync_upload_retries_total", "Upload requests that carried documents of an earlier failed one.", "sync"),
+		polls:   counter("kbsync_status_requests_total", "Requests for the training status of sources, by HTTP status.", "code"),
+		training: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kbsync_training_duration_seconds", Help: "Time from the creation of a source to the end of its training.",
+			Buckets: []float64{1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200},
+		}, []string{"state"}),
+		missed:     counter("kbsync_missed_changes_total", "Changes that a rescan found and no file event had told.", "sync"),
+		overflows:  counter("kbsync_event_overflows_total", "Times that the queue of file events overflowed.", "sync"),
+		guardTrips: counter("kbsync_guard_trips_total", "Scans that a guard halted, by guard.", "sync", "code"),
+		restless: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kbsync_restless_files", Help: "Files that have been written to for longer than the maximum wait, and so were not sent.",
+		}, []string{"sync"}),
+		reloadOK:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "kbsync_config_last_reload_successful", Help: "Whether the last reading of the config succeeded."}),
+		reloadAt:    prometheus.NewGauge(prometheus.GaugeOpts{Name: "kbsync_config_last_reload_success_timestamp_seconds", Help: "When the config was read successfully the last time."}),
+		stateErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "kbsync_state_read_errors_total", Help: "Failed attempts to read the state for the page and the metrics."}),
+		known:       map[string]bool{},
+	}
+}
+
+func (m *Metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.batches, m.bytes, m.requests, m.retries, m.polls, m.training, m.missed, m.overflows, m.guardTrips, m.restless, m.reloadOK, m.reloadAt, m.stateErrors,
+	}
+}
+
+// BatchEnded counts a batch that was accepted, refused, abandoned or became uncertain.
+func (m *Metrics) BatchEnded(sync string, end state.BatchState) {
+	if slices.Contains(batchEnds, end) {
+		m.batches.WithLabelValues(label(sync), string(end)).Inc()
+	}
+}
+
+// BytesSent counts bytes of documents as they go out. Negative ones are ignored.
+func (m *Metrics) BytesSent(sync string, n int64) {
+	m.bytes.WithLabelValues(label(sync)).Add(float64(max(n, 0)))
+}
+
+// UploadRequest notes an upload request that ended; statusCode is 0 where no answer came.
+func (m *Metrics) UploadRequest(sync string, statusCode int, took time.Duration) {
+	m.requests.WithLabelValues(label(sync), code(statusCode)).Observe(took.Seconds())
+}
+
+// Retried counts an upload request that carries documents of an earlier failed one.
+func (m *Metrics) Retried(sync string) { m.retries.WithLabelValues(label(sync)).Inc() }
+
+// StatusRequest counts a request for the status of sources; statusCode is 0 where no answer came.
+func (m *Metrics) StatusRequest(statusCode int) { m.polls.WithLabelValues(code(statusCode)).Inc() }
+
+// Trained notes that the training of a source ended, completed or failed, so long after its creation. Other outcomes are no end.
+func (m *Metrics) Trained(outcome state.Outcome, took time.Duration) {
+	switch outcome {
+	case state.TrainingCompleted:
+		m.training.WithLabelValues(string(state.Completed)).Observe(took.Seconds())
+	case state.TrainingFailed:
+		m.training.WithLabelValues(string(state.Failed)).Observe(took.Seconds())
+	}
+}
+
+// MissedChanges counts changes that a rescan found and no file event had told.
+func (m *Metrics) MissedChanges(sync string, n int) {
+	m.missed.WithLabelValues(label(sync)).Add(float64(max(n, 0)))
+}
+
+// Overflowed counts an overflow of the queue of file events.
+func (m *Metrics) Overflowed(sync string) { m.overflows.WithLabelValues(label(sync)).Inc() }
+
+// GuardTripped counts a scan that a guard halted. Guards are those of package watcher and "max-uploads", "new-state" and
+// "destination"; any other counts as "other".
+func (m *Metrics) GuardTripped(sync, guard string) {
+	if !slices.Contains(guards, guard) {
+		guard = "other"
+	}
+	m.guardTrips.WithLabelValues(label(sync), guard).Inc()
+}
+
+// RestlessFiles sets how many files have been written to for longer than the maximum wait.
+func (m *Metrics) RestlessFiles(sync string, n int) {
+	m.restless.WithLabelValues(label(sync)).Set(float64(n))
+}
+
+// Reloaded notes that the config was read, at the start or again, with or without success.
+func (m *Metrics) Reloaded(ok bool) {
+	if !ok {
+		m.reloadOK.Set(0)
+		return
+	}
+	m.reloadOK.Set(1)
+	m.reloadAt.SetToCurrentTime()
+}
+
+// reconcile gives each sync its series, at zero, so that a rate sees their first step; and takes those of others away.
+func (m *Metrics) reconcile(names []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := map[string]bool{}
+	for _, name := range names {
+		name = label(name)
+		now[name] = true
+		if m.known[name] {
+			continue
+		}
+		for _, v := range []*prometheus.CounterVec{m.bytes, m.retries, m.missed, m.overflows} {
+			v.WithLabelValues(name)
+		}
+		for _, end := range batchEnds {
+			m.batches.WithLabelValues(name, string(end))
+		}
+		for _, guard := range guards {
+			m.guardTrips.WithLabelValues(name, guard)
+		}
+		m.restless.WithLabelValues(name)
+	}
+	for name := range m.known {
+		if now[name] {
+			continue
+		}
+		gone := prometheus.Labels{"sync": name}
+		for _, v := range []*prometheus.CounterVec{m.batches, m.bytes, m.retries, m.missed, m.overflows, m.guardTrips} {
+			v.DeletePartialMatch(gone)
+		}
+		m.requests.DeletePartialMatch(gone)
+		m.restless.DeletePartialMatch(gone)
+	}
+	m.known = now
+}
+
+// label makes a name fit for a label: those are UTF-8.
+func label(name string) string { return strings.ToValidUTF8(name, "\ufffd") }
+
+// code is the label of an HTTP status.
+func code(status int) string {
+	if status < 100 || status > 599 {
+		return "none"
+	}
+	return strconv.Itoa(status)
+}
+
+// The metrics that are read from the state.
+var (
+	documentsDesc = desc("kbsync_documents", "Documents by state.", "sync", "state")
+	pendingDesc   = desc("kbsync_oldest_pending_age_seconds", "Age of the oldest change that is not uploaded; 0 if all is.", "sync")
+	scanDesc      = desc("kbsync_last_scan_timestamp_seconds", "When the root was scanned completely the last time; 0 for never.", "sync")
+	uploadDesc    = desc("kbsync_last_upload_timestamp_seconds", "When the API accepted an upload the last time; 0 for never.", "sync")
+	successDesc   = desc("kbsync_last_success_timestamp_seconds", "The last time at which the knowledge base held, trained, all that was known of the root; 0 for never.", "sync")
+	leftDesc      = desc("kbsync_left_behind_sources", "Sources that answer in the knowledge base although no document has their content, until a person removes them.", "sync", "state")
+	troubleDesc   = desc("kbsync_sync_stopped", "Whether the last pass was halted or stopped before its end.", "sync")
+	heldDesc      = desc("kbsync_uploads_held", "Whether uploads wait: after a lost answer until one goes through, or because the API asked for it.", "sync")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// A stateCollector exports what the state says.
+type stateCollector struct{ page *Page }
+
+func (c stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{documentsDesc, pendingDesc, scanDesc, uploadDesc, successDesc, leftDesc, troubleDesc, heldDesc} {
+		ch <- d
+	}
+}
+
+// Collect exports nothing if the state cannot be read: kbsync_state_read_errors_total tells, and the other metrics stay.
+func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
+	o, err := c.page.overview(context.Background())
+	if err != nil {
+		return
+	}
+	for i := range o.Syncs {
+		s := &o.Syncs[i]
+		gauge := func(d *prometheus.Desc, v float64, more ...string) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, append([]string{label(s.Name)}, more...)...)
+		}
+		for _, st := range documentStates {
+			gauge(documentsDesc, float64(s.Documents[st]), string(st))
+		}
+		age := 0.0
+		if s.PendingSince != nil {
+			age = max(time.Since(*s.PendingSince).Seconds(), 0)
+		}
+		gauge(pendingDesc, age)
+		gauge(scanDesc, unix(s.ScannedAt))
+		gauge(uploadDesc, unix(s.AcceptedAt))
+		gauge(successDesc, unix(s.SuccessAt))
+		gauge(leftDesc, float64(s.Superseded), string(state.Superseded))
+		gauge(leftDesc, float64(s.Orphaned), string(state.Orphaned))
+		gauge(troubleDesc, truth(s.Trouble != "" || s.Halted))
+		gauge(heldDesc, truth(s.BreakerOpen || s.PausedUntil != nil))
+	}
+}
+
+func unix(t *time.Time) float64 {
+	if t == nil {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// register makes the registries: one of our own metrics, which go to the textfile, too, and one of the process.
+func (p *Page) register() error {
+	p.Metrics = newMetrics()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "kbsync_build_info", Help: "Always 1; the labels say which kbsync runs.",
+		ConstLabels: prometheus.Labels{"version": label(cmp.Or(p.opts.Version, "unknown")), "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	own, process := prometheus.NewPedanticRegistry(), prometheus.NewRegistry()
+	for _, c := range append(p.Metrics.collectors(), build, stateCollector{p}) {
+		if err := own.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	for _, c := range []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
+		if err := process.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	for _, end := range trainingEnds {
+		p.Metrics.training.WithLabelValues(string(end))
+	}
+	p.own, p.process = own, process
+	return nil
+}
+
+// freshMetrics makes ready what is gathered next.
+func (p *Page) freshMetrics(ctx context.Context) error {
+	o, err := p.overview(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for i := range o.Syncs {
+		names = append(names, o.Syncs[i].Name)
+	}
+	p.Metrics.reconcile(names)
+	return nil
+}
+
+func (p *Page) metricsHandler() http.Handler {
+	h := promhttp.HandlerFor(prometheus.Gatherers{p.own, p.process}, promhttp.HandlerOpts{
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: 4, // slow ones must not pile up
+		Timeout:             2 * readTimeout,
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = p.freshMetrics(r.Context()) // it is counted and logged, and the rest is exported all the same
+		h.ServeHTTP(w, r)
+	})
+}
+
+// WriteMetrics writes kbsync's metrics as they are now to a file for the textfile collector of node_exporter, which takes
+// those that end in .prom. The file is replaced as a whole. Its mode is 0644: node_exporter runs as another user, and the
+// file names syncs but no documents. Those of the process and the Go runtime are left out, for node_exporter has its own.
+func (p *Page) WriteMetrics(path string) error {
+	p.forgetReading()
+	// The file stays as it was if the state cannot be read, so that its old timestamps raise the alarm.
+	if err := p.freshMetrics(context.Background()); err != nil {
+		return fmt.Errorf("write metrics: %w", err)
+	}
+	if err := prometheus.WriteToTextfile(path, p.own); err != nil {
+		return fmt.Errorf("write metrics: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package statuspage
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+//go:embed page.html
+var pageHTML string
+
+//go:embed page.css
+var pageCSS string
+
+// The page is one answer: nothing is loaded, no script runs, and the one style is named by its hash.
+var contentSecurityPolicy = func() string {
+	sum := sha256.Sum256([]byte(pageCSS))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+}()
+
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"style":   func() template.CSS { return template.CSS(pageCSS) },
+	"visible": visible,
+	"shell":   func(name string) string { return visible(shellWord(name)) },
+	"grouped": func(n int) string { return grouped(int64(n)) },
+	"plural":  plural,
+	"size":    size,
+}).Parse(pageHTML))
+
+// pageData is what the template shows. Its methods and those of syncData say things, so that the template has no logic.
+type pageData struct {
+	*overview
+	Now      time.Time
+	Mood     mood
+	MoodText string
+	Syncs    []syncData
+	Buttons  bool
+}
+
+type syncData struct {
+	*syncView
+	Mood     mood
+	MoodText string
+	Counts   []countData
+	Total    int
+}
+
+// A countData is a state's part of a sync's bar: from X, Width of 1000.
+type countData struct {
+	State    state.DocumentState
+	N        int
+	X, Width float64
+}
+
+// barStates are the states in the order of the bar: done, on its way, in trouble. What is skipped or removed has no part in it.
+var barStates = []state.DocumentState{state.Completed, state.Training, state.Uploading, state.Pending, state.Uncertain, state.Stuck, state.Failed}
+
+func (p *Page) servePage(w http.ResponseWriter, r *http.Request) {
+	o, err := p.overview(r.Context())
+	if err != nil {
+		http.Error(w, "The state cannot be read: "+err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	// A button cannot send the token.
+	data := &pageData{overview: o, Now: time.Now(), Buttons: p.opts.Sync != nil && p.opts.Token == ""}
+	data.Mood, data.MoodText = o.mood()
+	for i := range o.Syncs {
+		s := syncData{syncView: &o.Syncs[i]}
+		s.Mood, s.MoodText = s.mood()
+		for _, st := range barStates {
+			s.Total += s.Documents[st]
+		}
+		x := 0.0
+		for _, st := range barStates {
+			c := countData{State: st, N: s.Documents[st], X: x}
+			if s.Total > 0 {
+				c.Width = 1000 * float64(c.N) / float64(s.Total)
+			}
+			x += c.Width
+			if c.N > 0 || st == state.Completed {
+				s.Counts = append(s.Counts, c)
+			}
+		}
+		data.Syncs = append(data.Syncs, s)
+	}
+	var page bytes.Buffer
+	if err := pageTemplate.Execute(&page, data); err != nil {
+		p.log.Error("the status page cannot be shown", "error", err)
+		http.Error(w, "The page cannot be shown; /status.json says the same.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	_, _ = page.WriteTo(w) // who asked is gone, then
+}
+
+// When shows a moment.
+func (d *pageData) When(t *time.Time) whenData {
+	if t == nil {
+		return whenData{Text: "never"}
+	}
+	return d.Moment(*t)
+}
+
+// Moment shows a moment.
+func (d *pageData) Moment(t time.Time) whenData {
+	text := "in " + rough(t.Sub(d.Now))
+	if age := d.Now.Sub(t); age >= 0 {
+		text = rough(age) + " ago"
+	}
+	return whenData{Text: text, Stamp: t.UTC().Format(time.RFC3339), Title: t.Format("Mon 2 Jan 2006, 15:04:05 MST")}
+}
+
+type whenData struct{ Text, Stamp, Title string }
+
+// More is how many documents in trouble are not shown.
+func (s *syncData) More() int {
+	return s.Documents[state.Failed] + s.Documents[state.Stuck] + s.Documents[state.Uncertain] - len(s.Troubled)
+}
+
+// LeftBehind is how many sources wait for a person to remove them.
+func (s *syncData) LeftBehind() int { return s.Superseded + s.Orphaned }
+
+// Skipped is how many documents the rules leave out.
+func (s *syncData) Skipped() int { return s.Documents[state.Skipped] }
+
+// visible returns text as it is, if it only consists of what can be seen, or quoted with escapes: line ends, control and
+// bidirectional characters and bytes that are no UTF-8 would make a name look like something else.
+func visible(text string) string {
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
+	}
+	return text
+}
+
+// shellWord returns a name as a shell takes it.
+func shellWord(name string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/@:+,", r)
+	}
+	if name != "" && !strings.ContainsFunc(name, func(r rune) bool { return !plain(r) }) {
+		return name
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+}
+
+// rough says a duration by its largest unit.
+func rough(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return "a moment"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%d s", d/time.Second)
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	}
+	return fmt.Sprintf("%d days", d/(24*time.Hour))
+}
+
+// size says bytes in binary units.
+func size(n int64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, i := float64(n)/1024, 0
+	for v >= 1024 {
+		v /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.1f %ciB", v, units[i])
+}
