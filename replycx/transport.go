@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -57,12 +56,11 @@ func newTransport(timeouts Timeouts, caFile string) (*http.Transport, error) {
 	return t, nil
 }
 
-// conn counts what was written, so that a request of which no byte left is known to
-// be unsent, and copies request bodies through pooled buffers.
+// conn copies request bodies through pooled buffers, and gives an answer that comes
+// with a reset the time to be read.
 type conn struct {
 	net.Conn
 	buffers *sync.Pool // of *[64 << 10]byte
-	written atomic.Int64
 
 	closing sync.Once
 	closed  chan struct{}
@@ -70,7 +68,6 @@ type conn struct {
 
 func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
-	c.written.Add(int64(n))
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.linger()
 	}
@@ -114,14 +111,4 @@ func (c *conn) ReadFrom(r io.Reader) (n int64, err error) {
 			return n, err
 		}
 	}
-}
-
-// ours returns the conn below a connection of the client's own transport, nil for a
-// foreign one.
-func ours(c net.Conn) *conn {
-	if t, ok := c.(*tls.Conn); ok {
-		c = t.NetConn()
-	}
-	own, _ := c.(*conn)
-	return own
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"strconv"
 	"strings"
 	"time"
@@ -165,16 +164,7 @@ func (c *Client) UploadSources(ctx context.Context, knowledgeBase int64, parts [
 		}
 	}
 
-	var used *conn // the connection, if it is ours, and what it had written before
-	var before int64
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			if used = ours(info.Conn); used != nil {
-				before = used.written.Load()
-			}
-		},
-	})
-	req, err := c.uploadRequest(traced, knowledgeBase, b)
+	req, err := c.uploadRequest(ctx, knowledgeBase, b)
 	if err != nil {
 		return nil, &UnsentError{fmt.Errorf("%s: %w", op, err)}
 	}
@@ -196,7 +186,7 @@ func (c *Client) UploadSources(ctx context.Context, knowledgeBase int64, parts [
 		}
 		c.logRequest(op, req, 0, began, err)
 		err = fmt.Errorf("%s: %w", op, unwrapURL(err))
-		if !sent || used != nil && used.written.Load() == before {
+		if !sent {
 			return nil, &UnsentError{err}
 		}
 		return nil, err

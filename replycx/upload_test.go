@@ -338,7 +338,8 @@ func TestAnswerWhileSealing(t *testing.T) {
 					close(answer)
 					select {
 					case <-ctx.Done():
-					case <-time.After(100 * time.Millisecond): // the answer's header is there by now
+					case <-time.After(10 * time.Second):
+						t.Error("the answer did not end the seal")
 					}
 					return nil
 				},
@@ -547,7 +548,7 @@ func TestUploadRefusedBeforeAnyRequest(t *testing.T) {
 }
 
 func TestUploadStalls(t *testing.T) {
-	timeouts := replycx.Timeouts{Stall: 50 * time.Millisecond, Answer: 50 * time.Millisecond}
+	timeouts := replycx.Timeouts{Stall: 50 * time.Millisecond}
 	t.Run("in a part", func(t *testing.T) {
 		e, c := serve(t, emulator.Options{}, replycx.Options{Timeouts: timeouts})
 		_, err := c.UploadSources(t.Context(), 876, []replycx.Part{{Field: "f", Size: 5, Open: func(ctx context.Context) (io.ReadCloser, error) {
@@ -558,7 +559,8 @@ func TestUploadStalls(t *testing.T) {
 		}
 	})
 	t.Run("waiting for the answer", func(t *testing.T) {
-		e, c := serve(t, emulator.Options{Faults: &emulator.Faults{Rules: []emulator.Fault{{Stall: time.Hour, At: emulator.After}}}}, replycx.Options{Timeouts: timeouts})
+		e, c := serve(t, emulator.Options{Faults: &emulator.Faults{Rules: []emulator.Fault{{Stall: time.Hour, At: emulator.After}}}},
+			replycx.Options{Timeouts: replycx.Timeouts{Answer: 500 * time.Millisecond}})
 		_, err := c.UploadSources(t.Context(), 876, []replycx.Part{file("f", "f.md", "f")}, nil)
 		if !errors.Is(err, replycx.ErrStalled) || unsent(err) || e.Counts().AcceptedParts != 1 {
 			t.Errorf("error %v, unsent %v", err, unsent(err))
@@ -572,12 +574,13 @@ func TestUploadStalls(t *testing.T) {
 		}
 	})
 	t.Run("seal takes longer than the stall", func(t *testing.T) {
+		timeouts := replycx.Timeouts{Stall: 300 * time.Millisecond}
 		_, c := serve(t, emulator.Options{}, replycx.Options{Timeouts: timeouts})
 		_, err := c.UploadSources(t.Context(), 876, []replycx.Part{file("f", "f.md", "f")}, &replycx.UploadOptions{
 			Seal: func(ctx context.Context) error {
 				select {
 				case <-ctx.Done():
-				case <-time.After(4 * timeouts.Stall):
+				case <-time.After(2 * timeouts.Stall):
 				}
 				return nil
 			},
