@@ -60,7 +60,9 @@ func (s *Store) counts(ctx context.Context, query string, args ...any) (map[Docu
 		var state DocumentState
 		var n int
 		err := scan(&state, &n)
-		counts[state] += n
+		if n > 0 {
+			counts[state] += n
+		}
 		return err
 	})
 	if err != nil {
@@ -69,17 +71,26 @@ func (s *Store) counts(ctx context.Context, query string, args ...any) (map[Docu
 	return counts, nil
 }
 
-// Counts returns the number of the sync's documents by state. It reads all of them.
-func (s *Store) Counts(ctx context.Context, syncID int64) (map[DocumentState]int, error) {
-	return s.counts(ctx, `SELECT `+documentState+` AS state, count(*) FROM documents d LEFT JOIN contents c ON c.id = d.content_id WHERE d.sync_id = $1 GROUP BY 1`, syncID)
-}
+// unsettled are the documents d of the sync $1 that wait for their content c, or failed with it.
+const unsettled = `FROM contents c JOIN documents d ON d.content_id = c.id AND d.state = 3 AND d.sync_id = $1
+	WHERE c.destination_id = (SELECT destination_id FROM syncs WHERE id = $1) AND c.state <> 5`
+
+const outstanding = `SELECT CASE d.state WHEN 0 THEN 'pending' WHEN 1 THEN 'uploading' ELSE 'failed' END, count(*) FROM documents d WHERE d.sync_id = $1 AND d.state < 3 GROUP BY 1
+	UNION ALL SELECT ` + documentState + `, count(*) ` + unsettled + ` GROUP BY 1`
 
 // Outstanding returns the number of the sync's documents that are pending, uploading, training, failed, stuck or uncertain,
 // by state. Its cost grows with their number alone.
 func (s *Store) Outstanding(ctx context.Context, syncID int64) (map[DocumentState]int, error) {
-	return s.counts(ctx, `SELECT CASE d.state WHEN 0 THEN 'pending' WHEN 1 THEN 'uploading' ELSE 'failed' END, count(*) FROM documents d WHERE d.sync_id = $1 AND d.state < 3 GROUP BY 1
-		UNION ALL SELECT `+documentState+`, count(*) FROM contents c JOIN documents d ON d.content_id = c.id AND d.state = 3 AND d.sync_id = $1
-		WHERE c.destination_id = (SELECT destination_id FROM syncs WHERE id = $1) AND c.state <> 5 GROUP BY 1`, syncID)
+	return s.counts(ctx, outstanding, syncID)
+}
+
+// Counts returns the number of the sync's documents by state. It reads all of them, and sums: a GROUP BY would sort them all
+// in memory.
+func (s *Store) Counts(ctx context.Context, syncID int64) (map[DocumentState]int, error) {
+	return s.counts(ctx, `WITH own AS MATERIALIZED (SELECT coalesce(sum(CASE state WHEN 3 THEN 1 ELSE 0 END), 0) AS settled, coalesce(sum(CASE state WHEN 4 THEN 1 ELSE 0 END), 0) AS skipped,
+		coalesce(sum(CASE state WHEN 5 THEN 1 ELSE 0 END), 0) AS removed FROM documents WHERE sync_id = $1)
+		SELECT 'skipped', skipped FROM own UNION ALL SELECT 'removed', removed FROM own
+		UNION ALL SELECT 'completed', settled - (SELECT count(*) `+unsettled+`) FROM own UNION ALL `+outstanding, syncID)
 }
 
 // A Document is a document as a person sees it.

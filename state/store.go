@@ -66,11 +66,11 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
 	}
 	s := &Store{path: opts.Path, jobs: make(chan *job), stop: make(chan struct{}), begun: map[int64]begun{}}
-	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-8192)"); err != nil {
+	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-4096)"); err != nil {
 		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
 	}
 	s.write.SetMaxOpenConns(1)
-	if s.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
+	if s.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)&_pragma=cache_size(-1024)"); err != nil {
 		return nil, errors.Join(fmt.Errorf("open state %s: %w", opts.Path, err), s.write.Close())
 	}
 	s.read.SetMaxOpenConns(8)

@@ -184,6 +184,15 @@ func (r *rig) want(want string) {
 	if fmt.Sprint(got) != "["+want+"]" {
 		r.t.Fatalf("documents are %v, want [%s]", got, want)
 	}
+	counts, err := r.s.Counts(r.ctx(), r.sync.ID)
+	r.must(err)
+	byState := map[DocumentState]int{}
+	for _, st := range r.states() {
+		byState[st]++
+	}
+	if fmt.Sprint(counts) != fmt.Sprint(byState) {
+		r.t.Fatalf("counts are %v, want %v", counts, byState)
+	}
 	findings, err := r.s.Check(r.ctx())
 	r.must(err)
 	if len(findings) > 0 {
