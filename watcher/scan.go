@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	gosync "sync"
 	"time"
 
@@ -54,33 +56,48 @@ type ScanOptions struct {
 	MaxDelete     MaxDelete
 	AllowEmpty    bool // a root that lists nothing is to remove what was known
 	AcceptNewRoot bool // another root that lists under half of what was known is what the user wants
+	// MaxWait is how long a document may keep changing before it is reported as restless, which it is until it rests; ten times
+	// Settle if zero, and at least a minute then.
+	MaxWait time.Duration
 }
 
-// A Scanner records what changed on a root.
+// A Scanner records what changed on a root. It may be used by one goroutine at a time, and remembers from scan to scan, in bounded memory,
+// since when documents have not settled.
 type Scanner struct {
 	root Root
 	opts ScanOptions
 	now  func() time.Time
+	// moving holds, by key, when documents that have not settled were first seen so.
+	moving map[string]time.Time
 }
 
 // NewScanner returns a Scanner of the root.
 func NewScanner(root Root, opts ScanOptions) *Scanner {
-	return &Scanner{root: root, opts: opts, now: time.Now}
+	if opts.MaxWait <= 0 {
+		opts.MaxWait = max(10*opts.Settle, time.Minute)
+	}
+	return &Scanner{root: root, opts: opts, now: time.Now, moving: map[string]time.Time{}}
 }
 
 // A Result is what a scan found.
 type Result struct {
-	Prefix    string // what was scanned: a scan of a part becomes one of the whole where its removals look like an accident
-	Known     int    // documents that were known before, below Prefix
-	Listed    int    // documents on the root, those of Skipped among them
-	New       int    // documents that were not known
-	Changed   int    // known documents with another fingerprint, or that are not skipped any more
+	Prefixes  []string // what was scanned: a scan of parts becomes one of the whole where its removals look like an accident
+	Known     int      // documents that were known before, below Prefixes
+	Listed    int      // documents on the root, those of Skipped among them
+	New       int      // documents that were not known
+	Changed   int      // known documents with another fingerprint, or that are not skipped any more
 	Unchanged int
 	Removed   int            // documents removed from the state, those of Renamed among them
 	Renamed   int            // removed documents that seem to be listed under another key
 	Skipped   map[string]int // documents that are not to be uploaded, by reason
 	Unsettled int            // new or changed documents that may still be being written: not recorded yet
 	SettleAt  time.Time      // when all of Unsettled have settled if nobody touches them again; zero for none
+	Again     []string       // what is to be scanned again at SettleAt; nil for nothing
+
+	// Restless counts those of Unsettled that have kept changing for longer than ScanOptions.MaxWait. They are recorded when they
+	// rest, like any other, for half a document must not be sent. RestlessKeys are the first hundred.
+	Restless     int
+	RestlessKeys []string
 
 	// Incomplete holds the first hundred errors of parts that could not be listed; IncompleteCount counts all. If there are
 	// any, nothing was removed.
@@ -91,7 +108,13 @@ type Result struct {
 	young int
 }
 
-const keptErrors = 100
+// What a Result and a Scanner keep at most.
+const (
+	keptErrors   = 100
+	keptAgain    = 100
+	keptRestless = 100
+	keptMoving   = 10_000
+)
 
 func (r *Result) incomplete(err error) {
 	r.IncompleteCount++
@@ -147,23 +170,34 @@ const batchSize = 1000
 // *GuardError removes nothing either, and the caller must not upload: what was recorded is pending. ErrRootMissing and any other
 // error leave no removal behind.
 func (s *Scanner) Scan(ctx context.Context, store Store, sync state.Sync, prefix string) (Result, error) {
-	result, err := s.scan(ctx, store, sync, prefix)
-	if err != nil && prefix != "" {
+	return s.ScanAll(ctx, store, sync, []string{prefix})
+}
+
+// ScanAll is Scan of several prefixes, which may overlap, as one: what vanished below one of them may have been renamed to another,
+// the guards weigh all removals together, and it removes nothing if any of them is incomplete. With none it does nothing.
+func (s *Scanner) ScanAll(ctx context.Context, store Store, sync state.Sync, prefixes []string) (Result, error) {
+	prefixes = Outermost(slices.Clone(prefixes))
+	if len(prefixes) == 0 {
+		return Result{Skipped: map[string]int{}}, nil
+	}
+	result, err := s.scan(ctx, store, sync, prefixes)
+	if err != nil && prefixes[0] != "" {
 		// What a part lacks says little: only the whole can show whether the root is in order.
 		if _, halted := errors.AsType[*GuardError](err); halted {
-			return s.scan(ctx, store, sync, "")
+			return s.scan(ctx, store, sync, []string{""})
 		}
 	}
 	return result, err
 }
 
-func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix string) (_ Result, err error) {
-	result := Result{Prefix: prefix, Skipped: map[string]int{}}
+func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefixes []string) (_ Result, err error) {
+	result := Result{Prefixes: prefixes, Skipped: map[string]int{}}
 	identity, err := s.root.Identity(ctx)
 	if err != nil {
 		return result, err
 	}
-	scan, err := store.BeginScan(ctx, sync.ID, prefix)
+	// One prefix stands for all of them: the state asks only whether it is the whole.
+	scan, err := store.BeginScan(ctx, sync.ID, prefixes[0])
 	if err != nil {
 		return result, err
 	}
@@ -188,7 +222,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 		changes = changes[:0]
 		return nil
 	}
-	for change, err := range s.changes(ctx, store, sync, prefix, &result) {
+	for change, err := range s.changes(ctx, store, sync, prefixes, &result) {
 		if err != nil {
 			return result, err
 		}
@@ -216,6 +250,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	}
 	if vanished > 0 && result.young > 0 {
 		// What vanished may be there under a new name that has not settled. Removals wait for it.
+		result.Again = prefixes
 		return result, nil
 	}
 	count, err := store.CountScan(ctx, scan)
@@ -236,7 +271,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 
 // guard decides whether what a complete scan would remove may be removed.
 func (s *Scanner) guard(sync state.Sync, identity string, result *Result, count state.ScanCount) error {
-	removals, known, whole := max(count.Vanished-count.Renamed, 0), result.Known, result.Prefix == ""
+	removals, known, whole := max(count.Vanished-count.Renamed, 0), result.Known, result.Prefixes[0] == ""
 	halt := func(g Guard) error {
 		return &GuardError{Guard: g, Sync: sync.Name, Root: sync.Root, Known: known, Removals: removals, Limit: s.opts.MaxDelete}
 	}
@@ -263,8 +298,8 @@ func (s *Scanner) guard(sync state.Sync, identity string, result *Result, count 
 // result.Incomplete.
 func (s *Scanner) Changes(ctx context.Context, store Store, sync state.Sync, prefix string, result *Result) iter.Seq2[state.Change, error] {
 	return func(yield func(state.Change, error) bool) {
-		*result = Result{Prefix: prefix, Skipped: map[string]int{}}
-		for change, err := range s.changes(ctx, store, sync, prefix, result) {
+		*result = Result{Prefixes: []string{prefix}, Skipped: map[string]int{}}
+		for change, err := range s.changes(ctx, store, sync, result.Prefixes, result) {
 			if !yield(change, err) {
 				return
 			}
@@ -272,74 +307,136 @@ func (s *Scanner) Changes(ctx context.Context, store Store, sync state.Sync, pre
 	}
 }
 
-// changes is Diff with the settle time applied and the counts kept.
-func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, prefix string, result *Result) iter.Seq2[state.Change, error] {
+// changes is Diff below the prefixes, with the settle time applied and the counts kept.
+func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, prefixes []string, result *Result) iter.Seq2[state.Change, error] {
 	return func(yield func(state.Change, error) bool) {
-		known := func(yield func(state.Known, error) bool) {
-			for k, err := range ahead(store.Known(ctx, sync.ID, prefix)) {
-				if err != nil {
-					yield(k, err)
-					return
+		moving := map[string]time.Time{}
+		stopped := false
+		for _, prefix := range prefixes {
+			known := func(yield func(state.Known, error) bool) {
+				for k, err := range ahead(store.Known(ctx, sync.ID, prefix)) {
+					if err != nil {
+						yield(k, err)
+						return
+					}
+					if covers(prefix, k.Key) && !yield(k, nil) {
+						return
+					}
 				}
-				if covers(prefix, k.Key) && !yield(k, nil) {
-					return
+			}
+			err := merge(s.root.List(ctx, prefix), known, func(p pair) bool {
+				if p.err != nil {
+					result.incomplete(p.err)
+					return true
 				}
+				result.see(&p)
+				if s.unsettled(&p, moving, result) {
+					return true
+				}
+				change, ok := p.change()
+				result.count(&p, change, ok)
+				stopped = ok && !yield(change, nil)
+				return !stopped
+			})
+			if order, ok := errors.AsType[*OrderError](err); ok && order.Stream == "listing" {
+				// Whatever the listing says from here on, it can't show what is missing.
+				result.incomplete(err)
+				err = nil
+			}
+			if err != nil {
+				yield(state.Change{}, err)
+				return
+			}
+			if stopped {
+				return
 			}
 		}
-		err := merge(s.root.List(ctx, prefix), known, func(p pair) bool {
-			if p.err != nil {
-				result.incomplete(p.err)
-				return true
-			}
-			if p.isKnown {
-				result.Known++
-			}
-			if p.isListed {
-				result.Listed++
-				if p.entry.Skip != "" {
-					result.Skipped[p.entry.Skip]++
-				}
-				if p.differs() {
-					seen := p.entry.Seen
-					if seen.IsZero() {
-						seen = s.now()
-					}
-					if at := SettledAt(p.entry.Fingerprint, seen, s.opts.Settle); at.After(seen) {
-						p.entry.Hold = true
-						result.Unsettled++
-						fp := p.entry.Fingerprint
-						if !p.isKnown && fp.CTime != 0 && seen.Sub(time.Unix(0, fp.MTime)) >= s.opts.Settle {
-							result.young++
-						}
-						if at.After(result.SettleAt) {
-							result.SettleAt = at
-						}
-						return true
-					}
-				}
-			}
-			change, ok := p.change()
-			switch {
-			case !ok && p.isListed:
-				result.Unchanged++
-			case !ok:
-			case change.Op == state.Vanish:
-				result.Removed++
-			case change.Op == state.Put && !p.isKnown:
-				result.New++
-			case change.Op == state.Put:
-				result.Changed++
-			}
-			return !ok || yield(change, nil)
+		if len(result.Again) > keptAgain {
+			result.Again = prefixes
+		}
+		s.keepMoving(moving, prefixes, result)
+	}
+}
+
+// unsettled says whether what is listed is new or changed and may still be being written, and counts it then.
+func (s *Scanner) unsettled(p *pair, moving map[string]time.Time, result *Result) bool {
+	if !p.isListed || !p.differs() {
+		return false
+	}
+	seen := p.entry.Seen
+	if seen.IsZero() {
+		seen = s.now()
+	}
+	at := SettledAt(p.entry.Fingerprint, seen, s.opts.Settle)
+	if !at.After(seen) {
+		return false
+	}
+	result.Unsettled++
+	if fp := p.entry.Fingerprint; !p.isKnown && fp.CTime != 0 && seen.Sub(time.Unix(0, fp.MTime)) >= s.opts.Settle {
+		result.young++
+	}
+	if at.After(result.SettleAt) {
+		result.SettleAt = at
+	}
+	key := p.entry.Key
+	if len(result.Again) <= keptAgain {
+		result.Again = append(result.Again, key)
+	}
+	since, ok := s.moving[key]
+	if !ok || since.After(seen) { // a clock that was set back
+		since = seen
+	}
+	if len(moving) < keptMoving {
+		moving[key] = since
+	}
+	if seen.Sub(since) >= s.opts.MaxWait {
+		if result.Restless++; len(result.RestlessKeys) < keptRestless {
+			result.RestlessKeys = append(result.RestlessKeys, key)
+		}
+	}
+	return true
+}
+
+// keepMoving makes moving, what has not settled below the prefixes, part of what the scanner remembers. What a listing could
+// not show is still as it was.
+func (s *Scanner) keepMoving(moving map[string]time.Time, prefixes []string, result *Result) {
+	if result.IncompleteCount == 0 {
+		maps.DeleteFunc(s.moving, func(key string, _ time.Time) bool {
+			return slices.ContainsFunc(prefixes, func(prefix string) bool { return covers(prefix, key) })
 		})
-		if order, ok := errors.AsType[*OrderError](err); ok && order.Stream == "listing" {
-			// Whatever the listing says from here on, it can't show what is missing.
-			result.incomplete(err)
-			err = nil
+	}
+	for key, since := range moving {
+		if len(s.moving) < keptMoving {
+			s.moving[key] = since
 		}
-		if err != nil {
-			yield(state.Change{}, err)
+	}
+}
+
+// see counts a pair.
+func (r *Result) see(p *pair) {
+	if p.isKnown {
+		r.Known++
+	}
+	if p.isListed {
+		r.Listed++
+		if p.entry.Skip != "" {
+			r.Skipped[p.entry.Skip]++
 		}
+	}
+}
+
+// count counts what a pair asks for, if anything.
+func (r *Result) count(p *pair, change state.Change, ok bool) {
+	switch {
+	case !ok && p.isListed:
+		r.Unchanged++
+	case !ok:
+	case change.Op == state.Vanish:
+		r.Removed++
+	case change.Op == state.Put && !p.isKnown:
+		r.New++
+	case change.Op == state.Put:
+		r.Changed++
 	}
 }
 

@@ -425,7 +425,7 @@ func TestGuards(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := s.scan("sub/", "0 new 0 changed 100 unchanged 30 removed 0 renamed 0 unsettled")
-		if r.Prefix != "" {
+		if !slices.Equal(r.Prefixes, []string{""}) {
 			t.Error("only the part was scanned")
 		}
 	})
