@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	gosync "sync"
 	"time"
@@ -79,7 +80,8 @@ type Watch struct {
 	ended   bool
 	stats   WatchStats
 	polling string
-	row     int // periodic scans in a row that found too much
+	said    map[string]bool // reasons to poll that were logged
+	row     int             // periodic scans in a row that found too much
 }
 
 // Watch begins to watch the directory until ctx ends or Close is called. A root that is missing is waited for. The first wake
@@ -100,6 +102,7 @@ func newWatch(d *Directory, opts WatchOptions) *Watch {
 	w := &Watch{
 		dir: d, path: d.path, opts: opts, open: fsnotify.NewWatcher,
 		wake: make(chan struct{}, 1), restart: make(chan struct{}, 1), give: make(chan string, 1), done: make(chan struct{}),
+		said: map[string]bool{},
 	}
 	if abs, err := filepath.Abs(d.path); err == nil {
 		w.path = abs
@@ -202,8 +205,104 @@ func (w *Watch) Stats() WatchStats {
 	return w.stats
 }
 
+// run keeps the root watched or polled.
 func (w *Watch) run(ctx context.Context) {
 	defer close(w.done)
+	defer w.end()
+	missing := false
+	for ctx.Err() == nil {
+		identity, err := identityAt(w.path)
+		if err != nil {
+			if !missing {
+				missing = true
+				w.setMissing(true)
+				w.Mark("")
+			}
+			pause(ctx, w.opts.Check)
+			continue
+		}
+		if missing {
+			missing = false
+			w.setMissing(false)
+		}
+		reason := ""
+		if w.opts.NoEvents {
+			reason = "it is set so"
+		} else {
+			reason = w.patrol(ctx, identity)
+		}
+		if reason != "" {
+			w.poll(ctx, identity, reason)
+		}
+	}
+}
+
+func (w *Watch) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+	w.stats.Directories = 0
+}
+
+func (w *Watch) setMissing(missing bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stats.RootMissing = missing
+}
+
+// poll makes the whole root dirty every Poll until it is another one.
+func (w *Watch) poll(ctx context.Context, identity, reason string) {
+	w.mu.Lock()
+	w.polling = reason
+	said := w.said[reason]
+	w.said[reason] = true
+	w.mu.Unlock()
+	if !said {
+		w.opts.Logger.Warn("the root is polled instead of being watched", "root", w.dir.path, "every", w.opts.Poll, "reason", reason)
+	}
+	defer func() {
+		w.mu.Lock()
+		w.polling = ""
+		w.mu.Unlock()
+	}()
 	w.Mark("")
-	<-ctx.Done()
+	check, tick := time.NewTicker(w.opts.Check), time.NewTicker(w.opts.Poll)
+	defer check.Stop()
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.Mark("")
+		case <-check.C:
+			if now, err := identityAt(w.path); err != nil || now != identity {
+				return
+			}
+		}
+	}
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// identityAt returns the identity of the directory that path leads to, and keeps nothing open.
+func identityAt(path string) (string, error) {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	return identityOf(root)
 }
