@@ -658,3 +658,171 @@ func TestAhead(t *testing.T) {
 		}
 	}
 }
+
+// Several prefixes are one scan: what moved from one to the other is renamed, and the guards see the sum.
+func TestScanAll(t *testing.T) {
+	s := newScene(t)
+	all := func(want string, prefixes ...string) Result {
+		t.Helper()
+		r, err := NewScanner(s.root, s.opts).ScanAll(t.Context(), s.store, s.sync(), prefixes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprintf("%q: %d known %d listed %d new %d changed %d removed %d renamed", r.Prefixes, r.Known, r.Listed, r.New, r.Changed, r.Removed, r.Renamed)
+		if got != want || s.store.open {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+		return r
+	}
+	for i := range 30 {
+		put(t, s.dir, fmt.Sprintf("a/%02d.md", i), fmt.Sprintf("b/%02d.md", i))
+	}
+	put(t, s.dir, "c.md", "d/e.md")
+	all(`[]: 0 known 0 listed 0 new 0 changed 0 removed 0 renamed`)
+	all(`["a/" "c.md"]: 0 known 31 listed 31 new 0 changed 0 removed 0 renamed`, "c.md", "a/02.md", "a/", "a/", "a/sub/")
+	all(`[""]: 31 known 62 listed 31 new 0 changed 0 removed 0 renamed`, "c.md", "")
+	if err := os.Rename(filepath.Join(s.dir, "a"), filepath.Join(s.dir, "z")); err != nil {
+		t.Fatal(err)
+	}
+	all(`["a" "a/" "z/"]: 30 known 30 listed 30 new 0 changed 30 removed 30 renamed`, "z/", "a", "a/")
+	// A file became a directory, and a directory a file.
+	for _, key := range []string{"c.md", "d"} {
+		if err := os.RemoveAll(filepath.Join(s.dir, key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, s.dir, "c.md/inside.md", "d")
+	all(`["c.md" "c.md/" "d" "d/"]: 2 known 1 listed 1 new 0 changed 2 removed 0 renamed`, "d/", "d", "c.md/", "c.md")
+	// Twenty removals each are allowed; forty at once are not, and the whole root is looked at before that is said.
+	for _, dir := range []string{"z", "b"} {
+		for i := range 20 {
+			if err := os.Remove(filepath.Join(s.dir, dir, fmt.Sprintf("%02d.md", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_, err := NewScanner(s.root, s.opts).ScanAll(t.Context(), s.store, s.sync(), []string{"b/", "z/"})
+	if halted, ok := errors.AsType[*GuardError](err); !ok || halted.Removals != 40 || halted.Known != 61 || len(s.store.known) != 61 {
+		t.Errorf("got %v, %d known", err, len(s.store.known))
+	}
+	// An incomplete part keeps what vanished from the others.
+	s.opts.MaxDelete.Percent = 100
+	s.root.fault = func(key string) error {
+		if key == "z/" {
+			return fs.ErrPermission
+		}
+		return nil
+	}
+	if r := all(`["b/" "z/"]: 60 known 10 listed 0 new 0 changed 0 removed 0 renamed`, "b/", "z/"); r.IncompleteCount != 1 {
+		t.Error(r)
+	}
+	s.root.fault = nil
+	all(`["b/" "z/"]: 60 known 20 listed 0 new 0 changed 40 removed 0 renamed`, "b/", "z/")
+}
+
+// Again is what has to be looked at when it has settled, and no more; a rename that has not settled holds up removals.
+func TestScanAgain(t *testing.T) {
+	s := newScene(t)
+	put(t, s.dir, "a.md", "b/c.md", "old.md")
+	if err := os.Chtimes(filepath.Join(s.dir, "old.md"), time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	s.offset = 0
+	again := func(prefix string, want ...string) Result {
+		t.Helper()
+		r, err := s.try(prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(r.Again, want) || r.SettleAt.IsZero() != (want == nil) {
+			t.Errorf("got %q at %v, want %q", r.Again, r.SettleAt, want)
+		}
+		return r
+	}
+	again("", "a.md", "b/c.md", "old.md")
+	s.offset = 3 * time.Second
+	again("")
+	if err := os.Rename(filepath.Join(s.dir, "old.md"), filepath.Join(s.dir, "renamed.md")); err != nil {
+		t.Fatal(err)
+	}
+	s.offset = 0
+	again("", "")
+	s.offset = 3 * time.Second
+	again("")
+	s.offset = 0
+	for i := range 101 {
+		put(t, s.dir, fmt.Sprintf("d/%d.md", i))
+	}
+	again("d/", "d/")
+}
+
+// W3: a document that never rests is reported after the maximum wait, and taken when it rests.
+func TestW3Restless(t *testing.T) {
+	s := newScene(t)
+	s.opts.Settle, s.opts.MaxWait = 2*time.Second, 20*time.Second
+	scanner := NewScanner(s.root, s.opts)
+	s.offset = 0
+	put(t, s.dir, "hot.md", "b/still.md")
+	scan := func(prefix string, unsettled, restless, pending int) Result {
+		t.Helper()
+		r, err := scanner.Scan(t.Context(), s.store, s.sync(), prefix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Unsettled != unsettled || r.Restless != restless || len(r.RestlessKeys) != restless || len(s.store.puts) != pending {
+			t.Errorf("after %v: %d unsettled, %d restless, %q pending", s.offset, r.Unsettled, r.Restless, s.store.puts)
+		}
+		return r
+	}
+	// The clock goes on, and the file is written to at every scan.
+	heat := func(key string) {
+		t.Helper()
+		stamp := time.Now().Add(s.offset)
+		if err := os.Chtimes(filepath.Join(s.dir, key), stamp, stamp); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scan("", 2, 0, 0)
+	s.offset = 3 * time.Second
+	heat("hot.md")
+	scan("", 1, 0, 1)
+	for s.offset < 19*time.Second {
+		s.offset += time.Second
+		heat("hot.md")
+		scan("hot.md", 1, 0, 1)
+		scan("b/", 0, 0, 1) // says nothing of the other
+	}
+	s.offset += 2 * time.Second
+	heat("hot.md")
+	if r := scan("", 1, 1, 1); !slices.Equal(r.RestlessKeys, []string{"hot.md"}) || !slices.Equal(r.Again, []string{"hot.md"}) {
+		t.Error(r)
+	}
+	s.offset += 3 * time.Second
+	scan("hot.md", 0, 0, 2)
+	if len(scanner.moving) > 0 {
+		t.Errorf("remembered: %v", scanner.moving)
+	}
+	// From then on it is counted anew; one that is deleted is forgotten.
+	heat("hot.md")
+	heat("b/still.md")
+	scan("", 2, 0, 2)
+	if err := os.Remove(filepath.Join(s.dir, "hot.md")); err != nil {
+		t.Fatal(err)
+	}
+	scan("hot.md", 0, 0, 2)
+	if len(scanner.moving) != 1 {
+		t.Errorf("remembered: %v", scanner.moving)
+	}
+	// A clock that is set back makes nothing restless.
+	s.offset -= time.Hour
+	heat("b/still.md")
+	scan("", 1, 0, 2)
+}
+
+func TestMaxWaitDefault(t *testing.T) {
+	for settle, want := range map[time.Duration]time.Duration{0: time.Minute, 2 * time.Second: time.Minute, time.Minute: 10 * time.Minute} {
+		if got := NewScanner(nil, ScanOptions{Settle: settle}).opts.MaxWait; got != want {
+			t.Errorf("%v: %v", settle, got)
+		}
+	}
+}
