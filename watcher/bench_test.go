@@ -6,7 +6,10 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/kbsync/kbsync/state"
 )
@@ -128,4 +131,61 @@ func drain[T any](b *testing.B, seq iter.Seq2[T, error]) {
 func reportCPU(b *testing.B) func() {
 	before := cpuTime()
 	return func() { b.ReportMetric(float64((cpuTime()-before).Milliseconds())/float64(b.N), "cpu-ms/op") }
+}
+
+// BenchmarkIdle watches 100,000 files of which none changes (P8). It reports the share of one core, the heap that is in use, and
+// how long it took to set the watches.
+func BenchmarkIdle(b *testing.B) {
+	d := NewDirectory(corpusB(b), DirectoryOptions{})
+	defer d.Close()
+	before := heapInUse()
+	for b.Loop() {
+		began := time.Now()
+		w, err := d.Watch(b.Context(), WatchOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		<-w.Wake()
+		b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms-to-begin")
+		if s := w.Stats(); s.Directories != 4051 {
+			b.Fatalf("%+v", s)
+		}
+		b.ReportMetric(float64(heapInUse()-before)/(1<<20), "MiB")
+		cpu := cpuTime()
+		time.Sleep(10 * time.Second)
+		b.ReportMetric(float64(cpuTime()-cpu)/float64(10*time.Second)*100, "%core")
+		if dirty := w.Take(); len(dirty) != 1 || dirty[0] != "" {
+			b.Fatalf("dirty: %q", dirty)
+		}
+		w.Close()
+	}
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse
+}
+
+// BenchmarkWake is the time from the close of a file to the wake that names it.
+func BenchmarkWake(b *testing.B) {
+	dir := b.TempDir()
+	put(b, dir, "a/b/c.md")
+	d := NewDirectory(dir, DirectoryOptions{})
+	defer d.Close()
+	w, err := d.Watch(b.Context(), WatchOptions{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer w.Close()
+	<-w.Wake()
+	w.Take()
+	for i := 0; b.Loop(); i++ {
+		key := fmt.Sprintf("a/b/%d.md", i)
+		write(b, filepath.Join(dir, key), "x")
+		for !slices.Contains(w.Take(), key) {
+			<-w.Wake()
+		}
+	}
 }

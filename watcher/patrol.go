@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type patrol struct {
 	buffer   []byte           // of walks
 	quiet    bool             // no event came since the root was last looked at
 	short    bool             // there were fewer watches than beats then
+	denied   bool             // something could not be read for want of a permission
 	target   string           // of the ..data link of a mounted ConfigMap
 }
 
@@ -82,12 +84,18 @@ func (w *Watch) patrol(ctx context.Context, identity string) (reason string) {
 	began := time.Now()
 	if err := p.begin(ctx); err != nil {
 		poll, ok := errors.AsType[*mustPoll](err)
-		if !ok {
-			pause(ctx, w.opts.Check) // the root went away, or can't be read
-			return ""
+		if ok {
+			return poll.reason
 		}
-		return poll.reason
+		// The root went away, or can't be read. A scan says so.
+		if !w.failing {
+			w.failing = true
+			w.Mark("")
+		}
+		pause(ctx, w.opts.Check)
+		return ""
 	}
+	w.failing = false
 	if now, err := identityAt(w.path); err != nil || now != identity {
 		return ""
 	}
@@ -207,7 +215,7 @@ func (p *patrol) begin(ctx context.Context) error {
 func (p *patrol) walk(ctx context.Context, visit func(*walk, *frame) error) error {
 	w, top, err := p.dir.begin(ctx)
 	if err != nil {
-		return p.walkError("", err)
+		return cmp.Or(p.walkError("", err), err)
 	}
 	defer top.folder.close()
 	var failed error
@@ -225,27 +233,29 @@ func (p *patrol) walk(ctx context.Context, visit func(*walk, *frame) error) erro
 	return failed
 }
 
-// walkError returns what an error that a walk met means for the watch: nothing where a scan will meet it too and say so.
+// walkError returns what an error that a walk met means for the watch: nothing where a scan will meet it, too, and say so.
 func (p *patrol) walkError(key string, err error) error {
 	if partial, ok := errors.AsType[*ListError](err); ok {
 		key, err = partial.Path, partial.Err
-	} else if err != nil && key == "" {
-		if exhausted(err) {
-			return &mustPoll{noWatches(err)}
-		}
-		return err // of the root
 	}
+	denied := errors.Is(err, fs.ErrPermission)
+	p.denied = p.denied || denied
+	_, ofSystem := errors.AsType[syscall.Errno](err)
 	switch {
-	case errors.Is(err, errGone), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
-		return nil // what changes that is an event of the directory above
+	case err == nil:
+		return nil
 	case exhausted(err):
 		return &mustPoll{noWatches(err)}
+	case errors.Is(err, errGone), errors.Is(err, fs.ErrNotExist), denied:
+		if key == "" {
+			return err // it is waited for
+		}
+		return nil // what changes that is an event of the directory above
+	case ofSystem:
+		return &mustPoll{placed(fmt.Sprintf("it can't be watched: %v", err), key)}
+	default:
+		return nil // an ignore file that is wrong
 	}
-	var number syscall.Errno
-	if errors.As(err, &number) {
-		return &mustPoll{fmt.Sprintf("the directory %q can't be watched: %v", key, err)}
-	}
-	return nil // an ignore file that is wrong, which scans report
 }
 
 // exhausted says whether an error is that there are too many watches or open files.
@@ -296,9 +306,6 @@ func (p *patrol) grow(w *walk, f *frame, parent *beat, name string) error {
 		}
 	}
 	if err := p.notifier.Add(p.pathOf(f.key)); err != nil {
-		if parent == nil {
-			return p.walkError("", err)
-		}
 		return p.walkError(f.key, err)
 	}
 	b := &beat{name: name, parent: parent, id: id}
@@ -423,8 +430,12 @@ func (p *patrol) isAt(key string, id fileID) bool {
 	return ok && at.isDir && at.id == id
 }
 
-// errRootLost says that the root is not where it was.
-var errRootLost = errors.New("the root was moved or removed")
+// What makes a patrol begin anew.
+var (
+	errRootLost    = errors.New("the root was moved or removed")
+	errIgnores     = errors.New("the ignore file of the root changed")
+	errPermissions = errors.New("the permissions of the root changed")
+)
 
 // find returns the beat of the directory that a key is in, and the last part of the key; nil if that is not watched.
 func (p *patrol) find(key string) (*beat, string) {
@@ -457,6 +468,9 @@ func (p *patrol) handle(ctx context.Context, e fsnotify.Event) error {
 			return errRootLost
 		}
 		if e.Has(fsnotify.Chmod) {
+			if p.denied {
+				return errPermissions
+			}
 			p.Mark("")
 		}
 		return nil
@@ -490,8 +504,8 @@ func (p *patrol) handle(ctx context.Context, e fsnotify.Event) error {
 	}
 	at, there := p.look(key)
 	switch {
-	case at.isDir && b != nil && b.id == at.id && !e.Has(fsnotify.Create|fsnotify.Remove|fsnotify.Rename):
-		p.Mark(key + "/") // its rights, perhaps
+	case at.isDir && b != nil && b.id == at.id && !e.Has(fsnotify.Create|fsnotify.Remove|fsnotify.Rename) && !p.denied:
+		p.Mark(key + "/") // its permissions, perhaps
 		return nil
 	case b != nil:
 		p.drop(b)
@@ -509,9 +523,6 @@ func (p *patrol) handle(ctx context.Context, e fsnotify.Event) error {
 	p.setDirectories(p.count)
 	return nil
 }
-
-// errIgnores says that the root's ignore file changed.
-var errIgnores = errors.New("the ignore file of the root changed")
 
 // follow notes a symbolic link, of a file or of a directory.
 func (b *beat) follow(name string) {

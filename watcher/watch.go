@@ -73,6 +73,7 @@ type Watch struct {
 	give    chan string   // of size one: why the root is to be polled from now on
 	cancel  context.CancelFunc
 	done    chan struct{}
+	failing bool // the root could not be watched when it was last tried; of the goroutine that runs
 
 	mu      gosync.Mutex
 	dirty   dirt
@@ -261,7 +262,7 @@ func (w *Watch) poll(ctx context.Context, identity, reason string) {
 	said := w.said[reason]
 	w.said[reason] = true
 	w.mu.Unlock()
-	if !said {
+	if !said && !w.opts.NoEvents {
 		w.opts.Logger.Warn("the root is polled instead of being watched", "root", w.dir.path, "every", w.opts.Poll, "reason", reason)
 	}
 	defer func() {

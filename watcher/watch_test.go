@@ -693,27 +693,59 @@ func TestW9Exhausted(t *testing.T) {
 
 // W9: a directory that can't be read is watched when it can be.
 func TestW9DirectoryBecomesReadable(t *testing.T) {
-	l := newLookout(t)
-	put(t, l.dir, "locked/sub/a.md")
-	var locked atomic.Bool
-	locked.Store(true)
-	l.begin(DirectoryOptions{}, WatchOptions{}, func(w *Watch) {
-		w.fault = func(key string) error {
-			if locked.Load() && key == "locked/" {
-				return fs.ErrPermission
+	for i, key := range []string{"locked/", "locked/sub/"} {
+		l := newLookout(t)
+		put(t, l.dir, "locked/sub/a.md")
+		var locked atomic.Bool
+		locked.Store(true)
+		l.begin(DirectoryOptions{}, WatchOptions{}, func(w *Watch) {
+			w.fault = func(at string) error {
+				if locked.Load() && at == key {
+					return fs.ErrPermission
+				}
+				return nil
 			}
-			return nil
+		})
+		if s := l.watch.Stats(); s.Directories != 1+i || l.watch.Polling() != "" {
+			t.Errorf("%+v, polling %q", s, l.watch.Polling())
 		}
-	})
-	if s := l.watch.Stats(); s.Directories != 1 || l.watch.Polling() != "" {
-		t.Errorf("%+v, polling %q", s, l.watch.Polling())
+		locked.Store(false)
+		l.do("chmod 0755 locked")
+		l.await("the directory", func() bool { return l.covered("locked/sub/a.md") })
+		put(t, l.dir, "locked/sub/b.md")
+		l.synced()
+		l.do("parts")
 	}
-	locked.Store(false)
-	l.do("chmod 0755 locked")
-	l.await("the directory", func() bool { return l.covered("locked/sub/a.md") })
-	put(t, l.dir, "locked/sub/b.md")
+}
+
+func TestWatchWithoutEvents(t *testing.T) {
+	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{NoEvents: true, Poll: 20 * time.Millisecond}, nil)
+	put(t, l.dir, "a/b.md")
 	l.synced()
-	l.do("parts")
+	if s := l.watch.Stats(); s.Events > 0 || l.watch.Polling() == "" || l.log.String() != "" {
+		t.Errorf("%+v, polling %q, log %s", s, l.watch.Polling(), l.log.String())
+	}
+}
+
+// A directory that fails in a way that no event will mend makes the root a polled one, and the warning names it.
+func TestWatchPollsWhatItCantWatch(t *testing.T) {
+	for _, key := range []string{"", "a/"} {
+		l := newLookout(t)
+		put(t, l.dir, "a/b.md")
+		l.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
+			w.fault = func(at string) error {
+				if at == key {
+					return syscall.EIO
+				}
+				return nil
+			}
+		})
+		put(t, l.dir, "a/c.md")
+		l.synced()
+		if reason := l.watch.Polling(); !strings.Contains(reason, "input/output error") || strings.Contains(reason, `"a/"`) != (key != "") {
+			t.Errorf("polling %q", reason)
+		}
+	}
 }
 
 // Directories that are left out take no watch.

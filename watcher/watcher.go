@@ -4,6 +4,9 @@
 // the settle time which are written completely. Diff merges the listing with what the state knows, and a Scanner records
 // the difference there, unless a guard says that the difference is more likely an accident than a wish.
 //
+// A Watch tells a process that stays which parts of a directory are worth a scan. It is never more than a hint: what changed is what
+// a scan finds, and what no event told of is found by the next scan of the whole.
+//
 // The package uploads nothing and reads no document on its own behalf: a change it records is a reason for somebody else to
 // open the document and to look at its content.
 package watcher
