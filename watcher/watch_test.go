@@ -718,6 +718,29 @@ func TestW9DirectoryBecomesReadable(t *testing.T) {
 	}
 }
 
+// A root that can't be read is waited for, and wakes once, so that a scan says what is wrong.
+func TestWatchUnreadableRoot(t *testing.T) {
+	l := newLookout(t)
+	put(t, l.dir, "a/b.md")
+	var locked atomic.Bool
+	locked.Store(true)
+	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, func(w *Watch) {
+		w.fault = func(at string) error {
+			if locked.Load() {
+				return fs.ErrPermission
+			}
+			return nil
+		}
+	})
+	if s := l.watch.Stats(); s.Directories != 0 || l.watch.Polling() != "" {
+		t.Errorf("%+v, polling %q", s, l.watch.Polling())
+	}
+	locked.Store(false)
+	l.await("the whole root", func() bool { return slices.Contains(l.dirt, "") })
+	put(t, l.dir, "a/c.md")
+	l.synced()
+}
+
 func TestWatchWithoutEvents(t *testing.T) {
 	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{NoEvents: true, Poll: 20 * time.Millisecond}, nil)
 	put(t, l.dir, "a/b.md")
