@@ -28,20 +28,21 @@ func Outermost(prefixes []string) []string {
 const (
 	// From so many names in one directory on, the directory is dirty: looking at each would take longer than listing it.
 	dirtyNames = 32
-	// From so many directories with dirty names on, the whole root is dirty.
-	dirtyDirectories = 1000
+	// From so many names on, the whole root is dirty.
+	dirtyTotal = 2000
 )
 
 // A dirt is a set of prefixes, of bounded size: what would be too many small ones becomes a larger one. The zero value is empty.
 type dirt struct {
 	whole bool
 	names map[string][]string // by the directory that they are in; those of directories with a slash at the end
+	total int                 // of names
 }
 
 // add adds a prefix: "", a directory with a slash at its end, or a document.
 func (d *dirt) add(prefix string) {
 	for !d.whole {
-		if prefix == "" || len(d.names) >= dirtyDirectories {
+		if prefix == "" || d.total >= dirtyTotal {
 			*d = dirt{whole: true}
 			return
 		}
@@ -56,9 +57,11 @@ func (d *dirt) add(prefix string) {
 				d.names = map[string][]string{}
 			}
 			d.names[dir] = append(names, name)
+			d.total++
 			return
 		}
 		delete(d.names, dir)
+		d.total -= len(names)
 		prefix = dir
 	}
 }
@@ -69,12 +72,15 @@ func (d *dirt) take() []string {
 		*d = dirt{}
 		return []string{""}
 	}
-	var prefixes []string
+	prefixes := make([]string, 0, d.total)
 	for dir, names := range d.names {
 		for _, name := range names {
 			prefixes = append(prefixes, dir+name)
 		}
 	}
 	*d = dirt{}
+	if len(prefixes) == 0 {
+		return nil
+	}
 	return Outermost(prefixes)
 }

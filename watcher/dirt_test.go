@@ -47,7 +47,7 @@ func TestDirtCoversAll(t *testing.T) {
 			added = append(added, key)
 		}
 		taken := d.take()
-		if len(taken) > dirtyNames*dirtyDirectories || d.whole || d.names != nil {
+		if len(taken) > dirtyTotal || d.whole || d.names != nil {
 			t.Fatalf("%d prefixes, %v", len(taken), d)
 		}
 		if !slices.Equal(taken, Outermost(slices.Clone(taken))) {
@@ -81,7 +81,7 @@ func TestDirtGrowsUpwards(t *testing.T) {
 	if got := d.take(); !slices.Equal(got, []string{""}) {
 		t.Errorf("got %q", got)
 	}
-	for i := range dirtyDirectories + 1 {
+	for i := range dirtyTotal + 1 {
 		d.add(fmt.Sprintf("%d/x", i))
 	}
 	if got := d.take(); !slices.Equal(got, []string{""}) {

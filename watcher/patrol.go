@@ -213,6 +213,7 @@ func (p *patrol) begin(ctx context.Context) error {
 
 // walk opens the root and calls visit with it.
 func (p *patrol) walk(ctx context.Context, visit func(*walk, *frame) error) error {
+	defer p.dir.Close()
 	w, top, err := p.dir.begin(ctx)
 	if err != nil {
 		return cmp.Or(p.walkError("", err), err)
