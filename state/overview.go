@@ -10,7 +10,7 @@ import (
 // unfinished are the sync's documents d that are not completed, skipped or removed, with the contents c of those that are
 // settled ($1: the sync). Its cost grows with their number alone.
 const unfinished = `SELECT d.id, d.changed_at, d.changed_at AS since, CASE d.state WHEN 2 THEN 2 ELSE 0 END AS stage FROM documents d WHERE d.sync_id = $1 AND d.state < 3
-	UNION ALL SELECT d.id, d.changed_at, c.since, CASE WHEN c.state IN (0, 1) THEN 0 WHEN c.state = 3 THEN 1 ELSE 2 END FROM contents c JOIN documents d ON d.content_id = c.id AND d.state = 3 AND d.sync_id = $1
+	UNION ALL SELECT d.id, d.changed_at, c.since, CASE WHEN c.state IN (0, 1) THEN 0 WHEN c.state = 3 THEN 1 ELSE 2 END FROM contents c JOIN documents d ON d.content_id = c.id AND d.state = 3 AND +d.sync_id = $1
 	WHERE c.destination_id = (SELECT destination_id FROM syncs WHERE id = $1) AND c.state <> 5`
 
 // A Progress says how far behind its root a sync is.

@@ -69,7 +69,8 @@ func (s *Store) Known(ctx context.Context, syncID int64, prefix string) iter.Seq
 	}
 }
 
-// Record writes changes of a scan in one transaction: all or none. Vanish only marks until FinishScan.
+// Record writes changes of a scan in one transaction: all or none. Vanish only marks until FinishScan. A changed document is
+// due at once, or when Scan.Rest has passed since its last upload.
 func (s *Store) Record(ctx context.Context, scan Scan, changes []Change) error {
 	err := s.update(ctx, func(t *tx) error {
 		at := now()
@@ -81,8 +82,10 @@ func (s *Store) Record(ctx context.Context, scan Scan, changes []Change) error {
 			case Put:
 				_, err = t.exec(`INSERT INTO documents (sync_id, key, size, mtime, ctime, inode, etag, state, changed_at) VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)
 					ON CONFLICT (sync_id, key) DO UPDATE SET size = excluded.size, mtime = excluded.mtime, ctime = excluded.ctime, inode = excluded.inode, etag = excluded.etag,
-					state = 0, claim = 0, attempts = 0, next_attempt = 0, vanished = 0, reason = '', changed_at = excluded.changed_at`,
-					scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at)
+					state = 0, claim = 0, attempts = 0, vanished = 0, reason = '', changed_at = excluded.changed_at,
+					next_attempt = CASE WHEN $9 <= 0 OR documents.content_id IS NULL THEN 0
+						ELSE coalesce((SELECT b.sealed_at + $9 FROM contents c JOIN batches b ON b.id = c.batch_id WHERE c.id = documents.content_id AND b.sealed_at <= $8 AND b.sealed_at + $9 > $8), 0) END`,
+					scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at, scan.Rest.Milliseconds())
 			case Skip:
 				if _, err = t.exec(`INSERT INTO former (content_id, document_id, until) SELECT content_id, id, $1 FROM documents WHERE sync_id = $2 AND key = $3 AND content_id IS NOT NULL
 					ON CONFLICT (content_id, document_id) DO UPDATE SET until = excluded.until`, at, scan.SyncID, []byte(c.Key)); err != nil {

@@ -93,6 +93,9 @@ type Scan struct {
 	SyncID int64
 	ID     int64
 	Prefix string
+	// Rest holds a changed document back until its last version was uploaded that long ago: every version is permanent. It is the
+	// caller's to set; zero holds nothing back.
+	Rest time.Duration
 }
 
 // A Claimed is a document that the caller works on until it gives it back by Resolve, Seal, Release or an outcome.

@@ -77,7 +77,7 @@ func (s *Store) ClaimResends(ctx context.Context, syncID int64, resendAfter time
 }
 
 // resendable joins the contents c that may be sent again with the documents d that have them ($1: the sync).
-const resendable = `FROM contents c JOIN documents d ON d.content_id = c.id AND d.state = 3 AND d.sync_id = $1
+const resendable = `FROM contents c JOIN documents d ON d.content_id = c.id AND d.state = 3 AND +d.sync_id = $1
 	WHERE c.destination_id = (SELECT destination_id FROM syncs WHERE id = $1) AND c.state <> 5 AND c.state = 2 AND c.resends = 0`
 
 func (s *Store) claimResends(ctx context.Context, syncID int64, resendAfter time.Duration, limit int, order string) ([]Claimed, error) {

@@ -59,6 +59,8 @@ type ScanOptions struct {
 	// MaxWait is how long a document may keep changing before it is reported as restless, which it is until it rests; ten times
 	// Settle if zero, and at least a minute then.
 	MaxWait time.Duration
+	// Rest is how long a changed document is held back after its last upload, see state.Scan.
+	Rest time.Duration
 }
 
 // A Scanner records what changed on a root. It may be used by one goroutine at a time, and remembers from scan to scan, in bounded memory,
@@ -201,6 +203,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	if err != nil {
 		return result, err
 	}
+	scan.Rest = s.opts.Rest
 	finished := false
 	defer func() {
 		if finished {

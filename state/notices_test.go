@@ -1,0 +1,195 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTell(t *testing.T) {
+	r := newRig(t)
+	tell := func(event string, items ...string) int {
+		t.Helper()
+		n, err := r.s.Tell(r.ctx(), r.sync.ID, event, items, func(fresh []string) ([]byte, error) {
+			return []byte(strings.Join(fresh, " ")), nil
+		})
+		r.must(err)
+		return n
+	}
+	due := func() (all []Notice) {
+		t.Helper()
+		all, err := r.s.DueNotices(r.ctx(), r.sync.ID, 10)
+		r.must(err)
+		return all
+	}
+	bodies := func() string {
+		var out []string
+		for _, n := range due() {
+			out = append(out, n.Event+":"+string(n.Body))
+		}
+		return strings.Join(out, ", ")
+	}
+	if at, err := r.s.NextNotice(r.ctx(), r.sync.ID); err != nil || !at.IsZero() {
+		t.Fatalf("without notices the next is at %v, %v", at, err)
+	}
+	if n := tell("failure"); n != 0 || bodies() != "" {
+		t.Fatalf("nothing is the case, and %d told: %s", n, bodies())
+	}
+	tell("failure", "a", "b", "b")
+	tell("failure", "a", "b")
+	tell("orphan", "a")
+	if got := bodies(); got != "failure:a b, orphan:a" {
+		t.Fatalf("due are %s", got)
+	}
+	tell("failure", "b", "c") // a is well again
+	tell("failure", "a", "b") // and is not, again
+	if got := bodies(); got != "failure:a b, orphan:a, failure:c, failure:a" {
+		t.Fatalf("due are %s", got)
+	}
+	refused := errors.New("no body")
+	if _, err := r.s.Tell(r.ctx(), r.sync.ID, "failure", []string{"a", "b", "d"}, func([]string) ([]byte, error) { return nil, refused }); !errors.Is(err, refused) {
+		t.Fatalf("the body's error is %v", err)
+	}
+	if n := tell("failure", "a", "b", "d"); n != 1 {
+		t.Fatal("what could not be told counts as told")
+	}
+
+	all := due()
+	r.must(r.s.Delivered(r.ctx(), all[0].ID))
+	r.must(r.s.Undelivered(r.ctx(), all[1].ID, time.Now().Add(time.Hour)))
+	if got := bodies(); got != "failure:c, failure:a, failure:d" {
+		t.Fatalf("due are %s", got)
+	}
+	for _, n := range due() {
+		r.must(r.s.Delivered(r.ctx(), n.ID))
+	}
+	at, err := r.s.NextNotice(r.ctx(), r.sync.ID)
+	r.must(err)
+	if d := time.Until(at); d < 59*time.Minute || d > time.Hour {
+		t.Fatalf("the next notice is in %v", d)
+	}
+	r.must(r.s.Undelivered(r.ctx(), all[1].ID, time.Now().Add(-time.Second)))
+	if got := due(); len(got) != 1 || got[0].Attempts != 2 || got[0].Event != "orphan" || time.Since(got[0].CreatedAt) > time.Minute {
+		t.Fatalf("due are %+v", got)
+	}
+}
+
+func TestMilestone(t *testing.T) {
+	r := newRig(t)
+	seen := map[string]string{}
+	step := func(what string) {
+		t.Helper()
+		time.Sleep(2 * time.Millisecond) // times are in milliseconds
+		m, err := r.s.Milestone(r.ctx(), r.sync.ID)
+		r.must(err)
+		if again, err := r.s.Milestone(r.ctx(), r.sync.ID); err != nil || again != m {
+			t.Fatalf("%s: %q and %q, %v", what, m, again, err)
+		}
+		if before, twice := seen[m]; twice {
+			t.Errorf("%s and %s are the same milestone", before, what)
+		}
+		seen[m] = what
+	}
+	step("nothing")
+	r.put("a.md")
+	step("recorded")
+	r.upload(map[string]string{"a.md": "A"})
+	step("uploaded")
+	r.put("a.md")
+	step("changed")
+	r.vanish("a.md")
+	step("removed")
+}
+
+// A changed document rests until its last upload is old enough; a new one does not, and no clock makes it wait longer.
+func TestRest(t *testing.T) {
+	r := newRig(t)
+	put := func(rest time.Duration, keys ...string) {
+		t.Helper()
+		scan, err := r.s.BeginScan(r.ctx(), r.sync.ID, "")
+		r.must(err)
+		scan.Rest = rest
+		var cs []Change
+		for _, k := range keys {
+			cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 10, MTime: scan.ID}})
+		}
+		r.must(r.s.Record(r.ctx(), scan, cs))
+	}
+	claimed := func() []string {
+		t.Helper()
+		docs, err := r.s.Claim(r.ctx(), r.sync.ID, 100)
+		r.must(err)
+		var keys []string
+		for _, d := range docs {
+			keys = append(keys, d.Key)
+		}
+		r.must(r.s.Release(r.ctx(), docs, time.Time{}, false))
+		return keys
+	}
+	put(time.Minute, "a.md")
+	r.upload(map[string]string{"a.md": "A"})
+	put(time.Minute, "a.md", "b.md")
+	if got := claimed(); !slices.Equal(got, []string{"b.md"}) {
+		t.Fatalf("claimed %v at once", got)
+	}
+	put(time.Minute, "a.md") // once more: it does not wait for longer
+	due := func() time.Duration {
+		t.Helper()
+		d, err := r.s.Document(r.ctx(), r.sync.ID, "a.md")
+		r.must(err)
+		return time.Until(d.NextAttempt)
+	}
+	if d := due(); d > time.Minute || d < 50*time.Second {
+		t.Fatalf("due in %v", d)
+	}
+	for _, tt := range []struct {
+		age, rest time.Duration
+		held      bool
+	}{
+		{2 * time.Minute, time.Minute, false},
+		{30 * time.Second, time.Minute, true},
+		{30 * time.Second, 0, false},
+		{-time.Hour, time.Minute, false}, // the clock was set back
+	} {
+		r.must(r.s.update(r.ctx(), func(t *tx) error {
+			_, err := t.exec(`UPDATE batches SET sealed_at = $1`, now()-tt.age.Milliseconds())
+			return err
+		}))
+		put(tt.rest, "a.md")
+		if held := due() > 0; held != tt.held {
+			t.Errorf("%v after its upload, with a rest of %v: held is %v", tt.age, tt.rest, held)
+		}
+	}
+	// A person's wish does not wait.
+	put(time.Hour, "a.md")
+	if n, err := r.s.Mark(r.ctx(), r.sync.ID, Selection{}); err != nil || n != 2 {
+		t.Fatal(n, err)
+	}
+	if got := fmt.Sprint(claimed()); got != "[a.md b.md]" {
+		t.Errorf("claimed %s after a mark", got)
+	}
+}
+
+// What a waiting process asks again and again does not read all documents.
+func TestIdleQueriesReadLittle(t *testing.T) {
+	r := newRig(t)
+	for name, query := range map[string]string{
+		"outstanding": outstanding,
+		"resendable":  `SELECT min(c.since) ` + resendable,
+		"unfinished":  unfinished,
+	} {
+		err := r.s.query(r.ctx(), `EXPLAIN QUERY PLAN `+query, []any{r.sync.ID}, func(scan func(...any) error) error {
+			var id, parent, unused int
+			var detail string
+			err := scan(&id, &parent, &unused, &detail)
+			if strings.Contains(detail, "autoindex_documents") || strings.HasPrefix(detail, "SCAN d") || strings.HasPrefix(detail, "SCAN c") {
+				t.Errorf("%s: %s", name, detail)
+			}
+			return err
+		})
+		r.must(err)
+	}
+}
