@@ -36,6 +36,17 @@ type Config struct {
 	// Listen is the host:port of the status page, empty for none. The host is
 	// never empty: an address given as ":9090" is one on the loopback.
 	Listen string
+	// ListenTokenFile is the path of a file that holds the token which the
+	// listener asks for; empty for none.
+	ListenTokenFile string
+	// Period, if not zero, is the pause between two passes of a watch that
+	// takes no notice of events.
+	Period time.Duration
+	// TouchFile, ErrorFile and MetricsFile are paths of files that tell of the
+	// passes; empty for none.
+	TouchFile   string
+	ErrorFile   string
+	MetricsFile string
 	// ShutdownGrace is how long a stopping command waits for the answers of
 	// what is sealed.
 	ShutdownGrace time.Duration
@@ -126,6 +137,9 @@ type Sync struct {
 	Rescan time.Duration
 	// Settle is the quiet time after which a file counts as written.
 	Settle time.Duration
+	// MinReupload is how long a changed document waits after its last upload
+	// while watching.
+	MinReupload time.Duration
 
 	OnUncertain string // Resend or Hold
 	OnRefused   string // Split or Hold
@@ -145,6 +159,28 @@ type Sync struct {
 	CopyLinks bool
 	// Notifications is the URL of a subscription to a bucket's events.
 	Notifications string
+
+	// HeartbeatURL is fetched after each pass that ended well; empty for none.
+	HeartbeatURL string
+	Hooks        Hooks
+}
+
+// Hooks are told of what happens to a sync. Each is empty for none, the URL of
+// a webhook, or a program and its arguments; see [WebhookURL].
+type Hooks struct {
+	OnSuccess []string
+	OnFailure []string
+	OnOrphan  []string
+	Timeout   time.Duration // of one call; above zero
+}
+
+// WebhookURL returns the URL of a hook that is a webhook, and "" of one that is
+// a program or none.
+func WebhookURL(hook []string) string {
+	if len(hook) == 1 && (strings.HasPrefix(hook[0], "https://") || strings.HasPrefix(hook[0], "http://")) {
+		return hook[0]
+	}
+	return ""
 }
 
 // Batch limits one multipart request.
@@ -179,11 +215,12 @@ func (c *Config) Sync(name string) (Sync, bool) {
 }
 
 // Private lists the files of kbsync's own that must never be uploaded, wherever
-// they lie: the state, the config file, the token's file. Paths that begin
+// they lie: the state, the config file, the tokens' files and those that tell
+// of the passes. Paths that begin
 // with the state's and a dash or a dot belong to it as well.
 func (c *Config) Private() []string {
 	var out []string
-	for _, p := range []string{c.State, c.configPath, c.API.TokenFile} {
+	for _, p := range []string{c.State, c.configPath, c.API.TokenFile, c.ListenTokenFile, c.TouchFile, c.ErrorFile, c.MetricsFile} {
 		if p != "" {
 			out = append(out, p)
 		}

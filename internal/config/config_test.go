@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +74,7 @@ func TestDefaults(t *testing.T) {
 			Batch:         Batch{Documents: 20, Bytes: 32 << 20, Wait: 2 * time.Second},
 			Rescan:        10 * time.Minute,
 			Settle:        2 * time.Second,
+			MinReupload:   time.Minute,
 			OnUncertain:   Resend,
 			OnRefused:     Split,
 			Duplicates:    Share,
@@ -80,6 +82,7 @@ func TestDefaults(t *testing.T) {
 			UploadName:    Flat,
 			SendAs:        File,
 			MaxDelete:     MaxDelete{Percent: 50, ByPercent: true},
+			Hooks:         Hooks{Timeout: 30 * time.Second},
 		}},
 		Selected:   []string{"handbook"},
 		configPath: filepath.Join(dir, "conf", "kbsync.yaml"),
@@ -100,6 +103,11 @@ api:
 state: var/state.db
 log: {level: debug, format: json}
 listen: :9090
+listen_token_file: secrets/listen
+period: 30s
+touch_file: run/touch
+error_file: run/error.json
+metrics_file: run/kbsync.prom
 shutdown_grace: 1m
 lock_timeout: 5s
 transfers: 8
@@ -122,6 +130,9 @@ syncs:
     max_size: 50MiB
     batch: {bytes: 1MB, wait: 0s}
     rescan: off
+    min_reupload_interval: 5m
+    heartbeat_url: https://hc.example/1
+    hooks: {on_success: [notify, "a b"], on_failure: "https://hooks.example/x", on_orphan: "mail -s kbsync ops <&0", timeout: 5s}
     on_uncertain: hold
     on_refused: hold
     duplicates: each
@@ -137,6 +148,7 @@ syncs:
     knowledge_base: 2
     exclude: []
     settle: 1s
+    min_reupload_interval: off
     max_delete: off
 `
 
@@ -150,11 +162,12 @@ func TestEverything(t *testing.T) {
 		t.Errorf("API = %+v, want %+v", c.API, want)
 	}
 	got := []any{
-		c.State, c.Log, c.Listen, c.ShutdownGrace, c.LockTimeout, c.Transfers, c.Checkers,
+		c.State, c.Log, c.Listen, c.ListenTokenFile, c.Period, c.TouchFile, c.ErrorFile, c.MetricsFile, c.ShutdownGrace, c.LockTimeout, c.Transfers, c.Checkers,
 		c.BWLimit, c.MaxTransfer, c.MaxDuration, c.Poll, c.TrainTimeout,
 	}
 	want := []any{
-		filepath.Join(dir, "var", "state.db"), Log{"debug", "json"}, "127.0.0.1:9090", time.Minute, 5 * time.Second, 8, 2,
+		filepath.Join(dir, "var", "state.db"), Log{"debug", "json"}, "127.0.0.1:9090", filepath.Join(dir, "secrets", "listen"), 30 * time.Second,
+		filepath.Join(dir, "run", "touch"), filepath.Join(dir, "run", "error.json"), filepath.Join(dir, "run", "kbsync.prom"), time.Minute, 5 * time.Second, 8, 2,
 		Size(1 << 20), Size(1e9), 90 * time.Minute, Poll{time.Second, 5 * time.Minute}, 24 * time.Hour,
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -170,13 +183,17 @@ func TestEverything(t *testing.T) {
 			Include: []string{"**/*.md", "**/*.pdf"}, Exclude: []string{"drafts/**"}, FilterFrom: []string{filepath.Join(dir, "filters.txt")},
 			MaxSize: 50 << 20, Batch: Batch{Documents: 5, Bytes: 1e6}, Settle: 7 * time.Second,
 			OnUncertain: Hold, OnRefused: Hold, Duplicates: Each, OnRename: Upload, UploadName: Base, SendAs: Text,
-			MaxDelete: MaxDelete{Count: 10}, MaxUploads: 500, AllowEmpty: true, CopyLinks: true,
+			MaxDelete: MaxDelete{Count: 10}, MaxUploads: 500, AllowEmpty: true, CopyLinks: true, MinReupload: 5 * time.Minute, HeartbeatURL: "https://hc.example/1",
+			Hooks: Hooks{
+				OnSuccess: []string{"notify", "a b"}, OnFailure: []string{"https://hooks.example/x"}, OnOrphan: shell("mail -s kbsync ops <&0", runtime.GOOS),
+				Timeout: 5 * time.Second,
+			},
 		},
 		{
 			Name: "b", Root: b, KnowledgeBase: 2,
 			Batch: Batch{Documents: 5, Bytes: 32 << 20, Wait: 2 * time.Second}, Rescan: 10 * time.Minute, Settle: time.Second,
 			OnUncertain: Resend, OnRefused: Split, Duplicates: Share, OnRename: Share, UploadName: Flat, SendAs: File,
-			MaxDelete: MaxDelete{Percent: 100, ByPercent: true},
+			MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, Hooks: Hooks{Timeout: 30 * time.Second},
 		},
 	}
 	if !reflect.DeepEqual(c.Syncs, syncs) {
@@ -196,6 +213,12 @@ func TestMistakes(t *testing.T) {
 		name, file string
 		want       []string // without the file's name
 	}{
+		{"hooks", syncs("hooks: {on_success: 'https://', timeout: 0s, on_sucess: x}", "heartbeat_url: ftp://a/b"), []string{
+			"5:25: syncs[0].hooks.on_success: \"https://\" is not the address of a webhook; write one, such as https://hooks.example/kbsync",
+			"5:46: syncs[0].hooks.timeout: \"0s\" is too small; write more than zero, such as 30s",
+			"5:50: syncs[0].hooks.on_sucess: is not a setting; did you mean on_success?",
+			"6:20: syncs[0].heartbeat_url: \"ftp://a/b\" cannot be fetched; write one, such as https://hc-ping.example/3f0c",
+		}},
 		{"unknown key", syncs("inclde: ['*']"), []string{"5:5: syncs[0].inclde: is not a setting; did you mean include?"}},
 		{"unknown key, letters swapped", "trasnfers: 3\n" + minimal, []string{"1:1: trasnfers: is not a setting; did you mean transfers?"}},
 		{"unknown key in a mapping", syncs("batch: {doc: 1, size: 2}"), []string{
@@ -206,7 +229,7 @@ func TestMistakes(t *testing.T) {
 		{"flag's name as key", syncs("batch_documents: 3"), []string{"5:5: syncs[0].batch_documents: does not stand here; write it as a sync's batch.documents"}},
 		{"key of one sync in defaults", "defaults: {root: docs}\n" + minimal, []string{"1:12: defaults.root: belongs to one sync; write it below syncs"}},
 		{"token in the file", "api:\n  token: eyJhbGciOi\n" + minimal, []string{"2:3: api.token: is not a setting, and a token does not belong in the file; set REPLYCX_TOKEN, or write api.token_file or api.token_command"}},
-		{"odd key", "\"a\\nb\": 1\n" + minimal, []string{`1:1: "a\nb": is not a setting; the keys here are defaults, api, state, log, listen, shutdown_grace, lock_timeout, transfers, checkers, bwlimit, max_transfer, max_duration, poll, train_timeout, syncs`}},
+		{"odd key", "\"a\\nb\": 1\n" + minimal, []string{`1:1: "a\nb": is not a setting; the keys here are defaults, api, state, log, listen, listen_token_file, period, touch_file, error_file, metrics_file, shutdown_grace, lock_timeout, transfers, checkers, bwlimit, max_transfer, max_duration, poll, train_timeout, syncs`}},
 
 		{"list for a mapping", syncs("batch: [1]"), []string{"5:12: syncs[0].batch: a list is not a mapping; write keys and values into it: documents, bytes, wait"}},
 		{"text for a mapping", "api: https://api.reply.cx\n" + minimal, []string{`1:6: api: "https://api.reply.cx" is not a mapping; write keys and values into it: url, token_file, token_command, account_id, rate, ca_cert`}},
@@ -473,7 +496,7 @@ func TestSettings(t *testing.T) {
 		}
 		fields[ptr] = s.Key
 		if _, list := ptr.(*[]string); list {
-			if s.Kind != KindPatterns && s.Kind != KindPaths && s.Kind != KindCommand {
+			if s.Kind != KindPatterns && s.Kind != KindPaths && s.Kind != KindCommand && s.Kind != KindHook {
 				t.Errorf("%s: a list of kind %s", s.Key, s.Kind)
 			}
 			continue
@@ -904,9 +927,12 @@ func TestSampleUncommented(t *testing.T) {
 	if got.Listen == "" || got.API.AccountID == 0 || got.API.TokenFile == "" || got.Syncs[0].Include == nil {
 		t.Errorf("examples were not taken: %+v", got)
 	}
-	got.Listen, got.API = "", want.API
+	got.Listen, got.API, got.ListenTokenFile, got.TouchFile, got.ErrorFile, got.MetricsFile = "", want.API, "", "", "", ""
 	s := &got.Syncs[0]
-	s.Include, s.Exclude, s.FilterFrom = nil, nil, nil
+	if WebhookURL(s.Hooks.OnFailure) == "" || WebhookURL(s.Hooks.OnSuccess) != "" || WebhookURL(s.Hooks.OnOrphan) != "" {
+		t.Errorf("hooks are %+v", s.Hooks)
+	}
+	s.Include, s.Exclude, s.FilterFrom, s.HeartbeatURL, s.Hooks = nil, nil, nil, "", Hooks{Timeout: s.Hooks.Timeout}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}

@@ -384,7 +384,7 @@ func (b *builder) leaf(s *Setting, n *node, name string, ptr any) {
 				b.fail(at, "%s is not a text; write %s", item.describe(), s.such())
 			}
 		}
-		if s.Kind == KindCommand {
+		if s.Kind == KindCommand || s.Kind == KindHook {
 			*ptr.(*[]string) = words(vals)
 			return
 		}

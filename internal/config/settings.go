@@ -23,6 +23,7 @@ const (
 	KindPatterns Kind = "pattern"
 	KindPaths    Kind = "paths"
 	KindCommand  Kind = "command"
+	KindHook     Kind = "command or URL"
 )
 
 // Scope says which commands take a setting as a flag.
@@ -136,6 +137,31 @@ func Settings() []Setting {
 			config: func(c *Config) any { return &c.Listen },
 		},
 		{
+			Name: "listen-token-file", Key: "listen_token_file", Kind: KindPath, Scope: ScopeWatch, example: "/run/secrets/kbsync-listen",
+			Usage:  "File that holds the token for the status page and the wishes; without one they are for this machine alone.",
+			config: func(c *Config) any { return &c.ListenTokenFile },
+		},
+		{
+			Name: "period", Key: "period", Kind: KindDuration, Scope: ScopeWatch, Default: "off", off: true, example: "30s",
+			Usage:  "Time between two passes of a watch that takes no notice of file events, in place of --rescan; off to watch by events.",
+			config: func(c *Config) any { return &c.Period },
+		},
+		{
+			Name: "touch-file", Key: "touch_file", Kind: KindPath, Scope: ScopeSync, example: "/run/kbsync/synced",
+			Usage:  "File to touch whenever a pass has ended well.",
+			config: func(c *Config) any { return &c.TouchFile },
+		},
+		{
+			Name: "error-file", Key: "error_file", Kind: KindPath, Scope: ScopeSync, example: "/run/kbsync/error.json",
+			Usage:  "File that holds the reasons, as JSON, while something is wrong, and is removed when nothing is.",
+			config: func(c *Config) any { return &c.ErrorFile },
+		},
+		{
+			Name: "metrics-file", Key: "metrics_file", Kind: KindPath, Scope: ScopeSync, example: "/var/lib/node_exporter/kbsync.prom",
+			Usage:  "File to write the metrics to after each pass, for the textfile collector of Prometheus' node_exporter.",
+			config: func(c *Config) any { return &c.MetricsFile },
+		},
+		{
 			Name: "shutdown-grace", Key: "shutdown_grace", Kind: KindDuration, Scope: ScopeSync, Default: "20s",
 			Usage:  "Time that a stopping command waits for the answers of what it has sent.",
 			config: func(c *Config) any { return &c.ShutdownGrace },
@@ -246,6 +272,11 @@ func Settings() []Setting {
 			sync:  func(s *Sync) any { return &s.Settle },
 		},
 		{
+			Name: "min-reupload-interval", Key: "syncs[].min_reupload_interval", Kind: KindDuration, Scope: ScopeWatch, Default: "1m", off: true,
+			Usage: "Time that a changed document waits after its last upload while watching, for each version stays for good; off for none.",
+			sync:  func(s *Sync) any { return &s.MinReupload },
+		},
+		{
 			Name: "on-uncertain", Key: "syncs[].on_uncertain", Kind: KindChoice, Scope: ScopeSync, Default: Resend,
 			Choices: []string{Resend, Hold},
 			Usage:   "What becomes of documents whose answer was lost: resend (once) or hold.",
@@ -300,6 +331,31 @@ func Settings() []Setting {
 			Name: "copy-links", Key: "syncs[].copy_links", Kind: KindBool, Scope: ScopeSync, Default: "false",
 			Usage: "Follow symbolic links that stay inside the root.",
 			sync:  func(s *Sync) any { return &s.CopyLinks },
+		},
+		{
+			Key: "syncs[].heartbeat_url", Kind: KindURL, Scope: ScopeFile, example: "https://hc-ping.example/3f0c",
+			Usage: "Address to GET after each pass that ended well.",
+			sync:  func(s *Sync) any { return &s.HeartbeatURL },
+		},
+		{
+			Key: "syncs[].hooks.on_success", Kind: KindHook, Scope: ScopeFile, example: "[notify-team, handbook]",
+			Usage: "Called when everything that changed is in the knowledge base and trained: a list of words, a shell's line, or a webhook's URL.",
+			sync:  func(s *Sync) any { return &s.Hooks.OnSuccess },
+		},
+		{
+			Key: "syncs[].hooks.on_failure", Kind: KindHook, Scope: ScopeFile, example: "https://hooks.example/kbsync",
+			Usage: "Called when documents failed, or the sync is halted.",
+			sync:  func(s *Sync) any { return &s.Hooks.OnFailure },
+		},
+		{
+			Key: "syncs[].hooks.on_orphan", Kind: KindHook, Scope: ScopeFile, example: "./open-ticket.sh >>tickets.log",
+			Usage: "Called when sources were left behind that a person has to remove.",
+			sync:  func(s *Sync) any { return &s.Hooks.OnOrphan },
+		},
+		{
+			Key: "syncs[].hooks.timeout", Kind: KindDuration, Scope: ScopeFile, Default: "30s", positive: true,
+			Usage: "Time that a hook may take.",
+			sync:  func(s *Sync) any { return &s.Hooks.Timeout },
 		},
 		{
 			Key: "syncs[].notifications", Kind: KindURL, Scope: ScopeFile, later: true, example: "awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs",

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,6 +96,9 @@ func (s *Setting) storeText(p *string, text, dir string) error {
 		if err != nil {
 			return err
 		}
+		if s.Key == "syncs[].heartbeat_url" && (u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "") {
+			return fmt.Errorf("cannot be fetched; write %s", s.such())
+		}
 		if s.Key != "api.url" {
 			break
 		}
@@ -146,8 +150,23 @@ func (s *Setting) element(text, dir string) ([]string, error) {
 			return nil, errors.New(`would need a shell; write a list of words, such as [sh, -c, "..."]`)
 		}
 		return strings.Fields(text), nil
+	case KindHook:
+		if !strings.HasPrefix(text, "http://") && !strings.HasPrefix(text, "https://") {
+			return shell(text, runtime.GOOS), nil
+		}
+		if u, err := parseURL(text); err != nil || u.Hostname() == "" {
+			return nil, errors.New("is not the address of a webhook; write one, such as https://hooks.example/kbsync")
+		}
 	}
 	return []string{text}, nil
+}
+
+// shell is the command that runs a line as a shell does.
+func shell(line, goos string) []string {
+	if goos == "windows" {
+		return []string{"cmd", "/C", line}
+	}
+	return []string{"sh", "-c", line}
 }
 
 // noun names the kind in "is not ...".
@@ -187,6 +206,8 @@ func (s *Setting) such() string {
 		return "a number, or a percentage up to 100%, such as " + example
 	case KindChoice:
 		return "one of " + strings.Join(s.Choices, ", ")
+	case KindHook:
+		return "a command or a webhook, such as " + example
 	case KindPatterns, KindCommand:
 		return "a list, such as " + example
 	}
