@@ -131,12 +131,19 @@ func (r *run) attempt(ctx context.Context, b *batch) (next []*batch, err error) 
 	q, result, err := r.upload(ctx, id, b, parts)
 	r.in.opts.Logger.Debug("upload", "sync", r.in.sync.Name, "batch", id, "documents", len(b.docs), "bytes", b.bytes, "duration", time.Since(started), "error", err)
 	sealed := q.phase.Load() == phaseSealed
+	tell := func(end End, status int) {
+		if r.in.opts.Progress.Request != nil {
+			r.in.opts.Progress.Request(Request{End: end, StatusCode: status, Took: time.Since(started), Retry: b.resendOf != 0 || attempts(b.docs) > 0})
+		}
+	}
 	if err == nil {
 		if doubt := r.doubt(result); doubt != "" {
+			tell(Uncertain, http.StatusOK)
 			return nil, r.lost(ctx, id, b, http.StatusOK, doubt)
 		}
 		// The next request need not wait until this answer is on the disk.
 		free()
+		tell(Accepted, http.StatusOK)
 		return nil, r.accept(ctx, id, b, parts, result)
 	}
 	_, unsent := errors.AsType[*replycx.UnsentError](err)
@@ -144,7 +151,21 @@ func (r *run) attempt(ctx context.Context, b *batch) (next []*batch, err error) 
 	apiErr, answered := errors.AsType[*replycx.Error](err)
 	if answered {
 		r.remember(apiErr)
-		return r.settle(ctx, id, b, judge(err, complete), err)
+		j := judge(err, complete)
+		switch {
+		case j.outcome == outcomeUncertain:
+			tell(Uncertain, j.status)
+		case sealed:
+			tell(Refused, j.status)
+		default:
+			tell(Abandoned, j.status)
+		}
+		return r.settle(ctx, id, b, j, err)
+	}
+	if complete {
+		tell(Uncertain, 0)
+	} else {
+		tell(Abandoned, 0)
 	}
 	if ctx.Err() != nil {
 		// Cut: what the journal says of the batch is what its next reader decides on. Only

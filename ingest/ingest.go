@@ -79,6 +79,11 @@ type Options struct {
 	// RetryAfterCap bounds what a Retry-After may ask for: 15 minutes.
 	RetryAfterCap time.Duration
 
+	// Gate, if not nil, keeps documents from being taken up while it is shut. A run that has nothing else to do ends then.
+	Gate *Gate
+	// Wake, if not nil, tells a run that there may be new documents; otherwise it looks for them when a request has ended.
+	Wake <-chan struct{}
+
 	// Stop, when closed, ends the run softly: nothing more is claimed or sealed,
 	// requests that are not sealed are given up, and Run returns once the answers of
 	// the sealed ones are recorded. To cut those too, end Run's context.
@@ -98,6 +103,71 @@ type Progress struct {
 	// Done is told of documents that need nothing more from this run: accepted,
 	// shared, failed, gone or unreadable. bytes are the sizes of their contents.
 	Done func(documents int, bytes int64)
+	// Request is told of each request that has ended.
+	Request func(Request)
+}
+
+// A Request is one upload request, as far as counting goes.
+type Request struct {
+	End        End
+	StatusCode int           // of the answer; 0 for none
+	Took       time.Duration // from its first byte
+	Retry      bool          // it carried documents of an earlier request
+}
+
+// An End is what became of a batch.
+type End uint8
+
+// The ends of a batch.
+const (
+	Accepted  End = iota
+	Refused       // the API took nothing of it
+	Abandoned     // it ended before it was whole
+	Uncertain     // it was sent whole, and the answer was lost
+)
+
+// A Gate keeps runs from taking up documents: while a scan records what it has not weighed yet, or while a guard halts a sync.
+// Requests that are on their way go on. Its zero value is open.
+type Gate struct {
+	mu   sync.RWMutex
+	shut bool
+}
+
+// Shut shuts the gate. When it has returned, no run takes up a document until Open.
+func (g *Gate) Shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = true
+}
+
+// Open opens the gate.
+func (g *Gate) Open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = false
+}
+
+// claim calls the function unless the gate is shut, and keeps it from being shut meanwhile.
+func (g *Gate) claim(from func() ([]state.Claimed, error)) ([]state.Claimed, error) {
+	if g == nil {
+		return from()
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.shut {
+		return nil, nil
+	}
+	return from()
+}
+
+// IsShut says whether it is shut.
+func (g *Gate) IsShut() bool {
+	if g == nil {
+		return false
+	}
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.shut
 }
 
 // A Result is what a run did.

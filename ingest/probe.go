@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kbsync/kbsync/replycx"
+	"github.com/kbsync/kbsync/state"
 )
 
 const (
@@ -167,7 +168,7 @@ func (r *run) probeUpload(ctx context.Context) (tried, more bool, err error) {
 	if r.in.opts.HoldUncertain || r.noMore {
 		after = never
 	}
-	claimed, err := r.in.store.ClaimSmallest(ctx, r.in.sync.ID, after)
+	claimed, err := r.in.opts.Gate.claim(func() ([]state.Claimed, error) { return r.in.store.ClaimSmallest(ctx, r.in.sync.ID, after) })
 	if err != nil {
 		return false, false, fmt.Errorf("claim the smallest document: %w", err)
 	}

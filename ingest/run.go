@@ -237,7 +237,7 @@ func (r *run) plan(ctx context.Context) error {
 			}
 			continue
 		}
-		claimed, err := r.in.store.Claim(ctx, r.in.sync.ID, claimAtOnce)
+		claimed, err := r.in.opts.Gate.claim(func() ([]state.Claimed, error) { return r.in.store.Claim(ctx, r.in.sync.ID, claimAtOnce) })
 		if err != nil {
 			return fmt.Errorf("claim: %w", err)
 		}
@@ -563,7 +563,9 @@ func (r *run) resend(ctx context.Context) (again bool, err error) {
 	if r.in.opts.HoldUncertain || r.noMore {
 		return false, nil
 	}
-	claimed, err := r.in.store.ClaimResends(ctx, r.in.sync.ID, r.in.opts.ResendAfter, r.in.opts.Documents)
+	claimed, err := r.in.opts.Gate.claim(func() ([]state.Claimed, error) {
+		return r.in.store.ClaimResends(ctx, r.in.sync.ID, r.in.opts.ResendAfter, r.in.opts.Documents)
+	})
 	if err != nil || len(claimed) == 0 {
 		if err != nil {
 			err = fmt.Errorf("claim uncertain documents: %w", err)
@@ -633,6 +635,10 @@ func (r *run) wait(ctx context.Context) (more bool, err error) {
 	open, back, held := r.open, len(r.back), r.heldUntil
 	r.mu.Unlock()
 	deadline := r.deadline()
+	if r.in.opts.Gate.IsShut() {
+		// What is due must not be taken up. A batch that ends wakes.
+		return open > 0 || back > 0, r.sleep(ctx, time.Second*time.Duration(min(open, 1)))
+	}
 	if held.After(due) && !due.IsZero() {
 		due = held
 	}
@@ -666,6 +672,7 @@ func (r *run) sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-timer.C:
 	case <-r.wake:
+	case <-r.in.opts.Wake:
 	case <-r.stopped:
 	case <-ctx.Done():
 		return context.Cause(ctx)

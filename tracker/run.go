@@ -140,6 +140,9 @@ func (r *run) ask(ctx context.Context, due []state.DueSource) error {
 		return context.Cause(ctx)
 	}
 	now := time.Now()
+	if r.t.opts.Answered != nil {
+		r.t.opts.Answered(statusCode(err))
+	}
 	change := Result{Requests: 1}
 	if e, ok := errors.AsType[*replycx.Error](err); ok && len(due) == 1 && judge(e) == answerTooLong {
 		err = nil // the API does not like this id: an answer without it
@@ -188,8 +191,24 @@ func (r *run) ask(ctx context.Context, due []state.DueSource) error {
 	if err := r.t.store.RecordPolls(ctx, r.t.dest.ID, polls); err != nil {
 		return fmt.Errorf("record statuses: %w", err)
 	}
+	for i, p := range polls {
+		if r.t.opts.Trained != nil && (p.Outcome == state.TrainingCompleted || p.Outcome == state.TrainingFailed) {
+			r.t.opts.Trained(p.Outcome, now.Sub(due[i].CreatedAt))
+		}
+	}
 	r.report(change)
 	return nil
+}
+
+// statusCode is the HTTP status that a status request was answered with.
+func statusCode(err error) int {
+	if err == nil {
+		return http.StatusOK
+	}
+	if e, ok := errors.AsType[*replycx.Error](err); ok {
+		return e.StatusCode
+	}
+	return 0
 }
 
 func (r *Result) count(o state.Outcome, wasStuck bool) {

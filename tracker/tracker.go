@@ -52,6 +52,10 @@ type Options struct {
 	// trains any more.
 	Wake <-chan struct{}
 
+	// Trained, if not nil, is told of each source whose training ended, and how long after its upload; Answered of each status
+	// request, with the HTTP status of its answer (0 for none). Both must be quick.
+	Trained  func(outcome state.Outcome, took time.Duration)
+	Answered func(statusCode int)
 	// Progress, if not nil, is told after each answer what changed since the last
 	// call. It must be quick.
 	Progress func(Result)
