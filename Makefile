@@ -50,6 +50,20 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 kill: ## kill a sync of the Go tree 40 times, then compare what was accepted with it
 	KILL_TREE="$${KILL_TREE:-$$($(GO) env GOROOT)}" KILLS="$${KILLS:-40}" $(GO) test -count=1 -timeout 20m -run TestKilledAtAnyMoment -v ./cmd/kbsync
 
+# One seed again: make storm STORM_SEED=17 STORM_SEEDS=1
+.PHONY: storm
+storm: ## 50 storms of 5,000 operations on a watched tree, every other one with kills
+	STORM_OPS="$${STORM_OPS:-5000}" STORM_SEEDS="$${STORM_SEEDS:-50}" $(GO) test -count=1 -timeout 5h -run TestStorm -v ./cmd/kbsync
+
+.PHONY: latency
+latency: ## time from the close of a file to the arrival of its upload, p50 and p99
+	$(GO) test -run '^$$' -bench BenchmarkLatency ./cmd/kbsync
+
+# For another time or number: make idle IDLE=1m IDLE_FILES=1000
+.PHONY: idle
+idle: ## processor time and memory of a watch of 100,000 files in five idle minutes
+	IDLE="$${IDLE:-5m}" $(GO) test -count=1 -timeout 40m -run TestIdle -v ./cmd/kbsync
+
 .PHONY: bench
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...

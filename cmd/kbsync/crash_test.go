@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,8 +51,13 @@ func (k *killing) command(args ...string) *exec.Cmd {
 	// testscript.Main makes the test's binary the program that it is called as.
 	cmd := exec.Command(self, append(args, "--state", filepath.Join(k.dir, "kbsync.db"))...)
 	cmd.Args[0] = "kbsync"
-	cmd.Env = append(os.Environ(), "HOME="+k.dir, "REPLYCX_TOKEN="+k.emulator.Token(51), "KBSYNC_API_URL="+k.url)
+	cmd.Env = append(plainEnviron(), "HOME="+k.dir, "REPLYCX_TOKEN="+k.emulator.Token(51), "KBSYNC_API_URL="+k.url)
 	return cmd
+}
+
+// plainEnviron is the environment without settings, and without those of the tests, which are none.
+func plainEnviron() []string {
+	return slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "KBSYNC_") })
 }
 
 func (k *killing) sync() *exec.Cmd {

@@ -75,6 +75,7 @@ Try it without an account:
 	a.globalFlags(root.PersistentFlags())
 	root.AddCommand(
 		a.syncCommand(),
+		a.watchCommand(),
 		a.planCommand(),
 		a.statusCommand(),
 		a.reindexCommand(),

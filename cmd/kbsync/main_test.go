@@ -18,7 +18,8 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"kbsync": main,
+		"kbsync":      main,
+		"kbsync-hook": hookProgram,
 		// kbsync-token is a token_command: it prints its argument.
 		"kbsync-token": func() {
 			if len(os.Args) != 2 {
@@ -37,6 +38,9 @@ func TestMain(m *testing.M) {
 //	nowhere TEXT               fails if the text is in the last output, or in a file below $WORK that is not named secret...
 //	noise DIR N                makes N small files of different content; unnoise DIR N removes the first N of them
 //	oddnames DIR               makes files with names that try to break something
+//	until PATTERN CMD ARG...   runs a command until its output matches
+//	http CODE METHOD URL       makes a request, and keeps the answer's body in http.out
+//	signal NAME                sends a signal to the process that holds the lock of a sync
 //	keep NAME REGEXP           sets a variable to what the group of an expression matches in the last output
 //	sleep DURATION             lets a process in the background come to a point that shows nowhere
 func TestScripts(t *testing.T) {
@@ -53,7 +57,9 @@ func TestScripts(t *testing.T) {
 				name, value, _ := strings.Cut(v, "=")
 				env.Setenv("KBSYNC_"+name, value)
 			}
-			return nil
+			port, err := freePort()
+			env.Setenv("PORT", port)
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    cmdExits,
@@ -65,6 +71,9 @@ func TestScripts(t *testing.T) {
 			"oddnames": cmdOddNames,
 			"keep":     cmdKeep,
 			"sleep":    cmdSleep,
+			"until":    cmdUntil,
+			"http":     cmdHTTP,
+			"signal":   cmdSignal,
 		},
 	})
 }

@@ -38,6 +38,7 @@ type output struct {
 	verbose int
 	level   slog.LevelVar
 	log     *slog.Logger
+	settled bool // the log keeps its form, for goroutines use it
 
 	hidden *redactor
 	bars   *divertible // stderr itself, or the bars above which lines are written
@@ -65,8 +66,11 @@ const (
 	formatCSV  = "csv"
 )
 
-// logAs sets the form of the log: text or json.
+// logAs sets the form of the log, text or json, before others use it.
 func (o *output) logAs(format string) {
+	if o.settled {
+		return
+	}
 	options := &slog.HandlerOptions{Level: &o.level, ReplaceAttr: logAttr}
 	if format == formatJSON {
 		o.log = slog.New(slog.NewJSONHandler(o.stderr, options))

@@ -115,6 +115,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 		result.Requests += s.Requests
 		result.ExitCode = graver(result.ExitCode, s.ExitCode)
 	}
+	a.tellOfPasses(a.signals.hard, cfg, store, passes, result.Syncs)
 	result.Seconds = a.now().Sub(began).Seconds()
 	result.Emulator = api.emulator.report()
 	progress.end()

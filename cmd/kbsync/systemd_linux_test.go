@@ -1,0 +1,70 @@
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A watch tells systemd that it is ready, how it is, that it lives, that it reloads, and that it ends.
+func TestServiceManagerIsTold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	address := filepath.Join(dir, "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	k := newKilling(t, t.TempDir())
+	if err := os.WriteFile(filepath.Join(k.root, "a.md"), []byte("one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := k.command("watch", k.root, "--knowledge-base", "876", "--settle", "0s")
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+address, "WATCHDOG_USEC=200000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	until := func(want string) {
+		t.Helper()
+		buffer := make([]byte, 4096)
+		for {
+			if err := socket.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := socket.Read(buffer)
+			if err != nil {
+				t.Fatalf("waited in vain for %s after %q: %v", want, told, err)
+			}
+			message := string(buffer[:n])
+			told = append(told, message)
+			if strings.HasPrefix(message, want) {
+				return
+			}
+		}
+	}
+	until("READY=1")
+	until("STATUS=1 sync, 0 documents waiting, 0 in training")
+	until("WATCHDOG=1")
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	until("RELOADING=1\nMONOTONIC_USEC=")
+	until("READY=1")
+	if slices.ContainsFunc(told, func(s string) bool { return strings.HasPrefix(s, "STOPPING") }) {
+		t.Errorf("it was ending: %q", told)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	until("STOPPING=1")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}

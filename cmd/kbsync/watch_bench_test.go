@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kbsync/kbsync/replycx/emulator"
+	"github.com/kbsync/kbsync/state"
+)
+
+// BenchmarkLatency prints the time from the close of a file to the arrival of its content in a quiet tree, with a settle time of
+// 200 ms and no wait for a batch. LATENCY_FILES is the number of files.
+func BenchmarkLatency(b *testing.B) {
+	files := 100
+	if text := os.Getenv("LATENCY_FILES"); text != "" {
+		var err error
+		if files, err = strconv.Atoi(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+	root, dir := b.TempDir(), b.TempDir()
+	e, err := emulator.New(emulator.Options{Train: time.Millisecond})
+	if err != nil {
+		b.Fatal(err)
+	}
+	url, err := e.Start("127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	for i := range 1000 {
+		path := filepath.Join(root, strconv.Itoa(i%50), fmt.Sprintf("doc%d.md", i))
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			b.Fatal(err)
+		}
+		if err := os.WriteFile(path, fmt.Appendf(nil, "document %d", i), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(self, "watch", root, "--knowledge-base", "876", "--state", filepath.Join(dir, "kbsync.db"), "--settle", "200ms", "--batch-wait", "0s", "--rate", "off")
+	cmd.Args[0] = "kbsync"
+	cmd.Env = append(plainEnviron(), "HOME="+dir, "REPLYCX_TOKEN="+e.Token(51), "KBSYNC_API_URL="+url)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	}()
+	arrival := func(sum [sha256.Size]byte, known int) time.Time {
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+			if all := e.Accepted(); len(all) > known {
+				for _, a := range all[known:] {
+					if a.SHA256 == sum {
+						return a.Accepted
+					}
+				}
+			}
+		}
+		b.Fatalf("a file never arrived\n%s", log.String())
+		return time.Time{}
+	}
+	for deadline := time.Now().Add(time.Minute); len(e.Accepted()) < 1000; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatalf("the first documents never arrived\n%s", log.String())
+		}
+	}
+	for b.Loop() {
+		var took []time.Duration
+		for i := range files {
+			data := fmt.Appendf(nil, "latency %d %d", b.N, i)
+			known := len(e.Accepted())
+			if err := os.WriteFile(filepath.Join(root, strconv.Itoa(i%50), fmt.Sprintf("new%d.md", i)), data, 0o600); err != nil {
+				b.Fatal(err)
+			}
+			closed := time.Now()
+			took = append(took, arrival(sha256.Sum256(data), known).Sub(closed))
+		}
+		slices.Sort(took)
+		p50, p99 := took[len(took)/2], took[len(took)*99/100]
+		b.Logf("from close to arrival, %d files: p50 %v, p99 %v, most %v", files, p50, p99, took[len(took)-1])
+		b.ReportMetric(float64(p50.Milliseconds()), "p50-ms")
+		b.ReportMetric(float64(p99.Milliseconds()), "p99-ms")
+	}
+}
+
+// TestIdle prints the processor time and memory that a watch of 100,000 files takes while nothing happens. It is run only where
+// IDLE says for how long, such as 5m.
+func TestIdle(t *testing.T) {
+	text := os.Getenv("IDLE")
+	if text == "" {
+		t.Skip("IDLE is not set")
+	}
+	idle, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("there is no /proc here")
+	}
+	files := number(t, "IDLE_FILES", 100_000)
+	k := newKilling(t, corpus(t, files, 200))
+	// As a release runs it: the test's own program has the tests in memory.
+	program := filepath.Join(t.TempDir(), "kbsync")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cmd := k.command("watch", k.root, "--knowledge-base", "876", "--include", "**", "--rate", "off", "--poll-min", "100ms", "--batch-documents", "100", "--listen", ":0")
+	cmd.Path = program
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	}()
+	store, err := state.Open(t.Context(), state.Options{Path: filepath.Join(k.dir, "kbsync.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(time.Second) {
+		syncs, err := store.Syncs(t.Context())
+		if err == nil && len(syncs) == 1 {
+			if counts, err := store.Counts(t.Context(), syncs[0].ID); err == nil && counts[state.Completed] >= files {
+				break
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the first pass does not end\n%s", lastLines(log.String(), 20))
+		}
+	}
+	time.Sleep(5 * time.Second) // for what the first pass left to be done
+	before := processorTime(t, cmd.Process.Pid)
+	time.Sleep(idle)
+	used := processorTime(t, cmd.Process.Pid) - before
+	share := 100 * used.Seconds() / idle.Seconds()
+	resident := residentKiB(t, cmd.Process.Pid)
+	t.Logf("%d files, %v idle: %v of a processor, which is %.2f %%; %d MiB resident", files, idle, used, share, resident/1024)
+	if share >= 1 {
+		t.Errorf("it takes %.2f %% of a processor", share)
+	}
+	if resident > 100<<10 {
+		t.Errorf("it takes %d MiB", resident/1024)
+	}
+}
+
+func processorTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The name of the program, in brackets, may hold anything.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	ticks := 0
+	for _, f := range fields[11:13] {
+		n, err := strconv.Atoi(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+func residentKiB(t *testing.T, pid int) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			n, err := strconv.Atoi(strings.Fields(rest)[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}

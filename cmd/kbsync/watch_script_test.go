@@ -1,0 +1,142 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kbsync/kbsync/ingest"
+)
+
+// hookProgram is a hook: it adds its variables and its standard input to the file that it is told.
+func hookProgram() {
+	body, err := io.ReadAll(os.Stdin)
+	if err != nil || len(os.Args) != 2 {
+		os.Exit(1)
+	}
+	f, err := os.OpenFile(os.Args[1], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		os.Exit(1)
+	}
+	if _, err := f.WriteString(os.Getenv("KBHOOK_EVENT") + " " + os.Getenv("KBHOOK_SYNC") + " " + string(body) + "\n"); err != nil {
+		os.Exit(1)
+	}
+}
+
+// freePort gives a port that nothing listens on.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return port, l.Close()
+}
+
+// cmdUntil runs a command until its standard output matches.
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: until pattern command [args...]")
+	}
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
+	poll(ts, args[0], func() bool {
+		err := ts.Exec(args[1], args[2:]...)
+		return err == nil && pattern.MatchString(ts.ReadFile("stdout")) != neg
+	})
+}
+
+// cmdHTTP makes a request whose answer must have that status, and keeps its body in http.out.
+func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: http status method url")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var status int
+	var body []byte
+	poll(ts, args[2], func() bool {
+		req, err := http.NewRequest(args[1], args[2], nil)
+		ts.Check(err)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		status = resp.StatusCode
+		body, err = io.ReadAll(resp.Body)
+		return err == nil && (status == want || args[1] != http.MethodGet)
+	})
+	if status != want {
+		ts.Fatalf("HTTP status %d, want %d: %s", status, want, body)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("http.out"), body, 0o600))
+}
+
+// cmdSignal sends a signal to the process that holds the lock of a sync beside the state.
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: signal name")
+	}
+	locks, err := filepath.Glob(filepath.Join(ts.Getenv("WORK"), "*.lock"))
+	ts.Check(err)
+	for _, path := range locks {
+		fields := strings.Fields(ts.ReadFile(path))
+		if len(fields) < 2 {
+			continue
+		}
+		pid, err := strconv.Atoi(fields[1])
+		ts.Check(err)
+		// The file of a lock that was given back still names who had it.
+		if sendSignal(pid, args[0]) == nil {
+			return
+		}
+	}
+	ts.Fatalf("nobody holds a lock")
+}
+
+func TestPause(t *testing.T) {
+	for _, tt := range []struct {
+		failures int
+		want     string
+	}{{0, "1s"}, {1, "1s"}, {2, "2s"}, {5, "16s"}, {7, "1m0s"}, {1000, "1m0s"}} {
+		if got := pause(tt.failures, leastPause, mostPause).String(); got != tt.want {
+			t.Errorf("after %d failures: %s, want %s", tt.failures, got, tt.want)
+		}
+	}
+}
+
+func TestAfterUpload(t *testing.T) {
+	outage := &ingest.OutageError{Streak: 3, Err: errors.New("lost")}
+	for _, tt := range []struct {
+		name      string
+		err       error
+		fruitless int
+		tried     bool
+		want      time.Duration
+	}{
+		{"done", nil, 0, false, 0},
+		{"nothing could be done", nil, 1, false, leastPause},
+		{"nothing can be done", nil, 50, false, mostPause},
+		{"three lost answers, the third just now", outage, 1, true, outagePause},
+		{"the API is away, and nothing was risked", outage, 1, false, 8 * time.Second},
+		{"away for long", outage, 50, false, fatalPause},
+		{"a wrong token", &ingest.FatalError{Err: errors.New("401")}, 1, false, fatalPause},
+		{"a quota", &ingest.QuotaError{Documents: 10, Err: errors.New("402")}, 1, false, fatalPause},
+		{"the state", errors.New("disk full"), 1, false, 8 * time.Second},
+	} {
+		if got := afterUpload(tt.err, tt.fruitless, tt.tried); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
