@@ -151,9 +151,10 @@ func (k *keeper) gather(ctx context.Context) bool {
 		if err != nil || waiting[state.Pending] >= k.config.Batch.Documents {
 			return ctx.Err() == nil
 		}
-		if !rest(ctx, left, k.due) {
+		if !rest(ctx, min(left, tickEvery), k.due) {
 			return false
 		}
+		k.uploadTick.Load().tick()
 	}
 }
 

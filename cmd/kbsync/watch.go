@@ -114,6 +114,9 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 	if _, err := selected(cfg); err != nil {
 		return err
 	}
+	// First of all, for a signal that nobody waits for ends the process.
+	reload, dump, end := watchRequests()
+	defer end()
 	a.out.settled = true // --log-format is one thing that a reload leaves as it is
 	// As it is before it is read for the first time.
 	token, _ := os.Stat(cfg.API.TokenFile)
@@ -144,9 +147,6 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 	if err != nil {
 		return errors.Join(err, release(keepers))
 	}
-	reload, dump, end := watchRequests()
-	defer end()
-
 	// The group's context ends when a part of it fails that no sync can be without.
 	group, ctx := errgroup.WithContext(ctx)
 	d.group = group
