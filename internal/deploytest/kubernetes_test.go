@@ -1,0 +1,263 @@
+package deploytest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/yaml"
+)
+
+const manifests = "../../examples/kubernetes"
+
+// brought is what a cluster has to have before the examples are applied.
+var brought = map[string]bool{"Secret kbsync-token": true, "PersistentVolumeClaim documents": true}
+
+// A manifest is an object of a file.
+type manifest struct {
+	file   string
+	object runtime.Object
+}
+
+// decode reads the objects of a file as strictly as the API server does: no unknown field, none twice, no wrong type.
+func decode(data []byte) ([]runtime.Object, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
+	reader := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	var objects []runtime.Object
+	for {
+		text, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return objects, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		object, _, err := decoder.Decode(text, nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, object)
+	}
+}
+
+func read(t *testing.T) []manifest {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(manifests, "*.yaml"))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("manifests: %v, %v", files, err)
+	}
+	var all []manifest
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects, err := decode(data)
+		if err != nil {
+			t.Errorf("%s: %v", filepath.Base(file), err)
+		}
+		for _, object := range objects {
+			all = append(all, manifest{filepath.Base(file), object})
+		}
+	}
+	return all
+}
+
+// TestDecode is the test of the test: mistakes of the kinds that a hand makes are found.
+func TestDecode(t *testing.T) {
+	t.Parallel()
+	const sound = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\nspec:\n  schedule: '* * * * *'\n"
+	if objects, err := decode([]byte(sound + "---\n" + sound)); err != nil || len(objects) != 2 {
+		t.Errorf("two sound objects: %d, %v", len(objects), err)
+	}
+	for name, text := range map[string]string{
+		"unknown field":      sound + "  concurencyPolicy: Forbid\n",
+		"field twice":        sound + "  schedule: '1 * * * *'\n",
+		"wrong type":         sound + "  suspend: never\n",
+		"unknown kind":       "apiVersion: batch/v1\nkind: CornJob\n",
+		"version of another": "apiVersion: apps/v1\nkind: CronJob\n",
+	} {
+		if _, err := decode([]byte(text)); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+// TestManifests looks at what decoding does not: that names lead to what is there, and that the pods are as restricted as
+// the examples promise.
+func TestManifests(t *testing.T) {
+	t.Parallel()
+	all := read(t)
+	there := map[string]map[string]bool{} // by file, for the files are applied one beside configmap.yaml
+	kinds := map[string]int{}
+	for _, m := range all {
+		kind := m.object.GetObjectKind().GroupVersionKind().Kind
+		kinds[kind]++
+		meta := m.object.(interface{ GetName() string })
+		if problems := validation.IsDNS1123Subdomain(meta.GetName()); problems != nil {
+			t.Errorf("%s: %s %q: %v", m.file, kind, meta.GetName(), problems)
+		}
+		if there[m.file] == nil {
+			there[m.file] = map[string]bool{}
+		}
+		if name := kind + " " + meta.GetName(); there[m.file][name] {
+			t.Errorf("%s: %s is there twice", m.file, name)
+		} else {
+			there[m.file][name] = true
+		}
+	}
+	for _, kind := range []string{"ConfigMap", "CronJob", "Deployment", "PersistentVolumeClaim"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no %s", kind)
+		}
+	}
+	for _, m := range all {
+		report := func(format string, args ...any) { t.Errorf("%s: %s", m.file, fmt.Sprintf(format, args...)) }
+		found := func(name string) {
+			if !there[m.file][name] && !there["configmap.yaml"][name] && !brought[name] {
+				report("there is no %s", name)
+			}
+		}
+		switch o := m.object.(type) {
+		case *corev1.ConfigMap:
+			if len(o.Data) == 0 {
+				report("an empty ConfigMap")
+			}
+		case *corev1.PersistentVolumeClaim:
+			if len(o.Spec.AccessModes) == 0 || o.Spec.Resources.Requests.Storage().IsZero() {
+				report("claim %s is for nothing", o.Name)
+			}
+		case *appsv1.Deployment:
+			if o.Spec.Replicas == nil || *o.Spec.Replicas != 1 || o.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || o.Spec.Strategy.RollingUpdate != nil {
+				report("two pods could meet at one state")
+			}
+			for key, value := range o.Spec.Selector.MatchLabels {
+				if o.Spec.Template.Labels[key] != value {
+					report("the selector does not select the pod: %s", key)
+				}
+			}
+			if policy := o.Spec.Template.Spec.RestartPolicy; policy != "" && policy != corev1.RestartPolicyAlways {
+				report("a Deployment's pods are always restarted, not %s", policy)
+			}
+			checkPod(o.Spec.Template.Spec, report, found)
+		case *batchv1.CronJob:
+			if o.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent {
+				report("concurrencyPolicy is %q", o.Spec.ConcurrencyPolicy)
+			}
+			if policy := o.Spec.JobTemplate.Spec.Template.Spec.RestartPolicy; policy != corev1.RestartPolicyNever {
+				report("restartPolicy is %q", policy)
+			}
+			checkPod(o.Spec.JobTemplate.Spec.Template.Spec, report, found)
+		default:
+			report("a %T, which nobody looks at", o)
+		}
+	}
+}
+
+func checkPod(pod corev1.PodSpec, report func(string, ...any), found func(string)) {
+	switch s := pod.SecurityContext; {
+	case s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.RunAsUser == nil || *s.RunAsUser == 0:
+		report("the pod may run as root")
+	case s.FSGroup == nil:
+		report("without an fsGroup the pod's user can neither write the state nor read the token")
+	case s.SeccompProfile == nil || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault:
+		report("no seccomp profile")
+	}
+	if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {
+		report("the pod gets a token of the cluster's API")
+	}
+	if pod.EnableServiceLinks == nil || *pod.EnableServiceLinks {
+		report("a Service named kbsync would set variables that kbsync refuses")
+	}
+	volumes := map[string]bool{}
+	for _, v := range pod.Volumes {
+		if volumes[v.Name] {
+			report("volume %s is there twice", v.Name)
+		}
+		volumes[v.Name] = false // not mounted yet
+		switch {
+		case v.ConfigMap != nil:
+			found("ConfigMap " + v.ConfigMap.Name)
+		case v.Secret != nil:
+			found("Secret " + v.Secret.SecretName)
+			if v.Secret.DefaultMode == nil || *v.Secret.DefaultMode != 0o440 {
+				report("the token's file can be read by all")
+			}
+		case v.PersistentVolumeClaim != nil:
+			found("PersistentVolumeClaim " + v.PersistentVolumeClaim.ClaimName)
+		default:
+			report("volume %s is of no kind that outlives the pod", v.Name)
+		}
+	}
+	sidecars := 0
+	for i, c := range slices.Concat(pod.InitContainers, pod.Containers) {
+		if i < len(pod.InitContainers) {
+			sidecars++
+			if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+				report("init container %s would end before the others begin, or never", c.Name)
+			}
+			if c.ReadinessProbe != nil {
+				report("sidecar %s takes the app out of service when a sync is halted", c.Name)
+			}
+		} else if c.RestartPolicy != nil {
+			report("container %s: a restartPolicy is for init containers", c.Name)
+		}
+		if s := c.SecurityContext; s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem ||
+			s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation ||
+			s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+			report("container %s may do more than it needs", c.Name)
+		}
+		if c.Resources.Requests.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
+			report("container %s has no requests or no limit", c.Name)
+		}
+		ports := map[string]bool{}
+		for _, p := range c.Ports {
+			if problems := validation.IsValidPortName(p.Name); problems != nil {
+				report("port %q: %v", p.Name, problems)
+			}
+			ports[p.Name] = true
+		}
+		for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
+			if probe != nil && (probe.HTTPGet == nil || probe.HTTPGet.Port.Type != intstr.String || !ports[probe.HTTPGet.Port.StrVal]) {
+				report("container %s has a probe of a port that it does not name", c.Name)
+			}
+		}
+		paths := map[string]bool{}
+		for _, mount := range c.VolumeMounts {
+			if _, ok := volumes[mount.Name]; !ok {
+				report("container %s mounts %s, which is not there", c.Name, mount.Name)
+			}
+			if paths[mount.MountPath] {
+				report("container %s mounts %s twice", c.Name, mount.MountPath)
+			}
+			volumes[mount.Name], paths[mount.MountPath] = true, true
+		}
+	}
+	if len(pod.Containers) == 0 {
+		report("a pod without containers")
+	}
+	for name, mounted := range volumes {
+		if !mounted {
+			report("nothing mounts volume %s", name)
+		}
+	}
+}
