@@ -299,6 +299,11 @@ func (p *patrol) grow(w *walk, f *frame, parent *beat, name string) error {
 		if was := old.key(); was != f.key && p.isAt(was, id) && p.isAt(f.key, id) && p.isAt(was, id) {
 			return &mustPoll{fmt.Sprintf("the directory %q is mounted at %q, too, and events tell of only one", was, f.key)}
 		}
+		// The event that tells of the move is still to come. By then a file may be in the old place, and no beat says that it was a
+		// directory.
+		if was := old.key(); was != f.key {
+			p.Mark(was)
+		}
 		p.drop(old)
 	}
 	if p.fault != nil {
