@@ -110,16 +110,6 @@ type patience struct {
 
 var usualPatience = patience{tries: 4, delay: time.Second, page: 2 * time.Minute, stall: time.Minute}
 
-// IsBucketURL says whether a root is the URL of a bucket.
-func IsBucketURL(root string) bool {
-	scheme, _, ok := strings.Cut(root, "://")
-	switch scheme {
-	case "s3", "gs", "azblob", "mem":
-		return ok
-	}
-	return false
-}
-
 // OpenBucket returns the bucket at an s3://, gs://, azblob:// or mem:// URL. The parameters are those of gocloud.dev/blob, any other is
 // an error. The prefix parameter names a folder: one without a slash at its end means the same as one with it. Credentials are
 // found by the cloud's own means, and refused in the URL. The bucket is not asked for anything yet.
