@@ -19,6 +19,8 @@ import (
 // BucketOptions of a Bucket.
 type BucketOptions struct {
 	Filter *Filter // nil: that of the zero FilterOptions
+	// PageSize is how many objects are asked for at a time; zero for the cloud's own number, 1,000 to 5,000.
+	PageSize int
 }
 
 // A Bucket is a root in an object store. It may be used by several goroutines.
@@ -108,7 +110,7 @@ type patience struct {
 	stall time.Duration // without a byte of a body
 }
 
-var usualPatience = patience{tries: 4, delay: time.Second, page: 2 * time.Minute, stall: time.Minute}
+var usualPatience = patience{tries: 3, delay: time.Second, page: 2 * time.Minute, stall: time.Minute}
 
 // OpenBucket returns the bucket at an s3://, gs://, azblob:// or mem:// URL. The parameters are those of gocloud.dev/blob, any other is
 // an error. The prefix parameter names a folder: one without a slash at its end means the same as one with it. Credentials are
@@ -127,7 +129,7 @@ func OpenBucket(ctx context.Context, address string, opts BucketOptions) (*Bucke
 		prefix += "/"
 	}
 	u.RawQuery = query.Encode()
-	service, err := openService(ctx, u)
+	service, err := openService(ctx, u, opts.PageSize)
 	if err != nil {
 		if _, lasting := errors.AsType[*fault](err); lasting {
 			return nil, &UnavailableError{Root: address, Err: err}
@@ -273,6 +275,7 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error
 func (b *Bucket) entries(ctx context.Context, prefix string, ignores *ignoreFile) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		token, first := "", true
+		last := ""
 		sieve := sieve{filter: b.filter, ignores: ignores}
 		for {
 			page, next, err := b.fetch(ctx, b.prefix+prefix, token)
@@ -289,6 +292,10 @@ func (b *Bucket) entries(ctx context.Context, prefix string, ignores *ignoreFile
 				if !ok || !covers(prefix, key) || isMarker(key, o.fingerprint.Size) || sieve.document(key).out {
 					continue
 				}
+				if key == last {
+					continue // on two pages, for something was written in between
+				}
+				last = key
 				if !yield(b.entry(key, o), nil) {
 					return
 				}

@@ -20,14 +20,14 @@ import (
 //
 // gocloud.dev opens buckets, so that URLs, parameters and credentials are its own. What is in them is asked for through the client
 // that it gives, for its own keys are escaped: two of the cloud's can be one of its, and some can't be read back.
-func openService(ctx context.Context, u *url.URL) (service, error) {
+func openService(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 	switch u.Scheme {
 	case "s3":
-		return openS3(ctx, u)
+		return openS3(ctx, u, pageSize)
 	case "gs":
-		return openGS(ctx, u)
+		return openGS(ctx, u, pageSize)
 	case "azblob":
-		return openAzure(ctx, u)
+		return openAzure(ctx, u, pageSize)
 	case memblob.Scheme:
 		b, err := new(memblob.URLOpener).OpenBucketURL(ctx, u)
 		if err != nil {

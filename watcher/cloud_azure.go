@@ -23,10 +23,11 @@ import (
 
 // An azureContainer is a container of Azure Blob Storage.
 type azureContainer struct {
-	client *container.Client
+	client   *container.Client
+	pageSize int
 }
 
-func openAzure(ctx context.Context, u *url.URL) (service, error) {
+func openAzure(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 	bucket, err := mux.DefaultURLMux().OpenBucketURL(ctx, u)
 	if err != nil {
 		return service{}, plain(err)
@@ -40,7 +41,7 @@ func openAzure(ctx context.Context, u *url.URL) (service, error) {
 		return service{}, errors.New("the address of the Azure account is no URL; look at the account and the domain")
 	}
 	return service{
-		objects:  &azureContainer{client},
+		objects:  &azureContainer{client, pageSize},
 		identity: "azblob://" + at.Host + at.Path,
 		// Accounts with a hierarchical namespace list directory by directory, and nothing tells them from others.
 		unordered: true,
@@ -49,6 +50,10 @@ func openAzure(ctx context.Context, u *url.URL) (service, error) {
 
 func (c *azureContainer) page(ctx context.Context, prefix, token string) ([]object, string, error) {
 	options := &container.ListBlobsFlatOptions{}
+	if c.pageSize > 0 {
+		size := int32(c.pageSize)
+		options.MaxResults = &size
+	}
 	if prefix != "" {
 		options.Prefix = &prefix
 	}
@@ -109,7 +114,14 @@ func (c *azureContainer) open(ctx context.Context, key string, fp state.Fingerpr
 		AccessConditions: &blob.AccessConditions{ModifiedAccessConditions: &blob.ModifiedAccessConditions{IfMatch: &tag}},
 	})
 	if err != nil {
-		return nil, azureFault(err)
+		err = azureFault(err)
+		if faultOf(err) == faultChanged {
+			// A deleted blob does not meet the condition either.
+			if _, gone := c.client.NewBlobClient(key).GetProperties(ctx, nil); bloberror.HasCode(gone, bloberror.BlobNotFound) {
+				return nil, azureFault(gone)
+			}
+		}
+		return nil, err
 	}
 	if out.ETag != nil && quoted(string(*out.ETag)) != fp.ETag {
 		out.Body.Close()

@@ -3,6 +3,7 @@
 package watcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,12 +26,13 @@ import (
 
 // A gsBucket is a bucket of Google Cloud Storage.
 type gsBucket struct {
-	bucket *storage.BucketHandle
-	client *storage.Client
+	bucket   *storage.BucketHandle
+	client   *storage.Client
+	pageSize int
 }
 
 // openGS does what gocloud's own opener does, which prints to stdout where it finds no credentials, and goes on without.
-func openGS(ctx context.Context, u *url.URL) (service, error) {
+func openGS(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 	query := u.Query()
 	opener := gcsblob.URLOpener{Client: gcp.NewAnonymousHTTPClient(gcp.DefaultTransport())}
 	place := "googleapis.com"
@@ -65,7 +67,7 @@ func openGS(ctx context.Context, u *url.URL) (service, error) {
 	}
 	// Its own client would try for ever.
 	handle := client.Bucket(u.Host).Retryer(storage.WithMaxAttempts(3))
-	return service{objects: &gsBucket{handle, client}, identity: "gs://" + u.Host + "@" + strings.TrimRight(place, "/")}, nil
+	return service{objects: &gsBucket{handle, client, cmp.Or(pageSize, 1000)}, identity: "gs://" + u.Host + "@" + strings.TrimRight(place, "/")}, nil
 }
 
 func (b *gsBucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
@@ -74,7 +76,7 @@ func (b *gsBucket) page(ctx context.Context, prefix, token string) ([]object, st
 		return nil, "", err
 	}
 	var attrs []*storage.ObjectAttrs
-	next, err := iterator.NewPager(b.bucket.Objects(ctx, query), 1000, token).NextPage(&attrs)
+	next, err := iterator.NewPager(b.bucket.Objects(ctx, query), b.pageSize, token).NextPage(&attrs)
 	if err != nil {
 		return nil, "", gsFault(err, true)
 	}

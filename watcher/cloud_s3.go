@@ -25,11 +25,12 @@ import (
 
 // An s3Bucket is a bucket of S3, or of a store that speaks as S3 does.
 type s3Bucket struct {
-	name   string
-	client *s3.Client
+	name     string
+	client   *s3.Client
+	pageSize int
 }
 
-func openS3(ctx context.Context, u *url.URL) (service, error) {
+func openS3(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 	query := u.Query()
 	client, err := s3Client(ctx, u, query)
 	if err != nil {
@@ -47,7 +48,7 @@ func openS3(ctx context.Context, u *url.URL) (service, error) {
 		}
 	}
 	return service{
-		objects:   &s3Bucket{u.Host, client},
+		objects:   &s3Bucket{u.Host, client, pageSize},
 		identity:  "s3://" + u.Host + "@" + strings.TrimRight(cmp.Or(endpoint, "aws"), "/"),
 		unordered: strings.HasSuffix(u.Host, "--x-s3"), // a directory bucket
 	}, nil
@@ -73,6 +74,9 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 		// XML has no control characters.
 		EncodingType: types.EncodingTypeUrl,
 	}
+	if b.pageSize > 0 {
+		in.MaxKeys = aws.Int32(int32(b.pageSize))
+	}
 	if prefix != "" {
 		in.Prefix = &prefix
 	}
@@ -97,8 +101,10 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 			fp.MTime = o.LastModified.UnixNano()
 		}
 		listed := object{key: key, fingerprint: fp}
-		switch o.StorageClass {
-		case types.ObjectStorageClassGlacier, types.ObjectStorageClassDeepArchive:
+		switch {
+		case out.EncodingType != types.EncodingTypeUrl && strings.ContainsRune(key, '\ufffd'):
+			listed.unreadable = "its key has bytes in it that the store's listings cannot show"
+		case o.StorageClass == types.ObjectStorageClassGlacier || o.StorageClass == types.ObjectStorageClassDeepArchive:
 			listed.unreadable = "archived as " + string(o.StorageClass)
 		}
 		page = append(page, listed)
