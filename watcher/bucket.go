@@ -541,7 +541,7 @@ func (r *objectReader) Read(p []byte) (int, error) {
 		if r.broken++; r.parent.Err() != nil {
 			r.err = context.Cause(r.parent)
 		} else if r.broken >= r.bucket.tries {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			r.err = fmt.Errorf("read %q: %w", r.key, err)

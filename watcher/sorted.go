@@ -16,7 +16,7 @@ import (
 )
 
 // sortedInMemory is how many entries are sorted in memory; more are put into a file.
-const sortedInMemory = 1 << 15
+const sortedInMemory = 1 << 13
 
 // inOrder yields what a listing does in byte order of the key, whatever its own order, in constant memory: what does not fit is
 // kept in a temporary file, which holds keys and fingerprints alone. Of entries of one key, the one listed last counts. Errors
@@ -133,11 +133,10 @@ func (s *sorter) merged() iter.Seq2[Entry, error] {
 				end = s.starts[i+1]
 			}
 			r := &sortedRun{reader: bufio.NewReader(io.NewSectionReader(s.file, start, end-start)), number: i}
-			switch err := r.next(); err {
-			case nil:
+			switch err := r.next(); {
+			case err == nil:
 				runs = append(runs, r)
-			case io.EOF:
-			default:
+			case !errors.Is(err, io.EOF):
 				yield(Entry{}, err)
 				return
 			}
@@ -148,7 +147,7 @@ func (s *sorter) merged() iter.Seq2[Entry, error] {
 			e := r.entry
 			if err := r.next(); err == nil {
 				heap.Fix(&runs, 0)
-			} else if err == io.EOF {
+			} else if errors.Is(err, io.EOF) {
 				heap.Pop(&runs)
 			} else {
 				yield(Entry{}, err)
