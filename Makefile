@@ -84,7 +84,7 @@ bench: ## run the benchmarks
 # What a listing costs in memory, by the number of objects.
 .PHONY: bench-listing
 bench-listing: ## print the resident memory of scans of 10,000 and of 1,000,000 objects
-	KBSYNC_LISTING=1 $(GO) test -count=1 -run TestListingMemory -v -timeout 10m ./watcher | grep -v '^=== '
+	TEST_LISTING=1 $(GO) test -count=1 -run TestListingMemory -v -timeout 10m ./watcher | grep -v '^=== '
 
 .PHONY: lint
 lint: ## golangci-lint, gofmt, and vet for the other two systems

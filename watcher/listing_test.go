@@ -47,7 +47,7 @@ func (endless) close() error { return nil }
 // fifth more. The first scan, which is printed as well, also fills SQLite's cache of 8 MiB, which 10,000 objects do not. Each scan
 // has a process of its own. make bench-listing runs it.
 func TestListingMemory(t *testing.T) {
-	dir, objects := os.Getenv("KBSYNC_LISTING_STATE"), os.Getenv("KBSYNC_LISTING_OBJECTS")
+	dir, objects := os.Getenv("TEST_LISTING_STATE"), os.Getenv("TEST_LISTING_OBJECTS")
 	if dir != "" {
 		n, err := strconv.Atoi(objects)
 		if err != nil {
@@ -56,15 +56,15 @@ func TestListingMemory(t *testing.T) {
 		scanEndless(t, dir, n)
 		return
 	}
-	if os.Getenv("KBSYNC_LISTING") == "" || runtime.GOOS != "linux" {
-		t.Skip("takes a minute; KBSYNC_LISTING=1 on Linux runs it")
+	if os.Getenv("TEST_LISTING") == "" || runtime.GOOS != "linux" {
+		t.Skip("takes a minute; TEST_LISTING=1 on Linux runs it")
 	}
 	peaks := map[string][2]int64{}
 	for i, n := range []int{10_000, 1_000_000} {
 		dir := t.TempDir()
 		for _, pass := range []string{"first", "again", "again, sorted"} {
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestListingMemory$", "-test.v")
-			cmd.Env = append(os.Environ(), "KBSYNC_LISTING_STATE="+dir, fmt.Sprint("KBSYNC_LISTING_OBJECTS=", n), "KBSYNC_LISTING_PASS="+pass)
+			cmd.Env = append(os.Environ(), "TEST_LISTING_STATE="+dir, fmt.Sprint("TEST_LISTING_OBJECTS=", n), "TEST_LISTING_PASS="+pass)
 			start := time.Now()
 			out, err := cmd.CombinedOutput()
 			if err != nil {
@@ -98,7 +98,7 @@ func scanEndless(t *testing.T, dir string, objects int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pass := os.Getenv("KBSYNC_LISTING_PASS")
+	pass := os.Getenv("TEST_LISTING_PASS")
 	b := newBucket("mem://", "", service{objects: endless{objects}, unordered: pass == "again, sorted"}, BucketOptions{})
 	r, err := NewScanner(b, ScanOptions{}).Scan(t.Context(), store, sync, "")
 	if err != nil || r.IncompleteCount > 0 || pass == "first" && r.New != objects || pass != "first" && r.Unchanged != objects {

@@ -98,7 +98,7 @@ func TestMain(m *testing.M) {
 		for _, what := range leftOut {
 			fmt.Fprintln(os.Stderr, "LEFT OUT:", what)
 		}
-		if len(leftOut) > 0 && os.Getenv("KBSYNC_TEST_SERVERS") == "all" {
+		if len(leftOut) > 0 && os.Getenv("TEST_SERVERS") == "all" {
 			return 1
 		}
 		return m.Run()
