@@ -34,7 +34,7 @@ type Bucket struct {
 	prefix  string // of the objects' keys: empty, or with a slash at its end
 	filter  *Filter
 	service service
-	patience
+	persistence
 }
 
 var _ Root = (*Bucket)(nil)
@@ -102,15 +102,15 @@ func (e *UnavailableError) Error() string { return fmt.Sprintf("%s is unavailabl
 
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
-// A patience bounds what is waited for.
-type patience struct {
+// A persistence bounds what is waited for.
+type persistence struct {
 	tries int           // requests for one page, or for a body from one place on, beside those of the cloud's own client
 	delay time.Duration // before the second try; it doubles with each
 	page  time.Duration // for one page
 	stall time.Duration // without a byte of a body
 }
 
-var usualPatience = patience{tries: 3, delay: time.Second, page: 2 * time.Minute, stall: time.Minute}
+var usualPersistence = persistence{tries: 3, delay: time.Second, page: 2 * time.Minute, stall: time.Minute}
 
 // OpenBucket returns the bucket at an s3://, gs://, azblob:// or mem:// URL. The parameters are those of gocloud.dev/blob, any other is
 // an error. The prefix parameter names a folder: one without a slash at its end means the same as one with it. Credentials are
@@ -140,7 +140,7 @@ func OpenBucket(ctx context.Context, address string, opts BucketOptions) (*Bucke
 }
 
 func newBucket(address, prefix string, s service, opts BucketOptions) *Bucket {
-	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, patience: usualPatience}
+	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, persistence: usualPersistence}
 	if b.filter == nil {
 		b.filter = &Filter{}
 	}
@@ -195,8 +195,8 @@ func (b *Bucket) Identity(ctx context.Context) (string, error) {
 // Close gives up the connections that are kept open.
 func (b *Bucket) Close() error { return b.service.close() }
 
-// try calls do until it succeeds, fails for good, or patience is at its end.
-func (p *patience) try(ctx context.Context, do func() error) error {
+// try calls do until it succeeds, fails for good, or there were enough tries.
+func (p *persistence) try(ctx context.Context, do func() error) error {
 	delay := p.delay
 	for n := 1; ; n++ {
 		if ctx.Err() != nil {
@@ -206,14 +206,14 @@ func (p *patience) try(ctx context.Context, do func() error) error {
 		if err == nil || n >= p.tries || ctx.Err() != nil || faultOf(err) != faultPassing {
 			return err
 		}
-		if err := pause(ctx, delay/2+rand.N(delay/2+1)); err != nil {
+		if err := rest(ctx, delay/2+rand.N(delay/2+1)); err != nil {
 			return err
 		}
 		delay *= 2
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func rest(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -545,7 +545,7 @@ func (r *objectReader) Read(p []byte) (int, error) {
 				err = io.ErrUnexpectedEOF
 			}
 			r.err = fmt.Errorf("read %q: %w", r.key, err)
-		} else if err = pause(r.parent, r.bucket.delay/4<<r.broken); err != nil {
+		} else if err = rest(r.parent, r.bucket.delay/4<<r.broken); err != nil {
 			r.err = err
 		} else {
 			r.err = r.reopen()

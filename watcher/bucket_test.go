@@ -109,7 +109,7 @@ func (s *shelf) bucket() *Bucket {
 		panic(err)
 	}
 	b := newBucket("s3://shelf", "", service{objects: s, identity: "shelf"}, BucketOptions{Filter: filter})
-	b.patience = patience{tries: 3, delay: time.Second, page: time.Minute, stall: time.Minute}
+	b.persistence = persistence{tries: 3, delay: time.Second, page: time.Minute, stall: time.Minute}
 	return b
 }
 

@@ -171,9 +171,10 @@ const batchSize = 1000
 // become pending, those not to be uploaded skipped, and those that are gone removed. It is one pass: documents that have not
 // settled are left for another scan at Result.SettleAt.
 //
-// A listing that is incomplete records what it found and removes nothing; that is no error, but in Result.Incomplete. A
-// root that turns out to list in another order than that of the bytes is listed once more, and sorted. A *GuardError removes nothing either, and the caller must not upload: what was recorded is pending. ErrRootMissing and any other
-// error leave no removal behind.
+// A listing that is incomplete records what it found and removes nothing; that is no error, but in Result.Incomplete. A root that
+// turns out to list in another order than that of the bytes is listed once more, and sorted. A *GuardError removes nothing
+// either, and the caller must not upload: what was recorded is pending. ErrRootMissing and any other error leave no removal
+// behind.
 func (s *Scanner) Scan(ctx context.Context, store Store, sync state.Sync, prefix string) (Result, error) {
 	return s.ScanAll(ctx, store, sync, []string{prefix})
 }
