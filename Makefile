@@ -8,6 +8,8 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 # How long each fuzz target runs: make fuzz FUZZTIME=5m
 FUZZTIME ?= 30s
+# Build tags: make build TAGS=nocloud leaves out buckets and the clouds' SDKs.
+TAGS     ?=
 # Further arguments for `make run`: make run ARGS='--json'
 ARGS     ?=
 EXE      := $(shell $(GO) env GOEXE)
@@ -22,16 +24,26 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/kbsync
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/kbsync$(EXE) ./cmd/kbsync
+	$(GO) build -trimpath -tags '$(TAGS)' -ldflags '$(LDFLAGS)' -o bin/kbsync$(EXE) ./cmd/kbsync
 
 .PHONY: run
 run: build ## sync examples/handbook into the embedded emulator
 	bin/kbsync$(EXE) sync --config examples/handbook.yaml --emulator $(ARGS)
 
 .PHONY: test
-test: ## run the tests
+test: ## run the tests, those with the clouds' servers too where these are on the machine
 	$(GO) test -timeout 5m ./...
 	$(GO) -C internal/deploytest test -timeout 5m ./...
+	@$(MAKE) --silent --no-print-directory test-clouds
+
+.PHONY: test-clouds
+test-clouds: ## run the tests with servers of S3, Google Cloud Storage and Azure
+	@.ci/servers missing || true
+	$(GO) -C internal/cloudtest test -timeout 10m -parallel 8 ./...
+
+.PHONY: servers
+servers: ## install the servers that the tests of buckets need into bin/servers
+	.ci/servers install
 
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler)
@@ -69,6 +81,11 @@ idle: ## processor time and memory of a watch of 100,000 files in five idle minu
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
+# What a listing costs in memory, by the number of objects.
+.PHONY: bench-listing
+bench-listing: ## print the resident memory of scans of 10,000 and of 1,000,000 objects
+	TEST_LISTING=1 $(GO) test -count=1 -run TestListingMemory -v -timeout 10m ./watcher | grep -v '^=== '
+
 .PHONY: lint
 lint: ## golangci-lint, gofmt, and vet for the other two systems
 	@set -euo pipefail; unformatted=$$(gofmt -l .); \
@@ -77,6 +94,7 @@ lint: ## golangci-lint, gofmt, and vet for the other two systems
 	GOOS=windows $(GO) vet ./...
 	GOOS=darwin $(GO) vet ./...
 	$(GO) -C internal/deploytest vet ./...
+	$(GO) vet -tags nocloud ./watcher ./cmd/...
 
 .PHONY: cover
 cover: ## run the tests with coverage and print it a function
@@ -84,7 +102,7 @@ cover: ## run the tests with coverage and print it a function
 	$(GO) tool cover -func=coverage.out
 
 .PHONY: release-check
-release-check: ## build for all six platforms into dist/ and print the sizes
+release-check: ## build for all six platforms, and once without clouds, into dist/ and print the sizes
 	@mkdir -p dist
 	@set -euo pipefail; for os in linux darwin windows; do for arch in amd64 arm64; do \
 		ext=; if [[ $$os = windows ]]; then ext=.exe; fi; \
@@ -92,6 +110,9 @@ release-check: ## build for all six platforms into dist/ and print the sizes
 		GOOS=$$os GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $$out ./cmd/kbsync; \
 		printf '%-32s %6.1f MB\n' $$out $$(awk -v b=$$(wc -c <$$out) 'BEGIN {print b / 1e6}'); \
 	done; done
+	@set -euo pipefail; out=dist/kbsync-linux-amd64-nocloud; \
+		GOOS=linux GOARCH=amd64 $(GO) build -trimpath -tags nocloud -ldflags '$(LDFLAGS)' -o $$out ./cmd/kbsync; \
+		printf '%-32s %6.1f MB\n' $$out $$(awk -v b=$$(wc -c <$$out) 'BEGIN {print b / 1e6}')
 
 .PHONY: clean
 clean: ## remove what the other targets made

@@ -57,6 +57,9 @@ func (p *pair) change() (state.Change, bool) {
 
 // differs says whether what is listed is not what is known.
 func (p *pair) differs() bool {
+	if p.entry.Unreadable && p.isKnown && p.known.Skip == "" {
+		return false
+	}
 	return !p.isKnown || p.entry.Fingerprint != p.known.Fingerprint || p.entry.Skip != p.known.Skip
 }
 

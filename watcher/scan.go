@@ -71,6 +71,7 @@ type Scanner struct {
 	now  func() time.Time
 	// moving holds, by key, when documents that have not settled were first seen so.
 	moving map[string]time.Time
+	sort   bool // the root lists in another order than that of the bytes
 }
 
 // NewScanner returns a Scanner of the root.
@@ -108,6 +109,8 @@ type Result struct {
 
 	// young counts those of Unsettled that are new, and that only their ctime holds: a file that was just renamed is one.
 	young int
+	// disordered says that the root lists in another order than that of the bytes.
+	disordered bool
 }
 
 // What a Result and a Scanner keep at most.
@@ -168,9 +171,10 @@ const batchSize = 1000
 // become pending, those not to be uploaded skipped, and those that are gone removed. It is one pass: documents that have not
 // settled are left for another scan at Result.SettleAt.
 //
-// A listing that is incomplete records what it found and removes nothing; that is no error, but in Result.Incomplete. A
-// *GuardError removes nothing either, and the caller must not upload: what was recorded is pending. ErrRootMissing and any other
-// error leave no removal behind.
+// A listing that is incomplete records what it found and removes nothing; that is no error, but in Result.Incomplete. A root that
+// turns out to list in another order than that of the bytes is listed once more, and sorted. A *GuardError removes nothing
+// either, and the caller must not upload: what was recorded is pending. ErrRootMissing and any other error leave no removal
+// behind.
 func (s *Scanner) Scan(ctx context.Context, store Store, sync state.Sync, prefix string) (Result, error) {
 	return s.ScanAll(ctx, store, sync, []string{prefix})
 }
@@ -183,6 +187,16 @@ func (s *Scanner) ScanAll(ctx context.Context, store Store, sync state.Sync, pre
 		return Result{Skipped: map[string]int{}}, nil
 	}
 	result, err := s.scan(ctx, store, sync, prefixes)
+	if err == nil && result.disordered && !s.sort {
+		s.sort = true
+		first := result
+		if result, err = s.scan(ctx, store, sync, prefixes); err == nil {
+			// What the first listing led to is recorded.
+			result.New += first.New
+			result.Changed += first.Changed
+			result.Unchanged = max(0, result.Unchanged-first.New-first.Changed)
+		}
+	}
 	if err != nil && prefixes[0] != "" {
 		// What a part lacks says little: only the whole can show whether the root is in order.
 		if _, halted := errors.AsType[*GuardError](err); halted {
@@ -327,7 +341,11 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 					}
 				}
 			}
-			err := merge(s.root.List(ctx, prefix), known, func(p pair) bool {
+			listed := s.root.List(ctx, prefix)
+			if s.sort {
+				listed = inOrder(listed)
+			}
+			err := merge(listed, known, func(p pair) bool {
 				if p.err != nil {
 					result.incomplete(p.err)
 					return true
@@ -343,6 +361,7 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 			})
 			if order, ok := errors.AsType[*OrderError](err); ok && order.Stream == "listing" {
 				// Whatever the listing says from here on, it can't show what is missing.
+				result.disordered = true
 				result.incomplete(err)
 				err = nil
 			}

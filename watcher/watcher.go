@@ -24,7 +24,7 @@ import (
 
 // An Entry is a document as a listing shows it.
 type Entry struct {
-	// Key is the slash-separated path below the root. It may be any bytes but NUL, in a directory.
+	// Key is the slash-separated path below the root. In a directory it may be any bytes but NUL, in a bucket any bytes.
 	Key         string
 	Fingerprint state.Fingerprint
 	// Skip says why the document is not to be uploaded; empty if it is.
@@ -32,6 +32,8 @@ type Entry struct {
 	// Seen is a moment just before the fingerprint was taken, by this machine's clock: stamps that are close to it may not tell
 	// two writes apart. Zero where the root can't tell.
 	Seen time.Time
+	// Unreadable says that Skip is about reading: a version that is known already stays as it is, though nobody could read it again.
+	Unreadable bool
 	// Hold says that the document is there, but may still be being written: Diff leaves it as it is known.
 	Hold bool
 }

@@ -77,6 +77,7 @@ func exitCode(err error) int {
 		{exitGuard, is[*state.DestinationError]},
 		{exitGuard, is[*watcher.GuardError]},
 		{exitNoRoot, isOneOf(watcher.ErrRootMissing)},
+		{exitTemporary, is[*watcher.UnavailableError]},
 		{exitFatal, is[*ingest.FatalError]},
 		{exitFatal, is[*tracker.FatalError]},
 		{exitBudget, is[*ingest.BudgetError]},

@@ -66,7 +66,10 @@ func (a *app) explain(ctx context.Context, cfg *config.Config, path string) (err
 	defer closeStore(store, &err)
 	list := []explained{}
 	for _, s := range syncs {
-		key, ok := keyBelow(s.Root.Dir, path)
+		key, ok := path, true // of a bucket
+		if s.Root.Dir != "" {
+			key, ok = keyBelow(s.Root.Dir, path)
+		}
 		if !ok {
 			continue
 		}

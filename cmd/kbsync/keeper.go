@@ -27,7 +27,7 @@ type keeper struct {
 	// config is that of the sync, and cfg the config that it is part of.
 	config config.Sync
 	cfg    *config.Config
-	root   *directory
+	root   *watched
 	lock   *state.Lock
 	cancel context.CancelFunc
 	done   chan struct{}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"os"
 	"time"
 
 	"github.com/kbsync/kbsync/ingest"
@@ -133,7 +131,7 @@ func (p *pass) mark(ctx context.Context) (err error) {
 const markingPatience = time.Second
 
 // scanRoot records what changed on the root. Files that are still being written are waited for, once.
-func (p *pass) scanRoot(ctx context.Context, root *directory) error {
+func (p *pass) scanRoot(ctx context.Context, root *watched) error {
 	scanner := watcher.NewScanner(root, scanOptions(p.config, p.options))
 	first := !p.scanned
 	result, err := scanner.Scan(ctx, p.store, p.sync, "")
@@ -172,7 +170,7 @@ func (p *pass) addScan(r watcher.Result, first bool) {
 }
 
 // guardUploads halts a pass that would upload more than it may.
-func (p *pass) guardUploads(ctx context.Context, root *directory) error {
+func (p *pass) guardUploads(ctx context.Context, root *watched) error {
 	limit := p.config.MaxUploads
 	if limit == 0 {
 		return nil
@@ -194,7 +192,7 @@ func (p *pass) guardUploads(ctx context.Context, root *directory) error {
 }
 
 // upload sends what is due. The first signal ends it softly: the answers of what is sent are waited for.
-func (p *pass) upload(soft context.Context, root *directory) error {
+func (p *pass) upload(soft context.Context, root *watched) error {
 	ctx, cancel := p.app.signals.graceful(p.cfg.ShutdownGrace)
 	defer cancel()
 	options := ingestOptions(p.cfg, p.config)
@@ -290,61 +288,4 @@ func ingestOptions(cfg *config.Config, s config.Sync) ingest.Options {
 		o.Names = ingest.Base
 	}
 	return o
-}
-
-// A directory is a root of a sync, whose listings are counted.
-type directory struct {
-	*watcher.Directory
-	listed func()
-}
-
-var (
-	_ watcher.Root = (*directory)(nil)
-	_ ingest.Root  = (*directory)(nil)
-)
-
-// List is that of watcher.Root.
-func (d *directory) List(ctx context.Context, prefix string) iter.Seq2[watcher.Entry, error] {
-	if d.listed == nil {
-		return d.Directory.List(ctx, prefix)
-	}
-	return func(yield func(watcher.Entry, error) bool) {
-		for e, err := range d.Directory.List(ctx, prefix) {
-			d.listed()
-			if !yield(e, err) {
-				return
-			}
-		}
-	}
-}
-
-// openRoot makes the root of a sync with its filter. It touches no document.
-func (a *app) openRoot(cfg *config.Config, s config.Sync) (*directory, error) {
-	options := watcher.FilterOptions{
-		Exclude: s.Exclude,
-		Include: s.Include,
-		Own:     watcher.OwnKeys(s.Root.Dir, append(cfg.Private(), emulatorFile(cfg.State))...),
-		MaxSize: int64(s.MaxSize),
-	}
-	for _, path := range s.FilterFrom {
-		rules, err := readRules(path)
-		if err != nil {
-			return nil, &exitError{exitUsage, err}
-		}
-		options.Rules = append(options.Rules, rules...)
-	}
-	filter, err := watcher.NewFilter(options)
-	if err != nil {
-		return nil, &exitError{exitUsage, err}
-	}
-	return &directory{Directory: watcher.NewDirectory(s.Root.Dir, watcher.DirectoryOptions{Filter: filter, CopyLinks: s.CopyLinks})}, nil
-}
-
-func readRules(path string) ([]watcher.Rule, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read --filter-from: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	return watcher.ParseRules(f, path)
 }

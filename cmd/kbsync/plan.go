@@ -295,7 +295,7 @@ func pendingDocuments(ctx context.Context, store *state.Store, syncID int64) ite
 type estimate struct {
 	app         *app
 	store       *state.Store
-	root        *directory
+	root        *watched
 	destination state.Destination
 	checkers    int
 	tell        func(planned)
@@ -305,7 +305,7 @@ type estimate struct {
 	bytes                               int64
 }
 
-func newEstimate(a *app, store *state.Store, root *directory, destination state.Destination, checkers int) *estimate {
+func newEstimate(a *app, store *state.Store, root *watched, destination state.Destination, checkers int) *estimate {
 	return &estimate{
 		app: a, store: store, root: root, destination: destination, checkers: checkers,
 		tell: func(planned) {}, contents: map[state.SHA256]bool{},
@@ -378,7 +378,7 @@ func (e *estimate) addPiece(ctx context.Context, piece []candidate) error {
 	return nil
 }
 
-func hash(ctx context.Context, root *directory, c candidate) (sum state.SHA256, err error) {
+func hash(ctx context.Context, root *watched, c candidate) (sum state.SHA256, err error) {
 	r, err := root.Open(ctx, c.key, c.fingerprint)
 	if err != nil {
 		return sum, err

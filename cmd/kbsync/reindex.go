@@ -124,10 +124,11 @@ func (a *app) loadNamed(cmd *cobra.Command, args []string) (*config.Config, []st
 	return cfg, args, nil
 }
 
-// looksLikePlace tells a directory that is given as a root from a glob of keys: keys begin with no dot-slash, no slash and
-// no drive.
+// looksLikePlace tells a directory or a bucket that is given as a root from a glob of keys: keys begin with no dot-slash, no
+// slash, no drive and no scheme.
 func looksLikePlace(arg string) bool {
 	return arg == "." || arg == ".." || strings.HasPrefix(arg, "./") || strings.HasPrefix(arg, "../") || strings.HasPrefix(arg, "/") ||
+		strings.Contains(arg, "://") ||
 		strings.HasPrefix(arg, `.\`) || len(arg) > 2 && arg[1] == ':' && (arg[2] == '\\' || arg[2] == '/')
 }
 

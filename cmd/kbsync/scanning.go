@@ -33,9 +33,10 @@ type round struct {
 func (k *keeper) scan(ctx context.Context) {
 	r := &round{scanner: k.scanner(), sync: k.pass.sync, interval: cmp.Or(k.cfg.Period, k.config.Rescan)}
 	var wake <-chan struct{}
-	if k.cfg.Period == 0 {
+	// A bucket tells of no changes: it is scanned every --rescan.
+	if directory, ok := k.root.place.(*watcher.Directory); ok && k.cfg.Period == 0 {
 		// With the settle time as its delay, what was written at once has settled when it is scanned.
-		watch, err := k.root.Watch(ctx, watcher.WatchOptions{
+		watch, err := directory.Watch(ctx, watcher.WatchOptions{
 			Delay:  max(k.config.Settle, 20*time.Millisecond) + 5*time.Millisecond,
 			Logger: k.d.app.out.log.With("sync", k.config.Name),
 		})

@@ -273,7 +273,9 @@ func TestMistakes(t *testing.T) {
 		{"URL with credentials", "api: {url: 'https://me:hunter2@api.reply.cx'}\n" + minimal, []string{`1:12: api.url: the URL has credentials in it; leave them out of URLs, where logs would show them`}},
 		{"unencrypted URL", "api: {url: 'http://api.reply.cx'}\n" + minimal, []string{`1:12: api.url: "http://api.reply.cx" would send the token unencrypted; write https:// (http:// is for this machine's own addresses)`}},
 
-		{"bucket root", "syncs:\n  - name: a\n    root: s3://bucket?prefix=docs/\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "s3://bucket?prefix=docs/" is a bucket, and bucket roots are not in this release yet; write the path of a directory`}},
+		{"bucket with a path", "syncs:\n  - name: a\n    root: s3://bucket/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "s3://bucket/docs" has a path; write the folder as a parameter, such as s3://bucket?prefix=docs/`}},
+		{"notifications of a bucket", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: awssqs://sqs.eu-west-1.amazonaws.com/1/docs\n", []string{`5:20: syncs[0].notifications: is not in this release yet; take it out, kbsync watch lists a bucket at every rescan`}},
+		{"no bucket", "syncs:\n  - name: a\n    root: gs://?prefix=docs/\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "gs://?prefix=docs/" names no bucket; write one such as s3://bucket?prefix=docs/`}},
 		{"unknown scheme", "syncs:\n  - name: a\n    root: ftp://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "ftp://host/docs" has an unknown scheme; write a path, or a URL of file://, s3://, gs://, azblob://, mem://`}},
 		{"file URL of a host", "syncs:\n  - name: a\n    root: file://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "file://host/docs" is not a file URL; write file:/// and an absolute path, or the path alone`}},
 		{"PostgreSQL state", "state: postgres://me:hunter2@host/db\n" + minimal, []string{`1:8: state: the URL has credentials in it; leave them out of URLs, where logs would show them`}},
@@ -603,7 +605,9 @@ func TestArguments(t *testing.T) {
 		{"no knowledge base", "", []string{"docs"}, nil, nil, nil, fmt.Sprintf("--knowledge-base: is missing for %q; write the id of the knowledge base, such as --knowledge-base 876", filepath.Join(dir, "docs"))},
 		{"misspelt name", two, []string{"handbok"}, nil, nil, nil, `argument: "handbok" is not the name of a sync; did you mean handbook? (a directory of that name is written "./handbok")`},
 		{"no name", two, []string{"xyz"}, nil, nil, nil, `argument: "xyz" is not the name of a sync; the names are handbook, other (a directory of that name is written "./xyz")`},
-		{"bucket", two, []string{"s3://b"}, kb, nil, nil, `argument: "s3://b" is a bucket, and bucket roots are not in this release yet; write the path of a directory`},
+		{"bucket", two, []string{"s3://b?prefix=docs/"}, kb, []string{"handbook", "other", AdHocName(Root{URL: "s3://b?prefix=docs/"})}, []string{AdHocName(Root{URL: "s3://b?prefix=docs/"})}, ""},
+		{"bucket with a password", two, []string{"s3://k:s@b"}, kb, nil, nil, `argument: the URL has credentials in it; leave them out of URLs, where logs would show them`},
+		{"endpoint with a password", two, []string{"s3://b?endpoint=https://k:s@host"}, kb, nil, nil, `argument: the URL has credentials in it; leave them out of URLs, where logs would show them`},
 		{"empty", "", []string{""}, kb, nil, nil, `argument: "" is empty; write the name of a sync, or a directory`},
 		{"the state", "", []string{"state.db"}, kb, nil, nil, fmt.Sprintf("argument: %q is the state's own file; write the directory with the documents", filepath.Join(dir, "state.db"))},
 	}

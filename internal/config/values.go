@@ -218,7 +218,28 @@ func notReleased(scheme string) error {
 	if scheme == schemePostgres {
 		return errors.New("is a PostgreSQL state, which is not in this release yet; write the path of a file, such as kbsync.db")
 	}
-	return errors.New("is a bucket, and bucket roots are not in this release yet; write the path of a directory")
+	return nil
+}
+
+var errCredentials = errors.New("has credentials in it; leave them out of URLs, where logs would show them")
+
+// checkBucket refuses an address whose folder would be passed over. Parameters
+// are for whoever opens the bucket.
+func checkBucket(u *url.URL) error {
+	for _, values := range u.Query() {
+		for _, v := range values {
+			if at, err := url.Parse(v); err == nil && at.User != nil {
+				return errCredentials
+			}
+		}
+	}
+	switch {
+	case u.Host == "" && u.Scheme != "mem":
+		return errors.New("names no bucket; write one such as s3://bucket?prefix=docs/")
+	case u.Path != "" && u.Path != "/":
+		return fmt.Errorf("has a path; write the folder as a parameter, such as %s://%s?prefix=%s/", u.Scheme, u.Host, strings.Trim(u.Path, "/"))
+	}
+	return nil
 }
 
 // splitScheme tells a URL from a path. C:\docs and a:b are paths.
@@ -266,8 +287,14 @@ func parsePlace(text, dir string, schemes ...string) (Root, error) {
 	}
 	for _, s := range schemes {
 		if s == scheme {
-			if _, err := parseURL(text); err != nil {
+			u, err := parseURL(text)
+			if err != nil {
 				return Root{}, err
+			}
+			if scheme != schemePostgres {
+				if err := checkBucket(u); err != nil {
+					return Root{}, err
+				}
 			}
 			return Root{URL: text}, notReleased(scheme)
 		}
@@ -299,7 +326,7 @@ func parseURL(text string) (*url.URL, error) {
 	case u.Scheme == "" || u.Opaque != "":
 		return nil, errors.New("is not a whole URL; write it with its scheme, such as https://api.reply.cx")
 	case u.User != nil:
-		return nil, errors.New("has credentials in it; leave them out of URLs, where logs would show them")
+		return nil, errCredentials
 	}
 	return u, nil
 }

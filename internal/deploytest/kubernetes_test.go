@@ -138,6 +138,10 @@ func TestManifests(t *testing.T) {
 			}
 		}
 		switch o := m.object.(type) {
+		case *corev1.ServiceAccount:
+			if len(o.Annotations) == 0 {
+				report("the service account has no identity of a cloud")
+			}
 		case *corev1.ConfigMap:
 			if len(o.Data) == 0 {
 				report("an empty ConfigMap")
@@ -204,6 +208,7 @@ func checkPod(pod corev1.PodSpec, report func(string, ...any), found func(string
 			}
 		case v.PersistentVolumeClaim != nil:
 			found("PersistentVolumeClaim " + v.PersistentVolumeClaim.ClaimName)
+		case v.EmptyDir != nil && v.Name == "tmp":
 		default:
 			report("volume %s is of no kind that outlives the pod", v.Name)
 		}

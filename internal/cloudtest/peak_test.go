@@ -1,0 +1,32 @@
+package cloudtest
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// peakOf returns the most bytes of a process that were resident, as far as the system tells that of a process that runs. What it
+// tells of one that ended has that of the process that started it in it.
+func peakOf(pid int, ended <-chan struct{}) (peak int64) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			return peak
+		case <-tick.C:
+		}
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			continue
+		}
+		var kib int64
+		if _, after, ok := strings.Cut(string(data), "VmHWM:"); ok {
+			if _, err := fmt.Sscan(after, &kib); err == nil {
+				peak = max(peak, kib<<10)
+			}
+		}
+	}
+}

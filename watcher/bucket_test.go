@@ -1,0 +1,387 @@
+package watcher
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+// A shelf is a bucket of pages that are made up, and that fail as they are told to.
+type shelf struct {
+	objects  []object
+	pageSize int
+	contents map[string]string
+	// fail is asked before each request.
+	fail     func(what string) error
+	cut      int // bytes after which a body breaks off; 0 for never
+	hang     bool
+	requests []string
+}
+
+func (s *shelf) ask(ctx context.Context, what string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	s.requests = append(s.requests, what)
+	if s.fail != nil {
+		return s.fail(what)
+	}
+	return nil
+}
+
+func (s *shelf) page(ctx context.Context, prefix, token string) ([]object, string, error) {
+	if strings.HasSuffix(prefix, ignoreName) && s.contents[prefix] == "" {
+		return nil, "", nil
+	}
+	at, _ := strconv.Atoi(token)
+	size := cmp.Or(s.pageSize, 1000)
+	if err := s.ask(ctx, fmt.Sprint("page ", at/size+1)); err != nil {
+		return nil, "", err
+	}
+	var below []object
+	for _, o := range s.objects {
+		if strings.HasPrefix(o.key, prefix) {
+			below = append(below, o)
+		}
+	}
+	end := min(at+size, len(below))
+	if end == len(below) {
+		return below[at:], "", nil
+	}
+	return below[at:end], strconv.Itoa(end), nil
+}
+
+func (s *shelf) open(ctx context.Context, key string, _ state.Fingerprint, offset int64) (io.ReadCloser, error) {
+	if err := s.ask(ctx, fmt.Sprint("open ", key, " at ", offset)); err != nil {
+		return nil, err
+	}
+	content, ok := s.contents[key]
+	if !ok {
+		return nil, &fault{faultNoObject, errors.New("no such key")}
+	}
+	return &torn{ctx: ctx, rest: content[offset:], left: cmp.Or(s.cut, len(content)+1), hang: s.hang}, nil
+}
+
+func (s *shelf) close() error { return nil }
+
+// A torn body ends or hangs after some bytes.
+type torn struct {
+	ctx  context.Context
+	rest string
+	left int
+	hang bool
+}
+
+func (r *torn) Read(p []byte) (int, error) {
+	if r.rest == "" {
+		return 0, io.EOF
+	}
+	if r.left == 0 {
+		if r.hang {
+			<-r.ctx.Done()
+			return 0, r.ctx.Err()
+		}
+		return 0, errors.New("connection reset by peer")
+	}
+	n := copy(p[:min(len(p), r.left)], r.rest)
+	r.rest, r.left = r.rest[n:], r.left-n
+	return n, nil
+}
+
+func (r *torn) Close() error { return nil }
+
+func (s *shelf) bucket() *Bucket {
+	filter, err := NewFilter(FilterOptions{Include: []string{"**"}})
+	if err != nil {
+		panic(err)
+	}
+	b := newBucket("s3://shelf", "", service{objects: s, identity: "shelf"}, BucketOptions{Filter: filter})
+	b.persistence = persistence{tries: 3, delay: time.Second, page: time.Minute, stall: time.Minute}
+	return b
+}
+
+// numbered are n objects in order.
+func numbered(n int) []object {
+	objects := make([]object, n)
+	for i := range objects {
+		objects[i] = object{key: fmt.Sprintf("%03d/%05d.md", i/100, i), fingerprint: state.Fingerprint{Size: 1, MTime: 1, ETag: fmt.Sprint(i)}}
+	}
+	return objects
+}
+
+func errorsOf(seq iter.Seq2[Entry, error]) (entries int, errs []error) {
+	for _, err := range seq {
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			entries++
+		}
+	}
+	return entries, errs
+}
+
+// A page that fails now and then is asked for again, and nothing else is.
+func TestBucketGoesOnWhereAListingBroke(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		failures := map[string]int{"page 1": 1, "page 3": 2}
+		s := &shelf{objects: numbered(2500), fail: func(what string) error {
+			if failures[what]--; failures[what] >= 0 {
+				return errors.New("reset")
+			}
+			return nil
+		}}
+		entries, errs := errorsOf(s.bucket().List(t.Context(), ""))
+		if entries != 2500 || errs != nil {
+			t.Error(entries, errs)
+		}
+		if want := []string{"page 1", "page 1", "page 2", "page 3", "page 3", "page 3"}; !slices.Equal(s.requests, want) {
+			t.Error(s.requests)
+		}
+	})
+}
+
+// Whatever a cloud answers, it never means that documents are gone; what was listed is recorded, and the next scan completes (B2).
+func TestBucketUnavailable(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		page  string
+		err   error
+		asked int
+		check func(Result, error) bool
+	}{
+		{"at once", "page 1", errors.New("no such host"), 3, func(r Result, err error) bool {
+			u, ok := errors.AsType[*UnavailableError](err)
+			return ok && u.Root == "s3://shelf" && !errors.Is(err, fs.ErrNotExist)
+		}},
+		{"denied", "page 1", &fault{faultLasting, errors.New("denied")}, 1, func(r Result, err error) bool {
+			_, ok := errors.AsType[*UnavailableError](err)
+			return ok
+		}},
+		{"no bucket", "page 1", &fault{faultNoBucket, errors.New("no such bucket")}, 1, func(r Result, err error) bool {
+			return errors.Is(err, ErrRootMissing)
+		}},
+		{"in the middle", "page 7", errors.New("reset"), 9, func(r Result, err error) bool {
+			return err == nil && r.IncompleteCount == 1 && r.Listed == 600 && r.Removed == 0 && strings.Contains(r.Incomplete[0].Error(), "broke off")
+		}},
+		{"credentials that expire", "page 3", &fault{faultLasting, errors.New("expired")}, 3, func(r Result, err error) bool {
+			return err == nil && r.IncompleteCount == 1 && r.Listed == 200
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &shelf{objects: numbered(2000), pageSize: 100}
+				store := newMemory()
+				scan := func() (Result, error) {
+					s.requests = nil
+					r, err := NewScanner(s.bucket(), ScanOptions{MaxDelete: MaxDelete{Count: 1000}}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
+					if store.open {
+						t.Error("the scan was left open")
+					}
+					return r, err
+				}
+				if r, err := scan(); err != nil || r.New != 2000 {
+					t.Fatal(r, err)
+				}
+				s.objects = s.objects[1:] // which nobody may believe
+				s.fail = func(what string) error {
+					if what == tt.page {
+						return tt.err
+					}
+					return nil
+				}
+				if r, err := scan(); !tt.check(r, err) || len(store.known) != 2000 || len(s.requests) != tt.asked {
+					t.Errorf("%+v, %v, %d known, asked %q", r, err, len(store.known), s.requests)
+				}
+				s.fail = nil
+				if r, err := scan(); err != nil || r.Removed != 1 || r.IncompleteCount != 0 {
+					t.Errorf("%+v, %v", r, err)
+				}
+			})
+		})
+	}
+}
+
+// A body that breaks or hangs goes on where it was, at the same version (B4).
+func TestBucketResumes(t *testing.T) {
+	t.Parallel()
+	content := strings.Repeat("0123456789", 10)
+	fp := state.Fingerprint{Size: 100, ETag: "1"}
+	for _, tt := range []struct {
+		name string
+		set  func(*shelf)
+		want error
+		asks int
+	}{
+		{"whole", func(*shelf) {}, nil, 1},
+		{"reset", func(s *shelf) { s.cut = 30 }, nil, 4},
+		{"stalled", func(s *shelf) { s.cut, s.hang = 50, true }, nil, 2},
+		{"replaced meanwhile", func(s *shelf) {
+			s.cut = 30
+			s.fail = func(what string) error {
+				if strings.HasSuffix(what, " at 60") {
+					return &fault{faultChanged, errors.New("412")}
+				}
+				return nil
+			}
+		}, state.ErrChanged, 3},
+		{"deleted meanwhile", func(s *shelf) {
+			s.cut = 30
+			s.fail = func(what string) error {
+				if strings.HasSuffix(what, " at 30") {
+					return &fault{faultNoObject, errors.New("404")}
+				}
+				return nil
+			}
+		}, fs.ErrNotExist, 2},
+		{"shorter than listed", func(s *shelf) { s.contents["a.md"] = content[:90] }, io.ErrUnexpectedEOF, 3},
+		{"away for good", func(s *shelf) {
+			s.cut = 30
+			s.fail = func(what string) error {
+				if strings.HasSuffix(what, " at 60") {
+					return context.DeadlineExceeded
+				}
+				return nil
+			}
+		}, context.DeadlineExceeded, 5},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := &shelf{contents: map[string]string{"a.md": content}}
+				tt.set(s)
+				r, err := s.bucket().Open(t.Context(), "a.md", fp)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(r)
+				if !errors.Is(err, tt.want) || tt.want == nil && string(got) != content || len(s.requests) != tt.asks {
+					t.Errorf("%d bytes, %v, asked %q", len(got), err, s.requests)
+				}
+				if !strings.HasPrefix(content, string(got)) {
+					t.Errorf("torn: %q", got)
+				}
+				if n, again := r.Read(make([]byte, 1)); n != 0 || tt.want != nil && !errors.Is(again, tt.want) {
+					t.Errorf("after its end: %d, %v", n, again)
+				}
+				if err := r.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+func TestBucketSkips(t *testing.T) {
+	t.Parallel()
+	fp := state.Fingerprint{Size: 1, MTime: 1}
+	s := &shelf{objects: []object{
+		{key: "a/", fingerprint: state.Fingerprint{MTime: 1}},
+		{key: "b.md", fingerprint: fp, unreadable: "archived"},
+		{key: "c.md/", fingerprint: fp},
+		{key: "d\x00.md", fingerprint: fp},
+		{key: "e.md", fingerprint: state.Fingerprint{MTime: 1}},
+		{key: "f\xff.md", fingerprint: fp},
+	}}
+	var got []string
+	for e, err := range s.bucket().List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprintf("%q %s", e.Key, e.Skip))
+	}
+	want := []string{`"b.md" archived`, `"c.md/" its key ends in a slash`, `"d\x00.md" its key has a NUL byte in it`, `"e.md" empty`, `"f\xff.md" `}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
+
+// What is archived after it was uploaded stays as it is: it is still what it was.
+func TestBucketKeepsWhatIsArchived(t *testing.T) {
+	t.Parallel()
+	s := &shelf{objects: numbered(3)}
+	store := newMemory()
+	scan := func() Result {
+		r, err := NewScanner(s.bucket(), ScanOptions{}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	scan()
+	s.objects[1].unreadable = "archived"
+	s.objects = append(s.objects, object{key: "new.md", fingerprint: s.objects[0].fingerprint, unreadable: "archived"})
+	if r := scan(); r.Unchanged != 3 || r.Skipped["archived"] != 2 || store.known[s.objects[1].key].Skip != "" || store.known["new.md"].Skip != "archived" {
+		t.Errorf("%+v, %v", r, store.known)
+	}
+	s.objects[3].unreadable = ""
+	if r := scan(); r.Changed != 1 || store.known["new.md"].Skip != "" {
+		t.Errorf("%+v, %v", r, store.known)
+	}
+}
+
+func TestInOrder(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{0, 1, 1000, sortedInMemory, 2*sortedInMemory + 1000} {
+		entries := make([]Entry, n)
+		for i := range entries {
+			e := Entry{Key: fmt.Sprintf("%08d", i), Fingerprint: state.Fingerprint{Size: int64(i), MTime: -1, CTime: 3, Inode: 1 << 63, ETag: fmt.Sprint("e", i)}}
+			switch i % 4 {
+			case 1:
+				e.Skip, e.Unreadable = "archived", true
+			case 2:
+				e.Hold = true
+			case 3:
+				e.Seen = time.Unix(1, int64(i))
+			}
+			entries[i] = e
+		}
+		shuffled := slices.Clone(entries)
+		random := rand.New(rand.NewPCG(1, uint64(n)))
+		random.Shuffle(n, func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		if n > 0 {
+			// What was listed earlier under a key does not count.
+			old := shuffled[n-1]
+			old.Fingerprint.ETag = "old"
+			shuffled = append([]Entry{old}, shuffled...)
+		}
+		var got []Entry
+		for e, err := range inOrder(func(yield func(Entry, error) bool) {
+			for _, e := range shuffled {
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, e)
+		}
+		if !slices.Equal(got, entries) {
+			t.Errorf("%d entries came back as %d", n, len(got))
+		}
+	}
+	boom := errors.New("boom")
+	source := func(yield func(Entry, error) bool) {
+		_ = yield(Entry{Key: "b"}, nil) && yield(Entry{}, &ListError{Err: boom}) && yield(Entry{Key: "a"}, nil) && yield(Entry{}, boom)
+	}
+	if n, errs := errorsOf(inOrder(source)); n != 0 || len(errs) != 2 {
+		t.Error(n, errs)
+	}
+}

@@ -1,0 +1,259 @@
+//go:build !nocloud
+
+package watcher
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+	"gocloud.dev/blob/s3blob"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+// An s3Bucket is a bucket of S3, or of a store that speaks as S3 does.
+type s3Bucket struct {
+	name     string
+	client   *s3.Client
+	pageSize int
+}
+
+func openS3(ctx context.Context, u *url.URL, pageSize int) (service, error) {
+	query := u.Query()
+	client, err := s3Client(ctx, u, query)
+	if err != nil {
+		return service{}, err
+	}
+	endpoint := cmp.Or(query.Get("endpoint"), aws.ToString(client.Options().BaseEndpoint))
+	if client.Options().Region == "" {
+		if endpoint == "" {
+			return service{}, errors.New("no region is set; add region= to it, such as s3://bucket?region=eu-west-1, or set AWS_REGION")
+		}
+		// A store of one's own wants some region in signatures, whatever it is.
+		query.Set("region", "us-east-1")
+		if client, err = s3Client(ctx, u, query); err != nil {
+			return service{}, err
+		}
+	}
+	return service{
+		objects:   &s3Bucket{u.Host, client, pageSize},
+		identity:  "s3://" + u.Host + "@" + strings.TrimRight(cmp.Or(endpoint, "aws"), "/"),
+		unordered: strings.HasSuffix(u.Host, "--x-s3"), // a directory bucket
+	}, nil
+}
+
+func s3Client(ctx context.Context, u *url.URL, query url.Values) (*s3.Client, error) {
+	at := *u
+	at.RawQuery = query.Encode()
+	bucket, err := new(s3blob.URLOpener).OpenBucketURL(ctx, &at)
+	if err != nil {
+		return nil, err
+	}
+	var client *s3.Client
+	if !bucket.As(&client) {
+		return nil, errors.New("gocloud.dev gives no client of S3")
+	}
+	return client, nil
+}
+
+func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
+	in := &s3.ListObjectsV2Input{
+		Bucket: &b.name,
+		// XML has no control characters.
+		EncodingType: types.EncodingTypeUrl,
+	}
+	if b.pageSize > 0 {
+		in.MaxKeys = aws.Int32(int32(b.pageSize))
+	}
+	if prefix != "" {
+		in.Prefix = &prefix
+	}
+	if token != "" {
+		in.ContinuationToken = &token
+	}
+	out, err := b.client.ListObjectsV2(ctx, in)
+	if err != nil {
+		return nil, "", s3Fault(err)
+	}
+	page := make([]object, 0, len(out.Contents))
+	for i := range out.Contents {
+		o := &out.Contents[i]
+		key := aws.ToString(o.Key)
+		if out.EncodingType == types.EncodingTypeUrl {
+			if key, err = url.QueryUnescape(key); err != nil {
+				return nil, "", &fault{faultLasting, fmt.Errorf("the key %q in the listing cannot be decoded: %w", aws.ToString(o.Key), err)}
+			}
+		}
+		fp := state.Fingerprint{Size: aws.ToInt64(o.Size), ETag: aws.ToString(o.ETag)}
+		if o.LastModified != nil {
+			fp.MTime = o.LastModified.UnixNano()
+		}
+		listed := object{key: key, fingerprint: fp}
+		switch {
+		case out.EncodingType != types.EncodingTypeUrl && strings.ContainsRune(key, '\ufffd'):
+			listed.unreadable = "its key has bytes in it that the store's listings cannot show"
+		case o.StorageClass == types.ObjectStorageClassGlacier || o.StorageClass == types.ObjectStorageClassDeepArchive:
+			listed.unreadable = "archived as " + string(o.StorageClass)
+		}
+		page = append(page, listed)
+	}
+	if !aws.ToBool(out.IsTruncated) {
+		return page, "", nil
+	}
+	next := aws.ToString(out.NextContinuationToken)
+	if next == "" {
+		return nil, "", errors.New("the listing has no end and does not say how it goes on")
+	}
+	return page, next, nil
+}
+
+func (b *s3Bucket) open(ctx context.Context, key string, fp state.Fingerprint, offset int64) (io.ReadCloser, error) {
+	in := &s3.GetObjectInput{Bucket: &b.name, Key: &key}
+	if fp.ETag != "" {
+		in.IfMatch = &fp.ETag
+	}
+	if offset > 0 {
+		in.Range = aws.String("bytes=" + strconv.FormatInt(offset, 10) + "-")
+	}
+	out, err := b.client.GetObject(ctx, in)
+	if err != nil {
+		return nil, s3Fault(err)
+	}
+	// Some stores take no notice of the condition.
+	if fp.ETag != "" && out.ETag != nil && *out.ETag != fp.ETag {
+		out.Body.Close()
+		return nil, changed()
+	}
+	return rangeBody(out.Body, out.ContentLength, out.ContentRange, out.ContentEncoding, fp.Size, offset)
+}
+
+// rangeBody makes sure that a body is that of an object of this size from the offset on.
+func rangeBody(body io.ReadCloser, length *int64, contentRange, encoding *string, size, offset int64) (io.ReadCloser, error) {
+	fail := func(err error) (io.ReadCloser, error) {
+		body.Close()
+		return nil, err
+	}
+	if err := checkEncoding(aws.ToString(encoding)); err != nil {
+		return fail(err)
+	}
+	begin := int64(0)
+	if r := aws.ToString(contentRange); r != "" {
+		first, _, _ := strings.Cut(strings.TrimPrefix(r, "bytes "), "-")
+		var err error
+		if begin, err = strconv.ParseInt(first, 10, 64); err != nil {
+			return fail(fmt.Errorf("the answer's range is %q", r))
+		}
+		if _, whole, ok := strings.Cut(r, "/"); ok && whole != "*" && whole != strconv.FormatInt(size, 10) {
+			return fail(changed())
+		}
+	}
+	if length != nil && begin+*length != size {
+		return fail(changed())
+	}
+	if begin > offset {
+		return fail(fmt.Errorf("the answer begins at %d instead of %d", begin, offset))
+	}
+	if _, err := io.CopyN(io.Discard, body, offset-begin); err != nil { // of a store without ranges
+		return fail(err)
+	}
+	return body, nil
+}
+
+// checkEncoding refuses content that is stored packed: what is listed is its packed size, and nobody reads it packed.
+func checkEncoding(encoding string) error {
+	switch strings.ToLower(encoding) {
+	case "", "identity", "utf-8", "aws-chunked":
+		return nil
+	}
+	return &fault{faultLasting, fmt.Errorf("it is stored with Content-Encoding %q, and kbsync does not unpack; store it as it is", encoding)}
+}
+
+func (b *s3Bucket) close() error {
+	if c, ok := b.client.Options().HTTPClient.(interface{ GetTransport() *http.Transport }); ok {
+		c.GetTransport().CloseIdleConnections()
+	}
+	return nil
+}
+
+// s3Fault tells what follows from an error.
+func s3Fault(err error) error {
+	status := 0
+	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok {
+		status = r.HTTPStatusCode()
+	}
+	code, text := "", ""
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		code, text = api.ErrorCode(), api.ErrorMessage()
+	}
+	said := func(hint string) error {
+		words := strings.TrimSuffix(strings.Join(strings.Fields(code+": "+text), " "), ":")
+		if hint != "" {
+			words += "; " + hint
+		}
+		return &saidError{fmt.Sprintf("%s (HTTP %d)", words, status), err}
+	}
+	switch code {
+	case "NoSuchBucket":
+		return &fault{faultNoBucket, said("")}
+	case "NoSuchKey":
+		return &fault{faultNoObject, said("")}
+	case "PreconditionFailed", "InvalidRange":
+		return &fault{faultChanged, said("")}
+	case "InvalidObjectState", "ObjectNotInActiveTierError":
+		return &fault{faultLasting, said("it is archived; restore it or exclude it")}
+	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "IncorrectEndpoint":
+		return &fault{faultLasting, said("the bucket may be in another region: set region= in its URL")}
+	case "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AllAccessDisabled":
+		return &fault{faultLasting, said("look at the credentials and what they permit (docs/buckets.md)")}
+	case "InvalidRequest":
+		if strings.Contains(text, "Server Side Encryption") {
+			return &fault{faultLasting, said("it is encrypted with a key of its owner (SSE-C), which kbsync does not have; exclude it")}
+		}
+		return &fault{faultLasting, said("")}
+	}
+	switch {
+	case status == http.StatusPreconditionFailed || status == http.StatusRequestedRangeNotSatisfiable:
+		return &fault{faultChanged, err}
+	case status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500:
+	case code != "" && status >= 400:
+		return &fault{faultLasting, said("")}
+	case status >= 400:
+		return &fault{faultLasting, err}
+	}
+	return plain(err)
+}
+
+// A saidError is an error in a cloud's own words.
+type saidError struct {
+	text string
+	err  error
+}
+
+func (e *saidError) Error() string { return e.text }
+
+func (e *saidError) Unwrap() error { return e.err }
+
+// plain takes the parameters out of the URL that an error of the network has: they may be a signature.
+func plain(err error) error {
+	e, ok := errors.AsType[*url.Error](err)
+	if !ok {
+		return err
+	}
+	place := e.URL
+	if u, err := url.Parse(e.URL); err == nil {
+		place = u.Scheme + "://" + u.Host + u.Path
+	}
+	return &saidError{fmt.Sprintf("%s %s: %v", e.Op, place, e.Err), e.Err}
+}
