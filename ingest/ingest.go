@@ -175,6 +175,7 @@ type Result struct {
 	Uploaded  int   // documents accepted by the API
 	Shared    int   // documents that got a source, or are to get one, without an upload
 	Requests  int   // uploads begun
+	Asked     int   // status requests: whether what was left behind is still there, and whether the API is well
 	Bytes     int64 // of the contents of accepted documents
 	Failed    int   // documents refused for good
 	Uncertain int   // documents whose answer was lost in this run, some resent since

@@ -127,6 +127,7 @@ func (r *run) probeStatus(ctx context.Context, streak int, since time.Time) erro
 		return fmt.Errorf("look for a source to ask for: %w", err)
 	}
 	for n := 0; ; n++ {
+		r.note(func(res *Result) { res.Asked++ })
 		_, err := r.in.api.SourceStatus(ctx, []int64{id})
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -437,6 +437,7 @@ func (r *run) ask(ctx context.Context, ids []int64) (map[int64]bool, error) {
 	ids = slices.Compact(ids)
 	seen := make(map[int64]bool, len(ids))
 	for chunk := range slices.Chunk(ids, statusAtOnce) {
+		r.note(func(res *Result) { res.Asked++ })
 		statuses, err := r.in.api.SourceStatus(ctx, chunk)
 		if err != nil {
 			return nil, err

@@ -223,6 +223,7 @@ func (p *pass) addUploads(r ingest.Result) {
 	r.Uploaded += before.Uploaded
 	r.Shared += before.Shared
 	r.Requests += before.Requests
+	r.Asked += before.Asked
 	r.Bytes += before.Bytes
 	r.Failed += before.Failed
 	r.Uncertain += before.Uncertain

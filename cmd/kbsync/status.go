@@ -154,6 +154,9 @@ func reasonOf(d state.Document) string {
 	if d.Held && d.State == state.Uncertain {
 		return strings.TrimSpace(d.Reason + " (held: kbsync retry sends it again)")
 	}
+	if d.Reason == "" && d.State == state.Stuck {
+		return "its training did not end in time; it is still asked for"
+	}
 	return d.Reason
 }
 

@@ -52,6 +52,7 @@ type summary struct {
 	Bytes     int64 `json:"bytes"`
 	Unlisted  int   `json:"unlisted"`   // parts of the root that could not be listed
 	Unread    int   `json:"unreadable"` // documents that could not be read
+	asked     int   // status requests beside the tracker's
 	wasMarked bool
 	leftOver  bool
 
@@ -74,7 +75,7 @@ func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
 		New: max(p.scan.New-p.scan.Renamed, 0), Changed: p.scan.Changed, Unchanged: p.scan.Unchanged, Renamed: p.scan.Renamed,
 		Removed: p.scan.Removed - p.scan.Renamed, Unsettled: p.scan.Unsettled, Skipped: p.scan.Skipped, Unlisted: p.scan.IncompleteCount,
 		Uploaded: p.uploads.Uploaded, Shared: p.uploads.Shared, Refused: p.uploads.Failed, Resent: p.uploads.Resent, Deferred: p.uploads.Deferred,
-		Requests: p.uploads.Requests, Bytes: p.uploads.Bytes, Unread: p.uploads.Unreadable,
+		Requests: p.uploads.Requests, asked: p.uploads.Asked, Bytes: p.uploads.Bytes, Unread: p.uploads.Unreadable,
 		Marked: p.marked, wasMarked: p.options.mark != nil, leftOver: p.left,
 		Documents: map[state.DocumentState]int{}, Problems: []troubledView{},
 	}

@@ -112,7 +112,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	for _, p := range passes {
 		s := p.summarize(ctx, trackers)
 		result.Syncs = append(result.Syncs, s)
-		result.Requests += s.Requests
+		result.Requests += s.Requests + s.asked
 		result.ExitCode = graver(result.ExitCode, s.ExitCode)
 	}
 	a.tellOfPasses(a.signals.hard, cfg, store, passes, result.Syncs)
