@@ -133,12 +133,17 @@ func infoOfFile(f *os.File) (info, error) {
 	return infoOf(fi), nil
 }
 
-// identityOf returns device and inode of the root.
+// identityOf returns device, inode and time of birth of the root: the number of a directory that was removed is soon used again.
 func identityOf(root *os.Root) (string, error) {
-	fi, err := root.Stat(".")
+	dir, err := root.Open(".")
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	fi, err := dir.Stat()
 	if err != nil {
 		return "", err
 	}
 	i := infoOf(fi)
-	return fmt.Sprintf("%d:%d", i.device, i.fingerprint.Inode), nil
+	return fmt.Sprintf("%d:%d:%d", i.device, i.fingerprint.Inode, birthTime(dir)), nil
 }
