@@ -81,10 +81,9 @@ idle: ## processor time and memory of a watch of 100,000 files in five idle minu
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
-# What a listing costs in memory, by the number of objects.
 .PHONY: bench-listing
 bench-listing: ## print the resident memory of scans of 10,000 and of 1,000,000 objects
-	TEST_LISTING=1 $(GO) test -count=1 -run TestListingMemory -v -timeout 10m ./watcher | grep -v '^=== '
+	$(GO) test -run '^$$' -bench BenchmarkListingMemory -benchtime 1x ./watcher
 
 .PHONY: lint
 lint: ## golangci-lint, gofmt, and vet for the other two systems
