@@ -75,7 +75,7 @@ latency: ## time from the close of a file to the arrival of its upload, p50 and 
 # For another time or number: make idle IDLE=1m IDLE_FILES=1000
 .PHONY: idle
 idle: ## processor time and memory of a watch of 100,000 files in five idle minutes
-	IDLE="$${IDLE:-5m}" $(GO) test -count=1 -timeout 40m -run TestIdle -v ./cmd/kbsync
+	IDLE="$${IDLE:-5m}" $(GO) test -timeout 40m -run '^$$' -bench BenchmarkIdle ./cmd/kbsync
 
 .PHONY: bench
 bench: ## run the benchmarks
