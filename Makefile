@@ -75,16 +75,15 @@ latency: ## time from the close of a file to the arrival of its upload, p50 and 
 # For another time or number: make idle IDLE=1m IDLE_FILES=1000
 .PHONY: idle
 idle: ## processor time and memory of a watch of 100,000 files in five idle minutes
-	IDLE="$${IDLE:-5m}" $(GO) test -count=1 -timeout 40m -run TestIdle -v ./cmd/kbsync
+	IDLE="$${IDLE:-5m}" $(GO) test -timeout 40m -run '^$$' -bench BenchmarkIdle ./cmd/kbsync
 
 .PHONY: bench
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
-# What a listing costs in memory, by the number of objects.
 .PHONY: bench-listing
 bench-listing: ## print the resident memory of scans of 10,000 and of 1,000,000 objects
-	TEST_LISTING=1 $(GO) test -count=1 -run TestListingMemory -v -timeout 10m ./watcher | grep -v '^=== '
+	$(GO) test -run '^$$' -bench BenchmarkListingMemory -benchtime 1x ./watcher
 
 .PHONY: lint
 lint: ## golangci-lint, gofmt, and vet for the other two systems

@@ -20,15 +20,15 @@ import (
 )
 
 // number is a setting of a test, which make targets raise.
-func number(t *testing.T, name string, otherwise int) int {
-	t.Helper()
+func number(tb testing.TB, name string, otherwise int) int {
+	tb.Helper()
 	text := os.Getenv(name)
 	if text == "" {
 		return otherwise
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
-		t.Fatalf("%s: %v", name, err)
+		tb.Fatalf("%s: %v", name, err)
 	}
 	return n
 }
