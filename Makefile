@@ -72,6 +72,11 @@ storm: ## 50 storms of 5,000 operations on a watched tree, every other one with 
 latency: ## time from the close of a file to the arrival of its upload, p50 and p99
 	$(GO) test -run '^$$' -bench BenchmarkLatency ./cmd/kbsync
 
+# For another time: make soak SOAK=10m
+.PHONY: soak
+soak: ## memory and open files of a watch in an hour of changes, with an API that fails all the time
+	SOAK="$${SOAK:-1h}" $(GO) test -run '^$$' -bench BenchmarkSoak -benchtime 1x -timeout 5h ./cmd/kbsync
+
 # For another time or number: make idle IDLE=1m IDLE_FILES=1000
 .PHONY: idle
 idle: ## processor time and memory of a watch of 100,000 files in five idle minutes
