@@ -116,7 +116,7 @@ func BenchmarkIdle(b *testing.B) {
 	k := newKilling(b, corpus(b, files, 200))
 	// As a release runs it: the test's own program has the tests in memory.
 	program := filepath.Join(b.TempDir(), "kbsync")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", "disable_grpc_modules", "-o", program, ".").CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
 	cmd := k.command("watch", k.root, "--knowledge-base", "876", "--include", "**", "--rate", "off", "--poll-min", "100ms", "--batch-documents", "100", "--listen", ":0")
