@@ -118,6 +118,27 @@ func kindText(k kind) string {
 	return "not a regular file"
 }
 
+func kindOf(mode fs.FileMode) kind {
+	switch {
+	case mode.IsRegular():
+		return kindFile
+	case mode.IsDir():
+		return kindDirectory
+	case mode&fs.ModeSymlink != 0:
+		return kindLink
+	}
+	return kindOther
+}
+
+// infoOfFile returns the metadata of an open file.
+func infoOfFile(f *os.File) (info, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return info{}, err
+	}
+	return infoOf(fi), nil
+}
+
 // An info is what a listing needs of a file's metadata.
 type info struct {
 	kind        kind

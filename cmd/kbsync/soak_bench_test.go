@@ -36,13 +36,7 @@ var soakFaults = &emulator.Faults{Seed: 1, Rules: []emulator.Fault{
 // memory and its open files develop; then the faults end, and everything has to be as on the root. SOAK is for how long, 20 s if
 // it is not set.
 func BenchmarkSoak(b *testing.B) {
-	soak := 20 * time.Second
-	if text := os.Getenv("SOAK"); text != "" {
-		var err error
-		if soak, err = time.ParseDuration(text); err != nil {
-			b.Fatal(err)
-		}
-	}
+	soak := duration(b, "SOAK", 20*time.Second)
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		b.Skip("there is no /proc here")
 	}
@@ -50,15 +44,11 @@ func BenchmarkSoak(b *testing.B) {
 	w := newWeather(b, 12)
 	k := newKilling(b, w.root)
 	w.must(k.emulator.SetFaults(soakFaults))
-	program := filepath.Join(b.TempDir(), "kbsync")
-	if out, err := exec.Command("go", "build", "-tags", "disable_grpc_modules", "-o", program, ".").CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
 	cmd := k.command("watch", "soak", "--rate", "off", "--max-delete", "off", "--listen", ":0", "--metrics-file", filepath.Join(dir, "metrics.prom"),
 		"--config", filepath.Join(dir, "kbsync.yaml"), "--settle", stormSettle.String(), "--batch-wait", "50ms", "--rescan", "10s",
 		"--poll-min", "50ms", "--poll-max", "500ms", "--min-reupload-interval", "200ms")
 	w.must(os.WriteFile(filepath.Join(dir, "kbsync.yaml"), fmt.Appendf(nil, "syncs:\n  - name: soak\n    root: %s\n    knowledge_base: 876\n    include: ['**/*.md']\n", w.root), 0o600))
-	cmd.Path = program
+	cmd.Path = released(b)
 	log := &tail{}
 	cmd.Stderr = log
 	w.must(cmd.Start())

@@ -13,30 +13,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kbsync/kbsync/replycx/emulator"
 	"github.com/kbsync/kbsync/state"
 )
 
 // BenchmarkLatency prints the time from the close of a file to the arrival of its content in a quiet tree, with a settle time of
 // 200 ms and no wait for a batch. LATENCY_FILES is the number of files.
 func BenchmarkLatency(b *testing.B) {
-	files := 100
-	if text := os.Getenv("LATENCY_FILES"); text != "" {
-		var err error
-		if files, err = strconv.Atoi(text); err != nil {
-			b.Fatal(err)
-		}
-	}
-	root, dir := b.TempDir(), b.TempDir()
-	e, err := emulator.New(emulator.Options{Train: time.Millisecond})
-	if err != nil {
-		b.Fatal(err)
-	}
-	url, err := e.Start("127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer e.Close()
+	files := number(b, "LATENCY_FILES", 100)
+	root := b.TempDir()
+	k := newKilling(b, root)
+	e := k.emulator
 	for i := range 1000 {
 		path := filepath.Join(root, strconv.Itoa(i%50), fmt.Sprintf("doc%d.md", i))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -46,13 +32,7 @@ func BenchmarkLatency(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
-	cmd := exec.Command(self, "watch", root, "--knowledge-base", "876", "--state", filepath.Join(dir, "kbsync.db"), "--settle", "200ms", "--batch-wait", "0s", "--rate", "off")
-	cmd.Args[0] = "kbsync"
-	cmd.Env = append(plainEnviron(), "HOME="+dir, "REPLYCX_TOKEN="+e.Token(51), "KBSYNC_API_URL="+url)
+	cmd := k.command("watch", root, "--knowledge-base", "876", "--settle", "200ms", "--batch-wait", "0s", "--rate", "off")
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
@@ -102,25 +82,14 @@ func BenchmarkLatency(b *testing.B) {
 // BenchmarkIdle prints the processor time and memory that a watch of 100,000 files takes while nothing happens. IDLE is for how
 // long, 10 s if it is not set; IDLE_FILES is the number of files.
 func BenchmarkIdle(b *testing.B) {
-	idle := 10 * time.Second
-	if text := os.Getenv("IDLE"); text != "" {
-		var err error
-		if idle, err = time.ParseDuration(text); err != nil {
-			b.Fatal(err)
-		}
-	}
+	idle := duration(b, "IDLE", 10*time.Second)
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		b.Skip("there is no /proc here")
 	}
 	files := number(b, "IDLE_FILES", 100_000)
 	k := newKilling(b, corpus(b, files, 200))
-	// As a release runs it: the test's own program has the tests in memory.
-	program := filepath.Join(b.TempDir(), "kbsync")
-	if out, err := exec.Command("go", "build", "-tags", "disable_grpc_modules", "-o", program, ".").CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
 	cmd := k.command("watch", k.root, "--knowledge-base", "876", "--include", "**", "--rate", "off", "--poll-min", "100ms", "--batch-documents", "100", "--listen", ":0")
-	cmd.Path = program
+	cmd.Path = released(b)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
@@ -163,6 +132,30 @@ func BenchmarkIdle(b *testing.B) {
 			b.Errorf("it takes %d MiB", resident/1024)
 		}
 	}
+}
+
+// released builds the program as a release has it: the test's own has the tests in memory.
+func released(b *testing.B) string {
+	b.Helper()
+	program := filepath.Join(b.TempDir(), "kbsync")
+	if out, err := exec.Command("go", "build", "-tags", "disable_grpc_modules", "-o", program, ".").CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	return program
+}
+
+// duration is number, of a time.
+func duration(b *testing.B, name string, otherwise time.Duration) time.Duration {
+	b.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		b.Fatalf("%s: %v", name, err)
+	}
+	return d
 }
 
 func processorTime(tb testing.TB, pid int) time.Duration {
