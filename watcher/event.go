@@ -17,18 +17,19 @@ type message struct {
 // A bucketEvent is what a message says of one object, or of many. It tells no truth about them: it names what has to be listed again.
 type bucketEvent struct {
 	bucket string
-	// The whole key in the bucket, decoded; any bytes. One that ends in "/" means everything below it, and the empty one the whole bucket.
+	// The whole key in the bucket, decoded; any bytes. One that ends in "/" means everything below it as well, and the empty one the
+	// whole bucket.
 	key string
 }
 
 const (
-	maxMessage   = 1 << 20 // bytes; the brokers' own limits are lower, but for Pub/Sub's
+	maxMessage   = 1 << 20 // bytes; an event is one or two thousand
 	maxEnvelopes = 3
 )
 
-// parseMessage returns the events of a message. It is not known if nobody understands it, or understands no part of it; a test event, or one of
-// something other than an object, is known and has no events. Where it is uncertain what a key was before it was written into the message, there is an
-// event for each reading.
+// parseMessage returns the events of a message. It is known if any part of it is understood: a test event, or one of something other
+// than an object, is known and has no events. Where it is uncertain how a key was written into the message, there is an event for each
+// reading: to look at a key for nothing costs less than to miss one.
 //
 // It understands the events of S3 and of what speaks as it does, bare, in SNS's envelope and as EventBridge's; those of Google Cloud
 // Storage as Pub/Sub attributes and as CloudEvents; and those of Azure Storage in Event Grid's schema and as CloudEvents.
@@ -121,8 +122,8 @@ func (p *eventParser) records(o jsonObject) (known bool) {
 	return known
 }
 
-// encodes tells whether it is certain that a record's key is encoded as in a form. S3 and MinIO do so; Ceph does not, nor does versitygw, which says that
-// it is S3, and is known by its configuration ids alone. No encoder leaves more than printable ASCII.
+// encodes tells whether it is certain that a record's key is encoded as in a form. S3 and MinIO do so; Ceph does not, nor does
+// versitygw, which says that it is S3, and is known by its configuration ids alone. No encoder leaves more than printable ASCII.
 func encodes(eventSource, configurationID, key string) bool {
 	return (eventSource == "aws:s3" || eventSource == "minio:s3") && !strings.HasSuffix(configurationID, "-global") &&
 		!strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' })
@@ -148,7 +149,7 @@ func (p *eventParser) google(source, subject string, data jsonObject) bool {
 }
 
 // azure takes the subject and the data of an event, whose URLs say the same again, but for the old name of what was renamed. Names are
-// written into both as they are; a subject loses what is beyond the basic plane of Unicode, and a URL may be encoded.
+// written into both as they are, as far as was seen; a subject may lose what is beyond the basic plane of Unicode, and a URL may be encoded.
 func (p *eventParser) azure(kind, subject string, data jsonObject) bool {
 	if !strings.HasPrefix(kind, "Microsoft.Storage.") {
 		return strings.HasPrefix(kind, "Microsoft.EventGrid.")
