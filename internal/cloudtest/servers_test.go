@@ -152,12 +152,12 @@ func eachCloud(t *testing.T, test func(t *testing.T, c *cloud)) {
 var buckets atomic.Int64
 
 // newBucket makes a bucket that no other test uses.
-func newBucket(t *testing.T, c *cloud) (string, writer) {
-	t.Helper()
+func newBucket(tb testing.TB, c *cloud) (string, writer) {
+	tb.Helper()
 	name := fmt.Sprintf("kbsync-%d-%d", os.Getpid(), buckets.Add(1))
-	w, err := c.client(t.Context(), name)
+	w, err := c.client(tb.Context(), name)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return name, w
 }

@@ -81,7 +81,7 @@ func forward(c *cloud) http.Handler {
 	}
 }
 
-func newProxy(t *testing.T, c *cloud) *proxy {
+func newProxy(tb testing.TB, c *cloud) *proxy {
 	p := &proxy{}
 	through := forward(c)
 	p.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -109,7 +109,7 @@ func newProxy(t *testing.T, c *cloud) *proxy {
 		through.ServeHTTP(w, r)
 	})
 	server := httptest.NewServer(p.handler)
-	t.Cleanup(server.Close)
+	tb.Cleanup(server.Close)
 	p.addr = server.Listener.Addr().String()
 	return p
 }
@@ -123,7 +123,7 @@ func (p *proxy) reset(before func(page int, path string) bool) {
 
 // A story runs the program over a bucket behind a proxy.
 type story struct {
-	*testing.T
+	testing.TB
 	cloud  *cloud
 	bucket string
 	writer
@@ -134,18 +134,18 @@ type story struct {
 	peak  int64 // resident memory of the last run, in bytes; 0 where the system does not tell
 }
 
-func newStory(t *testing.T, c *cloud) *story {
+func newStory(tb testing.TB, c *cloud) *story {
 	e, err := emulator.New(emulator.Options{KnowledgeBases: []int64{876}, Train: -1})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { e.Close() })
+	tb.Cleanup(func() { e.Close() })
 	address, err := e.Start("")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	bucket, w := newBucket(t, c)
-	return &story{T: t, cloud: c, bucket: bucket, writer: w, proxy: newProxy(t, c), api: e, url: address, state: filepath.Join(t.TempDir(), "kbsync.db")}
+	bucket, w := newBucket(tb, c)
+	return &story{TB: tb, cloud: c, bucket: bucket, writer: w, proxy: newProxy(tb, c), api: e, url: address, state: filepath.Join(tb.TempDir(), "kbsync.db")}
 }
 
 func (s *story) put(key, content string) {
@@ -179,19 +179,9 @@ func (s *story) sync(code int, args ...string) summary {
 	cmd.Env = append(os.Environ(), append(s.cloud.env(s.proxy.addr), "REPLYCX_TOKEN="+s.api.Token(emulator.DefaultFixture().Accounts[0].ID), "HOME="+s.TempDir())...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Start(); err != nil {
+	if s.peak, err = runMeasured(cmd); err != nil && !isExit(err) {
 		s.Fatal(err)
 	}
-	ended, watched := make(chan struct{}), make(chan struct{})
-	go func() {
-		s.peak = peakOf(cmd.Process.Pid, ended)
-		close(watched)
-	}()
-	if err := cmd.Wait(); err != nil && !isExit(err) {
-		s.Fatal(err)
-	}
-	close(ended)
-	<-watched
 	var result summary
 	if err := json.Unmarshal(stdout.Bytes(), &result); err != nil || len(result.Syncs) != 1 {
 		s.Fatalf("%v\n%s\n%s", err, stdout.String(), stderr.String())

@@ -1,0 +1,121 @@
+package cloudtest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// BenchmarkUnchangedS3 compares a sync of 100,000 objects of which none changed (P5) with what rclone takes at its fastest to find that a
+// bucket has what a directory has. They take turns, and what is reported are the medians of their wall times and the highest of their
+// peaks. Without rclone kbsync runs alone. BENCH_OBJECTS is another number of objects.
+func BenchmarkUnchangedS3(b *testing.B) {
+	objects := 100_000
+	if text := os.Getenv("BENCH_OBJECTS"); text != "" {
+		var err error
+		if objects, err = strconv.Atoi(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+	at := slices.IndexFunc(clouds, func(c *cloud) bool { return c.name == "s3" })
+	if at < 0 {
+		b.Fatal(leftOut)
+	}
+	s := newStory(b, clouds[at])
+	s.proxy.addr = s.cloud.addr // nobody is to be between
+	dir := b.TempDir()
+	written := time.Now().Add(-time.Hour)
+	group, ctx := errgroup.WithContext(b.Context())
+	group.SetLimit(16)
+	for i := range objects {
+		key := fmt.Sprintf("dir%02d/sub%02d/document-%06d.md", i/2000, i/25%80, i)
+		content := fmt.Sprintf("document %d\n%s", i, strings.Repeat("x", 1000))
+		group.Go(func() error {
+			path := filepath.Join(dir, filepath.FromSlash(key))
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				return err
+			}
+			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+				return err
+			}
+			// Older than the object, or rclone looks at it more closely.
+			if err := os.Chtimes(path, written, written); err != nil {
+				return err
+			}
+			return s.Put(ctx, folder+key, strings.NewReader(content))
+		})
+	}
+	if err := group.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	start := time.Now()
+	if r := s.sync(0, "--batch-documents", "100").Syncs[0]; r.Uploaded != objects {
+		b.Fatalf("%+v", r)
+	}
+	b.Logf("first sync of %d objects: %v, %d MiB", objects, time.Since(start).Round(time.Millisecond), s.peak>>20)
+
+	rclone := program("rclone")
+	if rclone == "" {
+		b.Log("rclone is not there to compare with: go install github.com/rclone/rclone@v1.76.0")
+	}
+	type series struct {
+		took []float64 // seconds
+		peak int64
+	}
+	var ours, theirs series
+	add := func(to *series, run func() int64) {
+		start := time.Now()
+		peak := run()
+		to.took = append(to.took, time.Since(start).Seconds())
+		to.peak = max(to.peak, peak)
+	}
+	for b.Loop() {
+		add(&ours, func() int64 {
+			if r := s.sync(0).Syncs[0]; r.Unchanged != objects {
+				b.Fatalf("%+v", r)
+			}
+			return s.peak
+		})
+		if rclone == "" {
+			continue
+		}
+		add(&theirs, func() int64 { return s.rclone(b.Context(), rclone, dir) })
+	}
+	report := func(name string, of series) float64 {
+		slices.Sort(of.took)
+		median := of.took[len(of.took)/2]
+		b.Logf("%s: %.2f s of %.2f", name, median, of.took)
+		b.ReportMetric(median, name+"-s")
+		b.ReportMetric(float64(of.peak)/(1<<20), name+"-peak-MiB")
+		return median
+	}
+	b.ReportMetric(0, "ns/op")
+	kbsync := report("kbsync", ours)
+	if rclone != "" {
+		b.ReportMetric(kbsync/cmp.Or(report("rclone", theirs), 1), "ratio")
+	}
+}
+
+// rclone compares a directory with what is in the bucket, as cheaply as it can.
+func (s *story) rclone(ctx context.Context, path, dir string) (peak int64) {
+	s.Helper()
+	cmd := exec.CommandContext(ctx, path, "sync", dir, ":s3:"+s.bucket+"/"+folder, "--fast-list", "--use-server-modtime", "--update", "--error-on-no-transfer")
+	cmd.Env = append(os.Environ(), "RCLONE_CONFIG="+os.DevNull, "RCLONE_S3_PROVIDER=Other", "RCLONE_S3_ENDPOINT=http://"+s.cloud.addr,
+		"RCLONE_S3_REGION=us-east-1", "RCLONE_S3_ACCESS_KEY_ID="+s3Key, "RCLONE_S3_SECRET_ACCESS_KEY="+s3Secret)
+	peak, err := runMeasured(cmd)
+	const noTransfer = 9
+	if !isExit(err) || cmd.ProcessState.ExitCode() != noTransfer {
+		s.Fatalf("rclone was to find nothing to do: %v", err)
+	}
+	return peak
+}
