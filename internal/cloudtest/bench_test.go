@@ -1,13 +1,17 @@
 package cloudtest
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"testing"
@@ -104,6 +108,91 @@ func BenchmarkUnchangedS3(b *testing.B) {
 	if rclone != "" {
 		b.ReportMetric(kbsync/cmp.Or(report("rclone", theirs), 1), "ratio")
 	}
+}
+
+// BenchmarkUnchangedMillion is what a sync of 10,000 and of 1,000,000 objects takes of which none changed (P4). The bucket is made up, and
+// all its objects are alike, so that only one is uploaded.
+func BenchmarkUnchangedMillion(b *testing.B) {
+	var fewTook float64
+	var fewPeak int64
+	for _, objects := range []int{10_000, 1_000_000} {
+		b.Run(strconv.Itoa(objects), func(b *testing.B) {
+			server := httptest.NewServer(monotony(objects))
+			defer server.Close()
+			s := newStory(b, &cloud{
+				name: "monotony", addr: server.Listener.Addr().String(),
+				url: func(addr, bucket string) string {
+					return "s3://" + bucket + "?use_path_style=true&region=x&endpoint=http://" + addr
+				},
+				env: func(string) []string {
+					return []string{"AWS_ACCESS_KEY_ID=" + s3Key, "AWS_SECRET_ACCESS_KEY=" + s3Secret}
+				},
+				isList: func(string, string) bool { return false },
+				client: func(context.Context, string) (writer, error) { return nil, nil },
+			})
+			s.proxy.addr = s.cloud.addr
+			start := time.Now()
+			if r := s.sync(0, "--checkers", "8").Syncs[0]; r.New != objects {
+				b.Fatalf("%+v", r)
+			}
+			b.Logf("first sync of %d objects: %v, %d MiB", objects, time.Since(start).Round(time.Millisecond), s.peak>>20)
+			var took []float64
+			var peak int64
+			for b.Loop() {
+				start := time.Now()
+				if r := s.sync(0).Syncs[0]; r.Unchanged != objects {
+					b.Fatalf("%+v", r)
+				}
+				took = append(took, time.Since(start).Seconds())
+				peak = max(peak, s.peak)
+			}
+			slices.Sort(took)
+			median := took[len(took)/2]
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median, "s")
+			b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
+			if fewPeak == 0 {
+				fewTook, fewPeak = median/float64(objects), peak
+				return
+			}
+			b.ReportMetric(median/float64(objects)/fewTook, "time-ratio")
+			b.ReportMetric(float64(peak)/float64(fewPeak), "peak-ratio")
+		})
+	}
+}
+
+// monotony serves as many objects as it is told, as S3 does.
+func monotony(objects int) http.Handler {
+	const content = "the same in each\n"
+	key := func(i int) string { return fmt.Sprintf("%s%05d/document-%08d.md", folder, i/100, i) }
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		const etag = `"0123456789abcdef0123456789abcdef"`
+		query := r.URL.Query()
+		if query.Get("list-type") == "" {
+			w.Header().Set("ETag", etag)
+			fmt.Fprint(w, content)
+			return
+		}
+		begin := 0
+		if token := query.Get("continuation-token"); token != "" {
+			begin, _ = strconv.Atoi(token)
+		} else if after := query.Get("start-after"); after != "" {
+			begin = sort.Search(objects, func(i int) bool { return key(i) > after })
+		}
+		end := min(begin+1000, objects)
+		if query.Get("prefix") != folder { // the ignore file
+			end = begin
+		}
+		out := bufio.NewWriter(w)
+		defer out.Flush()
+		fmt.Fprintf(out, `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>b</Name><IsTruncated>%t</IsTruncated>`, end > begin && end < objects)
+		fmt.Fprintf(out, `<NextContinuationToken>%d</NextContinuationToken>`, end)
+		for i := begin; i < end; i++ {
+			fmt.Fprintf(out, `<Contents><Key>%s</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>%s</ETag><Size>%d</Size></Contents>`,
+				key(i), "&quot;0123456789abcdef0123456789abcdef&quot;", len(content))
+		}
+		fmt.Fprint(out, `</ListBucketResult>`)
+	})
 }
 
 // rclone compares a directory with what is in the bucket, as cheaply as it can.
