@@ -2,8 +2,11 @@ package cloudtest
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -111,13 +114,14 @@ func BenchmarkUnchangedS3(b *testing.B) {
 }
 
 // BenchmarkUnchangedMillion is what a sync of 10,000 and of 1,000,000 objects takes of which none changed (P4). The bucket is made up, and
-// all its objects are alike, so that only one is uploaded.
+// all its objects are alike: a state that knows one is made to know all.
 func BenchmarkUnchangedMillion(b *testing.B) {
 	var fewTook float64
 	var fewPeak int64
 	for _, objects := range []int{10_000, 1_000_000} {
 		b.Run(strconv.Itoa(objects), func(b *testing.B) {
-			server := httptest.NewServer(monotony(objects))
+			m := &monotony{objects: 1}
+			server := httptest.NewServer(m)
 			defer server.Close()
 			s := newStory(b, &cloud{
 				name: "monotony", addr: server.Listener.Addr().String(),
@@ -131,11 +135,11 @@ func BenchmarkUnchangedMillion(b *testing.B) {
 				client: func(context.Context, string) (writer, error) { return nil, nil },
 			})
 			s.proxy.addr = s.cloud.addr
-			start := time.Now()
-			if r := s.sync(0, "--checkers", "8").Syncs[0]; r.New != objects {
+			if r := s.sync(0).Syncs[0]; r.Uploaded != 1 {
 				b.Fatalf("%+v", r)
 			}
-			b.Logf("first sync of %d objects: %v, %d MiB", objects, time.Since(start).Round(time.Millisecond), s.peak>>20)
+			s.multiply(m.key, objects)
+			m.objects = objects
 			var took []float64
 			var peak int64
 			for b.Loop() {
@@ -161,38 +165,99 @@ func BenchmarkUnchangedMillion(b *testing.B) {
 	}
 }
 
-// monotony serves as many objects as it is told, as S3 does.
-func monotony(objects int) http.Handler {
+// multiply makes a state that knows one document know many, each with the same content, by way of an export.
+func (s *story) multiply(key func(int) string, documents int) {
+	s.Helper()
+	path, err := kbsync()
+	if err != nil {
+		s.Fatal(err)
+	}
+	out, err := exec.CommandContext(s.Context(), path, "state", "export", "--state", s.state).Output()
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.state = filepath.Join(s.TempDir(), "kbsync.db")
+	load := exec.CommandContext(s.Context(), path, "state", "import", "-", "--state", s.state)
+	in, err := load.StdinPipe()
+	if err != nil {
+		s.Fatal(err)
+	}
+	if err := load.Start(); err != nil {
+		s.Fatal(err)
+	}
+	write := bufio.NewWriter(in)
+	encoder := json.NewEncoder(write)
+	rows := 0
+	for line := range bytes.Lines(out) {
+		var record struct {
+			Version int            `json:"kbsync_state,omitempty"`
+			Table   string         `json:"table,omitempty"`
+			Row     map[string]any `json:"row,omitempty"`
+			Rows    int            `json:"rows,omitempty"`
+		}
+		decoder := json.NewDecoder(bytes.NewReader(line))
+		decoder.UseNumber()
+		if err := decoder.Decode(&record); err != nil {
+			s.Fatal(err)
+		}
+		copies := 1
+		if record.Table == "documents" {
+			copies = documents
+		}
+		if record.Table != "" {
+			rows += copies
+		} else if record.Rows > 0 {
+			record.Rows = rows
+		}
+		for i := range copies {
+			if record.Table == "documents" {
+				record.Row["id"], record.Row["key"] = i+1, strings.TrimPrefix(key(i), folder)
+			}
+			if err := encoder.Encode(record); err != nil {
+				s.Fatal(err)
+			}
+		}
+	}
+	if err := errors.Join(write.Flush(), in.Close(), load.Wait()); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// A monotony serves as many objects as it is told, as S3 does.
+type monotony struct{ objects int }
+
+func (*monotony) key(i int) string {
+	return fmt.Sprintf("%s%05d/document-%08d.md", folder, i/100, i)
+}
+
+func (m *monotony) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	const content = "the same in each\n"
-	key := func(i int) string { return fmt.Sprintf("%s%05d/document-%08d.md", folder, i/100, i) }
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		const etag = `"0123456789abcdef0123456789abcdef"`
-		query := r.URL.Query()
-		if query.Get("list-type") == "" {
-			w.Header().Set("ETag", etag)
-			fmt.Fprint(w, content)
-			return
-		}
-		begin := 0
-		if token := query.Get("continuation-token"); token != "" {
-			begin, _ = strconv.Atoi(token)
-		} else if after := query.Get("start-after"); after != "" {
-			begin = sort.Search(objects, func(i int) bool { return key(i) > after })
-		}
-		end := min(begin+1000, objects)
-		if query.Get("prefix") != folder { // the ignore file
-			end = begin
-		}
-		out := bufio.NewWriter(w)
-		defer out.Flush()
-		fmt.Fprintf(out, `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>b</Name><IsTruncated>%t</IsTruncated>`, end > begin && end < objects)
-		fmt.Fprintf(out, `<NextContinuationToken>%d</NextContinuationToken>`, end)
-		for i := begin; i < end; i++ {
-			fmt.Fprintf(out, `<Contents><Key>%s</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>%s</ETag><Size>%d</Size></Contents>`,
-				key(i), "&quot;0123456789abcdef0123456789abcdef&quot;", len(content))
-		}
-		fmt.Fprint(out, `</ListBucketResult>`)
-	})
+	const tag = "0123456789abcdef0123456789abcdef"
+	query := r.URL.Query()
+	if query.Get("list-type") == "" {
+		w.Header().Set("ETag", `"`+tag+`"`)
+		fmt.Fprint(w, content)
+		return
+	}
+	begin := 0
+	if token := query.Get("continuation-token"); token != "" {
+		begin, _ = strconv.Atoi(token)
+	} else if after := query.Get("start-after"); after != "" {
+		begin = sort.Search(m.objects, func(i int) bool { return m.key(i) > after })
+	}
+	end := min(begin+1000, m.objects)
+	if query.Get("prefix") != folder { // the ignore file
+		end = begin
+	}
+	out := bufio.NewWriter(w)
+	defer out.Flush()
+	fmt.Fprintf(out, `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Name>b</Name><IsTruncated>%t</IsTruncated>`, end > begin && end < m.objects)
+	fmt.Fprintf(out, `<NextContinuationToken>%d</NextContinuationToken>`, end)
+	for i := begin; i < end; i++ {
+		fmt.Fprintf(out, `<Contents><Key>%s</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;%s&quot;</ETag><Size>%d</Size></Contents>`,
+			m.key(i), tag, len(content))
+	}
+	fmt.Fprint(out, `</ListBucketResult>`)
 }
 
 // rclone compares a directory with what is in the bucket, as cheaply as it can.
