@@ -47,8 +47,10 @@ func openS3(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 			return service{}, err
 		}
 	}
+	bucket := &s3Bucket{u.Host, client, pageSize}
 	return service{
-		objects:   &s3Bucket{u.Host, client, pageSize},
+		objects:   bucket,
+		after:     bucket.after,
 		identity:  "s3://" + u.Host + "@" + strings.TrimRight(cmp.Or(endpoint, "aws"), "/"),
 		unordered: strings.HasSuffix(u.Host, "--x-s3"), // a directory bucket
 	}, nil
@@ -69,23 +71,34 @@ func s3Client(ctx context.Context, u *url.URL, query url.Values) (*s3.Client, er
 }
 
 func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
-	in := &s3.ListObjectsV2Input{
-		Bucket: &b.name,
-		// XML has no control characters.
-		EncodingType: types.EncodingTypeUrl,
+	in := &s3.ListObjectsV2Input{}
+	if token != "" {
+		in.ContinuationToken = &token
 	}
+	return b.list(ctx, prefix, in)
+}
+
+// after lists from behind a key on.
+func (b *s3Bucket) after(ctx context.Context, prefix, key string) ([]object, string, error) {
+	return b.list(ctx, prefix, &s3.ListObjectsV2Input{StartAfter: &key})
+}
+
+func (b *s3Bucket) list(ctx context.Context, prefix string, in *s3.ListObjectsV2Input) ([]object, string, error) {
+	in.Bucket = &b.name
+	in.EncodingType = types.EncodingTypeUrl // XML has no control characters
 	if b.pageSize > 0 {
 		in.MaxKeys = aws.Int32(int32(b.pageSize))
 	}
 	if prefix != "" {
 		in.Prefix = &prefix
 	}
-	if token != "" {
-		in.ContinuationToken = &token
-	}
 	out, err := b.client.ListObjectsV2(ctx, in)
 	if err != nil {
 		return nil, "", s3Fault(err)
+	}
+	if out.Name == nil && out.IsTruncated == nil {
+		// The client reads a page of a gateway as a listing of nothing.
+		return nil, "", errors.New("the answer is no listing: something other than the store may have answered")
 	}
 	page := make([]object, 0, len(out.Contents))
 	for i := range out.Contents {

@@ -174,7 +174,7 @@ const batchSize = 1000
 // A listing that is incomplete records what it found and removes nothing; that is no error, but in Result.Incomplete. A root that
 // turns out to list in another order than that of the bytes is listed once more, and sorted. A *GuardError removes nothing
 // either, and the caller must not upload: what was recorded is pending. ErrRootMissing and any other error leave no removal
-// behind.
+// behind, but for one of the state in the middle of them: another scan removes the others.
 func (s *Scanner) Scan(ctx context.Context, store Store, sync state.Sync, prefix string) (Result, error) {
 	return s.ScanAll(ctx, store, sync, []string{prefix})
 }
@@ -341,10 +341,7 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 					}
 				}
 			}
-			listed := s.root.List(ctx, prefix)
-			if s.sort {
-				listed = inOrder(listed)
-			}
+			listed := s.list(ctx, store, sync, prefix)
 			err := merge(listed, known, func(p pair) bool {
 				if p.err != nil {
 					result.incomplete(p.err)
@@ -378,6 +375,31 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 		}
 		s.keepMoving(moving, prefixes, result)
 	}
+}
+
+// A nearRoot lists faster when it is told what is likely to be there.
+type nearRoot interface {
+	ListNear(ctx context.Context, prefix string, known iter.Seq2[string, error]) iter.Seq2[Entry, error]
+}
+
+var _ nearRoot = (*Bucket)(nil)
+
+// list is the root's List in byte order of the key.
+func (s *Scanner) list(ctx context.Context, store Store, sync state.Sync, prefix string) iter.Seq2[Entry, error] {
+	if s.sort {
+		return inOrder(s.root.List(ctx, prefix))
+	}
+	root, ok := s.root.(nearRoot)
+	if !ok {
+		return s.root.List(ctx, prefix)
+	}
+	return root.ListNear(ctx, prefix, func(yield func(string, error) bool) {
+		for k, err := range store.Known(ctx, sync.ID, prefix) {
+			if !yield(k.Key, err) {
+				return
+			}
+		}
+	})
 }
 
 // unsettled says whether what is listed is new or changed and may still be being written, and counts it then.
