@@ -1,7 +1,6 @@
 package watcher
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,9 +10,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
-	gosync "sync"
 	"time"
 
 	"github.com/kbsync/kbsync/state"
@@ -37,7 +34,6 @@ type Bucket struct {
 	prefix  string // of the objects' keys: empty, or with a slash at its end
 	filter  *Filter
 	service service
-	size    int // of a page
 	persistence
 }
 
@@ -50,8 +46,6 @@ type service struct {
 	identity string
 	// unordered says that its listings need not be in byte order of the key.
 	unordered bool
-	// after lists as page does, from behind a key on. Nil where the cloud can't.
-	after func(ctx context.Context, prefix, key string) (page []object, next string, err error)
 }
 
 // objects are what a Bucket needs of a cloud. Errors are *fault where they say more than that something failed.
@@ -146,7 +140,7 @@ func OpenBucket(ctx context.Context, address string, opts BucketOptions) (*Bucke
 }
 
 func newBucket(address, prefix string, s service, opts BucketOptions) *Bucket {
-	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, size: cmp.Or(opts.PageSize, 1000), persistence: usualPersistence}
+	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, persistence: usualPersistence}
 	if b.filter == nil {
 		b.filter = &Filter{}
 	}
@@ -232,20 +226,13 @@ func rest(ctx context.Context, d time.Duration) error {
 
 // fetch returns a page, trying again where that may help.
 func (b *Bucket) fetch(ctx context.Context, prefix, token string) (page []object, next string, err error) {
-	return b.ask(ctx, func(ctx context.Context) (page []object, next string, err error) {
-		page, next, err = b.service.page(ctx, prefix, token)
-		if err == nil && next != "" && next == token {
-			err = &fault{faultLasting, errors.New("the listing turns in a circle")}
-		}
-		return page, next, err
-	})
-}
-
-func (b *Bucket) ask(ctx context.Context, do func(context.Context) ([]object, string, error)) (page []object, next string, err error) {
 	err = b.try(ctx, func() error {
 		limited, cancel := context.WithTimeout(ctx, b.page)
 		defer cancel()
-		page, next, err = do(limited)
+		page, next, err = b.service.page(limited, prefix, token)
+		if err == nil && next != "" && next == token {
+			err = &fault{faultLasting, errors.New("the listing turns in a circle")}
+		}
 		return err
 	})
 	switch {
@@ -263,12 +250,6 @@ func (b *Bucket) ask(ctx context.Context, do func(context.Context) ([]object, st
 // than that of the bytes, see inOrder. A page that fails is asked for again. A bucket that can't be asked at all is an
 // *UnavailableError or ErrRootMissing; one that fails later a *ListError, for what was listed is there.
 func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
-	return b.ListNear(ctx, prefix, func(func(string, error) bool) {})
-}
-
-// ListNear is List for a caller that knows, in order, keys that are likely to be there: the more of them are, the more pages are
-// asked for at a time. What is listed does not depend on them. An error of theirs ends the listing.
-func (b *Bucket) ListNear(ctx context.Context, prefix string, known iter.Seq2[string, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel() // of what is fetched ahead
@@ -277,12 +258,7 @@ func (b *Bucket) ListNear(ctx context.Context, prefix string, known iter.Seq2[st
 			yield(Entry{}, err)
 			return
 		}
-		places, err := b.places(known)
-		if err != nil {
-			yield(Entry{}, err)
-			return
-		}
-		entries := b.entries(ctx, prefix, places, ignores)
+		entries := b.entries(ctx, prefix, ignores)
 		if b.service.unordered {
 			entries = inOrder(entries)
 		}
@@ -295,34 +271,14 @@ func (b *Bucket) ListNear(ctx context.Context, prefix string, known iter.Seq2[st
 	}
 }
 
-// places are the known keys behind which parts of a listing begin: so far apart that a page reaches from one to the next though a
-// few documents are new.
-func (b *Bucket) places(known iter.Seq2[string, error]) (places []string, err error) {
-	if b.service.after == nil || b.service.unordered {
-		return nil, nil
-	}
-	step := max(1, b.size*15/16)
-	n := 0
-	for key, err := range known {
-		if err != nil {
-			return nil, err
-		}
-		if n++; n%step == 0 {
-			places = append(places, b.prefix+key)
-		}
-	}
-	return places, nil
-}
-
 // entries yields the documents below prefix in the cloud's order.
-func (b *Bucket) entries(ctx context.Context, prefix string, places []string, ignores *ignoreFile) iter.Seq2[Entry, error] {
+func (b *Bucket) entries(ctx context.Context, prefix string, ignores *ignoreFile) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		first := true
+		token, first := "", true
 		last := ""
 		sieve := sieve{filter: b.filter, ignores: ignores}
-		// An object's own key comes before those that it is the beginning of, if anything is in order.
-		single := prefix != "" && !strings.HasSuffix(prefix, "/") && !b.service.unordered
-		for page, err := range b.pages(ctx, b.prefix+prefix, places) {
+		for {
+			page, next, err := b.fetch(ctx, b.prefix+prefix, token)
 			if err != nil {
 				if !first && ctx.Err() == nil {
 					err = &ListError{Path: prefix, Err: fmt.Errorf("the listing broke off: %w", err)}
@@ -344,76 +300,12 @@ func (b *Bucket) entries(ctx context.Context, prefix string, places []string, ig
 					return
 				}
 			}
-			if single && len(page) > 0 {
+			// An object's own key comes before those that it is the beginning of, if anything is in order.
+			single := prefix != "" && !strings.HasSuffix(prefix, "/")
+			if next == "" || single && len(page) > 0 && !b.service.unordered {
 				return
 			}
-			first = false
-		}
-	}
-}
-
-// partsAhead is how many pages are asked for while the ones before them are still to come.
-const partsAhead = 4
-
-// A part of a listing begins behind a key, and is asked for before the listing has come there.
-type part struct {
-	after string
-	page  []object
-	next  string
-	err   error
-	done  chan struct{}
-}
-
-// pages yields the pages of a listing, in the cloud's order. The listing goes on with a part only where it has shown the very key that
-// the part begins behind: so it is whole, whatever became of that key and in whatever order the cloud lists.
-func (b *Bucket) pages(ctx context.Context, prefix string, places []string) iter.Seq2[[]object, error] {
-	return func(yield func([]object, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		var parts []*part
-		var asked gosync.WaitGroup
-		defer asked.Wait()
-		defer cancel()
-		begin := func() {
-			for len(parts) < partsAhead && len(places) > 0 {
-				p := &part{after: places[0], done: make(chan struct{})}
-				places = places[1:]
-				parts = append(parts, p)
-				asked.Go(func() {
-					defer close(p.done)
-					p.page, p.next, p.err = b.ask(ctx, func(ctx context.Context) ([]object, string, error) { return b.service.after(ctx, prefix, p.after) })
-				})
-			}
-		}
-		begin()
-		page, next, err := b.fetch(ctx, prefix, "")
-		for {
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			var on *part
-			for len(parts) > 0 && on == nil {
-				p := parts[0]
-				if i := slices.IndexFunc(page, func(o object) bool { return o.key == p.after }); i >= 0 {
-					on, page = p, page[:i+1]
-				} else if len(page) == 0 || page[len(page)-1].key < p.after {
-					break // it is still to come
-				}
-				parts = parts[1:]
-			}
-			if !yield(page, nil) {
-				return
-			}
-			begin()
-			switch {
-			case on != nil:
-				<-on.done
-				page, next, err = on.page, on.next, on.err
-			case next == "":
-				return
-			default:
-				page, next, err = b.fetch(ctx, prefix, next)
-			}
+			token, first = next, false
 		}
 	}
 }

@@ -47,10 +47,8 @@ func openS3(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 			return service{}, err
 		}
 	}
-	bucket := &s3Bucket{u.Host, client, pageSize}
 	return service{
-		objects:   bucket,
-		after:     bucket.after,
+		objects:   &s3Bucket{u.Host, client, pageSize},
 		identity:  "s3://" + u.Host + "@" + strings.TrimRight(cmp.Or(endpoint, "aws"), "/"),
 		unordered: strings.HasSuffix(u.Host, "--x-s3"), // a directory bucket
 	}, nil
@@ -71,26 +69,19 @@ func s3Client(ctx context.Context, u *url.URL, query url.Values) (*s3.Client, er
 }
 
 func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
-	in := &s3.ListObjectsV2Input{}
-	if token != "" {
-		in.ContinuationToken = &token
+	in := &s3.ListObjectsV2Input{
+		Bucket: &b.name,
+		// XML has no control characters.
+		EncodingType: types.EncodingTypeUrl,
 	}
-	return b.list(ctx, prefix, in)
-}
-
-// after lists from behind a key on.
-func (b *s3Bucket) after(ctx context.Context, prefix, key string) ([]object, string, error) {
-	return b.list(ctx, prefix, &s3.ListObjectsV2Input{StartAfter: &key})
-}
-
-func (b *s3Bucket) list(ctx context.Context, prefix string, in *s3.ListObjectsV2Input) ([]object, string, error) {
-	in.Bucket = &b.name
-	in.EncodingType = types.EncodingTypeUrl // XML has no control characters
 	if b.pageSize > 0 {
 		in.MaxKeys = aws.Int32(int32(b.pageSize))
 	}
 	if prefix != "" {
 		in.Prefix = &prefix
+	}
+	if token != "" {
+		in.ContinuationToken = &token
 	}
 	out, err := b.client.ListObjectsV2(ctx, in)
 	if err != nil {

@@ -341,7 +341,10 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 					}
 				}
 			}
-			listed := s.list(ctx, store, sync, prefix)
+			listed := s.root.List(ctx, prefix)
+			if s.sort {
+				listed = inOrder(listed)
+			}
 			err := merge(listed, known, func(p pair) bool {
 				if p.err != nil {
 					result.incomplete(p.err)
@@ -375,31 +378,6 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 		}
 		s.keepMoving(moving, prefixes, result)
 	}
-}
-
-// A nearRoot lists faster when it is told what is likely to be there.
-type nearRoot interface {
-	ListNear(ctx context.Context, prefix string, known iter.Seq2[string, error]) iter.Seq2[Entry, error]
-}
-
-var _ nearRoot = (*Bucket)(nil)
-
-// list is the root's List in byte order of the key.
-func (s *Scanner) list(ctx context.Context, store Store, sync state.Sync, prefix string) iter.Seq2[Entry, error] {
-	if s.sort {
-		return inOrder(s.root.List(ctx, prefix))
-	}
-	root, ok := s.root.(nearRoot)
-	if !ok {
-		return s.root.List(ctx, prefix)
-	}
-	return root.ListNear(ctx, prefix, func(yield func(string, error) bool) {
-		for k, err := range store.Known(ctx, sync.ID, prefix) {
-			if !yield(k.Key, err) {
-				return
-			}
-		}
-	})
 }
 
 // unsettled says whether what is listed is new or changed and may still be being written, and counts it then.
