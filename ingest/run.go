@@ -21,6 +21,8 @@ import (
 const (
 	// claimAtOnce is how many documents are claimed at a time.
 	claimAtOnce = 200
+	// mostParked is how many documents wait for a content that is on its way before no more are claimed.
+	mostParked = 2000
 	// statusAtOnce is how many sources one status request asks for.
 	statusAtOnce = 100
 	// maxRounds is how often a document may turn out to be known when its batch is
@@ -65,6 +67,7 @@ type run struct {
 	open       int                   // batches with the workers
 	carried    map[state.SHA256]int  // contents on their way
 	parked     map[state.SHA256][]*document
+	crowd      int         // of all that are parked
 	back       []*document // to be resolved again
 	progress   time.Time   // the last one
 	heldUntil  time.Time   // no request begins before
@@ -235,6 +238,14 @@ func (r *run) plan(ctx context.Context) error {
 		}
 		if back := r.takeBack(); len(back) > 0 {
 			if err := r.take(ctx, back); err != nil {
+				return err
+			}
+			continue
+		}
+		if r.isCrowded() {
+			if len(r.queue) > 0 {
+				r.send(true)
+			} else if more, err := r.wait(ctx); err != nil || !more {
 				return err
 			}
 			continue
@@ -476,6 +487,7 @@ func (r *run) enqueue(d *document) {
 		if r.carried[d.sha] > 0 {
 			r.drop(d)
 			r.parked[d.sha] = append(r.parked[d.sha], d)
+			r.crowd++
 			r.mu.Unlock()
 			return
 		}
@@ -503,6 +515,7 @@ func (r *run) leave(docs ...*document) {
 		delete(r.carried, d.sha)
 		if waiting, ok := r.parked[d.sha]; ok {
 			r.back = append(r.back, waiting...)
+			r.crowd -= len(waiting)
 			delete(r.parked, d.sha)
 			freed = true
 		}
@@ -511,6 +524,14 @@ func (r *run) leave(docs ...*document) {
 	if freed {
 		r.signal()
 	}
+}
+
+// isCrowded says whether so many documents wait for a content that is on its way that no more are to be taken up: where there are no
+// others but twins, a batch would not become full before all of them are.
+func (r *run) isCrowded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.crowd >= mostParked
 }
 
 func (r *run) takeBack() []*document {
@@ -728,6 +749,7 @@ func (r *run) giveBack(ctx context.Context) {
 		docs = append(docs, waiting...)
 		delete(r.parked, sha)
 	}
+	r.crowd = 0
 	r.mu.Unlock()
 	if err := r.release(ctx, docs, time.Time{}); err != nil {
 		r.in.opts.Logger.Debug("documents stay claimed until the next run", "error", err)

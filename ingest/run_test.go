@@ -414,3 +414,28 @@ func (r *recorder) UploadSources(ctx context.Context, kb int64, parts []replycx.
 	r.parts = append(r.parts, parts...)
 	return r.service.UploadSources(ctx, kb, parts, opts)
 }
+
+// However many documents have one content, few of them are held at a time.
+func TestCrowdOfTwins(t *testing.T) {
+	w := newWorld(t)
+	const twins = 3 * mostParked
+	for i := range twins {
+		w.tree.put(fmt.Sprintf("%05d.md", i), "the same")
+	}
+	w.scan()
+	most := 0
+	w.opts.Progress.Request = func(Request) {
+		counts, err := w.store.Outstanding(t.Context(), w.sync.ID)
+		if err != nil {
+			t.Error(err)
+		}
+		most = max(most, counts[state.Uploading])
+	}
+	if res := w.mustRun(); res.Uploaded != 1 || res.Shared != twins-1 || w.service.posted() != 1 {
+		t.Fatalf("%+v", res)
+	}
+	if most == 0 || most > mostParked+2*claimAtOnce {
+		t.Errorf("%d were claimed at a time", most)
+	}
+	w.check()
+}
