@@ -17,7 +17,8 @@ func (a *app) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [NAME | ROOT]",
 		Short: "Look over config, roots and token, without changing anything",
-		Long: `check reads the config, lists each root, opens the state and asks the API one harmless question with the token. Whether
+		Long: `check reads the config, lists each root, looks whether the subscriptions of notifications are there (where that takes no
+message),  opens the state and asks the API one harmless question with the token. Whether
 the knowledge base is there shows at the first upload only: the API has no question for it.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -66,6 +67,10 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 		s, _ := cfg.Sync(name)
 		found, err := a.checkRoot(ctx, cfg, s)
 		add("root of "+name, found, err)
+		if s.Notifications != "" {
+			found, err := watcher.CheckNotifications(ctx, s.Notifications, name)
+			add("notifications of "+name, found, err)
+		}
 	}
 	found, err = a.checkToken(ctx, cfg, store)
 	add("token", found, err)
