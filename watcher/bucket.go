@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"path"
 	"strings"
-	gosync "sync"
 	"time"
 
 	"github.com/kbsync/kbsync/state"
@@ -38,7 +37,7 @@ type Bucket struct {
 	service service
 	persistence
 
-	ignoring gosync.Mutex // while the ignore file is looked at
+	ignoring chan struct{} // of size one: has a value while the ignore file is looked at
 	ignored  *ignoreFile
 	lookedAt time.Time // when; zero for never
 }
@@ -149,7 +148,7 @@ func OpenBucket(ctx context.Context, address string, opts BucketOptions) (*Bucke
 }
 
 func newBucket(address, prefix string, s service, opts BucketOptions) *Bucket {
-	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, persistence: usualPersistence}
+	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, persistence: usualPersistence, ignoring: make(chan struct{}, 1)}
 	if b.filter == nil {
 		b.filter = &Filter{}
 	}
@@ -341,8 +340,12 @@ func (b *Bucket) entry(key string, o *object) Entry {
 
 // ignoresFor returns what the ignore file says of what is below prefix.
 func (b *Bucket) ignoresFor(ctx context.Context, prefix string) (*ignoreFile, error) {
-	b.ignoring.Lock()
-	defer b.ignoring.Unlock()
+	select {
+	case b.ignoring <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-b.ignoring }()
 	if single := prefix != "" && !strings.HasSuffix(prefix, "/"); single && !b.lookedAt.IsZero() && time.Since(b.lookedAt) < ignoresAge {
 		return b.ignored, nil
 	}

@@ -261,16 +261,24 @@ func (f *Feed) run(ctx context.Context) {
 		defer f.mu.Unlock()
 		f.marks.stop()
 	}()
-	for failures := 1; ; failures++ {
+	// A connection that is made and soon lost costs a listing of everything each time.
+	failed, soonLost := 0, 0
+	for {
 		began := time.Now()
 		err := f.listen(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) >= lasting {
-			failures = 1
+		switch {
+		case !f.Stats().Connected:
+			failed++
+		case time.Since(began) < lasting:
+			failed = 0
+			soonLost++
+		default:
+			failed, soonLost = 0, 0
 		}
-		wait := min(f.least<<min(failures-1, 16), mostReconnect)
+		wait := min(f.least<<min(max(failed+soonLost-1, 0), 16), mostReconnect)
 		f.lost(err)
 		pause(ctx, wait/2+rand.N(wait/2+1))
 	}
