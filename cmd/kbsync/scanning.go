@@ -15,6 +15,7 @@ import (
 // A round is what the scanning loop has before it.
 type round struct {
 	hints   hints // nil if nothing but time says when to scan
+	insist  bool  // what a scan could not list is scanned again soon, for the hints wait for it
 	scanner *watcher.Scanner
 	sync    state.Sync // as of the last complete scan
 
@@ -39,6 +40,7 @@ func (k *keeper) scan(ctx context.Context) {
 	var wake <-chan struct{}
 	if hints != nil {
 		defer func() { _ = hints.Close() }()
+		_, r.insist = hints.(*notifications)
 		r.hints, wake = hints, hints.Wake()
 	} else {
 		r.next = time.Now()
@@ -198,8 +200,7 @@ func (r *round) recorded(result watcher.Result) {
 	}
 	if r.broken++; result.IncompleteCount == 0 {
 		r.broken = 0
-	} else if _, ok := r.hints.(*notifications); ok {
-		// Their messages wait, and nobody tells of it once more.
+	} else if r.insist {
 		r.again = append(r.again, result.Prefixes...)
 		if r.againAt.IsZero() {
 			r.againAt = time.Now().Add(pause(r.broken, leastPause, mostPause))

@@ -27,8 +27,9 @@ type broker struct {
 	// direct are flags with which the gateway publishes to it.
 	direct []string
 	// restart ends the server and starts it again, with what it kept.
-	restart func() error
-	publish func(ctx context.Context, body []byte) error
+	restart    func() error
+	stop, back func() error // the halves of it; nil where nobody needs them
+	publish    func(ctx context.Context, body []byte) error
 	// waiting is how many messages are not acknowledged, as far as they are nobody's.
 	waiting func(ctx context.Context) (int, error)
 }
@@ -44,7 +45,6 @@ var brokerKinds = []brokerKind{{"nats", openNATS}, {"rabbit", openRabbit}}
 // A natsBroker is a NATS server in this process, with JetStream.
 type natsBroker struct {
 	options server.Options
-	mu      sync.Mutex
 	server  *server.Server
 }
 
@@ -70,12 +70,16 @@ func (b *natsBroker) stop() {
 func (b *natsBroker) address() string { return fmt.Sprintf("127.0.0.1:%d", b.options.Port) }
 
 func newNATS(t *testing.T) *natsBroker {
-	b := &natsBroker{options: server.Options{Host: "127.0.0.1", Port: freePort(), JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true}}
+	b := &natsBroker{options: newNATSOptions(t)}
 	if err := b.start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.stop)
 	return b
+}
+
+func newNATSOptions(t *testing.T) server.Options {
+	return server.Options{Host: "127.0.0.1", Port: freePort(), JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true}
 }
 
 func openNATS(t *testing.T) *broker {
@@ -106,6 +110,8 @@ func openNATS(t *testing.T) *broker {
 			time.Sleep(500 * time.Millisecond)
 			return b.start()
 		},
+		stop: func() error { b.stop(); return nil },
+		back: b.start,
 		publish: func(ctx context.Context, body []byte) error {
 			_, err := js.Publish(ctx, "bucket.docs", body)
 			return err
@@ -206,6 +212,9 @@ func (b *rabbitBroker) close() {
 
 func openRabbit(t *testing.T) *broker {
 	if rabbitProgram() == "" {
+		if os.Getenv("TEST_SERVERS") == "all" {
+			t.Fatal("RabbitMQ is not there: run .ci/servers install")
+		}
 		t.Skip("RabbitMQ is not there: run .ci/servers install")
 	}
 	rabbit.turn.Lock()

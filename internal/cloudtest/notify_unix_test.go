@@ -65,8 +65,15 @@ func newWatching(t *testing.T, b *broker, direct bool) *watching {
 	return w
 }
 
-// start runs the program, and waits until it is ready.
+// start runs the program, and waits until it is ready and has reached the broker.
 func (w *watching) start(args ...string) {
+	w.Helper()
+	w.launch(args...)
+	w.await("to be ready and connected", 20*time.Second, func() bool { return w.metric("kbsync_notification_connected") == 1 && w.answers("/readyz") })
+}
+
+// launch runs the program.
+func (w *watching) launch(args ...string) {
 	w.Helper()
 	path, err := kbsync()
 	if err != nil {
@@ -92,11 +99,11 @@ func (w *watching) start(args ...string) {
 	w.ended = ended
 	cmd := w.cmd
 	go func() { ended <- cmd.Wait() }()
-	w.await("to be ready and connected", 20*time.Second, func() bool { return w.metric("kbsync_notification_connected") == 1 && w.ready() })
 }
 
-func (w *watching) ready() bool {
-	resp, err := http.Get("http://" + w.listen + "/readyz")
+// answers says whether the program answers well.
+func (w *watching) answers(path string) bool {
+	resp, err := http.Get("http://" + w.listen + path)
 	if err != nil {
 		return false
 	}
