@@ -80,7 +80,6 @@ func BenchmarkP2FirstSync(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer root.Close()
 	for b.Loop() {
 		b.StopTimer()
 		w := newWorldAt(b, filepath.Join(b.TempDir(), "kbsync.db"))

@@ -106,6 +106,7 @@ type service struct {
 	mu       sync.Mutex
 	posts    int
 	asks     int
+	atMost   int // statuses in an answer; 0 for as many as were asked for
 	nextID   int64
 	accepted map[state.SHA256]int
 	names    map[state.SHA256][]string
@@ -249,7 +250,7 @@ func (s *service) SourceStatus(ctx context.Context, ids []int64) ([]replycx.Sour
 	}
 	var out []replycx.SourceStatus
 	for _, id := range ids {
-		if _, ok := s.sources[id]; ok {
+		if _, ok := s.sources[id]; ok && (s.atMost == 0 || len(out) < s.atMost) {
 			out = append(out, replycx.SourceStatus{ID: id, Status: "completed", KnowledgeBaseID: knowledgeBase})
 		}
 	}

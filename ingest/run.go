@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -431,7 +433,8 @@ func (r *run) resolve(ctx context.Context, docs []*document) error {
 	return r.postpone(ctx, hashed, "the sources of its content come and go")
 }
 
-// ask says which sources a status answer has.
+// ask says which sources there are. Nobody documents how many ids a request may have at most, and an answer may lack one by mistake:
+// what is missing is asked for once more, alone, for whatever is taken for gone is uploaded again.
 func (r *run) ask(ctx context.Context, ids []int64) (map[int64]bool, error) {
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
@@ -439,6 +442,22 @@ func (r *run) ask(ctx context.Context, ids []int64) (map[int64]bool, error) {
 	for chunk := range slices.Chunk(ids, statusAtOnce) {
 		r.note(func(res *Result) { res.Asked++ })
 		statuses, err := r.in.api.SourceStatus(ctx, chunk)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range statuses {
+			seen[s.ID] = true
+		}
+	}
+	for _, id := range ids {
+		if seen[id] {
+			continue
+		}
+		r.note(func(res *Result) { res.Asked++ })
+		statuses, err := r.in.api.SourceStatus(ctx, []int64{id})
+		if e, ok := errors.AsType[*replycx.Error](err); ok && e.FromAPI && e.StatusCode == http.StatusNotFound && !fatalCode(e) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -254,6 +254,42 @@ func TestLeftBehindContentIsVerified(t *testing.T) {
 	}
 }
 
+// An answer that lacks a source by mistake is no reason to upload its content again.
+func TestVerifyingAtMost(t *testing.T) {
+	w := newWorld(t)
+	w.service.atMost = 1
+	for _, content := range []string{"old", "new", "old"} {
+		for i := range 5 {
+			w.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint(content, i))
+		}
+		w.scan()
+		w.mustRun()
+	}
+	for i := range 5 {
+		if n := w.service.count(fmt.Sprint("old", i)); n != 1 {
+			t.Errorf("content %d was sent %d times", i, n)
+		}
+	}
+	w.check()
+	// Where there is none any more, the API may answer so.
+	for i := range 5 {
+		w.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint("new", i))
+	}
+	w.scan()
+	w.service.sources = map[int64]state.SHA256{}
+	first := true
+	w.service.status = func(int) error {
+		if first {
+			first = false
+			return nil
+		}
+		return apiError(404, "SOURCE_NOT_FOUND", "no such source")
+	}
+	if res := w.mustRun(); res.Uploaded != 5 {
+		t.Errorf("%+v", res)
+	}
+}
+
 func TestVerifyingWithABadToken(t *testing.T) {
 	w := newWorld(t)
 	w.tree.put("a.md", "old")

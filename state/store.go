@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -150,7 +151,7 @@ func (s *Store) prepare(ctx context.Context, readOnly, absent bool) (*sql.Conn, 
 	case version < newest && readOnly && !absent:
 		return nil, fmt.Errorf("its schema %d is older than this kbsync's %d; run any command that may write to it first, such as kbsync sync", version, newest)
 	case version < newest && readOnly:
-		if _, err := provider.Up(ctx); err != nil {
+		if err := migrate(ctx, provider); err != nil {
 			return nil, err
 		}
 	case version < newest:
@@ -159,12 +160,20 @@ func (s *Store) prepare(ctx context.Context, readOnly, absent bool) (*sql.Conn, 
 		if err != nil {
 			return nil, err
 		}
-		_, err = provider.Up(ctx)
-		if err := errors.Join(err, lock.Unlock()); err != nil {
+		if err := errors.Join(migrate(ctx, provider), lock.Unlock()); err != nil {
 			return nil, err
 		}
 	}
 	return s.write.Conn(ctx)
+}
+
+// migrate brings the schema up to date. The provider reads each migration into 4 MiB of a pool, which the heap would grow to the double
+// of before the next collection; a pool is empty after two.
+func migrate(ctx context.Context, provider *goose.Provider) error {
+	_, err := provider.Up(ctx)
+	runtime.GC()
+	runtime.GC()
+	return err
 }
 
 // schemaVersion is 0 for an empty database.

@@ -137,7 +137,6 @@ func reportCPU(b *testing.B) func() {
 // how long it took to set the watches.
 func BenchmarkIdle(b *testing.B) {
 	d := NewDirectory(corpusB(b), DirectoryOptions{})
-	defer d.Close()
 	before := heapInUse()
 	for b.Loop() {
 		began := time.Now()
@@ -173,7 +172,6 @@ func BenchmarkWake(b *testing.B) {
 	dir := b.TempDir()
 	put(b, dir, "a/b/c.md")
 	d := NewDirectory(dir, DirectoryOptions{})
-	defer d.Close()
 	w, err := d.Watch(b.Context(), WatchOptions{})
 	if err != nil {
 		b.Fatal(err)

@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -27,7 +26,8 @@ type DirectoryOptions struct {
 
 // A Directory is a root on a file system. It may be used by several goroutines.
 //
-// The path is opened anew for each listing, so that a mount, a replaced directory or a link that was set elsewhere is noticed.
+// The path is opened anew for each listing and each document, so that a mount, a replaced directory or a link that was set elsewhere
+// is noticed, and nothing is kept open between calls: a file system can be unmounted meanwhile.
 // It may be a symbolic link itself, as git-sync makes it. Everything else is reached from the opened directory, and nothing outside
 // of it, whatever is swapped in while a listing or an upload goes on.
 //
@@ -41,10 +41,6 @@ type Directory struct {
 	now    func() time.Time
 	// fault, if not nil, is asked before a directory is read or a file's metadata is, and its error taken for the system's.
 	fault func(key string) error
-
-	mu       sync.RWMutex
-	root     *os.Root // kept between calls; nil if there is none
-	identity string   // of root
 }
 
 var _ Root = (*Directory)(nil)
@@ -58,49 +54,30 @@ func NewDirectory(path string, opts DirectoryOptions) *Directory {
 	return d
 }
 
-// Identity returns the device and the inode that the path leads to now. Errors: ErrRootMissing.
+// Identity returns the device, the inode and the time of birth of what the path leads to now. Errors: ErrRootMissing.
 func (d *Directory) Identity(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	_, identity, err := d.reopen()
-	return identity, err
-}
-
-// Close gives up what is kept open between calls, such as before a file system is unmounted. The Directory may be used again.
-func (d *Directory) Close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.root == nil {
-		return nil
-	}
-	err := d.root.Close()
-	d.root, d.identity = nil, ""
-	return err
-}
-
-// reopen opens the path, and returns what was open before if that is the same directory.
-func (d *Directory) reopen() (*os.Root, string, error) {
-	root, err := os.OpenRoot(d.path)
+	root, err := d.open()
 	if err != nil {
-		return nil, "", d.openError(err)
+		return "", err
 	}
+	defer root.Close()
 	identity, err := identityOf(root)
 	if err != nil {
-		root.Close()
-		return nil, "", fmt.Errorf("open root %s: %w", d.path, err)
+		return "", fmt.Errorf("open root %s: %w", d.path, err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.root != nil {
-		if d.identity == identity {
-			root.Close()
-			return d.root, identity, nil
-		}
-		d.root.Close()
+	return identity, nil
+}
+
+// open opens the path.
+func (d *Directory) open() (*os.Root, error) {
+	root, err := os.OpenRoot(d.path)
+	if err != nil {
+		return nil, d.openError(err)
 	}
-	d.root, d.identity = root, identity
-	return root, identity, nil
+	return root, nil
 }
 
 func (d *Directory) openError(err error) error {
@@ -111,18 +88,6 @@ func (d *Directory) openError(err error) error {
 		return fmt.Errorf("root %s is a file; name the directory that it is in, and take the file alone by an include", d.path)
 	}
 	return fmt.Errorf("open root: %w", err)
-}
-
-// current returns the open root, opening it if need be.
-func (d *Directory) current() (*os.Root, error) {
-	d.mu.RLock()
-	root := d.root
-	d.mu.RUnlock()
-	if root != nil {
-		return root, nil
-	}
-	root, _, err := d.reopen()
-	return root, err
 }
 
 // errGone says that something was there when its directory was read, and is not any more.
@@ -151,6 +116,27 @@ func kindText(k kind) string {
 		return "a symbolic link"
 	}
 	return "not a regular file"
+}
+
+func kindOf(mode fs.FileMode) kind {
+	switch {
+	case mode.IsRegular():
+		return kindFile
+	case mode.IsDir():
+		return kindDirectory
+	case mode&fs.ModeSymlink != 0:
+		return kindLink
+	}
+	return kindOther
+}
+
+// infoOfFile returns the metadata of an open file.
+func infoOfFile(f *os.File) (info, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return info{}, err
+	}
+	return infoOf(fi), nil
 }
 
 // An info is what a listing needs of a file's metadata.
@@ -189,6 +175,7 @@ func (d *Directory) List(ctx context.Context, prefix string) iter.Seq2[Entry, er
 			yield(Entry{}, err)
 			return
 		}
+		defer w.end()
 		defer top.folder.close()
 		w.yield = yield
 		before := w.mountTarget()
@@ -200,20 +187,25 @@ func (d *Directory) List(ctx context.Context, prefix string) iter.Seq2[Entry, er
 	}
 }
 
-// begin opens the root for a walk.
-func (d *Directory) begin(ctx context.Context) (*walk, *frame, error) {
+// begin opens the root for a walk, which is to be ended.
+func (d *Directory) begin(ctx context.Context) (_ *walk, _ *frame, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	root, _, err := d.reopen()
+	root, err := d.open()
 	if err != nil {
 		return nil, nil, err
 	}
+	w := &walk{Directory: d, ctx: ctx, root: root}
+	defer func() {
+		if err != nil {
+			w.end()
+		}
+	}()
 	folder, err := openFolder(root, ".")
 	if err != nil {
 		return nil, nil, d.openError(err)
 	}
-	w := &walk{Directory: d, ctx: ctx, root: root}
 	data, err := folder.stat("..data")
 	w.mounted = err == nil && data.kind == kindLink
 	top := &frame{folder: folder}
@@ -223,6 +215,8 @@ func (d *Directory) begin(ctx context.Context) (*walk, *frame, error) {
 	}
 	return w, top, nil
 }
+
+func (w *walk) end() { w.root.Close() }
 
 // mountTarget returns where the ..data link of a mounted ConfigMap leads.
 func (w *walk) mountTarget() string {
@@ -580,6 +574,7 @@ func (d *Directory) Explain(ctx context.Context, key string) (Explanation, error
 	if err != nil {
 		return x, err
 	}
+	defer w.end()
 	defer func() {
 		for ; f != nil; f = f.parent {
 			f.folder.close()

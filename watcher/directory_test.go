@@ -219,19 +219,15 @@ func TestW8Root(t *testing.T) {
 	if err != nil || !strings.Contains(first, ":") {
 		t.Fatal(first, err)
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := os.Rename(dir, dir+".away"); err != nil {
 		t.Fatal(err)
 	}
 	missing()
 	put(t, dir, "b.md")
 	wantKeys(t, d, "", "b.md")
 	if again, err := d.Identity(t.Context()); err != nil || again == first {
-		t.Errorf("the recreated root is %v, like the first one; %v", again, err)
+		t.Errorf("the new root is %v, like the first one; %v", again, err)
 	}
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	wantKeys(t, d, "", "b.md")
 
 	file := NewDirectory(filepath.Join(dir, "b.md"), DirectoryOptions{})
 	_, errs := listing(t, file, "")

@@ -28,3 +28,16 @@ func (f *folder) read([]byte) ([]node, error) {
 }
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctimespec.Nano() }
+
+// birthTime returns when a file was made, in Unix nanoseconds; 0 where its file system does not tell.
+func birthTime(f *os.File) int64 {
+	fi, err := f.Stat()
+	if err != nil {
+		return 0
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return st.Birthtimespec.Nano()
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -62,3 +63,12 @@ func (f *folder) read(buffer []byte) ([]node, error) {
 }
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctim.Nano() }
+
+// birthTime returns when a file was made, in Unix nanoseconds; 0 where its file system does not tell.
+func birthTime(f *os.File) int64 {
+	var st unix.Statx_t
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st); err != nil || st.Mask&unix.STATX_BTIME == 0 {
+		return 0
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+}

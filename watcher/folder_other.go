@@ -89,25 +89,5 @@ func gone(err error) error {
 }
 
 func infoOf(fi fs.FileInfo) info {
-	i := info{fingerprint: state.Fingerprint{Size: fi.Size(), MTime: fi.ModTime().UnixNano()}}
-	switch {
-	case fi.Mode().IsRegular():
-		i.kind = kindFile
-	case fi.IsDir():
-		i.kind = kindDirectory
-	case fi.Mode()&fs.ModeSymlink != 0:
-		i.kind = kindLink
-	default:
-		i.kind = kindOther
-	}
-	return i
-}
-
-// infoOfFile returns the metadata of an open file.
-func infoOfFile(f *os.File) (info, error) {
-	fi, err := f.Stat()
-	if err != nil {
-		return info{}, err
-	}
-	return infoOf(fi), nil
+	return info{kind: kindOf(fi.Mode()), fingerprint: state.Fingerprint{Size: fi.Size(), MTime: fi.ModTime().UnixNano()}}
 }

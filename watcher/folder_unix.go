@@ -109,36 +109,24 @@ func infoOfStat(st *unix.Stat_t) info {
 // infoOf converts what os.Root's Stat returns.
 func infoOf(fi fs.FileInfo) info {
 	st := fi.Sys().(*syscall.Stat_t)
-	i := info{
+	return info{
+		kind:        kindOf(fi.Mode()),
 		device:      uint64(st.Dev),
 		fingerprint: state.Fingerprint{Size: fi.Size(), MTime: fi.ModTime().UnixNano(), CTime: changeTime(st), Inode: st.Ino},
 	}
-	switch {
-	case fi.Mode().IsRegular():
-		i.kind = kindFile
-	case fi.IsDir():
-		i.kind = kindDirectory
-	default:
-		i.kind = kindOther
-	}
-	return i
 }
 
-// infoOfFile returns the metadata of an open file.
-func infoOfFile(f *os.File) (info, error) {
-	fi, err := f.Stat()
-	if err != nil {
-		return info{}, err
-	}
-	return infoOf(fi), nil
-}
-
-// identityOf returns device and inode of the root.
+// identityOf returns device, inode and time of birth of the root: the number of a directory that was removed is soon used again.
 func identityOf(root *os.Root) (string, error) {
-	fi, err := root.Stat(".")
+	dir, err := root.Open(".")
+	if err != nil {
+		return "", err
+	}
+	defer dir.Close()
+	fi, err := dir.Stat()
 	if err != nil {
 		return "", err
 	}
 	i := infoOf(fi)
-	return fmt.Sprintf("%d:%d", i.device, i.fingerprint.Inode), nil
+	return fmt.Sprintf("%d:%d:%d", i.device, i.fingerprint.Inode, birthTime(dir)), nil
 }

@@ -24,23 +24,14 @@ func (d *Directory) Open(ctx context.Context, key string, fp state.Fingerprint) 
 	if !validKey(key) {
 		return nil, fmt.Errorf("open %q: %w", key, fs.ErrNotExist)
 	}
-	root, err := d.current()
+	root, err := d.open()
 	if err != nil {
 		return nil, err
 	}
+	defer root.Close()
 	file, err := openVersion(root, key, fp)
 	if err != nil {
-		// The path may lead to another directory by now.
-		again, _, rootErr := d.reopen()
-		if rootErr != nil {
-			return nil, rootErr
-		}
-		if again == root {
-			return nil, err
-		}
-		if file, err = openVersion(again, key, fp); err != nil {
-			return nil, err
-		}
+		return nil, err
 	}
 	return &version{ctx: ctx, file: file, key: key, fingerprint: fp, left: fp.Size}, nil
 }

@@ -213,11 +213,11 @@ func (p *patrol) begin(ctx context.Context) error {
 
 // walk opens the root and calls visit with it.
 func (p *patrol) walk(ctx context.Context, visit func(*walk, *frame) error) error {
-	defer p.dir.Close()
 	w, top, err := p.dir.begin(ctx)
 	if err != nil {
 		return cmp.Or(p.walkError("", err), err)
 	}
+	defer w.end()
 	defer top.folder.close()
 	var failed error
 	w.buffer = p.buffer

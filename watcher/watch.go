@@ -58,11 +58,11 @@ type WatchStats struct {
 // The reason is logged once and told by Polling. It is tried with events again when the root is replaced.
 //
 // A root that is missing, replaced, unmounted or mounted over is followed by itself: it is dirty as a whole when it goes and when it
-// is back. A Watch does not keep a file system from being unmounted; an open Directory does.
+// is back. A Watch does not keep a file system from being unmounted.
 // A Watch may be used by several goroutines.
 type Watch struct {
-	dir  *Directory // of its own, which is not kept open: an open root can't be unmounted
-	path string     // absolute, where that could be found out
+	dir  *Directory
+	path string // absolute, where that could be found out
 	opts WatchOptions
 	// open makes a source of events. fault, if not nil, is asked before a directory is watched, and its error taken for the system's.
 	open  func() (*fsnotify.Watcher, error)
@@ -97,7 +97,7 @@ func newWatch(d *Directory, opts WatchOptions) *Watch {
 	opts.Missed = cmp.Or(opts.Missed, 10)
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	w := &Watch{
-		dir: &Directory{path: d.path, filter: d.filter, links: d.links, now: d.now}, path: d.path, opts: opts, open: fsnotify.NewWatcher,
+		dir: d, path: d.path, opts: opts, open: fsnotify.NewWatcher,
 		restart: make(chan struct{}, 1), give: make(chan string, 1), done: make(chan struct{}), marks: newMarks(opts.Delay), said: map[string]bool{},
 	}
 	if abs, err := filepath.Abs(d.path); err == nil {

@@ -89,8 +89,7 @@ func TestW8Mounts(t *testing.T) {
 	mount(t, "two", l.dir, "tmpfs", "", 0)
 	follow("the second mount")
 	for range 3 {
-		l.root.Close() // or it can't be unmounted
-		l.try(unix.Unmount(l.dir, 0))
+		l.await("the unmount", func() bool { return unix.Unmount(l.dir, 0) == nil }) // busy while it is looked at
 		mount(t, "three", l.dir, "tmpfs", "", 0)
 		follow("one file system in place of another")
 	}

@@ -192,12 +192,13 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		return nil, err
 	}
 	options := replycx.Options{
-		BaseURL:     cfg.API.URL,
-		AccountID:   cfg.API.AccountID,
-		TokenSource: token,
-		CAFile:      cfg.API.CACert,
-		UserAgent:   "kbsync/" + buildVersion(),
-		Logger:      a.out.log,
+		BaseURL:       cfg.API.URL,
+		AllowInsecure: cfg.API.AllowInsecure,
+		AccountID:     cfg.API.AccountID,
+		TokenSource:   token,
+		CAFile:        cfg.API.CACert,
+		UserAgent:     "kbsync/" + buildVersion(),
+		Logger:        a.out.log,
 	}
 	if cfg.API.Rate > 0 {
 		options.Limiter = rate.NewLimiter(rate.Limit(cfg.API.Rate), max(1, int(cfg.API.Rate)))

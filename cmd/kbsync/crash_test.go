@@ -20,27 +20,27 @@ import (
 
 // killing is a sync of a tree into an emulator in this process, by processes that can be killed.
 type killing struct {
-	*testing.T
+	testing.TB
 	root, dir string
 	emulator  *emulator.Emulator
 	url       string
 }
 
-func newKilling(t *testing.T, root string) *killing {
+func newKilling(tb testing.TB, root string) *killing {
 	e, err := emulator.New(emulator.Options{Train: time.Millisecond})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	url, err := e.Start("127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := e.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
-	return &killing{T: t, root: root, dir: t.TempDir(), emulator: e, url: url}
+	return &killing{TB: tb, root: root, dir: tb.TempDir(), emulator: e, url: url}
 }
 
 func (k *killing) command(args ...string) *exec.Cmd {

@@ -103,7 +103,7 @@ func (k *keeper) run(ctx context.Context) {
 		if err == nil {
 			break
 		}
-		k.d.beacons.trouble(k.config.Name, err)
+		k.tellOfStart(ctx, err)
 		k.first()
 		wait := pause(failures, leastPause, mostPause)
 		if exitCode(err) == exitGuard {

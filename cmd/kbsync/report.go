@@ -36,10 +36,30 @@ func (k *keeper) report(ctx context.Context) {
 	}
 }
 
+// tellOfStart tells of what keeps the sync from being entered. Of one that the state does not know yet, the beacons alone can.
+func (k *keeper) tellOfStart(ctx context.Context, trouble error) {
+	k.d.beacons.trouble(k.config.Name, trouble)
+	if k.lock == nil {
+		return // whoever holds it tells
+	}
+	sync, err := k.d.store.Sync(ctx, k.config.Name)
+	if err != nil {
+		return
+	}
+	k.note(ctx, sync.ID, trouble)
+	h := &herald{app: k.d.app, store: k.d.store, sync: sync, config: k.config}
+	if err = h.observe(ctx, trouble, false); err == nil {
+		_, err = h.deliver(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		k.log().Error("the hooks cannot be told", "error", err)
+	}
+}
+
 // tell looks how the sync stands.
 func (k *keeper) tell(ctx context.Context, h *herald) {
 	trouble := k.troubled()
-	k.note(ctx, trouble)
+	k.note(ctx, k.id.Load(), trouble)
 	waiting, err := k.d.store.Outstanding(ctx, k.id.Load())
 	if err != nil {
 		if ctx.Err() == nil {
@@ -72,7 +92,7 @@ func orNone(err error) []error {
 }
 
 // note writes the trouble to the state, where status finds it.
-func (k *keeper) note(ctx context.Context, trouble error) {
+func (k *keeper) note(ctx context.Context, id int64, trouble error) {
 	text := ""
 	if trouble != nil {
 		text = trouble.Error()
@@ -80,7 +100,7 @@ func (k *keeper) note(ctx context.Context, trouble error) {
 	if text == k.noted {
 		return
 	}
-	if err := k.d.store.SetTrouble(ctx, k.id.Load(), text); err != nil {
+	if err := k.d.store.SetTrouble(ctx, id, text); err != nil {
 		if ctx.Err() == nil {
 			k.log().Warn("the state does not take a note", "error", err)
 		}

@@ -17,7 +17,6 @@ type place interface {
 	watcher.Root
 	ingest.Root
 	Explain(ctx context.Context, key string) (watcher.Explanation, error)
-	io.Closer
 }
 
 var (
@@ -44,6 +43,14 @@ func (w *watched) List(ctx context.Context, prefix string) iter.Seq2[watcher.Ent
 			}
 		}
 	}
+}
+
+// Close gives up what a bucket keeps open.
+func (w *watched) Close() error {
+	if c, ok := w.place.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
 }
 
 // openRoot makes the root of a sync with its filter. It touches no document.

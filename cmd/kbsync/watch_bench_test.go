@@ -13,30 +13,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kbsync/kbsync/replycx/emulator"
 	"github.com/kbsync/kbsync/state"
 )
 
 // BenchmarkLatency prints the time from the close of a file to the arrival of its content in a quiet tree, with a settle time of
 // 200 ms and no wait for a batch. LATENCY_FILES is the number of files.
 func BenchmarkLatency(b *testing.B) {
-	files := 100
-	if text := os.Getenv("LATENCY_FILES"); text != "" {
-		var err error
-		if files, err = strconv.Atoi(text); err != nil {
-			b.Fatal(err)
-		}
-	}
-	root, dir := b.TempDir(), b.TempDir()
-	e, err := emulator.New(emulator.Options{Train: time.Millisecond})
-	if err != nil {
-		b.Fatal(err)
-	}
-	url, err := e.Start("127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer e.Close()
+	files := number(b, "LATENCY_FILES", 100)
+	root := b.TempDir()
+	k := newKilling(b, root)
+	e := k.emulator
 	for i := range 1000 {
 		path := filepath.Join(root, strconv.Itoa(i%50), fmt.Sprintf("doc%d.md", i))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -46,13 +32,7 @@ func BenchmarkLatency(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		b.Fatal(err)
-	}
-	cmd := exec.Command(self, "watch", root, "--knowledge-base", "876", "--state", filepath.Join(dir, "kbsync.db"), "--settle", "200ms", "--batch-wait", "0s", "--rate", "off")
-	cmd.Args[0] = "kbsync"
-	cmd.Env = append(plainEnviron(), "HOME="+dir, "REPLYCX_TOKEN="+e.Token(51), "KBSYNC_API_URL="+url)
+	cmd := k.command("watch", root, "--knowledge-base", "876", "--settle", "200ms", "--batch-wait", "0s", "--rate", "off")
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
@@ -99,74 +79,90 @@ func BenchmarkLatency(b *testing.B) {
 	}
 }
 
-// TestIdle prints the processor time and memory that a watch of 100,000 files takes while nothing happens. It is run only where
-// IDLE says for how long, such as 5m.
-func TestIdle(t *testing.T) {
-	text := os.Getenv("IDLE")
-	if text == "" {
-		t.Skip("IDLE is not set")
-	}
-	idle, err := time.ParseDuration(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+// BenchmarkIdle prints the processor time and memory that a watch of 100,000 files takes while nothing happens. IDLE is for how
+// long, 10 s if it is not set; IDLE_FILES is the number of files.
+func BenchmarkIdle(b *testing.B) {
+	idle := duration(b, "IDLE", 10*time.Second)
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("there is no /proc here")
+		b.Skip("there is no /proc here")
 	}
-	files := number(t, "IDLE_FILES", 100_000)
-	k := newKilling(t, corpus(t, files, 200))
-	// As a release runs it: the test's own program has the tests in memory.
-	program := filepath.Join(t.TempDir(), "kbsync")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	files := number(b, "IDLE_FILES", 100_000)
+	k := newKilling(b, corpus(b, files, 200))
 	cmd := k.command("watch", k.root, "--knowledge-base", "876", "--include", "**", "--rate", "off", "--poll-min", "100ms", "--batch-documents", "100", "--listen", ":0")
-	cmd.Path = program
+	cmd.Path = released(b)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	defer func() {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	}()
-	store, err := state.Open(t.Context(), state.Options{Path: filepath.Join(k.dir, "kbsync.db")})
+	store, err := state.Open(b.Context(), state.Options{Path: filepath.Join(k.dir, "kbsync.db")})
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	defer store.Close()
 	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(time.Second) {
-		syncs, err := store.Syncs(t.Context())
+		syncs, err := store.Syncs(b.Context())
 		if err == nil && len(syncs) == 1 {
-			if counts, err := store.Counts(t.Context(), syncs[0].ID); err == nil && counts[state.Completed] >= files {
+			if counts, err := store.Counts(b.Context(), syncs[0].ID); err == nil && counts[state.Completed] >= files {
 				break
 			}
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the first pass does not end\n%s", lastLines(log.String(), 20))
+			b.Fatalf("the first pass does not end\n%s", lastLines(log.String(), 20))
 		}
 	}
 	time.Sleep(5 * time.Second) // for what the first pass left to be done
-	before := processorTime(t, cmd.Process.Pid)
-	time.Sleep(idle)
-	used := processorTime(t, cmd.Process.Pid) - before
-	share := 100 * used.Seconds() / idle.Seconds()
-	resident := residentKiB(t, cmd.Process.Pid)
-	t.Logf("%d files, %v idle: %v of a processor, which is %.2f %%; %d MiB resident", files, idle, used, share, resident/1024)
-	if share >= 1 {
-		t.Errorf("it takes %.2f %% of a processor", share)
-	}
-	if resident > 100<<10 {
-		t.Errorf("it takes %d MiB", resident/1024)
+	for b.Loop() {
+		before := processorTime(b, cmd.Process.Pid)
+		time.Sleep(idle)
+		used := processorTime(b, cmd.Process.Pid) - before
+		share := 100 * used.Seconds() / idle.Seconds()
+		resident := residentKiB(b, cmd.Process.Pid)
+		b.Logf("%d files, %v idle: %v of a processor, which is %.2f %%; %d MiB resident", files, idle, used, share, resident/1024)
+		b.ReportMetric(share, "%core")
+		b.ReportMetric(float64(resident)/1024, "MiB")
+		if share >= 1 {
+			b.Errorf("it takes %.2f %% of a processor", share)
+		}
+		if resident > 100<<10 {
+			b.Errorf("it takes %d MiB", resident/1024)
+		}
 	}
 }
 
-func processorTime(t *testing.T, pid int) time.Duration {
-	t.Helper()
+// released builds the program as a release has it: the test's own has the tests in memory.
+func released(b *testing.B) string {
+	b.Helper()
+	program := filepath.Join(b.TempDir(), "kbsync")
+	if out, err := exec.Command("go", "build", "-tags", "disable_grpc_modules", "-o", program, ".").CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	return program
+}
+
+// duration is number, of a time.
+func duration(b *testing.B, name string, otherwise time.Duration) time.Duration {
+	b.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		b.Fatalf("%s: %v", name, err)
+	}
+	return d
+}
+
+func processorTime(tb testing.TB, pid int) time.Duration {
+	tb.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	// The name of the program, in brackets, may hold anything.
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
@@ -174,28 +170,28 @@ func processorTime(t *testing.T, pid int) time.Duration {
 	for _, f := range fields[11:13] {
 		n, err := strconv.Atoi(f)
 		if err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		ticks += n
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-func residentKiB(t *testing.T, pid int) int {
-	t.Helper()
+func residentKiB(tb testing.TB, pid int) int {
+	tb.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for line := range strings.Lines(string(data)) {
 		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			n, err := strconv.Atoi(strings.Fields(rest)[0])
 			if err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 			return n
 		}
 	}
-	t.Fatal("no VmRSS")
+	tb.Fatal("no VmRSS")
 	return 0
 }

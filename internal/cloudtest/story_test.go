@@ -46,7 +46,7 @@ var kbsync = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "kbsync")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/kbsync")
+	cmd := exec.Command("go", "build", "-tags", "disable_grpc_modules", "-o", path, "./cmd/kbsync")
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

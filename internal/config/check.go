@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -28,6 +30,10 @@ func (b *builder) check() {
 		}
 		b.fail(at, "poll.min (%v) is longer than poll.max (%v); write a range, such as 2s to 60s", c.Poll.Min, c.Poll.Max)
 	}
+	if u, err := url.Parse(c.API.URL); err == nil && u.Scheme == "http" && !c.API.AllowInsecure && !loopback(u.Hostname()) {
+		b.fail(b.places["api.url"], "%s would send the token unencrypted; write https://, or allow it with allow_insecure: true or --allow-insecure where nobody else can listen",
+			show(c.API.URL))
+	}
 	file, command := b.places["api.token_file"], b.places["api.token_command"]
 	switch {
 	case c.API.TokenFile == "" || len(c.API.TokenCommand) == 0:
@@ -36,6 +42,13 @@ func (b *builder) check() {
 	default:
 		b.fail(command, "there is a token_file as well; keep one of them")
 	}
+}
+
+func loopback(host string) bool {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.IsLoopback()
+	}
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // defaultState gives the state's place where none was given: beside the config

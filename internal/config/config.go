@@ -84,8 +84,10 @@ type Config struct {
 // API says how to reach ReplyCX.
 type API struct {
 	// URL is the API's origin and, behind a gateway, a path prefix; without a
-	// slash at its end. It is https, or http on the loopback.
+	// slash at its end. It is https, or http on the loopback, or anywhere if AllowInsecure is set.
 	URL string
+	// AllowInsecure permits plain http to other machines.
+	AllowInsecure bool
 	// Token is the value of REPLYCX_TOKEN. It wins over TokenFile and
 	// TokenCommand, of which at most one is set. All three may be empty.
 	Token Secret

@@ -92,6 +92,20 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestInsecure(t *testing.T) {
+	in := Input{Path: "kbsync.yaml", File: []byte("api: {url: 'http://emulator:8080', allow_insecure: true}\n" + minimal), Dir: workDir(t)}
+	if c := parse(t, in); c.API.URL != "http://emulator:8080" || !c.API.AllowInsecure {
+		t.Errorf("got %+v", c.API)
+	}
+	in.File = []byte(minimal)
+	in.Flags = map[string][]string{"api-url": {"http://emulator:8080"}}
+	if got := mistakes(t, in); len(got) != 1 || !strings.Contains(got[0], "--api-url") {
+		t.Errorf("got %q", got)
+	}
+	in.Flags["allow-insecure"] = []string{"true"}
+	parse(t, in)
+}
+
 // Everything that the file can say, said in ways that differ from the defaults.
 const everything = `
 api:
@@ -232,7 +246,7 @@ func TestMistakes(t *testing.T) {
 		{"odd key", "\"a\\nb\": 1\n" + minimal, []string{`1:1: "a\nb": is not a setting; the keys here are defaults, api, state, log, listen, listen_token_file, period, touch_file, error_file, metrics_file, shutdown_grace, lock_timeout, transfers, checkers, bwlimit, max_transfer, max_duration, poll, train_timeout, syncs`}},
 
 		{"list for a mapping", syncs("batch: [1]"), []string{"5:12: syncs[0].batch: a list is not a mapping; write keys and values into it: documents, bytes, wait"}},
-		{"text for a mapping", "api: https://api.reply.cx\n" + minimal, []string{`1:6: api: "https://api.reply.cx" is not a mapping; write keys and values into it: url, token_file, token_command, account_id, rate, ca_cert`}},
+		{"text for a mapping", "api: https://api.reply.cx\n" + minimal, []string{`1:6: api: "https://api.reply.cx" is not a mapping; write keys and values into it: url, token_file, token_command, account_id, rate, ca_cert, allow_insecure`}},
 		{"mapping for a text", "state: {path: x}\n" + minimal, []string{"1:9: state: a mapping is not a single value; write one, such as kbsync.db"}},
 		{"list for a number", "transfers: [4]\n" + minimal, []string{"1:12: transfers: a list is not a single value; write a whole number, such as 4"}},
 		{"mapping in a list", syncs("include: ['*', {a: b}]"), []string{`5:21: syncs[0].include[1]: a mapping is not a text; write a list, such as ["**/*.md", "**/*.pdf"]`}},
@@ -271,7 +285,7 @@ func TestMistakes(t *testing.T) {
 		{"URL of another scheme", "api: {url: 'ftp://api.reply.cx'}\n" + minimal, []string{`1:12: api.url: "ftp://api.reply.cx" is not the address of an API; write one, such as https://api.reply.cx`}},
 		{"URL with a query", "api: {url: 'https://api.reply.cx?x=y'}\n" + minimal, []string{`1:12: api.url: "https://api.reply.cx?x=y" has a ? or # in it; write the address alone, such as https://api.reply.cx`}},
 		{"URL with credentials", "api: {url: 'https://me:hunter2@api.reply.cx'}\n" + minimal, []string{`1:12: api.url: the URL has credentials in it; leave them out of URLs, where logs would show them`}},
-		{"unencrypted URL", "api: {url: 'http://api.reply.cx'}\n" + minimal, []string{`1:12: api.url: "http://api.reply.cx" would send the token unencrypted; write https:// (http:// is for this machine's own addresses)`}},
+		{"unencrypted URL", "api: {url: 'http://api.reply.cx'}\n" + minimal, []string{`1:12: api.url: "http://api.reply.cx" would send the token unencrypted; write https://, or allow it with allow_insecure: true or --allow-insecure where nobody else can listen`}},
 
 		{"bucket with a path", "syncs:\n  - name: a\n    root: s3://bucket/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "s3://bucket/docs" has a path; write the folder as a parameter, such as s3://bucket?prefix=docs/`}},
 		{"notifications of a bucket", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: awssqs://sqs.eu-west-1.amazonaws.com/1/docs\n", nil},

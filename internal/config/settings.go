@@ -115,6 +115,11 @@ func Settings() []Setting {
 			config: func(c *Config) any { return &c.API.CACert },
 		},
 		{
+			Name: "allow-insecure", Key: "api.allow_insecure", Kind: KindBool, Scope: ScopeAll, Default: "false",
+			Usage:  "Allow an API address that begins with http:// and is not this machine's own, such as an emulator's in another container: the token then travels unencrypted.",
+			config: func(c *Config) any { return &c.API.AllowInsecure },
+		},
+		{
 			Name: "state", Key: "state", Kind: KindPlace, Scope: ScopeAll, example: "kbsync.db",
 			Usage:  "The inventory of what was uploaded: kbsync.db beside the config file, or in the user's state directory without one.",
 			config: func(c *Config) any { return &c.State },

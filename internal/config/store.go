@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"net/netip"
 	"regexp"
 	"runtime"
 	"slices"
@@ -112,8 +111,6 @@ func (s *Setting) storeText(p *string, text, dir string) error {
 			return fmt.Errorf("is not the address of an API; write %s", s.such())
 		case u.RawQuery != "" || u.Fragment != "":
 			return errors.New("has a ? or # in it; write the address alone, such as https://api.reply.cx")
-		case u.Scheme == "http" && !loopback(u.Hostname()):
-			return errors.New("would send the token unencrypted; write https:// (http:// is for this machine's own addresses)")
 		}
 		text = strings.TrimRight(text, "/")
 	case KindAddress:
@@ -127,13 +124,6 @@ func (s *Setting) storeText(p *string, text, dir string) error {
 	}
 	*p = text
 	return nil
-}
-
-func loopback(host string) bool {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.IsLoopback()
-	}
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // element reads one element of a list setting. A command given as one text is
