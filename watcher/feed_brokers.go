@@ -88,6 +88,10 @@ func openSQS(u *url.URL, query url.Values) (func(context.Context) (subscription,
 	if u.Host == "" || strings.Trim(u.Path, "/") == "" {
 		return nil, errors.New("it names no queue; write the queue's URL with awssqs in place of https, such as awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs")
 	}
+	if err := onlyParameters(query, "anonymous", "dualstack", "endpoint", "fips", "hostname_immutable", "nacklazy", "profile", "rate_limiter_capacity", "raw",
+		"region", "request_checksum_calculation", "response_checksum_validation", "role", "snstopicarn", "waittime"); err != nil {
+		return nil, err
+	}
 	if !query.Has("waittime") {
 		query.Set("waittime", "20s") // short polling is four requests a second for nothing
 	}

@@ -44,6 +44,7 @@ func TestCheckSubscription(t *testing.T) {
 		"azuresb://docs?sub=x":                 "those that it takes are subscription, listener_timeout",
 		"azuresb://docs?listener_timeout=x":    "its listener_timeout is not a time",
 		"gcppubsub://projects":                 "it names no subscription",
+		"awssqs://host/1/docs?wait=1s":         "it has the parameter wait; those that it takes are anonymous",
 		"awssqs://sqs.eu-west-1.amazonaws.com": "it names no queue",
 		"nats://host/%zz":                      "it is not a URL",
 	} {
