@@ -84,6 +84,15 @@ func (p *post) lose(away error) {
 	p.open, p.away = nil, away
 }
 
+// noted returns a list of messages, and empties it.
+func (p *post) noted(list *[]int) []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	got := *list
+	*list = nil
+	return got
+}
+
 func (p *post) waiting() []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,8 +205,8 @@ func TestFeedAcknowledgesWhatIsRecorded(t *testing.T) {
 		if s := f.Stats(); s.Taken != 4 || s.Held != 0 || s.FailedAcks != 0 || s.Connections != 1 || !s.Connected {
 			t.Errorf("%+v", s)
 		}
-		if len(p.acked) != 4 {
-			t.Errorf("acknowledged: %v", p.acked)
+		if acked := p.noted(&p.acked); len(acked) != 4 {
+			t.Errorf("acknowledged: %v", acked)
 		}
 	})
 }
@@ -294,11 +303,14 @@ func TestFeedReconnects(t *testing.T) {
 		<-f.Wake()
 		time.Sleep(time.Hour)
 		f.want(t)
-		if n := len(p.attempts); n < 60 || n > 150 {
+		p.mu.Lock()
+		attempts := slices.Clone(p.attempts)
+		p.mu.Unlock()
+		if n := len(attempts); n < 60 || n > 150 {
 			t.Errorf("%d attempts in an hour", n)
 		}
 		for i := range 3 {
-			if pause := p.attempts[i+1].Sub(p.attempts[i]); pause > 4*time.Second {
+			if pause := attempts[i+1].Sub(attempts[i]); pause > 4*time.Second {
 				t.Errorf("pause %d is %v", i, pause)
 			}
 		}
@@ -323,8 +335,8 @@ func TestFeedReconnects(t *testing.T) {
 			t.Errorf("when the line is cut: %+v", s)
 		}
 		f.Recorded(nil) // their acknowledgement belongs to the line that was cut
-		if len(p.acked) != 0 {
-			t.Errorf("acknowledged: %v", p.acked)
+		if acked := p.noted(&p.acked); len(acked) != 0 {
+			t.Errorf("acknowledged: %v", acked)
 		}
 		time.Sleep(2 * time.Second)
 		f.want(t, "")
@@ -427,23 +439,21 @@ func TestFeedRenewsAndHandsBack(t *testing.T) {
 		f.want(t, "a.md", "b.md")
 		p.send(s3Event("docs", "handbook/c.md"))
 		time.Sleep(35 * time.Second)
-		if want := []int{1, 2, 3, 1, 2, 3, 1, 2, 3}; !slices.Equal(p.renewed, want) {
-			t.Errorf("renewed: %v, want %v", p.renewed, want)
+		if got, want := p.noted(&p.renewed), []int{1, 2, 3, 1, 2, 3, 1, 2, 3}; !slices.Equal(got, want) {
+			t.Errorf("renewed: %v, want %v", got, want)
 		}
 		f.Recorded([]string{"b.md"})
-		p.renewed = nil
 		time.Sleep(10 * time.Second)
-		if want := []int{2, 3}; !slices.Equal(p.renewed, want) {
-			t.Errorf("renewed: %v, want %v", p.renewed, want)
+		if got, want := p.noted(&p.renewed), []int{2, 3}; !slices.Equal(got, want) {
+			t.Errorf("renewed: %v, want %v", got, want)
 		}
 		_ = f.Close()
-		if want := []int{2, 3}; !slices.Equal(p.nacked, want) {
-			t.Errorf("handed back: %v, want %v", p.nacked, want)
+		if got, want := p.noted(&p.nacked), []int{2, 3}; !slices.Equal(got, want) {
+			t.Errorf("handed back: %v, want %v", got, want)
 		}
-		p.renewed = nil
 		time.Sleep(time.Minute)
-		if p.renewed != nil || !slices.Equal(p.acked, []int{1}) {
-			t.Errorf("renewed after the end: %v, acknowledged %v", p.renewed, p.acked)
+		if renewed, acked := p.noted(&p.renewed), p.noted(&p.acked); renewed != nil || !slices.Equal(acked, []int{1}) {
+			t.Errorf("renewed after the end: %v, acknowledged %v", renewed, acked)
 		}
 	})
 }
