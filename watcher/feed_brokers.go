@@ -203,7 +203,24 @@ func openKafka(u *url.URL, query url.Values) (func(context.Context) (subscriptio
 		if len(brokers) == 0 {
 			return nil, errors.New("the variable KAFKA_BROKERS is not set; write the brokers' addresses into it, such as host:9092,other:9092")
 		}
-		sub, err := (&kafkapubsub.URLOpener{Brokers: brokers, Config: kafkapubsub.MinimalConfig()}).OpenSubscriptionURL(ctx, u)
+		config := kafkapubsub.MinimalConfig()
+		config.Net.DialTimeout, config.Metadata.Timeout = closePatience, 2*closePatience
+		// It does not end with ctx.
+		var sub *pubsub.Subscription
+		var err error
+		opened := make(chan struct{})
+		go func() {
+			defer close(opened)
+			sub, err = (&kafkapubsub.URLOpener{Brokers: brokers, Config: config}).OpenSubscriptionURL(ctx, u)
+			if err == nil && ctx.Err() != nil {
+				_ = sub.Shutdown(ctx)
+			}
+		}()
+		select {
+		case <-opened:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 		if err != nil {
 			return nil, err
 		}

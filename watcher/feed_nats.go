@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -24,6 +25,7 @@ const (
 	// A pull is of at most so many messages, and ends after so long.
 	natsPull     = 500
 	natsPullTime = 30 * time.Second
+	natsPatience = 10 * time.Second // for a connection
 )
 
 // A natsPlace is where a JetStream consumer is, or is to be.
@@ -72,7 +74,7 @@ func durableName(sync string) string {
 // natsOptions are a connection's, with credentials in the variables that the nats program takes them from.
 func natsOptions(name string) ([]nats.Option, error) {
 	options := []nats.Option{
-		nats.Name(strings.TrimSpace("kbsync " + name)), nats.NoReconnect(), nats.Timeout(10 * time.Second), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.Name(strings.TrimSpace("kbsync " + name)), nats.NoReconnect(), nats.Timeout(natsPatience), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // it would print them
 	}
 	if file := os.Getenv("NATS_CREDS"); file != "" {
@@ -100,14 +102,22 @@ func natsOptions(name string) ([]nats.Option, error) {
 	return options, nil
 }
 
+// A natsDialer gives up when its context ends: nats.go asks for none.
+type natsDialer struct{ ctx context.Context }
+
+// Dial is that of net.Dialer.
+func (d natsDialer) Dial(network, address string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: natsPatience}).DialContext(d.ctx, network, address)
+}
+
 // dial connects, and returns what is closed when the connection is lost.
-func (p natsPlace) dial() (*nats.Conn, jetstream.JetStream, <-chan struct{}, error) {
+func (p natsPlace) dial(ctx context.Context) (*nats.Conn, jetstream.JetStream, <-chan struct{}, error) {
 	options, err := natsOptions(p.name)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	closed := make(chan struct{})
-	conn, err := nats.Connect(p.server, append(options, nats.ClosedHandler(func(*nats.Conn) { close(closed) }))...)
+	conn, err := nats.Connect(p.server, append(options, nats.SetCustomDialer(natsDialer{ctx}), nats.ClosedHandler(func(*nats.Conn) { close(closed) }))...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -158,7 +168,7 @@ func (p natsPlace) consumer(ctx context.Context, js jetstream.JetStream, create 
 }
 
 func (p natsPlace) open(ctx context.Context) (subscription, error) {
-	conn, js, closed, err := p.dial()
+	conn, js, closed, err := p.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +252,7 @@ func (s *natsSubscription) close() {
 
 // check looks whether the consumer is there, or could be made.
 func (p natsPlace) check(ctx context.Context) (string, error) {
-	conn, js, _, err := p.dial()
+	conn, js, _, err := p.dial(ctx)
 	if err != nil {
 		return "", err
 	}
