@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"path"
@@ -226,6 +227,33 @@ func openKafka(u *url.URL, query url.Values) (func(context.Context) (subscriptio
 		}
 		return &portable{sub: sub, after: presumedAfter}, nil
 	}, nil
+}
+
+// dialPatience is how long a connection and its handshake may take, each.
+const dialPatience = 10 * time.Second
+
+// A dialer's connection is closed when its context ends, until it is released: the brokers' clients shake hands without asking
+// a context.
+type dialer struct {
+	ctx  context.Context
+	stop func() bool // nil before the first connection
+}
+
+// Dial is that of net.Dialer.
+func (d *dialer) Dial(network, address string) (net.Conn, error) {
+	d.release()
+	c, err := (&net.Dialer{Timeout: dialPatience}).DialContext(d.ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	d.stop = context.AfterFunc(d.ctx, func() { _ = c.Close() })
+	return c, nil
+}
+
+func (d *dialer) release() {
+	if d.stop != nil {
+		d.stop()
+	}
 }
 
 // A portable is a subscription of one of gocloud.dev's drivers.

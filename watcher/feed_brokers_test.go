@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -98,6 +100,35 @@ func TestFeedSaysWhichVariableIsMissing(t *testing.T) {
 		if _, err := open(t.Context()); err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", address, err)
 		}
+	}
+}
+
+// A server that takes the connection and says nothing does not keep anybody from ending.
+func TestFeedGivesUpAtTheEnd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("RABBIT_SERVER_URL", "amqp://me:hunter2@"+l.Addr().String()+"/")
+	for _, address := range []string{"nats://" + l.Addr().String() + "/DOCS", "rabbit://docs"} {
+		open, err := subscriber(address, "handbook")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			if c, err := l.Accept(); err == nil {
+				defer c.Close()
+				cancel()
+				_, _ = io.Copy(io.Discard, c)
+			}
+		}()
+		start := time.Now()
+		if _, err := open(ctx); err == nil || time.Since(start) > dialPatience/2 {
+			t.Errorf("%s: %v after %v", address, err, time.Since(start))
+		}
+		cancel()
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -25,7 +24,6 @@ const (
 	// A pull is of at most so many messages, and ends after so long.
 	natsPull     = 500
 	natsPullTime = 30 * time.Second
-	natsPatience = 10 * time.Second // for a connection
 )
 
 // A natsPlace is where a JetStream consumer is, or is to be.
@@ -74,7 +72,7 @@ func durableName(sync string) string {
 // natsOptions are a connection's, with credentials in the variables that the nats program takes them from.
 func natsOptions(name string) ([]nats.Option, error) {
 	options := []nats.Option{
-		nats.Name(strings.TrimSpace("kbsync " + name)), nats.NoReconnect(), nats.Timeout(natsPatience), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.Name(strings.TrimSpace("kbsync " + name)), nats.NoReconnect(), nats.Timeout(dialPatience), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // it would print them
 	}
 	if file := os.Getenv("NATS_CREDS"); file != "" {
@@ -102,14 +100,6 @@ func natsOptions(name string) ([]nats.Option, error) {
 	return options, nil
 }
 
-// A natsDialer gives up when its context ends: nats.go asks for none.
-type natsDialer struct{ ctx context.Context }
-
-// Dial is that of net.Dialer.
-func (d natsDialer) Dial(network, address string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: natsPatience}).DialContext(d.ctx, network, address)
-}
-
 // dial connects, and returns what is closed when the connection is lost.
 func (p natsPlace) dial(ctx context.Context) (*nats.Conn, jetstream.JetStream, <-chan struct{}, error) {
 	options, err := natsOptions(p.name)
@@ -117,7 +107,9 @@ func (p natsPlace) dial(ctx context.Context) (*nats.Conn, jetstream.JetStream, <
 		return nil, nil, nil, err
 	}
 	closed := make(chan struct{})
-	conn, err := nats.Connect(p.server, append(options, nats.SetCustomDialer(natsDialer{ctx}), nats.ClosedHandler(func(*nats.Conn) { close(closed) }))...)
+	dialer := &dialer{ctx: ctx}
+	defer dialer.release()
+	conn, err := nats.Connect(p.server, append(options, nats.SetCustomDialer(dialer), nats.ClosedHandler(func(*nats.Conn) { close(closed) }))...)
 	if err != nil {
 		return nil, nil, nil, err
 	}

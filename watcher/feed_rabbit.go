@@ -46,8 +46,6 @@ func parseRabbit(u *url.URL, query url.Values, name string) (rabbitPlace, error)
 	return p, nil
 }
 
-const rabbitPatience = 10 * time.Second
-
 func (p rabbitPlace) dial(ctx context.Context) (*amqp.Connection, *amqp.Channel, error) {
 	address := os.Getenv("RABBIT_SERVER_URL")
 	if address == "" {
@@ -59,14 +57,16 @@ func (p rabbitPlace) dial(ctx context.Context) (*amqp.Connection, *amqp.Channel,
 	}
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(strings.TrimSpace("kbsync " + p.name))
+	dialer := &dialer{ctx: ctx}
+	defer dialer.release()
 	conn, err := amqp.DialConfig(address, amqp.Config{
-		Heartbeat: rabbitPatience, Properties: properties,
+		Heartbeat: dialPatience, Properties: properties,
 		Dial: func(network, addr string) (net.Conn, error) {
-			c, err := (&net.Dialer{Timeout: rabbitPatience}).DialContext(ctx, network, addr)
+			c, err := dialer.Dial(network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return c, c.SetDeadline(time.Now().Add(rabbitPatience)) // of the handshake
+			return c, c.SetDeadline(time.Now().Add(dialPatience)) // of the handshake
 		},
 	})
 	if err != nil {
@@ -104,7 +104,7 @@ func (p rabbitPlace) open(ctx context.Context) (subscription, error) {
 }
 
 func closeRabbit(conn *amqp.Connection) error {
-	if err := conn.CloseDeadline(time.Now().Add(rabbitPatience)); !errors.Is(err, amqp.ErrClosed) {
+	if err := conn.CloseDeadline(time.Now().Add(dialPatience)); !errors.Is(err, amqp.ErrClosed) {
 		return err
 	}
 	return nil
