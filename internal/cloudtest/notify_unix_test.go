@@ -397,7 +397,7 @@ func TestNotificationsBroken(t *testing.T) {
 			if err := <-restarted; err != nil {
 				t.Fatal(err)
 			}
-			w.await("to be connected again", 20*time.Second, func() bool { return w.metric("kbsync_notification_connections_total") >= 2 })
+			w.await("to be connected again", 60*time.Second, func() bool { return w.metric("kbsync_notification_connections_total") >= 2 })
 			step(3000, 3500)
 			w.end(syscall.SIGKILL)
 			step(3500, 4200)
