@@ -69,7 +69,7 @@ func newWatching(t *testing.T, b *broker, direct bool) *watching {
 func (w *watching) start(args ...string) {
 	w.Helper()
 	w.launch(args...)
-	w.await("to be ready and connected", 20*time.Second, func() bool { return w.metric("kbsync_notification_connected") == 1 && w.answers("/readyz") })
+	w.await("to be ready and connected", 60*time.Second, func() bool { return w.metric("kbsync_notification_connected") == 1 && w.answers("/readyz") })
 }
 
 // launch runs the program.
