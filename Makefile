@@ -92,6 +92,15 @@ bench: ## run the benchmarks
 bench-listing: ## print the resident memory of scans of 10,000 and of 1,000,000 objects
 	$(GO) test -run '^$$' -bench BenchmarkListingMemory -benchtime 1x ./watcher
 
+# rclone takes part if it is there. For another number: make bench-s3 BENCH_OBJECTS=20000
+.PHONY: bench-s3
+bench-s3: ## compare an unchanged S3 bucket of 100,000 objects with rclone (needs make servers)
+	BENCH_OBJECTS="$${BENCH_OBJECTS:-100000}" $(GO) -C internal/cloudtest test -run '^$$' -bench BenchmarkUnchangedS3 -benchtime 5x -timeout 1h .
+
+.PHONY: bench-million
+bench-million: ## time and memory of a sync of 1,000,000 objects of which none changed (needs make servers)
+	$(GO) -C internal/cloudtest test -run '^$$' -bench BenchmarkUnchangedMillion -benchtime 3x -timeout 1h .
+
 .PHONY: lint
 lint: ## golangci-lint, gofmt, and vet for the other two systems
 	@set -euo pipefail; unformatted=$$(gofmt -l .); \

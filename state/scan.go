@@ -133,40 +133,55 @@ func (s *Store) CountScan(ctx context.Context, scan Scan) (ScanCount, error) {
 	return n, nil
 }
 
+// vanishedAtOnce is how many documents FinishScan and DropScan take in one transaction: SQLite keeps in memory what the pages that a
+// transaction of ours changes were before.
+const vanishedAtOnce = 1000
+
+// someVanished are the ids of vanishedAtOnce documents that a scan marked, always the same until they change.
+const someVanished = `SELECT id FROM documents WHERE sync_id = $2 AND vanished = $3 AND vanished <> 0 ORDER BY size, inode, id LIMIT $4`
+
 // FinishScan ends a complete scan: the vanished documents are removed, and identity becomes the root's if the scan was of
-// the whole root. A scan that broke off, or that a guard halted, is ended by DropScan.
+// the whole root. A scan that broke off, or that a guard halted, is ended by DropScan. After an error some documents may be
+// removed; another scan finds the others.
 func (s *Store) FinishScan(ctx context.Context, scan Scan, identity string) (removed int, err error) {
-	err = s.update(ctx, func(t *tx) error {
-		if _, err := t.exec(`INSERT INTO former (content_id, document_id, until) SELECT content_id, id, $1 FROM documents WHERE sync_id = $2 AND vanished = $3 AND vanished <> 0 AND content_id IS NOT NULL
-			ON CONFLICT (content_id, document_id) DO UPDATE SET until = excluded.until`, now(), scan.SyncID, scan.ID); err != nil {
+	for n := int64(vanishedAtOnce); n == vanishedAtOnce; {
+		err := s.update(ctx, func(t *tx) (err error) {
+			if _, err = t.exec(`INSERT INTO former (content_id, document_id, until) SELECT content_id, id, $1 FROM documents WHERE id IN (`+someVanished+`) AND content_id IS NOT NULL
+				ON CONFLICT (content_id, document_id) DO UPDATE SET until = excluded.until`, now(), scan.SyncID, scan.ID, vanishedAtOnce); err != nil {
+				return err
+			}
+			n, err = t.exec(`UPDATE documents SET state = 5, content_id = NULL, forced = 0, claim = 0, vanished = 0, reason = '', changed_at = $1 WHERE id IN (`+someVanished+`)`,
+				now(), scan.SyncID, scan.ID, vanishedAtOnce)
 			return err
-		}
-		n, err := t.exec(`UPDATE documents SET state = 5, content_id = NULL, forced = 0, claim = 0, vanished = 0, reason = '', changed_at = $1 WHERE sync_id = $2 AND vanished = $3 AND vanished <> 0`,
-			now(), scan.SyncID, scan.ID)
+		})
 		if err != nil {
-			return err
+			return removed, fmt.Errorf("finish scan: %w", err)
 		}
-		removed = int(n)
-		if scan.Prefix != "" {
-			return nil
-		}
-		_, err = t.exec(`UPDATE syncs SET root_identity = $1, scanned_at = $2 WHERE id = $3`, identity, now(), scan.SyncID)
+		removed += int(n)
+	}
+	if scan.Prefix != "" {
+		return removed, nil
+	}
+	err = s.update(ctx, func(t *tx) error {
+		_, err := t.exec(`UPDATE syncs SET root_identity = $1, scanned_at = $2 WHERE id = $3`, identity, now(), scan.SyncID)
 		return err
 	})
 	if err != nil {
-		return 0, fmt.Errorf("finish scan: %w", err)
+		return removed, fmt.Errorf("finish scan: %w", err)
 	}
 	return removed, nil
 }
 
 // DropScan forgets the vanish marks of a scan.
 func (s *Store) DropScan(ctx context.Context, scan Scan) error {
-	err := s.update(ctx, func(t *tx) error {
-		_, err := t.exec(`UPDATE documents SET vanished = 0 WHERE sync_id = $1 AND vanished = $2 AND vanished <> 0`, scan.SyncID, scan.ID)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("drop scan: %w", err)
+	for n := int64(vanishedAtOnce); n == vanishedAtOnce; {
+		err := s.update(ctx, func(t *tx) (err error) {
+			n, err = t.exec(`UPDATE documents SET vanished = $1 WHERE id IN (`+someVanished+`)`, 0, scan.SyncID, scan.ID, vanishedAtOnce)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("drop scan: %w", err)
+		}
 	}
 	return nil
 }

@@ -205,6 +205,10 @@ func remedy(err error) error {
 	return err
 }
 
+// Fleeting says, in words that go behind "the state is", where the state's file is if that place is likely to be lost soon: memory, or
+// what belongs to a container. It is empty for any other place, and where the system does not tell.
+func (s *Store) Fleeting() string { return fleeting(filepath.Dir(s.path)) }
+
 // Close ends the store. Every other call must have returned.
 func (s *Store) Close() error {
 	close(s.stop)

@@ -119,12 +119,10 @@ func (b *gsBucket) close() error { return b.client.Close() }
 
 // gsFault tells what follows from an error of a listing, or of a read.
 func gsFault(err error, listing bool) error {
-	switch {
-	case errors.Is(err, storage.ErrBucketNotExist):
-		return &fault{faultNoBucket, err}
-	case errors.Is(err, storage.ErrObjectNotExist):
+	if errors.Is(err, storage.ErrObjectNotExist) {
 		return &fault{faultNoObject, err}
 	}
+	// Of a listing the client calls every 404 ErrBucketNotExist: what answered tells whether it is.
 	api, ok := errors.AsType[*googleapi.Error](err)
 	if !ok {
 		return plain(err)

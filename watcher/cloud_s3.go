@@ -87,6 +87,10 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 	if err != nil {
 		return nil, "", s3Fault(err)
 	}
+	if out.Name == nil && out.IsTruncated == nil {
+		// The client reads a page of a gateway as a listing of nothing.
+		return nil, "", errors.New("the answer is no listing: something other than the store may have answered")
+	}
 	page := make([]object, 0, len(out.Contents))
 	for i := range out.Contents {
 		o := &out.Contents[i]

@@ -4,6 +4,7 @@ package watcher_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -37,7 +38,8 @@ func TestRoots(t *testing.T) {
 				"a b+c%20.md", "e\u0301.md", "é.md", "__0x2f__.md", "new\nline.md", "\x01.md", "a//b.md", "/leading.md", "../x.md", "./y.md",
 				"trailing.md/", "?x=y#z.md", `back\slash.md`, "<&>\"'.md",
 			},
-			Markers: []string{"folder/", "a/"},
+			Markers:      []string{"folder/", "a/"},
+			NeverMissing: true,
 		}
 		roottest.Run(t, opts, func(t *testing.T) roottest.Place {
 			b := memblob.OpenBucket(nil)
@@ -80,7 +82,7 @@ func (m memory) Root(filter *watcher.Filter) (roottest.Root, error) {
 	return kept{watcher.NewMemoryBucket(m.bucket, below, filter)}, nil
 }
 
-func (m memory) Missing() (roottest.Root, error) { return nil, nil }
+func (m memory) Missing() (roottest.Root, error) { return nil, errors.ErrUnsupported }
 
 func (m memory) Put(ctx context.Context, key string, content []byte) error {
 	return m.bucket.WriteAll(ctx, below+key, content, nil)

@@ -177,7 +177,7 @@ const batchSize = 1000
 // A listing that is incomplete records what it found and removes nothing; that is no error, but in Result.Incomplete. A root that
 // turns out to list in another order than that of the bytes is listed once more, and sorted. A *GuardError removes nothing
 // either, and the caller must not upload: what was recorded is pending. ErrRootMissing and any other error leave no removal
-// behind.
+// behind, but for one of the state in the middle of them: another scan removes the others.
 func (s *Scanner) Scan(ctx context.Context, store Store, sync state.Sync, prefix string) (Result, error) {
 	return s.ScanAll(ctx, store, sync, []string{prefix})
 }

@@ -76,6 +76,7 @@ func exitCode(err error) int {
 		{exitUsage, isOneOf(replycx.ErrNoToken, errNoToken)},
 		{exitGuard, is[*state.DestinationError]},
 		{exitGuard, is[*watcher.GuardError]},
+		{exitGuard, is[*haltError]},
 		{exitNoRoot, isOneOf(watcher.ErrRootMissing)},
 		{exitTemporary, is[*watcher.UnavailableError]},
 		{exitFatal, is[*ingest.FatalError]},

@@ -82,6 +82,7 @@ Try it without an account:
 		a.retryCommand(),
 		a.explainCommand(),
 		a.sourcesCommand(),
+		a.verifyCommand(),
 		a.waitCommand(),
 		a.checkCommand(),
 		a.initCommand(),

@@ -169,8 +169,16 @@ func (p *pass) addScan(r watcher.Result, first bool) {
 	p.scan, p.scanned = r, true
 }
 
-// guardUploads halts a pass that would upload more than it may.
+// A haltError is a guard's that weighs what a scan has found to be uploaded.
+type haltError struct{ guard, text string }
+
+func (e *haltError) Error() string { return e.text }
+
+// guardUploads halts a pass that would upload more than it may, or into an inventory that is not going to last.
 func (p *pass) guardUploads(ctx context.Context, root *watched) error {
+	if err := p.guardState(ctx); err != nil {
+		return err
+	}
 	limit := p.config.MaxUploads
 	if limit == 0 {
 		return nil
@@ -185,10 +193,28 @@ func (p *pass) guardUploads(ctx context.Context, root *watched) error {
 		return err
 	}
 	if e.uploads > limit {
-		return &exitError{exitGuard, fmt.Errorf("sync %q: %d documents would be uploaded, more than --max-uploads %d allows. If that is what you want, run again with --max-uploads %d",
+		return &haltError{"max-uploads", fmt.Sprintf("sync %q: %d documents would be uploaded, more than --max-uploads %d allows. If that is what you want, run again with --max-uploads %d",
 			p.sync.Name, e.uploads, limit, e.uploads)}
 	}
 	return nil
+}
+
+// guardState halts the first uploads to a real knowledge base when the state is where it is soon lost: everything would be uploaded
+// again then, and again, for good.
+func (p *pass) guardState(ctx context.Context) error {
+	if p.options.acceptState || p.api.emulator != nil || p.cfg.API.Local() {
+		return nil
+	}
+	place := p.store.Fleeting()
+	if place == "" {
+		return nil
+	}
+	id, err := p.store.AnySource(ctx, p.sync.Destination.ID)
+	if err != nil || id != 0 {
+		return err
+	}
+	return &haltError{"new-state", fmt.Sprintf("sync %q: the state %s is new, and %s: everything would be uploaded once more then, for good. Put it on a disk or a volume that lasts "+
+		"with --state; if losing it does no harm, run again with --accept-new-state", p.sync.Name, p.cfg.State, place)}
 }
 
 // upload sends what is due. The first signal ends it softly: the answers of what is sent are waited for.

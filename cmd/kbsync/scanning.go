@@ -235,8 +235,8 @@ func (r *round) failed(err error) {
 func (k *keeper) guardTripped(err error) {
 	if e, ok := errors.AsType[*watcher.GuardError](err); ok {
 		k.d.page.Metrics.GuardTripped(k.config.Name, string(e.Guard))
-	} else if exitCode(err) == exitGuard {
-		k.d.page.Metrics.GuardTripped(k.config.Name, "max-uploads")
+	} else if e, ok := errors.AsType[*haltError](err); ok {
+		k.d.page.Metrics.GuardTripped(k.config.Name, e.guard)
 	}
 }
 

@@ -18,6 +18,7 @@ type passOptions struct {
 	dryRun            bool
 	acceptDestination bool
 	acceptRoot        bool
+	acceptState       bool
 	// mark, if not nil, marks documents before the pass: of reindex and retry.
 	mark func(ctx context.Context, store *state.Store, sync state.Sync) (int, error)
 }
@@ -58,6 +59,7 @@ func passFlags(cmd *cobra.Command, o *passOptions) {
 
 func acceptFlags(cmd *cobra.Command, o *passOptions) {
 	cmd.Flags().BoolVar(&o.acceptDestination, "accept-new-destination", false, "Upload everything to the knowledge base that is configured now, although the sync belongs to another one.")
+	cmd.Flags().BoolVar(&o.acceptState, "accept-new-state", false, "Begin an inventory in memory or in a container's own layer, although it may be lost, and everything uploaded again then.")
 	cmd.Flags().BoolVar(&o.acceptRoot, "accept-new-root", false, "Go on when another directory is where the root was, although most known documents are missing in it.")
 }
 

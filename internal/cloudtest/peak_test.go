@@ -3,9 +3,22 @@ package cloudtest
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
 )
+
+// runMeasured runs a command and returns the most bytes of it that were resident.
+func runMeasured(cmd *exec.Cmd) (peak int64, err error) {
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	ended, peaks := make(chan struct{}), make(chan int64)
+	go func() { peaks <- peakOf(cmd.Process.Pid, ended) }()
+	err = cmd.Wait()
+	close(ended)
+	return <-peaks, err
+}
 
 // peakOf returns the most bytes of a process that were resident, as far as the system tells that of a process that runs. What it
 // tells of one that ended has that of the process that started it in it.

@@ -8,10 +8,13 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,6 +53,29 @@ type cloud struct {
 	isList func(path, query string) bool
 	// keepHost says that requests are signed with the host that the client sees.
 	keepHost bool
+	// door is what this process reaches the server by, where an address is the environment's and not a bucket's; else nil.
+	door *door
+}
+
+// A door is before a server, where a test may stand for a bucket of its own.
+type door struct {
+	server  *httptest.Server
+	buckets sync.Map // of http.Handler
+}
+
+func newDoor(c *cloud) *door {
+	d := &door{}
+	through := forward(c)
+	d.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, rest, _ := strings.Cut(r.URL.Path, "/b/")
+		bucket, _, _ := strings.Cut(rest, "/")
+		if h, ok := d.buckets.Load(bucket); ok {
+			h.(http.Handler).ServeHTTP(w, r)
+			return
+		}
+		through.ServeHTTP(w, r)
+	}))
+	return d
 }
 
 // A writer is another program that uses the bucket. Its keys are the cloud's.
@@ -92,7 +118,11 @@ func TestMain(m *testing.M) {
 				continue
 			}
 			defer stop()
-			for _, assignment := range c.env(c.addr) {
+			addr := c.addr
+			if c.door != nil {
+				addr = c.door.server.Listener.Addr().String()
+			}
+			for _, assignment := range c.env(addr) {
 				name, value, _ := strings.Cut(assignment, "=")
 				os.Setenv(name, value)
 			}
@@ -130,12 +160,12 @@ func eachCloud(t *testing.T, test func(t *testing.T, c *cloud)) {
 var buckets atomic.Int64
 
 // newBucket makes a bucket that no other test uses.
-func newBucket(t *testing.T, c *cloud) (string, writer) {
-	t.Helper()
+func newBucket(tb testing.TB, c *cloud) (string, writer) {
+	tb.Helper()
 	name := fmt.Sprintf("kbsync-%d-%d", os.Getpid(), buckets.Add(1))
-	w, err := c.client(t.Context(), name)
+	w, err := c.client(tb.Context(), name)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return name, w
 }
@@ -285,7 +315,11 @@ func startGS(string) (*cloud, func(), error) {
 		handle := client.Bucket(bucket)
 		return gsWriter{handle}, handle.Create(ctx, "project", nil)
 	}
-	return c, server.Stop, nil
+	c.door = newDoor(c)
+	return c, func() {
+		c.door.server.Close()
+		server.Stop()
+	}, nil
 }
 
 type gsWriter struct{ bucket *storage.BucketHandle }

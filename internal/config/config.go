@@ -18,6 +18,7 @@ package config
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -103,6 +104,12 @@ type API struct {
 	Rate float64
 	// CACert is the path of a PEM file with further certificate authorities.
 	CACert string
+}
+
+// Local reports whether the API is served on this machine, as an emulator is.
+func (a API) Local() bool {
+	u, err := url.Parse(a.URL)
+	return err == nil && loopback(u.Hostname())
 }
 
 // Log says what is logged and how.

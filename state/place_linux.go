@@ -17,13 +17,29 @@ func refuseNetwork(dir string) error {
 		}
 		dir = filepath.Dir(dir)
 	}
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return nil // opening the file will say what is wrong
-	}
-	switch uint32(st.Type) {
+	switch fileSystem(dir) {
 	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, unix.V9FS_MAGIC, unix.AFS_SUPER_MAGIC, unix.CEPH_SUPER_MAGIC:
 		return fmt.Errorf("%s is on a network file system, on which the state is not safe; put it on a local disk with --state", dir)
 	}
 	return nil
+}
+
+// fileSystem is the number of the file system's kind; 0 where it cannot be told, and then opening the file will say what is wrong.
+func fileSystem(dir string) uint32 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0
+	}
+	return uint32(st.Type)
+}
+
+// fleeting says of what kind the file system is if it does not outlive the machine's, or the container's, next start.
+func fleeting(dir string) string {
+	switch fileSystem(dir) {
+	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC:
+		return "in memory (tmpfs), which is gone with the next start of the machine or the container"
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return "on an overlay, which as a container's own layer is gone with the container"
+	}
+	return ""
 }
