@@ -28,14 +28,22 @@ type BucketOptions struct {
 // A document's key is the object's key below the prefix, byte for byte: none is escaped, and no two objects share one. An object
 // is whole when it is listed, and Open reads the listed version alone. Of a versioned bucket only the current versions count.
 //
-// Of ignore files a bucket has one: a .kbsyncignore object at the root. It costs a request a listing to look for it.
+// Of ignore files a bucket has one: a .kbsyncignore object at the root. It costs a request a listing to look for it, but that single
+// documents are listed by what was found in the last ten seconds.
 type Bucket struct {
 	url     string
 	prefix  string // of the objects' keys: empty, or with a slash at its end
 	filter  *Filter
 	service service
 	persistence
+
+	ignoring chan struct{} // of size one: has a value while the ignore file is looked at
+	ignored  *ignoreFile
+	lookedAt time.Time // when; zero for never
 }
+
+// ignoresAge is how long the ignore file that was seen last is good for the listing of single documents.
+const ignoresAge = 10 * time.Second
 
 var _ Root = (*Bucket)(nil)
 
@@ -140,7 +148,7 @@ func OpenBucket(ctx context.Context, address string, opts BucketOptions) (*Bucke
 }
 
 func newBucket(address, prefix string, s service, opts BucketOptions) *Bucket {
-	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, persistence: usualPersistence}
+	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, persistence: usualPersistence, ignoring: make(chan struct{}, 1)}
 	if b.filter == nil {
 		b.filter = &Filter{}
 	}
@@ -253,7 +261,7 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error
 	return func(yield func(Entry, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel() // of what is fetched ahead
-		ignores, err := b.ignores(ctx)
+		ignores, err := b.ignoresFor(ctx, prefix)
 		if err != nil {
 			yield(Entry{}, err)
 			return
@@ -328,6 +336,26 @@ func (b *Bucket) entry(key string, o *object) Entry {
 		e.Skip, e.Unreadable = o.unreadable, true
 	}
 	return e
+}
+
+// ignoresFor returns what the ignore file says of what is below prefix.
+func (b *Bucket) ignoresFor(ctx context.Context, prefix string) (*ignoreFile, error) {
+	select {
+	case b.ignoring <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-b.ignoring }()
+	if single := prefix != "" && !strings.HasSuffix(prefix, "/"); single && !b.lookedAt.IsZero() && time.Since(b.lookedAt) < ignoresAge {
+		return b.ignored, nil
+	}
+	at := time.Now()
+	ignores, err := b.ignores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b.ignored, b.lookedAt = ignores, at
+	return ignores, nil
 }
 
 // ignores reads the bucket's ignore file. Without it nobody can say what is to be uploaded.

@@ -59,6 +59,9 @@ type ScanOptions struct {
 	// MaxWait is how long a document may keep changing before it is reported as restless, which it is until it rests; ten times
 	// Settle if zero, and at least a minute then.
 	MaxWait time.Duration
+	// Lookups is how many single documents are listed at a time, where many are to be scanned; one if zero. The root must be
+	// one that several goroutines may use.
+	Lookups int
 	// Rest is how long a changed document is held back after its last upload, see state.Scan.
 	Rest time.Duration
 }
@@ -329,7 +332,7 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 	return func(yield func(state.Change, error) bool) {
 		moving := map[string]time.Time{}
 		stopped := false
-		for _, prefix := range prefixes {
+		for prefix, listed := range s.listings(ctx, prefixes) {
 			known := func(yield func(state.Known, error) bool) {
 				for k, err := range ahead(store.Known(ctx, sync.ID, prefix)) {
 					if err != nil {
@@ -341,7 +344,6 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 					}
 				}
 			}
-			listed := s.root.List(ctx, prefix)
 			if s.sort {
 				listed = inOrder(listed)
 			}
@@ -377,6 +379,64 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 			result.Again = prefixes
 		}
 		s.keepMoving(moving, prefixes, result)
+	}
+}
+
+// listings yields each prefix with what is listed below it. Single documents are listed ahead, several at a time.
+func (s *Scanner) listings(ctx context.Context, prefixes []string) iter.Seq2[string, iter.Seq2[Entry, error]] {
+	return func(yield func(string, iter.Seq2[Entry, error]) bool) {
+		if s.opts.Lookups < 2 || len(prefixes) < 2 {
+			for _, prefix := range prefixes {
+				if !yield(prefix, s.root.List(ctx, prefix)) {
+					return
+				}
+			}
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		var lookups gosync.WaitGroup
+		defer lookups.Wait()
+		defer cancel()
+		type item struct {
+			entry Entry
+			err   error
+		}
+		found := make([]chan []item, len(prefixes)) // nil for a folder
+		started := 0
+		for i, prefix := range prefixes {
+			// In the order in which they are wanted, so that whoever waits, waits for what goes on.
+			for ; started < len(prefixes) && started < i+s.opts.Lookups; started++ {
+				key := prefixes[started]
+				if key == "" || key[len(key)-1] == '/' {
+					continue
+				}
+				answer := make(chan []item, 1)
+				found[started] = answer
+				lookups.Go(func() {
+					var items []item
+					for e, err := range s.root.List(ctx, key) {
+						items = append(items, item{e, err})
+					}
+					answer <- items
+				})
+			}
+			if found[i] == nil {
+				if !yield(prefix, s.root.List(ctx, prefix)) {
+					return
+				}
+				continue
+			}
+			items := <-found[i]
+			if !yield(prefix, func(yield func(Entry, error) bool) {
+				for _, it := range items {
+					if !yield(it.entry, it.err) {
+						return
+					}
+				}
+			}) {
+				return
+			}
+		}
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	gosync "sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -69,17 +68,13 @@ type Watch struct {
 	open  func() (*fsnotify.Watcher, error)
 	fault func(key string) error
 
-	wake    chan struct{}
 	restart chan struct{} // of size one: events were lost
 	give    chan string   // of size one: why the root is to be polled from now on
 	cancel  context.CancelFunc
 	done    chan struct{}
 	failing bool // the root could not be watched when it was last tried; of the goroutine that runs
 
-	mu      gosync.Mutex
-	dirty   dirt
-	timer   *time.Timer // of a wake that is to come; nil if none
-	ended   bool
+	marks
 	stats   WatchStats
 	polling string
 	said    map[string]bool // reasons to poll that were logged
@@ -103,8 +98,7 @@ func newWatch(d *Directory, opts WatchOptions) *Watch {
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	w := &Watch{
 		dir: d, path: d.path, opts: opts, open: fsnotify.NewWatcher,
-		wake: make(chan struct{}, 1), restart: make(chan struct{}, 1), give: make(chan string, 1), done: make(chan struct{}),
-		said: map[string]bool{},
+		restart: make(chan struct{}, 1), give: make(chan string, 1), done: make(chan struct{}), marks: newMarks(opts.Delay), said: map[string]bool{},
 	}
 	if abs, err := filepath.Abs(d.path); err == nil {
 		w.path = abs
@@ -126,49 +120,6 @@ func (w *Watch) Close() error {
 	w.cancel()
 	<-w.done
 	return nil
-}
-
-// Wake returns the channel on which one value waits when something is dirty, Delay after the first change. A value may be left
-// of changes that were taken already. It is never closed.
-func (w *Watch) Wake() <-chan struct{} { return w.wake }
-
-// Take returns the prefixes that may have changed since the last Take, for Scanner.ScanAll, and forgets them: whoever can't
-// scan them marks them again. They are in order and none contains another: "" alone for the whole root, a directory's key
-// with a slash at its end for all below it, or a document's key. It returns nil if nothing is dirty.
-func (w *Watch) Take() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.dirty.take()
-}
-
-// Mark makes prefixes dirty, and wakes, as a change would.
-func (w *Watch) Mark(prefixes ...string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, p := range prefixes {
-		w.dirty.add(p)
-	}
-	if len(prefixes) == 0 || w.ended || w.timer != nil {
-		return
-	}
-	if w.opts.Delay <= 0 {
-		w.ring()
-		return
-	}
-	w.timer = time.AfterFunc(w.opts.Delay, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.timer = nil; !w.ended {
-			w.ring()
-		}
-	})
-}
-
-func (w *Watch) ring() {
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
 }
 
 // Missed tells how many changes a periodic scan of the whole root found although nothing was dirty: take and scan what is
@@ -242,11 +193,7 @@ func (w *Watch) run(ctx context.Context) {
 func (w *Watch) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ended = true
-	if w.timer != nil {
-		w.timer.Stop()
-		w.timer = nil
-	}
+	w.stop()
 	w.stats.Directories = 0
 }
 

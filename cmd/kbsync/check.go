@@ -17,8 +17,9 @@ func (a *app) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [NAME | ROOT]",
 		Short: "Look over config, roots and token, without changing anything",
-		Long: `check reads the config, lists each root, opens the state and asks the API one harmless question with the token. Whether
-the knowledge base is there shows at the first upload only: the API has no question for it.`,
+		Long: `check reads the config, lists each root, looks whether the subscriptions of notifications are there (where that takes no
+message), opens the state and asks the API one harmless question with the token. Whether the knowledge base is there shows
+at the first upload only: the API has no question for it.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)
@@ -66,6 +67,10 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 		s, _ := cfg.Sync(name)
 		found, err := a.checkRoot(ctx, cfg, s)
 		add("root of "+name, found, err)
+		if s.Notifications != "" {
+			found, err := checkNotifications(ctx, s)
+			add("notifications of "+name, found, err)
+		}
 	}
 	found, err = a.checkToken(ctx, cfg, store)
 	add("token", found, err)
@@ -123,6 +128,17 @@ func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) 
 	found := fmt.Sprintf("%s, %s", s.Root, count(documents, "document"))
 	if skipped > 0 {
 		found += fmt.Sprintf(", %d of them skipped", skipped)
+	}
+	return found, nil
+}
+
+func checkNotifications(ctx context.Context, s config.Sync) (string, error) {
+	if err := watcher.CheckSubscription(s.Notifications); err != nil {
+		return "", &exitError{exitUsage, err}
+	}
+	found, err := watcher.CheckNotifications(ctx, s.Notifications, s.Name)
+	if err != nil {
+		return "", &exitError{exitTemporary, err}
 	}
 	return found, nil
 }

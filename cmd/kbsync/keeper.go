@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -74,6 +75,11 @@ func (d *daemon) newKeeper(cfg *config.Config, api *api, s config.Sync) (*keeper
 	var err error
 	if k.root, err = d.app.openRoot(cfg, s); err != nil {
 		return nil, err
+	}
+	if address := s.Notifications; address != "" {
+		if err := watcher.CheckSubscription(address); err != nil {
+			return nil, &exitError{exitUsage, fmt.Errorf("sync %q: %w", s.Name, errors.Join(err, k.root.Close()))}
+		}
 	}
 	return k, nil
 }

@@ -14,7 +14,8 @@ import (
 
 // A round is what the scanning loop has before it.
 type round struct {
-	watch   *watcher.Watch // nil if nothing but time says when to scan
+	hints   hints // nil if nothing but time says when to scan
+	insist  bool  // what a scan could not list is scanned again soon, for the hints wait for it
 	scanner *watcher.Scanner
 	sync    state.Sync // as of the last complete scan
 
@@ -24,27 +25,23 @@ type round struct {
 	interval time.Duration
 	failures int
 	retryAt  time.Time // after a failure
+	broken   int       // scans in a row that could not list everything that they were to
 	clean    bool      // the last scan of everything ended well
 	took     time.Duration
-	overflow uint64
 }
 
 // scan scans what may have changed, whenever there is something.
 func (k *keeper) scan(ctx context.Context) {
 	r := &round{scanner: k.scanner(), sync: k.pass.sync, interval: cmp.Or(k.cfg.Period, k.config.Rescan)}
+	hints, err := k.hints(ctx)
+	if err != nil {
+		return // ctx has ended
+	}
 	var wake <-chan struct{}
-	// A bucket tells of no changes: it is scanned every --rescan.
-	if directory, ok := k.root.place.(*watcher.Directory); ok && k.cfg.Period == 0 {
-		// With the settle time as its delay, what was written at once has settled when it is scanned.
-		watch, err := directory.Watch(ctx, watcher.WatchOptions{
-			Delay:  max(k.config.Settle, 20*time.Millisecond) + 5*time.Millisecond,
-			Logger: k.d.app.out.log.With("sync", k.config.Name),
-		})
-		if err != nil {
-			return // ctx has ended
-		}
-		defer func() { _ = watch.Close() }()
-		r.watch, wake = watch, watch.Wake()
+	if hints != nil {
+		defer func() { _ = hints.Close() }()
+		_, r.insist = hints.(*notifications)
+		r.hints, wake = hints, hints.Wake()
 	} else {
 		r.next = time.Now()
 	}
@@ -59,7 +56,7 @@ func (k *keeper) scan(ctx context.Context) {
 		case <-wake:
 		case <-k.look:
 			soon := time.Now().Add(max(10*time.Second, 20*r.took))
-			if r.watch != nil && (r.next.IsZero() || soon.Before(r.next)) {
+			if r.hints != nil && (r.next.IsZero() || soon.Before(r.next)) {
 				r.next = soon
 			}
 		case <-k.wish:
@@ -86,13 +83,9 @@ func (r *round) wait(now time.Time) time.Duration {
 func (k *keeper) step(ctx context.Context, r *round, wished bool) {
 	now := time.Now()
 	var dirty []string
-	if r.watch != nil {
-		dirty = r.watch.Take()
-		if n := r.watch.Stats().Overflows; n > r.overflow {
-			for ; r.overflow < n; r.overflow++ {
-				k.d.page.Metrics.Overflowed(k.config.Name)
-			}
-		}
+	if r.hints != nil {
+		dirty = r.hints.Take()
+		defer r.hints.Count(k.d.page.Metrics, k.config.Name)
 	}
 	everything := wished || slices.Contains(dirty, "")
 	if r.failures > 0 {
@@ -124,14 +117,14 @@ func (k *keeper) step(ctx context.Context, r *round, wished bool) {
 func (k *keeper) scanPeriodically(ctx context.Context, r *round) {
 	clean := r.clean
 	result, ok := k.scanPart(ctx, r, []string{""})
-	if !ok || r.watch == nil || !clean {
+	if !ok || r.hints == nil || !clean {
 		return
 	}
 	missed := result.New + result.Changed + result.Removed
 	if missed > 0 {
 		k.log().Info("a rescan found changes that no event told of", "changes", missed)
 	}
-	r.watch.Missed(missed)
+	r.hints.Missed(missed)
 	k.d.page.Metrics.MissedChanges(k.config.Name, missed)
 }
 
@@ -166,6 +159,7 @@ func (k *keeper) scanPart(ctx context.Context, r *round, prefixes []string) (wat
 		// What settles later is found unsettled then, and looked at once more.
 		r.againAt = result.SettleAt
 	}
+	r.recorded(result)
 	if whole {
 		r.clean = result.IncompleteCount == 0
 		r.next = time.Time{}
@@ -175,7 +169,7 @@ func (k *keeper) scanPart(ctx context.Context, r *round, prefixes []string) (wat
 		if !r.clean {
 			r.next = time.Now().Add(min(cmp.Or(r.interval, mostPause), mostPause))
 		}
-		if r.watch != nil && r.watch.Stats().RootMissing {
+		if e, ok := r.hints.(*events); ok && e.Stats().RootMissing {
 			// The scan has seen the root before the watch has: it may go again unseen.
 			r.next = time.Now().Add(leastPause)
 		}
@@ -197,6 +191,22 @@ func (k *keeper) scanPart(ctx context.Context, r *round, prefixes []string) (wat
 	// Scans take half of the time at most, so that uploads come to take up what they find.
 	_ = rest(ctx, min(r.took, 2*time.Second))
 	return result, true
+}
+
+// recorded tells what hinted that a scan is recorded. What it could not list waits to be scanned again.
+func (r *round) recorded(result watcher.Result) {
+	if r.hints == nil {
+		return
+	}
+	if r.broken++; result.IncompleteCount == 0 {
+		r.broken = 0
+	} else if r.insist {
+		r.again = append(r.again, result.Prefixes...)
+		if r.againAt.IsZero() {
+			r.againAt = time.Now().Add(pause(r.broken, leastPause, mostPause))
+		}
+	}
+	r.hints.Recorded(r.again)
 }
 
 // forgive drops the trouble of uploads when nothing is left that they could be for.
@@ -250,8 +260,14 @@ func (k *keeper) tellScan(r watcher.Result, whole bool) {
 	}
 }
 
+// bucketLookups is how many single objects are looked up in a bucket at a time.
+const bucketLookups = 16
+
 func (k *keeper) scanner() *watcher.Scanner {
 	options := scanOptions(k.config, k.pass.options)
 	options.Rest = k.config.MinReupload
+	if _, ok := k.root.place.(*watcher.Bucket); ok {
+		options.Lookups = bucketLookups
+	}
 	return watcher.NewScanner(k.root, options)
 }

@@ -91,6 +91,9 @@ var clouds []*cloud
 // leftOut are those that do not, and how they would.
 var leftOut []string
 
+// atEnd is called when all tests have ended.
+var atEnd []func()
+
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "kbsync-cloudtest-*")
@@ -131,6 +134,11 @@ func TestMain(m *testing.M) {
 		if len(leftOut) > 0 && os.Getenv("TEST_SERVERS") == "all" {
 			return 1
 		}
+		defer func() {
+			for _, end := range atEnd {
+				end()
+			}
+		}()
 		return m.Run()
 	}())
 }
@@ -212,7 +220,10 @@ func run(addr string, cmd *exec.Cmd) (stop func(), err error) {
 	return nil, fmt.Errorf("%s does not listen at %s\n%s", cmd.Path, addr, out.String())
 }
 
-func startS3(dir string) (*cloud, func(), error) {
+func startS3(dir string) (*cloud, func(), error) { return startGateway(dir) }
+
+// startGateway starts a server of S3 with further flags of its own.
+func startGateway(dir string, flags ...string) (*cloud, func(), error) {
 	path := program("versitygw")
 	if path == "" {
 		leftOut = append(leftOut, "buckets of S3, for versitygw is not there: run .ci/servers install")
@@ -224,7 +235,8 @@ func startS3(dir string) (*cloud, func(), error) {
 	}
 	port := freePort()
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	stop, err := run(addr, exec.Command(path, "--access", s3Key, "--secret", s3Secret, "--port", addr, "--quiet", "posix", "--sidecar", sidecar, data))
+	args := append([]string{"--access", s3Key, "--secret", s3Secret, "--port", addr, "--quiet"}, flags...)
+	stop, err := run(addr, exec.Command(path, append(args, "posix", "--sidecar", sidecar, data)...))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -62,6 +62,8 @@ type proxy struct {
 	mu      sync.Mutex
 	// lists and gets are the listings and the requests for contents since the last reset.
 	lists, gets int
+	// wholes are the listings of all that is below the folder, by their first pages.
+	wholes int
 	// before is asked before a request for a page (by number, from 1) or a content is passed on; false cuts the connection.
 	before func(page int, path string) bool
 }
@@ -93,6 +95,9 @@ func newProxy(tb testing.TB, c *cloud) *proxy {
 		case list:
 			p.lists++
 			page = p.lists
+			if q := r.URL.Query(); q.Get("prefix") == folder && !q.Has("continuation-token") {
+				p.wholes++
+			}
 		case r.Method == http.MethodGet:
 			p.gets++
 		}
@@ -118,7 +123,7 @@ func newProxy(tb testing.TB, c *cloud) *proxy {
 func (p *proxy) reset(before func(page int, path string) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lists, p.gets, p.before = 0, 0, before
+	p.lists, p.gets, p.wholes, p.before = 0, 0, 0, before
 }
 
 // A story runs the program over a bucket behind a proxy.

@@ -107,8 +107,6 @@ func (b *builder) checkSync(i int) {
 	}
 	if s.Notifications != "" && s.Root.Dir != "" {
 		b.fail(where("notifications"), "is for buckets; take it out, a directory is watched without it")
-	} else if s.Notifications != "" {
-		b.fail(where("notifications"), "is not in this release yet; take it out, kbsync watch lists a bucket at every rescan")
 	}
 	if s.Root.Dir != "" && b.config.State != "" {
 		switch {

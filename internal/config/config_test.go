@@ -288,7 +288,11 @@ func TestMistakes(t *testing.T) {
 		{"unencrypted URL", "api: {url: 'http://api.reply.cx'}\n" + minimal, []string{`1:12: api.url: "http://api.reply.cx" would send the token unencrypted; write https://, or allow it with allow_insecure: true or --allow-insecure where nobody else can listen`}},
 
 		{"bucket with a path", "syncs:\n  - name: a\n    root: s3://bucket/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "s3://bucket/docs" has a path; write the folder as a parameter, such as s3://bucket?prefix=docs/`}},
-		{"notifications of a bucket", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: awssqs://sqs.eu-west-1.amazonaws.com/1/docs\n", []string{`5:20: syncs[0].notifications: is not in this release yet; take it out, kbsync watch lists a bucket at every rescan`}},
+		{"notifications of a bucket", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: awssqs://sqs.eu-west-1.amazonaws.com/1/docs\n", nil},
+		{"notifications by another scheme", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: https://sqs.eu-west-1.amazonaws.com/1/docs\n", []string{`5:20: syncs[0].notifications: "https://sqs.eu-west-1.amazonaws.com/1/docs" is not a subscription's URL; its scheme is one of awssqs, gcppubsub, azuresb, kafka, rabbit, nats, tls`}},
+		{"notifications by nothing", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: nats:///\n", []string{`5:20: syncs[0].notifications: "nats:///" names nothing behind its scheme; write it such as awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs`}},
+		{"notifications with a password", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: nats://me:hunter2@host/DOCS\n", []string{`5:20: syncs[0].notifications: the URL has credentials in it; leave them out of URLs, where logs would show them`}},
+		{"notifications with a password in a parameter", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: awssqs://host/1/docs?endpoint=https://me:hunter2@host\n", []string{`5:20: syncs[0].notifications: the URL has credentials in it; leave them out of URLs, where logs would show them`}},
 		{"no bucket", "syncs:\n  - name: a\n    root: gs://?prefix=docs/\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "gs://?prefix=docs/" names no bucket; write one such as s3://bucket?prefix=docs/`}},
 		{"unknown scheme", "syncs:\n  - name: a\n    root: ftp://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "ftp://host/docs" has an unknown scheme; write a path, or a URL of file://, s3://, gs://, azblob://, mem://`}},
 		{"file URL of a host", "syncs:\n  - name: a\n    root: file://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "file://host/docs" is not a file URL; write file:/// and an absolute path, or the path alone`}},
@@ -423,8 +427,12 @@ func TestPrecedence(t *testing.T) {
 		if s.Key == "poll.max" {
 			v = [3]string{"111s", "112s", "113s"}
 		}
+		root := "docs"
+		if s.Key == "syncs[].notifications" {
+			v, root = [3]string{"nats://a/S", "rabbit://b", "kafka://c?topic=d"}, "s3://bucket"
+		}
 		key := s.Key
-		file := "syncs:\n  - name: a\n    root: docs\n"
+		file := "syncs:\n  - name: a\n    root: " + root + "\n"
 		if key != "syncs[].knowledge_base" {
 			file += "    knowledge_base: 1\n"
 		}
@@ -936,7 +944,7 @@ func TestSampleUncommented(t *testing.T) {
 	}
 	for _, s := range Settings() {
 		key := s.Key[strings.LastIndexByte(s.Key, '.')+1:] + ":"
-		if !s.later && !strings.Contains(sample, key) {
+		if !s.bucket && !strings.Contains(sample, key) {
 			t.Errorf("%s is not in the sample", s.Key)
 		}
 	}

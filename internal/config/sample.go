@@ -40,7 +40,7 @@ func Sample(root string, knowledgeBase int64) []byte {
 	out.WriteString(sampleHead)
 	group := "" // the part of the last key before its last dot
 	for _, s := range Settings() {
-		if s.later {
+		if s.bucket {
 			continue
 		}
 		parent, key := "", s.Key

@@ -58,7 +58,7 @@ type Setting struct {
 	example  string // for the sample and for messages, where Default is none
 	positive bool   // zero is refused
 	off      bool   // zero means no limit, and may be written "off"
-	later    bool   // of no use in this release, so not in the sample
+	bucket   bool   // for buckets alone, so not in the sample, whose root is a directory
 	config   func(*Config) any
 	sync     func(*Sync) any
 }
@@ -363,8 +363,8 @@ func Settings() []Setting {
 			sync:  func(s *Sync) any { return &s.Hooks.Timeout },
 		},
 		{
-			Key: "syncs[].notifications", Kind: KindURL, Scope: ScopeFile, later: true, example: "awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs",
-			Usage: "Subscription to a bucket's events.",
+			Name: "notifications", Key: "syncs[].notifications", Kind: KindURL, Scope: ScopeWatch, bucket: true, example: "awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs",
+			Usage: "Subscription that tells of changes in a bucket while watching, as a URL: awssqs, gcppubsub, azuresb, kafka, rabbit or nats.",
 			sync:  func(s *Sync) any { return &s.Notifications },
 		},
 	}

@@ -98,6 +98,11 @@ func (s *Setting) storeText(p *string, text, dir string) error {
 		if s.Key == "syncs[].heartbeat_url" && (u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "") {
 			return fmt.Errorf("cannot be fetched; write %s", s.such())
 		}
+		if s.Key == "syncs[].notifications" {
+			if err := checkSubscription(u); err != nil {
+				return err
+			}
+		}
 		if s.Key != "api.url" {
 			break
 		}

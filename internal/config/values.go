@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -212,6 +213,9 @@ const (
 
 var bucketSchemes = []string{"s3", "gs", "azblob", "mem"}
 
+// subscriptionSchemes are those of notifications that messages name; "mem" is for tests.
+var subscriptionSchemes = []string{"awssqs", "gcppubsub", "azuresb", "kafka", "rabbit", "nats", "tls"}
+
 // notReleased refuses the places that the design has and this release does not
 // work with yet. It is the one function to change when they come.
 func notReleased(scheme string) error {
@@ -226,20 +230,41 @@ var errCredentials = errors.New("has credentials in it; leave them out of URLs, 
 // checkBucket refuses an address whose folder would be passed over. Parameters
 // are for whoever opens the bucket.
 func checkBucket(u *url.URL) error {
-	for _, values := range u.Query() {
-		for _, v := range values {
-			if at, err := url.Parse(v); err == nil && at.User != nil {
-				return errCredentials
-			}
-		}
-	}
 	switch {
+	case hasCredentials(u.Query()):
+		return errCredentials
 	case u.Host == "" && u.Scheme != "mem":
 		return errors.New("names no bucket; write one such as s3://bucket?prefix=docs/")
 	case u.Path != "" && u.Path != "/":
 		return fmt.Errorf("has a path; write the folder as a parameter, such as %s://%s?prefix=%s/", u.Scheme, u.Host, strings.Trim(u.Path, "/"))
 	}
 	return nil
+}
+
+// checkSubscription refuses what can't be a subscription's address. Parameters
+// are for whoever opens it.
+func checkSubscription(u *url.URL) error {
+	switch {
+	case hasCredentials(u.Query()):
+		return errCredentials
+	case !slices.Contains(subscriptionSchemes, u.Scheme) && u.Scheme != "mem":
+		return fmt.Errorf("is not a subscription's URL; its scheme is one of %s", strings.Join(subscriptionSchemes, ", "))
+	case u.Host == "" && strings.Trim(u.Path, "/") == "":
+		return errors.New("names nothing behind its scheme; write it such as awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs")
+	}
+	return nil
+}
+
+// hasCredentials says whether a parameter is a URL with credentials in it.
+func hasCredentials(query url.Values) bool {
+	for _, values := range query {
+		for _, v := range values {
+			if at, err := url.Parse(v); err == nil && at.User != nil {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // splitScheme tells a URL from a path. C:\docs and a:b are paths.

@@ -30,6 +30,9 @@ var batchEnds = []state.BatchState{state.BatchAccepted, state.BatchRefused, stat
 // trainingEnds are the values of the label state of kbsync_training_duration_seconds.
 var trainingEnds = []state.DocumentState{state.Completed, state.Failed}
 
+// notificationCodes are the values of the label code of kbsync_notifications_total.
+var notificationCodes = []string{"taken", "elsewhere", "unknown"}
+
 // guards are the values of the label code of kbsync_guard_trips_total, beside "other".
 var guards = []string{"empty", "new-root", "max-delete", "max-uploads", "new-state", "destination"}
 
@@ -45,6 +48,11 @@ type Metrics struct {
 	missed      *prometheus.CounterVec
 	overflows   *prometheus.CounterVec
 	guardTrips  *prometheus.CounterVec
+	notified    *prometheus.CounterVec
+	connections *prometheus.CounterVec
+	failedAcks  *prometheus.CounterVec
+	connected   *prometheus.GaugeVec
+	held        *prometheus.GaugeVec
 	restless    *prometheus.GaugeVec
 	reloadOK    prometheus.Gauge
 	reloadAt    prometheus.Gauge
@@ -71,8 +79,17 @@ func newMetrics() *Metrics {
 			Name: "kbsync_training_duration_seconds", Help: "Time from the creation of a source to the end of its training.",
 			Buckets: []float64{1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200},
 		}, []string{"state"}),
-		missed:     counter("kbsync_missed_changes_total", "Changes that a rescan found and no file event had told.", "sync"),
-		overflows:  counter("kbsync_event_overflows_total", "Times that the queue of file events overflowed.", "sync"),
+		missed:      counter("kbsync_missed_changes_total", "Changes that a rescan found and no event had told.", "sync"),
+		overflows:   counter("kbsync_event_overflows_total", "Times that the queue of file events overflowed.", "sync"),
+		notified:    counter("kbsync_notifications_total", "Messages of a bucket's notifications by what they named.", "sync", "code"),
+		connections: counter("kbsync_notification_connections_total", "Times that the broker of a bucket's notifications was reached.", "sync"),
+		failedAcks:  counter("kbsync_notification_failed_acks_total", "Acknowledgements of notifications that failed, so that they come again.", "sync"),
+		connected: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kbsync_notification_connected", Help: "Whether the broker of a bucket's notifications is there.",
+		}, []string{"sync"}),
+		held: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kbsync_notifications_held", Help: "Messages that were received and whose documents are not recorded yet.",
+		}, []string{"sync"}),
 		guardTrips: counter("kbsync_guard_trips_total", "Scans that a guard halted, by guard.", "sync", "code"),
 		restless: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "kbsync_restless_files", Help: "Files that have been written to for longer than the maximum wait, and so were not sent.",
@@ -86,7 +103,8 @@ func newMetrics() *Metrics {
 
 func (m *Metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.batches, m.bytes, m.requests, m.retries, m.polls, m.training, m.missed, m.overflows, m.guardTrips, m.restless, m.reloadOK, m.reloadAt, m.stateErrors,
+		m.batches, m.bytes, m.requests, m.retries, m.polls, m.training, m.missed, m.overflows, m.guardTrips, m.restless,
+		m.notified, m.connections, m.failedAcks, m.connected, m.held, m.reloadOK, m.reloadAt, m.stateErrors,
 	}
 }
 
@@ -123,13 +141,33 @@ func (m *Metrics) Trained(outcome state.Outcome, took time.Duration) {
 	}
 }
 
-// MissedChanges counts changes that a rescan found and no file event had told.
+// MissedChanges counts changes that a rescan found and no file event or notification had told.
 func (m *Metrics) MissedChanges(sync string, n int) {
 	m.missed.WithLabelValues(label(sync)).Add(float64(max(n, 0)))
 }
 
 // Overflowed counts an overflow of the queue of file events.
 func (m *Metrics) Overflowed(sync string) { m.overflows.WithLabelValues(label(sync)).Inc() }
+
+// Notifications are counts of a bucket's notifications, since the last time that they were told or since the beginning.
+type Notifications struct {
+	Taken, Elsewhere, Unknown uint64 // since the last time
+	Connections, FailedAcks   uint64 // since the last time
+	Connected                 bool   // now
+	Held                      int    // now
+}
+
+// Notified tells of the notifications of a sync. One that has none is never told of.
+func (m *Metrics) Notified(sync string, n Notifications) {
+	name := label(sync)
+	for i, count := range []uint64{n.Taken, n.Elsewhere, n.Unknown} {
+		m.notified.WithLabelValues(name, notificationCodes[i]).Add(float64(count))
+	}
+	m.connections.WithLabelValues(name).Add(float64(n.Connections))
+	m.failedAcks.WithLabelValues(name).Add(float64(n.FailedAcks))
+	m.connected.WithLabelValues(name).Set(truth(n.Connected))
+	m.held.WithLabelValues(name).Set(float64(n.Held))
+}
 
 // GuardTripped counts a scan that a guard halted. Guards are those of package watcher and "max-uploads", "new-state" and
 // "destination"; any other counts as "other".
@@ -182,11 +220,13 @@ func (m *Metrics) reconcile(names []string) {
 			continue
 		}
 		gone := prometheus.Labels{"sync": name}
-		for _, v := range []*prometheus.CounterVec{m.batches, m.bytes, m.retries, m.missed, m.overflows, m.guardTrips} {
+		for _, v := range []*prometheus.CounterVec{m.batches, m.bytes, m.retries, m.missed, m.overflows, m.guardTrips, m.notified, m.connections, m.failedAcks} {
 			v.DeletePartialMatch(gone)
 		}
 		m.requests.DeletePartialMatch(gone)
-		m.restless.DeletePartialMatch(gone)
+		for _, v := range []*prometheus.GaugeVec{m.restless, m.connected, m.held} {
+			v.DeletePartialMatch(gone)
+		}
 	}
 	m.known = now
 }

@@ -41,6 +41,8 @@ func fed(t *testing.T) (*rig, *Page) {
 	m.MissedChanges("handbook", 3)
 	m.MissedChanges("handbook", -3)
 	m.Overflowed("handbook")
+	m.Notified("handbook", Notifications{Taken: 2, Elsewhere: 1, Unknown: 1, Connections: 1, FailedAcks: 1, Connected: true, Held: 2})
+	m.Notified("handbook", Notifications{Taken: 1, Held: 3})
 	for _, guard := range append([]string{"", "odd\nguard"}, guards...) {
 		m.GuardTripped("handbook", guard)
 	}
@@ -100,7 +102,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			for _, l := range m.GetLabel() {
 				labels = append(labels, l.GetName())
 				switch {
-				case l.GetName() == "state" || name == "kbsync_guard_trips_total" && l.GetName() == "code":
+				case l.GetName() == "state" || l.GetName() == "code" && (name == "kbsync_guard_trips_total" || name == "kbsync_notifications_total"):
 					if !regexp.MustCompile(`\b` + regexp.QuoteMeta(l.GetValue()) + `\b`).MatchString(d.is) {
 						t.Errorf("%s: the value %q of %s is not documented", name, l.GetValue(), l.GetName())
 					}
@@ -171,15 +173,26 @@ kbsync_upload_batches_total{state="uncertain",sync="handbook"} 1
 # HELP kbsync_upload_bytes_total Bytes of documents that were sent, those of failed requests among them.
 # TYPE kbsync_upload_bytes_total counter
 kbsync_upload_bytes_total{sync="handbook"} 1000
-# HELP kbsync_missed_changes_total Changes that a rescan found and no file event had told.
+# HELP kbsync_missed_changes_total Changes that a rescan found and no event had told.
 # TYPE kbsync_missed_changes_total counter
 kbsync_missed_changes_total{sync="handbook"} 3
+# HELP kbsync_notifications_total Messages of a bucket's notifications by what they named.
+# TYPE kbsync_notifications_total counter
+kbsync_notifications_total{code="elsewhere",sync="handbook"} 1
+kbsync_notifications_total{code="taken",sync="handbook"} 3
+kbsync_notifications_total{code="unknown",sync="handbook"} 1
+# HELP kbsync_notification_connected Whether the broker of a bucket's notifications is there.
+# TYPE kbsync_notification_connected gauge
+kbsync_notification_connected{sync="handbook"} 0
+# HELP kbsync_notifications_held Messages that were received and whose documents are not recorded yet.
+# TYPE kbsync_notifications_held gauge
+kbsync_notifications_held{sync="handbook"} 3
 # HELP kbsync_config_last_reload_successful Whether the last reading of the config succeeded.
 # TYPE kbsync_config_last_reload_successful gauge
 kbsync_config_last_reload_successful 0
 `
 	if err := testutil.GatherAndCompare(p.own, strings.NewReader(want), "kbsync_guard_trips_total", "kbsync_status_requests_total", "kbsync_upload_batches_total",
-		"kbsync_upload_bytes_total", "kbsync_missed_changes_total", "kbsync_config_last_reload_successful"); err != nil {
+		"kbsync_upload_bytes_total", "kbsync_missed_changes_total", "kbsync_notifications_total", "kbsync_notification_connected", "kbsync_notifications_held", "kbsync_config_last_reload_successful"); err != nil {
 		t.Error(err)
 	}
 	if at := testutil.ToFloat64(p.Metrics.reloadAt); time.Since(time.Unix(int64(at), 0)) > time.Minute {
@@ -227,13 +240,18 @@ func TestMetricsOfTheState(t *testing.T) {
 	if got := values(t, p, "kbsync_missed_changes_total"); got["sync=new"] != "0" {
 		t.Errorf("a sync without changes has no series: %v", got)
 	}
+	if got := values(t, p, "kbsync_notification_connected"); len(got) != 0 {
+		t.Errorf("a sync without notifications has a broker that is away: %v", got)
+	}
 	p.Metrics.MissedChanges("new", 1)
+	p.Metrics.Notified("new", Notifications{Connected: true})
 	p.Metrics.UploadRequest("new", 200, time.Second)
 
 	// A sync that left config and state leaves the metrics, too.
 	syncs = syncs[:1]
 	p.forgetReading()
-	for _, name := range []string{"kbsync_missed_changes_total", "kbsync_upload_request_duration_seconds_count", "kbsync_documents", "kbsync_restless_files"} {
+	for _, name := range []string{"kbsync_missed_changes_total", "kbsync_upload_request_duration_seconds_count", "kbsync_documents", "kbsync_restless_files",
+		"kbsync_notifications_total", "kbsync_notification_connected"} {
 		for labels := range values(t, p, name) {
 			if strings.Contains(labels, "sync=new") {
 				t.Errorf("%s{%s} is still there", name, labels)

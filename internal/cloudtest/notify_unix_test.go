@@ -1,0 +1,415 @@
+//go:build unix
+
+package cloudtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbsync/kbsync/replycx/emulator"
+)
+
+// A watching is a story of kbsync watch, with notifications.
+type watching struct {
+	*story
+	broker *broker
+	cmd    *exec.Cmd
+	ended  chan error
+	log    string // its file
+	listen string
+}
+
+// newWatching makes a bucket at a server of its own, which publishes to the broker by itself if direct.
+func newWatching(t *testing.T, b *broker, direct bool) *watching {
+	var flags []string
+	if direct {
+		flags = b.direct
+	}
+	c, stop, err := startGateway(t.TempDir(), flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c == nil {
+		t.Skip("versitygw is not there: run .ci/servers install")
+	}
+	t.Cleanup(stop)
+	w := &watching{story: newStory(t, c), broker: b, log: filepath.Join(t.TempDir(), "log"), listen: fmt.Sprintf("127.0.0.1:%d", freePort())}
+	t.Cleanup(func() {
+		if w.cmd != nil {
+			_ = w.cmd.Process.Kill()
+			<-w.ended
+		}
+		if t.Failed() {
+			text, _ := os.ReadFile(w.log)
+			t.Logf("the log of kbsync ends with\n%s", text[max(0, len(text)-5000):])
+		}
+	})
+	return w
+}
+
+// start runs the program, and waits until it is ready and has reached the broker.
+func (w *watching) start(args ...string) {
+	w.Helper()
+	w.launch(args...)
+	w.await("to be ready and connected", 60*time.Second, func() bool { return w.metric("kbsync_notification_connected") == 1 && w.answers("/readyz") })
+}
+
+// launch runs the program.
+func (w *watching) launch(args ...string) {
+	w.Helper()
+	path, err := kbsync()
+	if err != nil {
+		w.Fatal(err)
+	}
+	address := withPrefix(w.cloud.url(w.proxy.addr, w.bucket), folder)
+	args = append([]string{"watch", address, "--knowledge-base", "876", "--state", w.state, "--api-url", w.url, "--rate", "off", "--settle", "100ms",
+		"--batch-wait", "100ms", "--min-reupload-interval", "off", "--poll-min", "20ms", "--max-delete", "off", "--rescan", "off",
+		"--notifications", w.broker.url, "--listen", w.listen}, args...)
+	w.cmd = exec.Command(path, args...)
+	w.cmd.Env = append(os.Environ(), append(w.cloud.env(w.proxy.addr), "REPLYCX_TOKEN="+w.api.Token(emulator.DefaultFixture().Accounts[0].ID), "HOME="+w.TempDir())...)
+	w.cmd.Env = append(w.cmd.Env, w.broker.env...)
+	log, err := os.OpenFile(w.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer log.Close()
+	w.cmd.Stderr = log
+	if err := w.cmd.Start(); err != nil {
+		w.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	w.ended = ended
+	cmd := w.cmd
+	go func() { ended <- cmd.Wait() }()
+}
+
+// answers says whether the program answers well.
+func (w *watching) answers(path string) bool {
+	resp, err := http.Get("http://" + w.listen + path)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// end ends the program with a signal.
+func (w *watching) end(signal syscall.Signal) {
+	w.Helper()
+	_ = w.cmd.Process.Signal(signal)
+	select {
+	case <-w.ended:
+	case <-time.After(20 * time.Second):
+		w.Fatal("kbsync does not end")
+	}
+	w.cmd = nil
+}
+
+// metric reads a metric of the program, -1 if there is none; with several series, those that have what is wanted in their labels.
+func (w *watching) metric(name string, labels ...string) float64 {
+	resp, err := http.Get("http://" + w.listen + "/metrics")
+	if err != nil {
+		return -1
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+lines:
+	for line := range strings.Lines(string(body)) {
+		series, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
+		if !strings.HasPrefix(series, name+"{") {
+			continue
+		}
+		for _, l := range labels {
+			if !strings.Contains(series, l) {
+				continue lines
+			}
+		}
+		if n, err := strconv.ParseFloat(value, 64); err == nil {
+			return n
+		}
+	}
+	return -1
+}
+
+func (w *watching) await(what string, patience time.Duration, is func() bool) {
+	w.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		if is() {
+			return
+		}
+	}
+	w.Fatalf("waited for it %s", what)
+}
+
+// A history is what is done to a bucket: 5,000 changes of 4,000 objects.
+type history struct {
+	odd     bool // so are the keys
+	mu      sync.Mutex
+	current map[string]string // the contents that are to be there in the end, by key
+	former  map[[32]byte]bool // contents that were there for a while
+}
+
+const (
+	created, overwritten, deleted = 4000, 600, 400
+	changes                       = created + overwritten + deleted
+)
+
+// make makes the changes from one number to another, and tells of each; notify may be nil.
+func (h *history) make(ctx context.Context, w *watching, from, to int, notify func(ctx context.Context, key string) error) error {
+	if h.current == nil {
+		h.current, h.former = map[string]string{}, map[[32]byte]bool{}
+	}
+	key := func(i int) string {
+		if h.odd {
+			return fmt.Sprintf("%s%d/a b+c%%20 é %04d.md", folder, i/50, i)
+		}
+		return fmt.Sprintf("%s%d/%04d.md", folder, i/50, i)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(8)
+	for i := from; i < to; i++ {
+		group.Go(func() (err error) {
+			var at, content string
+			switch {
+			case i < created:
+				at, content = key(i), fmt.Sprintf("document %d of %d\n", i, created)
+				err = w.Put(ctx, at, strings.NewReader(content))
+			case i < created+overwritten:
+				at, content = key(i-created), fmt.Sprintf("document %d, edited\n", i-created)
+				err = w.Put(ctx, at, strings.NewReader(content))
+			default:
+				at = key(i - created)
+				err = w.Delete(ctx, at)
+			}
+			if err != nil {
+				return err
+			}
+			h.mu.Lock()
+			if before, ok := h.current[at]; ok {
+				h.former[sha256.Sum256([]byte(before))] = true
+			}
+			delete(h.current, at)
+			if content != "" {
+				h.current[at] = content
+			}
+			h.mu.Unlock()
+			if notify != nil {
+				return notify(ctx, at)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// missing counts what is to be there and was not accepted yet.
+func (h *history) missing(w *watching) int {
+	accepted := w.accepted()
+	n := 0
+	for _, content := range h.current {
+		if accepted[sha256.Sum256([]byte(content))] == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// verify ends the program, and looks at what became of everything.
+func (h *history) verify(w *watching) {
+	w.Helper()
+	w.await("to upload everything", 60*time.Second, func() bool { return h.missing(w) == 0 })
+	w.await("to let go of all messages", 30*time.Second, func() bool { return w.metric("kbsync_notifications_held") == 0 })
+	w.await("to have everything trained", 10*time.Second, func() bool {
+		return w.metric("kbsync_documents", `state="completed"`) == float64(len(h.current))
+	})
+	if n := w.metric("kbsync_missed_changes_total"); n != 0 {
+		w.Errorf("rescans found %v changes", n)
+	}
+	w.Logf("taken %v, elsewhere %v, unknown %v, connections %v, failed acknowledgements %v; %d whole listings, %d listings in all, %d contents read",
+		w.metric("kbsync_notifications_total", "taken"), w.metric("kbsync_notifications_total", "elsewhere"), w.metric("kbsync_notifications_total", "unknown"),
+		w.metric("kbsync_notification_connections_total"), w.metric("kbsync_notification_failed_acks_total"), w.proxy.wholes, w.proxy.lists, w.proxy.gets)
+	w.end(syscall.SIGTERM)
+	w.await("to have every message acknowledged", 10*time.Second, func() bool {
+		n, err := w.broker.waiting(w.Context())
+		return err == nil && n == 0
+	})
+	accepted := w.accepted()
+	wanted := map[[32]byte]bool{}
+	for _, content := range h.current {
+		wanted[sha256.Sum256([]byte(content))] = true
+	}
+	for sum, times := range accepted {
+		switch {
+		case times != 1:
+			w.Errorf("%x was accepted %d times", sum, times)
+		case !wanted[sum] && !h.former[sum]:
+			w.Errorf("%x was never in the bucket", sum)
+		}
+	}
+	// What is recorded is what is there: a pass finds nothing to do.
+	if r := w.sync(0).Syncs[0]; r.Unchanged != len(h.current) || r.New+r.Changed+r.Removed+r.Uploaded != 0 {
+		w.Errorf("a pass afterwards: %+v", r)
+	}
+}
+
+// TestNotifications: 5,000 changes are noticed by notifications alone, of the server itself.
+func TestNotifications(t *testing.T) {
+	t.Parallel()
+	for _, kind := range brokerKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatching(t, kind.open(t), true)
+			w.start()
+			wholes := w.proxy.wholes
+			var h history
+			start := time.Now()
+			if err := h.make(t.Context(), w, 0, changes, nil); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d changes in %v", changes, time.Since(start).Round(time.Millisecond))
+			h.verify(w)
+			t.Logf("all done after %v", time.Since(start).Round(time.Millisecond))
+			if w.proxy.wholes != wholes+1 { // the pass at the end
+				t.Errorf("the whole root was listed %d times", w.proxy.wholes-wholes-1)
+			}
+		})
+	}
+}
+
+// record is a message as S3 and those that speak as it does send it.
+func record(bucket, key string) []byte {
+	var o struct {
+		Records []any
+	}
+	o.Records = []any{map[string]any{
+		"eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+		"s3": map[string]any{"bucket": map[string]any{"name": bucket}, "object": map[string]any{"key": url.QueryEscape(key)}},
+	}}
+	body, err := json.Marshal(o)
+	if err != nil {
+		panic(err)
+	}
+	return body
+}
+
+// TestNotificationsBroken: messages come twice, late and in another order, with others between them; the broker is restarted and
+// kbsync killed. Each content is accepted once all the same, and every message acknowledged.
+func TestNotificationsBroken(t *testing.T) {
+	t.Parallel()
+	for _, kind := range brokerKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatching(t, kind.open(t), false)
+			w.start()
+			// What is published goes through a bag, from which it comes in any order.
+			type letter struct {
+				body []byte
+				late bool
+			}
+			letters := make(chan letter, changes)
+			var sent atomic.Int64
+			publish := func(ctx context.Context, body []byte) error {
+				for {
+					limited, cancel := context.WithTimeout(ctx, 3*time.Second)
+					err := w.broker.publish(limited, body)
+					cancel()
+					if err == nil {
+						sent.Add(1)
+						return nil
+					}
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
+					time.Sleep(100 * time.Millisecond) // the broker is away
+				}
+			}
+			post, ctx := errgroup.WithContext(t.Context())
+			for range 4 {
+				post.Go(func() error {
+					var bag [][]byte
+					for l := range letters {
+						bag = append(bag, l.body)
+						for len(bag) > 20 {
+							i := rand.N(len(bag))
+							if err := publish(ctx, bag[i]); err != nil {
+								return err
+							}
+							bag[i] = bag[len(bag)-1]
+							bag = bag[:len(bag)-1]
+						}
+					}
+					for _, body := range bag {
+						if err := publish(ctx, body); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			var n atomic.Int64
+			notify := func(_ context.Context, key string) error {
+				i := n.Add(1)
+				letters <- letter{body: record(w.bucket, key)}
+				switch i % 50 {
+				case 0, 25:
+					letters <- letter{body: record(w.bucket, key)}
+				case 10:
+					letters <- letter{body: record("another-bucket", key)}
+				case 20:
+					letters <- letter{body: record(w.bucket, "elsewhere/"+key)}
+				case 30:
+					letters <- letter{body: []byte(`{"Service":"Amazon S3","Event":"s3:TestEvent","Time":"2026-11-24T00:00:00.000Z","Bucket":"docs"}`)}
+				case 40:
+					letters <- letter{body: []byte(`{"Records":[{"s3":`)}
+				}
+				return nil
+			}
+			h := history{odd: true}
+			start := time.Now()
+			step := func(from, to int) {
+				t.Helper()
+				if err := h.make(t.Context(), w, from, to, notify); err != nil {
+					t.Fatal(err)
+				}
+			}
+			step(0, 1500)
+			restarted := make(chan error, 1)
+			go func() { restarted <- w.broker.restart() }()
+			step(1500, 3000)
+			if err := <-restarted; err != nil {
+				t.Fatal(err)
+			}
+			w.await("to be connected again", 60*time.Second, func() bool { return w.metric("kbsync_notification_connections_total") >= 2 })
+			step(3000, 3500)
+			w.end(syscall.SIGKILL)
+			step(3500, 4200)
+			w.start("--lock-timeout", "5s")
+			step(4200, changes)
+			close(letters)
+			if err := post.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d changes and %d messages in %v", changes, sent.Load(), time.Since(start).Round(time.Millisecond))
+			h.verify(w)
+			t.Logf("all done after %v", time.Since(start).Round(time.Millisecond))
+		})
+	}
+}
