@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"testing"
@@ -137,7 +138,7 @@ func TestFeedOfADriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		address := "mem://" + t.Name()
+		address := fmt.Sprintf("mem://%s-%d", t.Name(), rand.Int64()) // topics outlive the test
 		topic, err := pubsub.OpenTopic(ctx, address)
 		if err != nil {
 			t.Fatal(err)
