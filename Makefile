@@ -22,7 +22,7 @@ export CGO_ENABLED = 0
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/kbsync
@@ -39,7 +39,7 @@ test: ## run the tests, those with the clouds' servers too where these are on th
 	@$(MAKE) --silent --no-print-directory test-clouds
 
 .PHONY: test-clouds
-test-clouds: ## run the tests with servers of S3, Google Cloud Storage and Azure
+test-clouds: ## run the tests with servers of S3, Google Cloud Storage and Azure, and with brokers
 	@.ci/servers missing || true
 	$(GO) -C internal/cloudtest test -timeout 10m -parallel 8 ./...
 
