@@ -131,7 +131,10 @@ func (b *s3Bucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 	if offset > 0 {
 		in.Range = aws.String("bytes=" + strconv.FormatInt(offset, 10) + "-")
 	}
-	out, err := b.client.GetObject(ctx, in)
+	out, err := b.client.GetObject(ctx, in, func(o *s3.Options) {
+		// Many stores keep no checksums, and the client would complain of each object on stderr.
+		o.DisableLogOutputChecksumValidationSkipped = true
+	})
 	if err != nil {
 		return nil, s3Fault(err)
 	}
