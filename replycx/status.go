@@ -103,3 +103,10 @@ func readStatus(raw json.RawMessage) (SourceStatus, error) {
 		Raw:             raw,
 	}, nil
 }
+
+// MaxStatusIDs and MaxStatusLength bound one status request: the ids travel in the URL, comma-separated. The API
+// documents no bound; these keep the URL below what proxies accept.
+const (
+	MaxStatusIDs    = 100
+	MaxStatusLength = 2000 // characters of ids and commas
+)

@@ -1,0 +1,61 @@
+package replycx
+
+import (
+	"errors"
+	"net/http"
+)
+
+// A Class says what a refused request means for the caller's next request.
+type Class uint8
+
+// The classes of an [Error]. Every caller that decides on an error decides on its class.
+const (
+	// ClassUnclear: the answer does not say whether the server acted on the request. A 5xx of a gateway, and an
+	// "ok": false under a 2xx without a documented code.
+	ClassUnclear Class = iota
+	// ClassBusy: the server did not act on the request; the same request may succeed later. 408, 425, 429, and a 503
+	// with Retry-After or with the API's own body.
+	ClassBusy
+	// ClassRejected: the server refused the request because of what it holds. 400, 413 and 422.
+	ClassRejected
+	// ClassTooLong: the URL or the header is too long. 414 and 431.
+	ClassTooLong
+	// ClassNotFound: what the request names does not exist, and it is neither the account nor the knowledge base. 404.
+	ClassNotFound
+	// ClassDenied: no request with this token, account, knowledge base and address can succeed until a person changes
+	// one of them. 401, the codes that say so under any status below 500, and every other 3xx and 4xx.
+	ClassDenied
+)
+
+// Class classifies the error by its status and code.
+func (e *Error) Class() Class {
+	switch status := e.StatusCode; {
+	case status < 500 && e.denies():
+		return ClassDenied
+	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status == http.StatusTooEarly,
+		status == http.StatusServiceUnavailable && (e.RetryAfter > 0 || e.FromAPI):
+		return ClassBusy
+	case status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity,
+		status < 300 && errors.Is(e, ErrBadRequest):
+		return ClassRejected
+	case status == http.StatusRequestURITooLong, status == http.StatusRequestHeaderFieldsTooLarge:
+		return ClassTooLong
+	case status == http.StatusNotFound:
+		return ClassNotFound
+	case status >= 300 && status < 500:
+		return ClassDenied
+	}
+	return ClassUnclear
+}
+
+// denies reports whether the answer is about the token, the account or the knowledge base, under whatever status.
+func (e *Error) denies() bool {
+	if e.StatusCode == http.StatusUnauthorized || errors.Is(e, ErrKnowledgeBaseNotOwned) {
+		return true
+	}
+	switch Code(e.Code) {
+	case ErrTokenInvalid, ErrUnauthorized, ErrFeatureNotEnabled, ErrAccountNotFound, ErrKnowledgeBaseNotFound:
+		return true
+	}
+	return false
+}
