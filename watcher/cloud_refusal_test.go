@@ -149,7 +149,7 @@ func TestCloudRefuses(t *testing.T) {
 			b.persistence = persistence{tries: 2, delay: 1, page: usualPersistence.page, stall: usualPersistence.stall}
 			defer b.Close()
 			store := newMemory()
-			store.known["a.md"] = state.Known{Key: "a.md", Fingerprint: state.Fingerprint{Size: 1}}
+			store.known["a.md"] = state.KnownDocument{Key: "a.md", Fingerprint: state.Fingerprint{Size: 1}}
 			r, err := NewScanner(b, ScanOptions{AllowEmpty: true}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
 			_, unavailable := errors.AsType[*UnavailableError](err)
 			if missing := errors.Is(err, ErrRootMissing); missing != tt.missing || unavailable == tt.missing {

@@ -16,7 +16,7 @@ import (
 // After the first *ListError nothing vanishes any more: what is missing may be where the listing could not look. The error is
 // passed on, and what was yielded before it is for the caller to take back. Any other error ends the comparison, an
 // *OrderError among them.
-func Diff(listed iter.Seq2[Entry, error], known iter.Seq2[state.Known, error]) iter.Seq2[state.Change, error] {
+func Diff(listed iter.Seq2[Entry, error], known iter.Seq2[state.KnownDocument, error]) iter.Seq2[state.Change, error] {
 	return func(yield func(state.Change, error) bool) {
 		err := merge(listed, known, func(p pair) bool {
 			if p.err != nil {
@@ -34,7 +34,7 @@ func Diff(listed iter.Seq2[Entry, error], known iter.Seq2[state.Known, error]) i
 // A pair is one key with what the listing and the state have of it.
 type pair struct {
 	entry    Entry
-	known    state.Known
+	known    state.KnownDocument
 	isListed bool
 	isKnown  bool
 	broken   bool       // a part of the listing before it, or after it, is missing
@@ -64,10 +64,10 @@ func (p *pair) differs() bool {
 }
 
 // merge calls visit for every key that is listed, known or both, in order, until it returns false.
-func merge(listed iter.Seq2[Entry, error], known iter.Seq2[state.Known, error], visit func(pair) bool) (err error) {
+func merge(listed iter.Seq2[Entry, error], known iter.Seq2[state.KnownDocument, error], visit func(pair) bool) (err error) {
 	next, stop := iter.Pull2(known)
 	defer stop()
-	var k state.Known
+	var k state.KnownDocument
 	var have, started bool
 	advance := func() error {
 		previous := k.Key

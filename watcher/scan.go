@@ -15,15 +15,15 @@ import (
 
 // A Store is what a scan needs of the state.
 type Store interface {
-	BeginScan(ctx context.Context, syncID int64, prefix string) (state.Scan, error)
-	Known(ctx context.Context, syncID int64, prefix string) iter.Seq2[state.Known, error]
+	Begin(ctx context.Context, syncID int64, prefix string) (state.Scan, error)
+	Known(ctx context.Context, syncID int64, prefix string) iter.Seq2[state.KnownDocument, error]
 	Record(ctx context.Context, scan state.Scan, changes []state.Change) error
-	CountScan(ctx context.Context, scan state.Scan) (state.ScanCount, error)
-	FinishScan(ctx context.Context, scan state.Scan, identity string) (removed int, err error)
-	DropScan(ctx context.Context, scan state.Scan) error
+	Count(ctx context.Context, scan state.Scan) (state.ScanCount, error)
+	Finish(ctx context.Context, scan state.Scan, identity string) (removed int, err error)
+	Drop(ctx context.Context, scan state.Scan) error
 }
 
-var _ Store = (*state.Store)(nil)
+var _ Store = (*state.Scans)(nil)
 
 // A MaxDelete is a limit on what one scan may remove: a share of the known documents, or a number of them. Renamed documents
 // don't count. Its zero value allows no removal.
@@ -216,7 +216,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 		return result, err
 	}
 	// One prefix stands for all of them: the state asks only whether it is the whole.
-	scan, err := store.BeginScan(ctx, sync.ID, prefixes[0])
+	scan, err := store.Begin(ctx, sync.ID, prefixes[0])
 	if err != nil {
 		return result, err
 	}
@@ -227,7 +227,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 			return
 		}
 		// The marks have to go even where the context has ended.
-		if dropped := store.DropScan(context.WithoutCancel(ctx), scan); dropped != nil && err == nil {
+		if dropped := store.Drop(context.WithoutCancel(ctx), scan); dropped != nil && err == nil {
 			err = dropped
 		}
 	}()
@@ -273,7 +273,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 		result.Again = prefixes
 		return result, nil
 	}
-	count, err := store.CountScan(ctx, scan)
+	count, err := store.Count(ctx, scan)
 	if err != nil {
 		return result, err
 	}
@@ -282,7 +282,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	}
 	result.Renamed = count.Renamed
 	finished = true
-	if result.Removed, err = store.FinishScan(ctx, scan, identity); err != nil {
+	if result.Removed, err = store.Finish(ctx, scan, identity); err != nil {
 		finished = false
 		return result, err
 	}
@@ -333,7 +333,7 @@ func (s *Scanner) changes(ctx context.Context, store Store, sync state.Sync, pre
 		moving := map[string]time.Time{}
 		stopped := false
 		for prefix, listed := range s.listings(ctx, prefixes) {
-			known := func(yield func(state.Known, error) bool) {
+			known := func(yield func(state.KnownDocument, error) bool) {
 				for k, err := range ahead(store.Known(ctx, sync.ID, prefix)) {
 					if err != nil {
 						yield(k, err)
