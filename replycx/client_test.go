@@ -30,14 +30,14 @@ func TestNewRefuses(t *testing.T) {
 	}{
 		"no token":                {"", replycx.Options{}, "no API token"},
 		"token of spaces":         {" \n", replycx.Options{}, "no API token"},
-		"token with a line break": {"ab\ncd", replycx.Options{}, "a character that no token has"},
+		"token with a line break": {"ab\ncd", replycx.Options{}, "contains an invalid character"},
 		"plain http":              {"t", replycx.Options{BaseURL: "http://api.example.com"}, "unencrypted"},
 		"plain http by number":    {"t", replycx.Options{BaseURL: "http://10.0.0.1"}, "unencrypted"},
 		"a name like loopback":    {"t", replycx.Options{BaseURL: "http://localhost.example.com"}, "unencrypted"},
 		"another scheme":          {"t", replycx.Options{BaseURL: "ftp://api.example.com"}, "https://"},
 		"no scheme":               {"t", replycx.Options{BaseURL: "api.example.com"}, "a scheme and a host"},
-		"a password":              {"t", replycx.Options{BaseURL: "https://me:hunter2@api.example.com"}, "must not hold a user"},
-		"a bad escape":            {"t", replycx.Options{BaseURL: "https://me:hunter2@api.example.com/%zz"}, "cannot be parsed"},
+		"a password":              {"t", replycx.Options{BaseURL: "https://me:hunter2@api.example.com"}, "must not contain a user"},
+		"a bad escape":            {"t", replycx.Options{BaseURL: "https://me:hunter2@api.example.com/%zz"}, "invalid API URL"},
 		"a query":                 {"t", replycx.Options{BaseURL: "https://api.example.com/?x=1"}, "a scheme and a host"},
 		"no CA file":              {"t", replycx.Options{CAFile: "does-not-exist.pem"}, "read certificate authorities"},
 		"CA file without one":     {"t", replycx.Options{CAFile: "client_test.go"}, "holds no PEM certificate"},
@@ -354,10 +354,10 @@ func TestSourceStatusAnswers(t *testing.T) {
 		"one makes no sense": {`{"sources":[7,{"id":"x"},{"id":4,"status":9,"knowledge_base_id":"?"}]}`, "[4 9 0]", ""},
 		"none makes sense":   {`{"sources":[{"id":0}]}`, "", "names no source"},
 		"no list":            {`{"ok":true}`, "", "has no list of sources"},
-		"list of other kind": {`{"ok":true,"sources":{"1":"completed"}}`, "", "does not have the form"},
+		"list of other kind": {`{"ok":true,"sources":{"1":"completed"}}`, "", "has an unexpected form"},
 		"empty":              {" \n", "", "is empty"},
-		"page":               {"<html>", "", "is not the API's"},
-		"cut off":            {`{"sources":[{"id":1`, "", "is not the API's"},
+		"page":               {"<html>", "", "is not from the API"},
+		"cut off":            {`{"sources":[{"id":1`, "", "is not from the API"},
 	} {
 		c := client(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, tt.answer) }, replycx.Options{})
 		got, err := c.SourceStatus(t.Context(), []int64{1})

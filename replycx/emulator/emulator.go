@@ -19,20 +19,15 @@ package emulator
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 // DefaultTrain is how long training takes unless Options say otherwise.
@@ -187,33 +182,6 @@ func (e *Emulator) routes() {
 // ServeHTTP serves the API.
 func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHTTP(w, r) }
 
-// Token returns a token of the account. Whether the account exists does not matter.
-func (e *Emulator) Token(account int64) string {
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{AccountID: account}).SignedString(e.secret)
-	if err != nil {
-		panic(err) // a byte slice can always sign
-	}
-	return token
-}
-
-type claims struct {
-	AccountID int64 `json:"account_id"`
-	jwt.RegisteredClaims
-}
-
-// account returns the account that a request's token names, and whether the token
-// is good.
-func (e *Emulator) account(r *http.Request) (int64, bool) {
-	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
-		return 0, false
-	}
-	var c claims
-	_, err := jwt.ParseWithClaims(text, &c, func(*jwt.Token) (any, error) { return e.secret, nil },
-		jwt.WithValidMethods([]string{"HS256"}), jwt.WithTimeFunc(e.now))
-	return c.AccountID, err == nil
-}
-
 // Start serves on addr, a free port of 127.0.0.1 if it is empty, until Close, and
 // returns the base URL.
 func (e *Emulator) Start(addr string) (string, error) {
@@ -333,52 +301,6 @@ func (e *Emulator) Accepted() []AcceptedSource {
 		}
 	}
 	return list
-}
-
-// reply is an answer that is ready to be sent.
-type reply struct {
-	status int
-	body   []byte
-	header http.Header // beside Content-Type
-}
-
-func (a reply) write(w http.ResponseWriter) {
-	for name, values := range a.header {
-		w.Header()[name] = values
-	}
-	if w.Header().Get("Content-Type") == "" {
-		w.Header().Set("Content-Type", "application/json")
-	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
-	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body)
-}
-
-// failure is the API's error body. Its members are in the document's order.
-type failure struct {
-	OK      bool   `json:"ok"`
-	Error   string `json:"error"`
-	Code    string `json:"code,omitempty"`
-	Message any    `json:"message"`
-	Status  int    `json:"status"`
-}
-
-func encode(status int, body any) reply {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return reply{status: http.StatusInternalServerError, body: []byte(`{"ok":false,"error":"INTERNAL"}`)}
-	}
-	return reply{status: status, body: data}
-}
-
-// fail is an error with "error" and "code".
-func fail(status int, code, message string) reply {
-	return encode(status, failure{Error: code, Code: code, Message: message, Status: status})
-}
-
-// failWithoutCode is an error of the kind that the document prints without "code".
-func failWithoutCode(status int, code string, message any) reply {
-	return encode(status, failure{Error: code, Message: message, Status: status})
 }
 
 // handler serves one operation. The fault, if not nil, is the one that fires; a

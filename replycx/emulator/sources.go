@@ -58,26 +58,6 @@ func (s *source) status(now time.Time) string {
 	return "completed"
 }
 
-// knowledge checks the token and the account for the two knowledge base operations.
-func (e *Emulator) knowledge(r *http.Request) (*Account, reply, bool) {
-	id, ok := e.account(r)
-	if !ok {
-		return nil, failWithoutCode(http.StatusUnauthorized, "JWT_SIGNATURE_EXCEPTION", "Invalid JWT token"), false
-	}
-	account := e.fixture.account(id)
-	switch {
-	case account == nil:
-		return nil, fail(http.StatusNotFound, "ACCOUNT_DETAILS_NOT_FOUND", "Account Details are Not Found!"), false
-	case account.KnowledgeBaseDisabled:
-		return nil, fail(http.StatusUnauthorized, "UNAUTHORIZED_FEATURE", "Please reach out to support to use this feature"), false
-	}
-	return account, reply{}, true
-}
-
-func badRequest(words string) reply {
-	return fail(http.StatusBadRequest, "BAD_REQUEST", words)
-}
-
 // upload takes sources. A request is taken whole or not at all.
 func (e *Emulator) upload(r *http.Request, f *Fault) (reply, error) {
 	account, refusal, ok := e.knowledge(r)
