@@ -8,7 +8,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Token returns a token of the account. Whether the account exists does not matter.
+// Token returns a token of the account, which need not exist.
 func (e *Emulator) Token(account int64) string {
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{AccountID: account}).SignedString(e.secret)
 	if err != nil {
@@ -22,8 +22,8 @@ type claims struct {
 	jwt.RegisteredClaims
 }
 
-// account returns the account that a request's token names, and whether the token
-// is good.
+// account returns the account in a request's token, and reports whether the token is
+// valid.
 func (e *Emulator) account(r *http.Request) (int64, bool) {
 	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
@@ -35,8 +35,9 @@ func (e *Emulator) account(r *http.Request) (int64, bool) {
 	return c.AccountID, err == nil
 }
 
-// knowledge checks the token and the account for the two knowledge base operations.
-func (e *Emulator) knowledge(r *http.Request) (*Account, reply, bool) {
+// knowledgeAccount checks the token and the account for the two knowledge base
+// operations.
+func (e *Emulator) knowledgeAccount(r *http.Request) (*Account, reply, bool) {
 	id, ok := e.account(r)
 	if !ok {
 		return nil, failWithoutCode(http.StatusUnauthorized, "JWT_SIGNATURE_EXCEPTION", "Invalid JWT token"), false
@@ -51,9 +52,9 @@ func (e *Emulator) knowledge(r *http.Request) (*Account, reply, bool) {
 	return account, reply{}, true
 }
 
-// agents checks the token for the conversation operations. withCode says whether the
-// document prints this operation's error with a code.
-func (e *Emulator) agents(r *http.Request, withCode bool) (*Account, reply, bool) {
+// conversationAccount checks the token for the conversation operations. withCode is
+// set if the API's document shows this operation's error with a code.
+func (e *Emulator) conversationAccount(r *http.Request, withCode bool) (*Account, reply, bool) {
 	if id, ok := e.account(r); ok {
 		if account := e.fixture.account(id); account != nil {
 			return account, reply{}, true
@@ -65,8 +66,9 @@ func (e *Emulator) agents(r *http.Request, withCode bool) (*Account, reply, bool
 	return nil, failWithoutCode(http.StatusUnauthorized, "JWT_SIGNATURE_EXCEPTION", "Invalid JWT token"), false
 }
 
-// ownAccount checks the token for the operations below /v1/accounts.
-func (e *Emulator) ownAccount(r *http.Request) (*Account, reply, bool) {
+// pathAccount checks the token for the operations below /v1/accounts, whose path must
+// contain the token's account.
+func (e *Emulator) pathAccount(r *http.Request) (*Account, reply, bool) {
 	id, ok := e.account(r)
 	account := e.fixture.account(id)
 	if !ok || account == nil || r.PathValue("account") != strconv.FormatInt(id, 10) {
@@ -76,7 +78,7 @@ func (e *Emulator) ownAccount(r *http.Request) (*Account, reply, bool) {
 }
 
 func (e *Emulator) bots(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.ownAccount(r)
+	account, refusal, ok := e.pathAccount(r)
 	if !ok {
 		return refusal, nil
 	}

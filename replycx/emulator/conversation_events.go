@@ -15,8 +15,8 @@ type eventBody struct {
 	Team   *struct{ By, To string } `json:"team"`
 }
 
-// eventOperation tells which operation a request to the events path is, without
-// taking its body from it.
+// eventOperation returns the operation of a request to the events path. It leaves the
+// body of the request readable.
 func eventOperation(r *http.Request) Operation {
 	data, err := io.ReadAll(io.LimitReader(r.Body, maxJSON+1))
 	r.Body = io.NopCloser(strings.NewReader(string(data)))
@@ -28,7 +28,7 @@ func eventOperation(r *http.Request) Operation {
 }
 
 func (e *Emulator) conversationEvent(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.agents(r, true)
+	account, refusal, ok := e.conversationAccount(r, true)
 	if !ok {
 		return refusal, nil
 	}
@@ -52,10 +52,10 @@ func (e *Emulator) conversationEvent(r *http.Request, _ *Fault) (reply, error) {
 	case body.Event == "assignee" && body.User != nil && body.Team == nil:
 		return e.assign(account, c, body.User.By, body.User.To, ""), nil
 	}
-	return fail(http.StatusBadRequest, "INVALID_DATA", "The event is neither a closing nor a change of the assignee"), nil
+	return fail(http.StatusBadRequest, "INVALID_DATA", "The event neither closes the conversation nor changes its assignee"), nil
 }
 
-// closeConversation closes; closing what is closed changes nothing.
+// closeConversation closes a conversation, unless it is closed already.
 func (e *Emulator) closeConversation(a *Account, c conversation, by string) reply {
 	if a.limited(by) {
 		return fail(http.StatusBadRequest, "CONVERSATION_NOT_CLOSED", "Conversation is not closed due to user limit validation.")
@@ -81,7 +81,7 @@ func (e *Emulator) assign(a *Account, c conversation, by, to, team string) reply
 	case a.limited(by) || a.limited(to):
 		return fail(http.StatusBadRequest, "ASSIGNEE_NOT_CHANGED", "Assignee is not changed due to user limit validation.")
 	case to != "" && a.user(to) == nil:
-		return fail(http.StatusBadRequest, "INVALID_DATA", "The user is not one of the account")
+		return fail(http.StatusBadRequest, "INVALID_DATA", "The account has no such user")
 	}
 	from := c.Assignee
 	c.Assignee, c.Team = to, team
@@ -93,7 +93,7 @@ func (e *Emulator) assign(a *Account, c conversation, by, to, team string) reply
 }
 
 func (e *Emulator) variables(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.ownAccount(r)
+	account, refusal, ok := e.pathAccount(r)
 	if !ok {
 		return refusal, nil
 	}

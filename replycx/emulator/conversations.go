@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// maxJSON bounds, in bytes, the requests that are JSON.
+// maxJSON is the largest JSON request in bytes.
 const maxJSON = 1 << 20
 
-// conversation is a conversation and how it stands.
+// conversation is a conversation and its current state.
 type conversation struct {
 	ID      string `json:"id"`
 	Account int64  `json:"account"`
@@ -31,23 +31,23 @@ type sentMessage struct {
 	Body json.RawMessage `json:"body"`
 }
 
-// Conversation is a conversation as the emulator holds it.
+// Conversation is a conversation of the emulator.
 type Conversation struct {
 	ID      string
 	Account int64
 	Channel string
-	// Contact is the phone.
+	// Contact is the contact's phone.
 	Contact string
 	// Assignee is an email, BotAssignee or empty, Team a team's name or empty.
 	Assignee, Team string
 	Closed         bool
-	// Messages counts what agents sent.
+	// Messages counts the messages of agents.
 	Messages int
-	// Variables are by type and name, such as "contact/phone".
+	// Variables holds the values by type and name, such as "contact/phone".
 	Variables map[string]string
 }
 
-// Conversations returns all conversations, in the order they came into being.
+// Conversations returns all conversations in the order of their creation.
 func (e *Emulator) Conversations() []Conversation {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -67,37 +67,38 @@ func (e *Emulator) Conversations() []Conversation {
 	return list
 }
 
-// startConversations makes the fixture's conversations, before the journal is read.
+// startConversations creates the fixture's conversations, before New reads the
+// journal.
 func (e *Emulator) startConversations() {
 	e.conversations = make(map[string]*conversation)
 	for i := range e.fixture.Accounts {
 		a := &e.fixture.Accounts[i]
 		for _, s := range a.Conversations {
-			e.keep(conversation{
+			e.store(conversation{
 				ID: s.ID, Account: a.ID, Contact: *a.contact(s.Contact), Assignee: s.Assignee, Closed: s.Closed, CreatedAt: e.now().UnixNano(),
 			})
 		}
 	}
 }
 
-// keep stores a conversation in memory. e.mu is held.
-func (e *Emulator) keep(c conversation) {
+// store keeps a conversation in memory. The caller holds e.mu.
+func (e *Emulator) store(c conversation) {
 	if e.conversations[c.ID] == nil {
 		e.conversationOrder = append(e.conversationOrder, c.ID)
 	}
 	e.conversations[c.ID] = &c
 }
 
-// change stores a conversation and makes it last. e.mu is held.
+// change stores a conversation in memory and in the journal. The caller holds e.mu.
 func (e *Emulator) change(c conversation) error {
 	if err := e.write(journalLine{Conversation: &c}); err != nil {
 		return err
 	}
-	e.keep(c)
+	e.store(c)
 	return nil
 }
 
-// message is a message of a request.
+// message is the message in a request.
 type message struct {
 	Type string          `json:"type"`
 	Text string          `json:"text"`
@@ -108,8 +109,8 @@ type message struct {
 	} `json:"data"`
 }
 
-// wrong says what is wrong with a message, empty if nothing is.
-func (m *message) wrong() string {
+// fault describes the fault of a message, empty if it is valid.
+func (m *message) fault() string {
 	switch m.Type {
 	case "text":
 		if m.Text == "" && m.Data.Body == "" {
@@ -133,41 +134,49 @@ func (m *message) wrong() string {
 	return ""
 }
 
+// createBody is a request for a new conversation.
+type createBody struct {
+	Channel  string                              `json:"channel"`
+	From     string                              `json:"from"`
+	To       struct{ Phone, Name, Email string } `json:"to"`
+	Message  json.RawMessage                     `json:"message"`
+	Assignee string                              `json:"assignee"`
+}
+
+// check parses the message and returns the errors of the fields.
+func (b *createBody) check() (m message, faults map[string][]string) {
+	faults = make(map[string][]string)
+	if b.Channel == "" {
+		faults["channel"] = []string{"Missing data for required field."}
+	}
+	if b.From == "" {
+		faults["from"] = []string{"Missing data for required field."}
+	}
+	if b.To.Phone == "" {
+		faults["to"] = []string{"Missing data for required field."}
+	}
+	if len(b.Message) == 0 || json.Unmarshal(b.Message, &m) != nil {
+		faults["message"] = []string{"Not a valid message."}
+	} else if fault := m.fault(); fault != "" {
+		faults["message"] = []string{fault}
+	}
+	return m, faults
+}
+
 func (e *Emulator) create(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.agents(r, false)
+	account, refusal, ok := e.conversationAccount(r, false)
 	if !ok {
 		return refusal, nil
 	}
-	var body struct {
-		Channel  string                              `json:"channel"`
-		From     string                              `json:"from"`
-		To       struct{ Phone, Name, Email string } `json:"to"`
-		Message  json.RawMessage                     `json:"message"`
-		Assignee string                              `json:"assignee"`
-	}
+	var body createBody
 	if err := readJSON(r, &body); err != nil {
 		return badRequest(err.Error()), nil
 	}
-	wrong := make(map[string][]string)
-	if body.Channel == "" {
-		wrong["channel"] = []string{"Missing data for required field."}
+	m, faults := body.check()
+	if len(faults) > 0 {
+		return fieldErrors(faults), nil
 	}
-	if body.From == "" {
-		wrong["from"] = []string{"Missing data for required field."}
-	}
-	if body.To.Phone == "" {
-		wrong["to"] = []string{"Missing data for required field."}
-	}
-	var m message
-	if len(body.Message) == 0 || json.Unmarshal(body.Message, &m) != nil {
-		wrong["message"] = []string{"Not a valid message."}
-	} else if why := m.wrong(); why != "" {
-		wrong["message"] = []string{why}
-	}
-	if len(wrong) > 0 {
-		return fieldErrors(wrong), nil
-	}
-	if refusal := e.mayCreate(account, body.Channel, body.From, body.To.Phone, &m, body.Assignee); refusal.status != 0 {
+	if refusal := e.createRefusal(account, &body, &m); refusal.status != 0 {
 		return refusal, nil
 	}
 
@@ -201,20 +210,21 @@ func (e *Emulator) create(r *http.Request, _ *Fault) (reply, error) {
 	}), nil
 }
 
-// mayCreate goes through the reasons why a conversation is not created.
-func (e *Emulator) mayCreate(a *Account, channel, from, phone string, m *message, assignee string) reply {
+// createRefusal returns the documented refusal of a new conversation, or a zero reply
+// if it may be created.
+func (e *Emulator) createRefusal(a *Account, b *createBody, m *message) reply {
 	var found *AccountChannel
 	enabled := false
 	for i := range a.Channels {
-		if a.Channels[i].Channel != channel {
+		if a.Channels[i].Channel != b.Channel {
 			continue
 		}
 		enabled = true
-		if slices.Contains(a.Channels[i].Numbers, from) {
+		if slices.Contains(a.Channels[i].Numbers, b.From) {
 			found = &a.Channels[i]
 		}
 	}
-	contact := a.contact(phone)
+	contact := a.contact(b.To.Phone)
 	switch {
 	case !enabled:
 		return fail(http.StatusBadRequest, "CHANNEL_NOT_ENABLED", "This channel is not enabled in the account.")
@@ -235,7 +245,7 @@ func (e *Emulator) mayCreate(a *Account, channel, from, phone string, m *message
 		}
 	}
 	switch {
-	case a.limited(assignee):
+	case a.limited(b.Assignee):
 		return fail(http.StatusBadRequest, "CONVERSATION_NOT_CREATED", "Conversation is not created due to user limit validation")
 	case found.Failing:
 		return fail(http.StatusBadRequest, "CONVERSATION_CREATION_EXCEPTION", "Conversation is not created. Please try again after some time.")
@@ -243,7 +253,7 @@ func (e *Emulator) mayCreate(a *Account, channel, from, phone string, m *message
 	return reply{}
 }
 
-// find returns a copy of a conversation of the account. e.mu is held.
+// find returns a copy of a conversation of the account. The caller holds e.mu.
 func (e *Emulator) find(a *Account, id string) (conversation, bool) {
 	c := e.conversations[id]
 	if c == nil || c.Account != a.ID {
@@ -253,7 +263,7 @@ func (e *Emulator) find(a *Account, id string) (conversation, bool) {
 }
 
 func (e *Emulator) sendMessage(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.agents(r, true)
+	account, refusal, ok := e.conversationAccount(r, true)
 	if !ok {
 		return refusal, nil
 	}
@@ -272,18 +282,18 @@ func (e *Emulator) sendMessage(r *http.Request, _ *Fault) (reply, error) {
 		return fail(http.StatusNotFound, "CONVERSATION_NOT_FOUND", "Conversation is not available."), nil
 	}
 	var m message
-	why := "The message is missing"
+	fault := "The message is missing"
 	if readErr != nil {
-		why = readErr.Error()
+		fault = readErr.Error()
 	} else if json.Unmarshal(body.Message, &m) == nil {
-		why = m.wrong()
+		fault = m.fault()
 	}
-	if why == "" && account.user(body.User.By) == nil {
-		why = "The user is not one of the account"
+	if fault == "" && account.user(body.User.By) == nil {
+		fault = "The account has no such user"
 	}
 	switch {
-	case why != "":
-		return fail(http.StatusBadRequest, "INVALID_DATA", why), nil
+	case fault != "":
+		return fail(http.StatusBadRequest, "INVALID_DATA", fault), nil
 	case c.Closed:
 		return fail(http.StatusBadRequest, "CONVERSATION_CLOSED", "Assignee cannot be changed on closed conversation."), nil
 	case c.Assignee == BotAssignee:

@@ -278,7 +278,7 @@ func TestPage(t *testing.T) {
 	e, url := start(t, emulator.Options{Train: -1})
 	upload(t, url, e.Token(51), 876, formPart{"a", "<script>alert(1).md", "hello"}, formPart{"b", "empty.md", ""})
 	_, body := call(t, "GET", url+"/", "", "", nil)
-	for _, want := range []string{"Knowledge base 876", "&lt;script&gt;alert(1).md", "failed: The file is empty", "1 completed", "It holds nothing yet.", "12wfegrgt4t", "held-by-bot"} {
+	for _, want := range []string{"Knowledge base 876", "&lt;script&gt;alert(1).md", "failed: The file is empty", "1 completed", "It has no sources yet.", "12wfegrgt4t", "held-by-bot"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -292,10 +292,10 @@ func TestConversationRefusals(t *testing.T) {
 	e, url := start(t, emulator.Options{})
 	for _, tt := range []struct{ name, path, body, words string }{
 		{"create, nothing", "/v1/conversations", `{}`, `"channel":["Missing`},
-		{"create, no JSON", "/v1/conversations", `<`, `not the JSON`},
+		{"create, no JSON", "/v1/conversations", `<`, `not the expected JSON`},
 		{"create, message of no kind", "/v1/conversations", `{"channel":"SMS","from":"1-123-1231230","to":{"phone":"1"},"message":{"type":"song"}}`, `type is not text`},
 		{"message, no JSON", "/api/v1/conversation/12wfegrgt4t/messages", `<`, "INVALID_DATA"},
-		{"message, nobody", "/api/v1/conversation/12wfegrgt4t/messages", `{"message":{"type":"text","text":"x"},"user":{"by":"x@example.com"}}`, "not one of the account"},
+		{"message, nobody", "/api/v1/conversation/12wfegrgt4t/messages", `{"message":{"type":"text","text":"x"},"user":{"by":"x@example.com"}}`, "has no such user"},
 		{"message, empty template", "/api/v1/conversation/12wfegrgt4t/messages", `{"message":{"type":"template","data":{}},"user":{"by":"agent@example.com"}}`, "no name"},
 		{"event of no kind", "/api/v1/conversation/12wfegrgt4t/events", `{"event":"dance"}`, "INVALID_DATA"},
 		{"event, reopening", "/api/v1/conversation/12wfegrgt4t/events", `{"event":"status","status":"OPEN","user":{"by":"agent@example.com"}}`, "INVALID_DATA"},

@@ -174,8 +174,8 @@ func TestRefusals(t *testing.T) {
 		status int
 		words  string
 	}{
-		{"marked", []formPart{good, {"f", "f.txt", "x " + marker}}, 400, "asks to be refused"},
-		{"marked across the borders of reads", []formPart{{"f", "f.txt", strings.Repeat("x", 64<<10-10) + marker}}, 400, "asks to be refused"},
+		{"marked", []formPart{good, {"f", "f.txt", "x " + marker}}, 400, "contains KBSYNC-EMULATOR-REFUSE"},
+		{"marked across the borders of reads", []formPart{{"f", "f.txt", strings.Repeat("x", 64<<10-10) + marker}}, 400, "contains KBSYNC-EMULATOR-REFUSE"},
 		{"by name", []formPart{good, {"f", "a.exe", "x"}}, 422, "No programs"},
 		{"by name and content", []formPart{{"f", "a.csv", "the secret"}}, 400, "not accepted: a.csv"},
 		{"by name, other content", []formPart{{"f", "a.csv", "open"}}, 200, ""},
@@ -491,9 +491,9 @@ func TestBadScripts(t *testing.T) {
 		`accounts: []`:                   `no account`,
 		`accounts: [{id: 0}]`:            `not positive`,
 		`accounts: [{idd: 1}]`:           `idd`,
-		`{accounts: [{id: 1}, {id: 1}]}`: `there twice`,
+		`{accounts: [{id: 1}, {id: 1}]}`: `not unique`,
 		`accounts: [{id: 1, knowledge_bases: [{id: 5}]}, {id: 2, knowledge_bases: [{id: 5}]}]`: `knowledge base id 5`,
-		`{accounts: [{id: 1}], refuse: [{status: 400}]}`:                                       `needs a name or a content`,
+		`{accounts: [{id: 1}], refuse: [{status: 400}]}`:                                       `needs name or contains`,
 		`{accounts: [{id: 1}], refuse: [{name: "["}]}`:                                         `refusal name`,
 	} {
 		if _, err := emulator.ParseFixture([]byte(fixture)); err == nil || !strings.Contains(err.Error(), want) {

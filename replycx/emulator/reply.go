@@ -8,11 +8,11 @@ import (
 	"strconv"
 )
 
-// reply is an answer that is ready to be sent.
+// reply is an answer ready to be sent.
 type reply struct {
 	status int
 	body   []byte
-	header http.Header // beside Content-Type
+	header http.Header // overrides the default Content-Type
 }
 
 func (a reply) write(w http.ResponseWriter) {
@@ -44,28 +44,28 @@ func encode(status int, body any) reply {
 	return reply{status: status, body: data}
 }
 
-// fail is an error with "error" and "code".
+// fail is an error with both "error" and "code".
 func fail(status int, code, message string) reply {
 	return encode(status, failure{Error: code, Code: code, Message: message, Status: status})
 }
 
-// failWithoutCode is an error of the kind that the document prints without "code".
+// failWithoutCode is an error without "code", as the API's document shows some.
 func failWithoutCode(status int, code string, message any) reply {
 	return encode(status, failure{Error: code, Message: message, Status: status})
 }
 
-func badRequest(words string) reply {
-	return fail(http.StatusBadRequest, "BAD_REQUEST", words)
+func badRequest(message string) reply {
+	return fail(http.StatusBadRequest, "BAD_REQUEST", message)
 }
 
-// readJSON reads a request's JSON. Its errors are for the one who sent it.
+// readJSON decodes a request's JSON. Its errors are messages for the client.
 func readJSON(r *http.Request, out any) error {
 	data, err := io.ReadAll(io.LimitReader(r.Body, maxJSON+1))
 	if err != nil || len(data) > maxJSON {
-		return fmt.Errorf("the body is too large or broke off")
+		return fmt.Errorf("the body is too large or incomplete")
 	}
 	if err := json.Unmarshal(data, out); err != nil {
-		return fmt.Errorf("the body is not the JSON it should be: %w", err)
+		return fmt.Errorf("the body is not the expected JSON: %w", err)
 	}
 	return nil
 }
@@ -74,7 +74,7 @@ func internal(err error) reply {
 	return fail(http.StatusInternalServerError, "INTERNAL", err.Error())
 }
 
-// fieldErrors is the error of a request with wrong fields.
+// fieldErrors is the error of a request with invalid fields.
 func fieldErrors(fields map[string][]string) reply {
 	return failWithoutCode(http.StatusBadRequest, "BAD_REQUEST", fields)
 }
