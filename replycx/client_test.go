@@ -82,8 +82,9 @@ func TestOriginAndAccount(t *testing.T) {
 	}
 }
 
-// TestBasePath has the API below a path, to catch absolute paths.
-func TestBasePath(t *testing.T) {
+// TestRequestsStayBelowTheBasePath serves the API below a path, to catch absolute
+// paths.
+func TestRequestsStayBelowTheBasePath(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"ok":true,"sources":[{"id":1,"name":%q}]}`, r.URL.RequestURI())
 	}))
@@ -133,9 +134,9 @@ func TestTokenSource(t *testing.T) {
 	}
 }
 
-// TestTokenNeverLeaves: a server that redirects gets neither token nor body sent on,
-// and one that sends the token back does not get it into an error or a log.
-func TestTokenNeverLeaves(t *testing.T) {
+// TestTokenDoesNotLeak: the client does not follow a redirect with the token or the
+// body, and errors and logs do not contain a token that the server sent back.
+func TestTokenDoesNotLeak(t *testing.T) {
 	const token = "canary-4711-token"
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("the other server got %s with %v", r.Method, r.Header)
@@ -217,8 +218,9 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestNoReplay: with a GetBody, net/http may send a request again unasked.
-func TestNoReplay(t *testing.T) {
+// TestRequestsCannotBeReplayed: with a GetBody, net/http may silently send a request
+// again.
+func TestRequestsCannotBeReplayed(t *testing.T) {
 	c, err := replycx.New("t", replycx.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -389,8 +391,9 @@ func TestStatusWords(t *testing.T) {
 	}
 }
 
-// TestCallTimeout: a server that drips its answer does not hold a call for ever.
-func TestCallTimeout(t *testing.T) {
+// TestCallTimeoutEndsAStalledAnswer: a server that never completes its answer does not
+// block a call for ever.
+func TestCallTimeoutEndsAStalledAnswer(t *testing.T) {
 	_, c := serve(t, emulator.Options{Faults: &emulator.Faults{Rules: []emulator.Fault{{Stall: time.Hour, At: emulator.After}}}},
 		replycx.Options{Timeouts: replycx.Timeouts{Call: 50 * time.Millisecond}})
 	if _, err := c.SourceStatus(t.Context(), []int64{0}); !errors.Is(err, context.DeadlineExceeded) {

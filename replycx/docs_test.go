@@ -98,9 +98,9 @@ func operations(t *testing.T) map[string]string {
 	return found
 }
 
-// TestImports: the client is for everybody, so it needs nothing of kbsync and one
-// module beside the standard library.
-func TestImports(t *testing.T) {
+// TestClientImportsOneModule: other programs import the client, so it must not import
+// kbsync, and only one module outside the standard library.
+func TestClientImportsOneModule(t *testing.T) {
 	names, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)

@@ -137,8 +137,8 @@ func TestEventHandlerRefuses(t *testing.T) {
 	}
 }
 
-// TestWebhookEndToEnd sets the webhook to a handler and goes through a conversation's
-// life in the emulator: each event arrives. With another token the handshake fails.
+// TestWebhookEndToEnd sets the webhook to a handler and changes a conversation in the
+// emulator: each event arrives. With another token the handshake fails.
 func TestWebhookEndToEnd(t *testing.T) {
 	for _, in := range []string{"", "body", "header", "authorization"} {
 		t.Run("token in "+in, func(t *testing.T) {
@@ -192,8 +192,8 @@ func TestWebhookEndToEnd(t *testing.T) {
 	}
 }
 
-// FuzzWebhookBody: whatever is delivered, only the right token lets events in, and
-// each element of a good delivery is one event.
+// FuzzWebhookBody: the handler accepts events only with the right token, and each
+// element of an accepted delivery is one event.
 func FuzzWebhookBody(f *testing.F) {
 	for _, s := range append(answerSeeds, knownDelivery, `{"token":"hook-token","events":[]}`, `{"token":"hook-token","events":[{"event":{"type":7,"payload":{"bot_id":{}}}}]}`,
 		`{"token":"hook-token","events":[{"event":{"type":"conversation_create","payload":{"is_closed":1,"variables":{}}}}]}`) {

@@ -23,8 +23,8 @@ var answerSeeds = []string{
 	`<html><body>502</body></html>`, `{"ok":tr`, strings.Repeat(`[`, 9000), strings.Repeat(`{"a":`, 9000), `{"a":[{"id":1}],"a":[{"id":2}]}`, "\x00\xff\u202e\x1b[0m",
 }
 
-// FuzzErrorBody: an error body never breaks anything, and what is shown of it fits on
-// a line of a terminal.
+// FuzzErrorBody: any error body gives an *Error, and its text is safe for a line of a
+// terminal.
 func FuzzErrorBody(f *testing.F) {
 	for _, s := range answerSeeds {
 		f.Add(400, []byte(s))
@@ -49,8 +49,8 @@ func FuzzErrorBody(f *testing.F) {
 	})
 }
 
-// FuzzUploadAnswer: an answer to an upload is understood, refused or broken, and
-// every field that was sent is either named with good ids or missing.
+// FuzzUploadAnswer: an answer to an upload is a result, a refusal or invalid, and
+// every field of the request has sources with valid ids or is missing.
 func FuzzUploadAnswer(f *testing.F) {
 	for _, s := range answerSeeds {
 		f.Add([]byte(s))
@@ -85,7 +85,7 @@ func FuzzUploadAnswer(f *testing.F) {
 	})
 }
 
-// FuzzStatusAnswer: a status answer is understood, refused or broken.
+// FuzzStatusAnswer: a status answer is a result, a refusal or invalid.
 func FuzzStatusAnswer(f *testing.F) {
 	for _, s := range answerSeeds {
 		f.Add([]byte(s))

@@ -75,7 +75,7 @@ func TestUploadFiles(t *testing.T) {
 	}
 }
 
-// trainer is a server of source statuses with the times at which each ends.
+// trainer is a server of source statuses. It has the time at which each training ends.
 type trainer struct {
 	began  time.Time
 	ends   map[int64]time.Duration // negative: the source is not named
@@ -239,7 +239,7 @@ func TestDialect(t *testing.T) {
 		if path != tt.path || !strings.Contains(body, tt.message) {
 			t.Errorf("%+v: %s %s", tt.dialect, path, body)
 		}
-		// The emulator takes every form.
+		// The emulator accepts every form.
 		_, ec := serve(t, emulator.Options{}, replycx.Options{Dialect: tt.dialect})
 		if _, err := ec.CreateConversation(t.Context(), sms(nil)); err != nil {
 			t.Errorf("%+v: %v", tt.dialect, err)
@@ -267,8 +267,8 @@ func TestCallsRefusedBeforeAnyRequest(t *testing.T) {
 	}
 }
 
-// TestConversationID: an id is one segment of the path, whatever is in it.
-func TestConversationID(t *testing.T) {
+// TestConversationIDIsOnePathSegment: any id is escaped to one segment of the path.
+func TestConversationIDIsOnePathSegment(t *testing.T) {
 	var path string
 	c := client(t, func(w http.ResponseWriter, r *http.Request) {
 		path = r.URL.EscapedPath()
