@@ -55,7 +55,7 @@ func TestDocumentedOperations(t *testing.T) {
 			t.Errorf("Client.%s: there is no test %s", name, golden)
 		}
 		_, list, _ := strings.Cut(doc, "Documented errors:")
-		list, _, _ = strings.Cut(list, ";") // what follows is not the API's
+		list, _, _ = strings.Cut(list, ";") // the rest is not from the API
 		want, got := sentinel.FindAllString(list, -1), sentinel.FindAllString(cells[6], -1)
 		slices.Sort(want)
 		slices.Sort(got)

@@ -143,7 +143,8 @@ func (h *EventHandler) refuse(w http.ResponseWriter, r *http.Request, status int
 	h.opts.Logger.Warn("webhook delivery refused", "why", why, "remote", r.RemoteAddr)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"ok": false, "error": strings.ToUpper(strings.ReplaceAll(http.StatusText(status), " ", "_")), "message": why})
+	code := strings.ToUpper(strings.ReplaceAll(http.StatusText(status), " ", "_"))
+	_ = json.NewEncoder(w).Encode(map[string]any{"ok": false, "error": code, "message": why})
 }
 
 // authentic reports whether the token is in one of the accepted places. Its duration

@@ -71,7 +71,7 @@ func TestEventHandler(t *testing.T) {
 		t.Errorf("unknown event %+v", e)
 	}
 	if e := events[2]; e.Type != "" || string(e.Raw) != "7" {
-		t.Errorf("what is no event %+v", e)
+		t.Errorf("event of a malformed element: %+v", e)
 	}
 }
 
@@ -119,7 +119,7 @@ func TestEventHandlerRefuses(t *testing.T) {
 				t.Errorf("log %q", log.String())
 			}
 			if tt.status != 200 && strings.Contains(w.Body.String(), "hook-token") {
-				t.Errorf("the answer gives the token away: %s", w.Body)
+				t.Errorf("the answer contains the token: %s", w.Body)
 			}
 		})
 	}
@@ -158,7 +158,7 @@ func TestWebhookEndToEnd(t *testing.T) {
 			defer server.Close()
 			hook := replycx.Webhook{URL: server.URL, Events: replycx.EventTypes(), Token: "another"}
 			if err := c.SetWebhook(t.Context(), hook); err == nil {
-				t.Error("a webhook with another token was taken")
+				t.Error("a webhook with another token was accepted")
 			}
 			hook.Token = "hook-token"
 			if err := c.SetWebhook(t.Context(), hook); err != nil {

@@ -44,7 +44,7 @@ func FuzzErrorBody(f *testing.F) {
 			t.Errorf("%q is not fit to be shown", text)
 		}
 		if e.FromAPI && !json.Valid([]byte(strings.TrimPrefix(string(body), "\xef\xbb\xbf"))) {
-			t.Errorf("%q is taken for the API's", body)
+			t.Errorf("%q counts as the API's own", body)
 		}
 	})
 }

@@ -248,7 +248,7 @@ var want = map[string]any{
 func TestGolden(t *testing.T) {
 	all := goldens(t)
 	if got, want := slices.Sorted(maps.Keys(calls)), slices.Sorted(maps.Keys(all)); !slices.Equal(got, want) {
-		t.Fatalf("the calls are not those of the golden files:\n%v\n%v", got, want)
+		t.Fatalf("the calls do not match the golden files:\n%v\n%v", got, want)
 	}
 	for name, g := range all {
 		t.Run(name, func(t *testing.T) {

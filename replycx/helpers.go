@@ -214,7 +214,9 @@ func (c *Client) WaitForSources(ctx context.Context, ids []int64, opts WaitOptio
 // pollOpen requests the status of all sources that are not final, once. It returns
 // how many are still open, and the largest Retry-After of the answers. positions
 // holds the indexes in statuses by id.
-func (c *Client) pollOpen(ctx context.Context, statuses []SourceStatus, positions map[int64][]int) (open int, wait time.Duration, err error) {
+func (c *Client) pollOpen(
+	ctx context.Context, statuses []SourceStatus, positions map[int64][]int,
+) (open int, wait time.Duration, err error) {
 	var pending []int64
 	for id, at := range positions {
 		if !statuses[at[0]].Status.Final() {

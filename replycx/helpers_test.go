@@ -70,7 +70,7 @@ func TestUploadFiles(t *testing.T) {
 	}
 	for _, err := range c.UploadFiles(t.Context(), 876, fsys, "[") {
 		if err == nil {
-			t.Error("a bad pattern was taken")
+			t.Error("an invalid pattern was accepted")
 		}
 	}
 }
@@ -155,7 +155,7 @@ func TestWaitForSources(t *testing.T) {
 				t.Errorf("%d requests and %d rounds for ten minutes of training", n, rounds)
 			}
 			if last := s.asked[len(s.asked)-1]; !slices.Equal(last, []string{"3"}) {
-				t.Errorf("what had ended was asked for again: %v", last)
+				t.Errorf("a finished source was requested again: %v", last)
 			}
 		})
 	})
@@ -254,16 +254,16 @@ func TestCallsRefusedBeforeAnyRequest(t *testing.T) {
 	}
 	for _, id := range []string{"", ".", ".."} {
 		if err := c.CloseConversation(t.Context(), id, agent); err == nil {
-			t.Errorf("conversation id %q was taken", id)
+			t.Errorf("conversation id %q was accepted", id)
 		}
 	}
 	for _, m := range []replycx.Message{{}, {Text: "a", File: orchid}} {
 		if _, err := c.SendMessage(t.Context(), "x", agent, m); err == nil {
-			t.Errorf("message %+v was taken", m)
+			t.Errorf("message %+v was accepted", m)
 		}
 	}
 	if err := c.SetWebhook(t.Context(), replycx.Webhook{URL: "example.com/hook"}); err == nil {
-		t.Error("a URL without a scheme was taken")
+		t.Error("a URL without a scheme was accepted")
 	}
 }
 

@@ -269,7 +269,7 @@ func TestUploadFaults(t *testing.T) {
 				t.Errorf("got  %+v\nwant %+v\nerror %v", got, tt.want, err)
 			}
 			if got.unsent && got.accepted {
-				t.Error("called unsent what the server accepted")
+				t.Error("the error is unsent although the server accepted the upload")
 			}
 		})
 	}

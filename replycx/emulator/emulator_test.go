@@ -355,7 +355,7 @@ func TestFileSurvivesARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := emulator.New(emulator.Options{File: name}); err == nil || !strings.Contains(err.Error(), name) {
-		t.Errorf("a broken file gives %v", err)
+		t.Errorf("an invalid file: %v", err)
 	}
 }
 
