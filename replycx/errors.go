@@ -80,7 +80,7 @@ const (
 	ErrAssigneeNotChanged = Code("ASSIGNEE_NOT_CHANGED")
 )
 
-// ErrKnowledgeBaseNotOwned: the knowledge base belongs to another account (400).
+// ErrKnowledgeBaseNotOwned means that the knowledge base belongs to another account (400).
 // Upload. The API answers BAD_REQUEST, so the client recognizes this case by the
 // message. Such an error also matches ErrBadRequest.
 var ErrKnowledgeBaseNotOwned = errors.New("knowledge base does not belong to the account")
