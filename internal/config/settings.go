@@ -159,7 +159,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "period", Key: "period", Kind: KindDuration, Scope: ScopeWatch, Default: "off", off: true, example: "30s",
-			Usage:  "Interval between passes of a watch that ignores file events; replaces --rescan. off watches by events.",
+			Usage:  "Interval between passes of a watch that ignores file events, in place of --rescan; off watches by events.",
 			config: func(c *Config) any { return &c.Period },
 		},
 		{
@@ -259,7 +259,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "max-size", Key: "syncs[].max_size", Kind: KindSize, Scope: ScopeSync, Default: "off", off: true, example: "50MiB",
-			Usage: "Maximum size of a document. kbsync skips larger ones; off for no limit.",
+			Usage: "Size above which kbsync skips a document; off for no limit.",
 			sync:  func(s *Sync) any { return &s.MaxSize },
 		},
 		{
@@ -289,7 +289,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "min-reupload-interval", Key: "syncs[].min_reupload_interval", Kind: KindDuration, Scope: ScopeWatch, Default: "1m", off: true,
-			Usage: "Minimum time between two uploads of a document by watch. Every uploaded version is permanent. off for none.",
+			Usage: "Minimum time between two uploads of a document by watch, because every uploaded version is permanent; off for none.",
 			sync:  func(s *Sync) any { return &s.MinReupload },
 		},
 		{
@@ -330,12 +330,12 @@ func Settings() []Setting {
 		},
 		{
 			Name: "max-delete", Key: "syncs[].max_delete", Kind: KindPercent, Scope: ScopeSync, Default: "50%",
-			Usage: "Maximum removals in one pass, as a number or a percentage. The sync halts above it. off for no limit.",
+			Usage: "Removals in one pass above which the sync halts, as a number or a percentage; off for no limit.",
 			sync:  func(s *Sync) any { return &s.MaxDelete },
 		},
 		{
 			Name: "max-uploads", Key: "syncs[].max_uploads", Kind: KindInt, Scope: ScopeSync, Default: "off", off: true, example: "500",
-			Usage: "Maximum uploads in one pass. The sync halts above it. off for no limit.",
+			Usage: "Uploads in one pass above which the sync halts; off for no limit.",
 			sync:  func(s *Sync) any { return &s.MaxUploads },
 		},
 		{

@@ -1,9 +1,8 @@
 // Package statuspage serves the status of a running kbsync: a page for people, the same content as JSON, Prometheus metrics,
 // and the liveness and readiness of the process. It also serves triggers, which start a scan, a reindex or a reload over HTTP.
 //
-// The package reads the status of documents from the state. The caller reports only what the state does not keep, such as the
-// duration of requests, through [Metrics] and [Loop]. A command that runs one pass needs no page, but can use
-// [Page.WriteMetrics].
+// The package reads the status of documents from the state. The caller reports everything else, such as the duration of
+// requests, through [Metrics] and [Loop]. A command that runs one pass needs no page, but can use [Page.WriteMetrics].
 //
 // # Access
 //
