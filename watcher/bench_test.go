@@ -37,8 +37,8 @@ func corpusB(b *testing.B) string {
 	return dir
 }
 
-// plainWalk is a sorted walk with ReadDir and Info: what a scan is measured by.
-func plainWalk(dir string) (n int, size int64) {
+// referenceWalk is a sorted walk with ReadDir and Info: what a scan is measured by.
+func referenceWalk(dir string) (n int, size int64) {
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -72,7 +72,7 @@ func BenchmarkUnchanged(b *testing.B) {
 		b.ReportAllocs()
 		defer reportCPU(b)()
 		for b.Loop() {
-			if n, _ := plainWalk(dir); n != len(known) {
+			if n, _ := referenceWalk(dir); n != len(known) {
 				b.Fatal(n)
 			}
 		}
@@ -88,7 +88,7 @@ func BenchmarkUnchanged(b *testing.B) {
 		b.ReportAllocs()
 		defer reportCPU(b)()
 		for b.Loop() {
-			for c, err := range Diff(d.List(b.Context(), ""), stream(known, nil)) {
+			for c, err := range changesOf(d.List(b.Context(), ""), stream(known, nil)) {
 				b.Fatal(c, err)
 			}
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// openService opens the bucket of a URL without its prefix. An error that is a *fault may pass.
+// openService opens the bucket of a URL without its prefix. An error that is a *cloudFault may pass.
 //
 // gocloud.dev opens buckets, so that URLs, parameters and credentials are its own. What is in them is asked for through the client
 // that it gives, for its own keys are escaped: two of the cloud's can be one of its, and some can't be read back.
@@ -69,7 +69,7 @@ func (m *memoryBucket) open(ctx context.Context, key string, fp state.Fingerprin
 	r, err := m.bucket.NewRangeReader(ctx, key, offset, -1, nil)
 	if err != nil {
 		if gcerrors.Code(err) == gcerrors.NotFound {
-			err = &fault{faultNoObject, err}
+			err = &cloudFault{faultNoObject, err}
 		}
 		return nil, err
 	}
@@ -82,4 +82,4 @@ func (m *memoryBucket) open(ctx context.Context, key string, fp state.Fingerprin
 
 func (m *memoryBucket) close() error { return m.bucket.Close() }
 
-func changed() error { return &fault{faultChanged, state.ErrChanged} }
+func changed() error { return &cloudFault{faultChanged, state.ErrChanged} }

@@ -30,7 +30,7 @@ type azureContainer struct {
 func openAzure(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 	bucket, err := mux.DefaultURLMux().OpenBucketURL(ctx, u)
 	if err != nil {
-		return service{}, plain(err)
+		return service{}, withoutQuery(err)
 	}
 	var client *container.Client
 	if !bucket.As(&client) {
@@ -140,33 +140,33 @@ func azureFault(err error) error {
 			error
 			NonRetriable()
 		}](err); ok {
-			return &fault{faultLasting, plain(err)} // of the credentials
+			return &cloudFault{faultPermanent, withoutQuery(err)} // of the credentials
 		}
-		return plain(err)
+		return withoutQuery(err)
 	}
-	said := &saidError{fmt.Sprintf("%s (HTTP %d)", api.ErrorCode, api.StatusCode), err}
+	said := &cloudError{fmt.Sprintf("%s (HTTP %d)", api.ErrorCode, api.StatusCode), err}
 	switch bloberror.Code(api.ErrorCode) {
 	case bloberror.ContainerNotFound:
-		return &fault{faultNoBucket, said}
+		return &cloudFault{faultNoBucket, said}
 	case bloberror.BlobNotFound:
-		return &fault{faultNoObject, said}
+		return &cloudFault{faultNoObject, said}
 	case bloberror.ConditionNotMet, bloberror.TargetConditionNotMet, bloberror.InvalidRange:
-		return &fault{faultChanged, said}
+		return &cloudFault{faultChanged, said}
 	case bloberror.BlobArchived:
 		said.text += "; rehydrate it or exclude it"
-		return &fault{faultLasting, said}
+		return &cloudFault{faultPermanent, said}
 	case bloberror.BlobUsesCustomerSpecifiedEncryption:
 		said.text += "; it is encrypted with a key of its owner, which kbsync does not have; exclude it"
-		return &fault{faultLasting, said}
+		return &cloudFault{faultPermanent, said}
 	}
 	switch {
 	case api.StatusCode == http.StatusPreconditionFailed || api.StatusCode == http.StatusRequestedRangeNotSatisfiable:
-		return &fault{faultChanged, said}
+		return &cloudFault{faultChanged, said}
 	case api.StatusCode == http.StatusUnauthorized || api.StatusCode == http.StatusForbidden:
 		said.text += "; look at the credentials and what they permit (docs/buckets.md)"
-		return &fault{faultLasting, said}
+		return &cloudFault{faultPermanent, said}
 	case api.StatusCode == http.StatusTooManyRequests || api.StatusCode == http.StatusRequestTimeout || api.StatusCode >= 500:
 		return said
 	}
-	return &fault{faultLasting, said}
+	return &cloudFault{faultPermanent, said}
 }

@@ -50,7 +50,7 @@ func openGS(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 			Scopes: []string{storage.ScopeReadOnly}, UniverseDomain: universe,
 		})
 		if err != nil {
-			return service{}, &fault{faultLasting, fmt.Errorf("no credentials were found: %w", err)}
+			return service{}, &cloudFault{faultPermanent, fmt.Errorf("no credentials were found: %w", err)}
 		}
 		if opener.Client, err = gcp.NewHTTPClient(gcp.DefaultTransport(), gcp.CredentialsTokenSource(credentials)); err != nil {
 			return service{}, err
@@ -120,29 +120,29 @@ func (b *gsBucket) close() error { return b.client.Close() }
 // gsFault tells what follows from an error of a listing, or of a read.
 func gsFault(err error, listing bool) error {
 	if errors.Is(err, storage.ErrObjectNotExist) {
-		return &fault{faultNoObject, err}
+		return &cloudFault{faultNoObject, err}
 	}
 	// Of a listing the client calls every 404 ErrBucketNotExist: what answered tells whether it is.
 	api, ok := errors.AsType[*googleapi.Error](err)
 	if !ok {
-		return plain(err)
+		return withoutQuery(err)
 	}
 	text := api.Message
 	if text == "" {
 		text = http.StatusText(api.Code)
 	}
-	said := &saidError{fmt.Sprintf("%s (HTTP %d)", strings.Join(strings.Fields(text), " "), api.Code), err}
+	said := &cloudError{fmt.Sprintf("%s (HTTP %d)", strings.Join(strings.Fields(text), " "), api.Code), err}
 	switch {
 	case api.Code == http.StatusNotFound && listing && len(api.Errors) > 0:
 		// In the API's own words; a gateway's 404 has none.
-		return &fault{faultNoBucket, said}
+		return &cloudFault{faultNoBucket, said}
 	case api.Code == http.StatusPreconditionFailed || api.Code == http.StatusRequestedRangeNotSatisfiable:
-		return &fault{faultChanged, said}
+		return &cloudFault{faultChanged, said}
 	case api.Code == http.StatusUnauthorized || api.Code == http.StatusForbidden:
 		said.text += "; look at the credentials and what they permit (docs/buckets.md)"
-		return &fault{faultLasting, said}
+		return &cloudFault{faultPermanent, said}
 	case api.Code == http.StatusTooManyRequests || api.Code == http.StatusRequestTimeout || api.Code >= 500:
 		return said
 	}
-	return &fault{faultLasting, said}
+	return &cloudFault{faultPermanent, said}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"google.golang.org/api/option"
 
+	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -146,9 +147,9 @@ func TestCloudRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := newBucket(tt.cloud+"://docs", "", service{objects: counted{cloud, &asked}, identity: "docs"}, BucketOptions{})
-			b.persistence = persistence{tries: 2, delay: 1, page: usualPersistence.page, stall: usualPersistence.stall}
+			b.limits.attempts, b.limits.backoff = 2, retry.EqualJitter(1, 1)
 			defer b.Close()
-			store := newMemory()
+			store := newMemoryStore()
 			store.known["a.md"] = state.Known{Key: "a.md", Fingerprint: state.Fingerprint{Size: 1}}
 			r, err := NewScanner(b, ScanOptions{AllowEmpty: true}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
 			_, unavailable := errors.AsType[*UnavailableError](err)

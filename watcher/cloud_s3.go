@@ -97,7 +97,7 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 		key := aws.ToString(o.Key)
 		if out.EncodingType == types.EncodingTypeUrl {
 			if key, err = url.QueryUnescape(key); err != nil {
-				return nil, "", &fault{faultLasting, fmt.Errorf("the key %q in the listing cannot be decoded: %w", aws.ToString(o.Key), err)}
+				return nil, "", &cloudFault{faultPermanent, fmt.Errorf("the key %q in the listing cannot be decoded: %w", aws.ToString(o.Key), err)}
 			}
 		}
 		fp := state.Fingerprint{Size: aws.ToInt64(o.Size), ETag: aws.ToString(o.ETag)}
@@ -184,7 +184,7 @@ func checkEncoding(encoding string) error {
 	case "", "identity", "utf-8", "aws-chunked":
 		return nil
 	}
-	return &fault{faultLasting, fmt.Errorf("it is stored with Content-Encoding %q, and kbsync does not unpack; store it as it is", encoding)}
+	return &cloudFault{faultPermanent, fmt.Errorf("it is stored with Content-Encoding %q, and kbsync does not unpack; store it as it is", encoding)}
 }
 
 func (b *s3Bucket) close() error {
@@ -209,51 +209,51 @@ func s3Fault(err error) error {
 		if hint != "" {
 			words += "; " + hint
 		}
-		return &saidError{fmt.Sprintf("%s (HTTP %d)", words, status), err}
+		return &cloudError{fmt.Sprintf("%s (HTTP %d)", words, status), err}
 	}
 	switch code {
 	case "NoSuchBucket":
-		return &fault{faultNoBucket, said("")}
+		return &cloudFault{faultNoBucket, said("")}
 	case "NoSuchKey":
-		return &fault{faultNoObject, said("")}
+		return &cloudFault{faultNoObject, said("")}
 	case "PreconditionFailed", "InvalidRange":
-		return &fault{faultChanged, said("")}
+		return &cloudFault{faultChanged, said("")}
 	case "InvalidObjectState", "ObjectNotInActiveTierError":
-		return &fault{faultLasting, said("it is archived; restore it or exclude it")}
+		return &cloudFault{faultPermanent, said("it is archived; restore it or exclude it")}
 	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "IncorrectEndpoint":
-		return &fault{faultLasting, said("the bucket may be in another region: set region= in its URL")}
+		return &cloudFault{faultPermanent, said("the bucket may be in another region: set region= in its URL")}
 	case "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AllAccessDisabled":
-		return &fault{faultLasting, said("look at the credentials and what they permit (docs/buckets.md)")}
+		return &cloudFault{faultPermanent, said("look at the credentials and what they permit (docs/buckets.md)")}
 	case "InvalidRequest":
 		if strings.Contains(text, "Server Side Encryption") {
-			return &fault{faultLasting, said("it is encrypted with a key of its owner (SSE-C), which kbsync does not have; exclude it")}
+			return &cloudFault{faultPermanent, said("it is encrypted with a key of its owner (SSE-C), which kbsync does not have; exclude it")}
 		}
-		return &fault{faultLasting, said("")}
+		return &cloudFault{faultPermanent, said("")}
 	}
 	switch {
 	case status == http.StatusPreconditionFailed || status == http.StatusRequestedRangeNotSatisfiable:
-		return &fault{faultChanged, err}
+		return &cloudFault{faultChanged, err}
 	case status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500:
 	case code != "" && status >= 400:
-		return &fault{faultLasting, said("")}
+		return &cloudFault{faultPermanent, said("")}
 	case status >= 400:
-		return &fault{faultLasting, err}
+		return &cloudFault{faultPermanent, err}
 	}
-	return plain(err)
+	return withoutQuery(err)
 }
 
-// A saidError is an error in a cloud's own words.
-type saidError struct {
+// A cloudError is an error in a cloud's own words.
+type cloudError struct {
 	text string
 	err  error
 }
 
-func (e *saidError) Error() string { return e.text }
+func (e *cloudError) Error() string { return e.text }
 
-func (e *saidError) Unwrap() error { return e.err }
+func (e *cloudError) Unwrap() error { return e.err }
 
 // plain takes the parameters out of the URL that an error of the network has: they may be a signature.
-func plain(err error) error {
+func withoutQuery(err error) error {
 	e, ok := errors.AsType[*url.Error](err)
 	if !ok {
 		return err
@@ -262,5 +262,5 @@ func plain(err error) error {
 	if u, err := url.Parse(e.URL); err == nil {
 		place = u.Scheme + "://" + u.Host + u.Path
 	}
-	return &saidError{fmt.Sprintf("%s %s: %v", e.Op, place, e.Err), e.Err}
+	return &cloudError{fmt.Sprintf("%s %s: %v", e.Op, place, e.Err), e.Err}
 }

@@ -95,7 +95,7 @@ func wantKeys(t testing.TB, root Root, prefix string, want ...string) {
 }
 
 // B1: a directory is listed in the order in which a bucket would list its keys.
-func TestB1ByteOrderOfTheKey(t *testing.T) {
+func TestDirectoryListsInByteOrderOfTheKey(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "a/b", "a/x", "a.txt", "a-b", "a0", "b/c-d", "b/c/d", "b/c.e", "b/c0", "é", "\xff\xfe", "A")
 	want := []string{"A", "a-b", "a.txt", "a/b", "a/x", "a0", "b/c-d", "b/c.e", "b/c/d", "b/c0", "é", "\xff\xfe"}
@@ -152,7 +152,7 @@ func TestListIsSortedForAnyTree(t *testing.T) {
 }
 
 // S1: names are bytes.
-func TestS1NamesOfAnyBytes(t *testing.T) {
+func TestNamesOfAnyBytesAreListedAndRead(t *testing.T) {
 	dir := t.TempDir()
 	names := []string{"a\nb.md", "\"q\".md", "-rf.md", "\xff\xfe.md", "emoji 🎉.md", "tab\t.md", "r\u202eevil.md", "CON", "a:b.md", strings.Repeat("n", 255), `back\slash.md`}
 	put(t, dir, names...)
@@ -196,7 +196,7 @@ func one(t *testing.T, d *Directory, key string) Entry {
 }
 
 // W8: a root that is missing, a file, or comes back is told apart from an empty one.
-func TestW8Root(t *testing.T) {
+func TestMissingRootDiffersFromAnEmptyOne(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "root")
 	d := NewDirectory(dir, DirectoryOptions{})
 	missing := func() {
@@ -237,7 +237,7 @@ func TestW8Root(t *testing.T) {
 }
 
 // W9: what can't be read is reported, and the listing goes on behind it.
-func TestW9UnreadableDirectory(t *testing.T) {
+func TestListingReportsUnreadableParts(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "a/1.md", "b/1.md", "b/c/1.md", "d/1.md")
 	d := NewDirectory(dir, DirectoryOptions{})
@@ -277,7 +277,7 @@ func TestW9UnreadableDirectory(t *testing.T) {
 }
 
 // W10: links lead nowhere unless asked, never out of the root, and never in circles.
-func TestW10Links(t *testing.T) {
+func TestLinksNeverLeadOutOfTheRoot(t *testing.T) {
 	outside := t.TempDir()
 	put(t, outside, "secret.md", "sub/secret.md")
 	dir := t.TempDir()
@@ -313,7 +313,7 @@ func TestW10Links(t *testing.T) {
 }
 
 // The root itself may be a link, as git-sync makes it, and is followed anew each time.
-func TestW7RootIsALink(t *testing.T) {
+func TestRootLinkIsFollowedAtEachListing(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "v1/same.md", "v1/old.md", "v2/same.md", "v2/new.md")
 	link(t, "v1", filepath.Join(dir, "link"))
@@ -363,7 +363,7 @@ func configMap(t *testing.T, dir string, n int, files map[string]string) {
 }
 
 // W7: a mounted ConfigMap's keys are its own, whatever is swapped behind them.
-func TestW7ConfigMap(t *testing.T) {
+func TestMountedConfigMapIsListedUnderItsOwnKeys(t *testing.T) {
 	dir := t.TempDir()
 	d := NewDirectory(dir, DirectoryOptions{})
 	var last Entry
@@ -419,7 +419,7 @@ func TestTwoDotsWithoutAMount(t *testing.T) {
 }
 
 // W11: what is no regular file is passed over without being opened.
-func TestW11SpecialFiles(t *testing.T) {
+func TestSpecialFilesAreNotListed(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "a.md")
 	special(t, dir)
@@ -458,7 +458,7 @@ func TestW11SpecialFiles(t *testing.T) {
 }
 
 // W6: what changes between the listing and the end of its reading is never given out as the version that was listed.
-func TestW6ChangedWhileRead(t *testing.T) {
+func TestDocumentChangedWhileReadFails(t *testing.T) {
 	content := strings.Repeat("0123456789", 1000)
 	for name, c := range map[string]struct {
 		before, during func(path string) error
@@ -604,7 +604,7 @@ func linkOver(path, target string) error {
 }
 
 // S2: a directory that becomes a link while the walk goes on leads it nowhere.
-func TestS2DirectorySwappedForALink(t *testing.T) {
+func TestDirectorySwappedForALinkIsNotFollowed(t *testing.T) {
 	outside := t.TempDir()
 	put(t, outside, "secret.md")
 	dir := t.TempDir()

@@ -13,6 +13,8 @@ import (
 	"strings"
 	gosync "sync"
 	"time"
+
+	"github.com/kbsync/kbsync/internal/retry"
 )
 
 // FeedOptions of a Feed. The zero value works.
@@ -51,7 +53,7 @@ type Feed struct {
 	opts    FeedOptions
 	open    func(ctx context.Context) (subscription, error)
 	most    int           // messages held
-	least   time.Duration // the first pause before the broker is tried again
+	backoff retry.Policy  // between attempts to connect
 	room    chan struct{} // of size one: messages are held no longer
 	cancel  context.CancelFunc
 	done    chan struct{}
@@ -60,17 +62,17 @@ type Feed struct {
 	outage             string // what was logged of the outage that lasts
 	saidUnknown, other bool
 
-	marks
+	dirtyQueue
 	fresh, taken []*delivery // the messages that are held: those that Take has not given out, and the others
 	stats        FeedStats
 }
 
 // What a Feed holds at most, and how patient it is.
 const (
-	mostHeld       = 10_000
-	leastReconnect = time.Second
-	mostReconnect  = time.Minute
-	lasting        = time.Minute // a connection of that age was a good one
+	mostHeld     = 10_000
+	minReconnect = time.Second
+	maxReconnect = time.Minute
+	lasting      = time.Minute // a connection of that age was a good one
 
 	// A request a document is worth it as long as it takes no longer than listing the folder, or everything. Sixteen go on at a
 	// time, and a listing is a thousand objects a request, one after the other: see docs/design.md.
@@ -180,10 +182,10 @@ func onlyParameters(query url.Values, names ...string) error {
 func newFeed(b *Bucket, address string, opts FeedOptions, open func(context.Context) (subscription, error)) *Feed {
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	f := &Feed{
-		bucket: b, address: address, opts: opts, open: open, most: mostHeld, least: leastReconnect,
-		room: make(chan struct{}, 1), done: make(chan struct{}), marks: newMarks(opts.Delay),
+		bucket: b, address: address, opts: opts, open: open, most: mostHeld, backoff: retry.EqualJitter(minReconnect, maxReconnect),
+		room: make(chan struct{}, 1), done: make(chan struct{}), dirtyQueue: newDirtyQueue(opts.Delay),
 	}
-	f.dirty.mostNames, f.dirty.mostTotal = dirtyObjects, dirtyAllObjects
+	f.dirty.maxNames, f.dirty.maxTotal = dirtyObjects, dirtyAllObjects
 	return f
 }
 
@@ -259,7 +261,7 @@ func (f *Feed) run(ctx context.Context) {
 	defer func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.marks.stop()
+		f.dirtyQueue.stop()
 	}()
 	// A connection that is made and soon lost costs a listing of everything each time.
 	failed, soonLost := 0, 0
@@ -278,9 +280,8 @@ func (f *Feed) run(ctx context.Context) {
 		default:
 			failed, soonLost = 0, 0
 		}
-		wait := min(f.least<<min(max(failed+soonLost-1, 0), 16), mostReconnect)
 		f.lost(err)
-		pause(ctx, wait/2+rand.N(wait/2+1))
+		_ = retry.Sleep(ctx, f.backoff.Delay(max(failed+soonLost-1, 0), rand.Float64()))
 	}
 }
 
@@ -472,6 +473,6 @@ func (b *Bucket) prefixOf(e bucketEvent) (string, bool) {
 	case folder:
 		return key, true
 	}
-	sieve := sieve{filter: b.filter}
-	return key, !sieve.document(key).out
+	filter := keyFilter{filter: b.filter}
+	return key, !filter.document(key).out
 }

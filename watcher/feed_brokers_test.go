@@ -78,7 +78,7 @@ func TestDurableName(t *testing.T) {
 }
 
 // What a variable lacks is said, with its name, and nothing of its value.
-func TestFeedSaysWhichVariableIsMissing(t *testing.T) {
+func TestMissingVariableIsNamed(t *testing.T) {
 	for _, name := range []string{"RABBIT_SERVER_URL", "SERVICEBUS_CONNECTION_STRING", "AZURE_SERVICEBUS_HOSTNAME", "KAFKA_BROKERS"} {
 		t.Setenv(name, "")
 	}
@@ -105,7 +105,7 @@ func TestFeedSaysWhichVariableIsMissing(t *testing.T) {
 }
 
 // A server that takes the connection and says nothing does not keep anybody from ending.
-func TestFeedGivesUpAtTheEnd(t *testing.T) {
+func TestConnectingEndsWithItsContext(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestFeedGivesUpAtTheEnd(t *testing.T) {
 }
 
 // Through a driver of gocloud.dev: what is not acknowledged comes again, and nothing is complained of at the end.
-func TestFeedOfADriver(t *testing.T) {
+func TestFeedOfAGocloudDriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -150,7 +150,7 @@ func TestFeedOfADriver(t *testing.T) {
 			}
 		}
 		var log bytes.Buffer
-		f, err := handbook(t).Notifications(ctx, address+"?ackdeadline=20s", FeedOptions{Name: "handbook", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		f, err := handbookBucket(t).Notifications(ctx, address+"?ackdeadline=20s", FeedOptions{Name: "handbook", Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,10 +197,10 @@ func TestFeedOfADriver(t *testing.T) {
 func TestNotificationsRefuses(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := handbook(t).Notifications(ended, "nats://host/DOCS", FeedOptions{}); err == nil {
+	if _, err := handbookBucket(t).Notifications(ended, "nats://host/DOCS", FeedOptions{}); err == nil {
 		t.Error("a context that has ended is taken")
 	}
-	if _, err := handbook(t).Notifications(t.Context(), "nats://host/", FeedOptions{}); err == nil {
+	if _, err := handbookBucket(t).Notifications(t.Context(), "nats://host/", FeedOptions{}); err == nil {
 		t.Error("a URL without a stream is taken")
 	}
 }

@@ -18,15 +18,16 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
 )
 
 // A post is a broker that is made up. A message stays in it until it is acknowledged.
-type post struct {
+type fakeBroker struct {
 	mu        gosync.Mutex
 	away      error // why no connection can be made; nil if one can
 	attempts  []time.Time
-	open      *posted // the connection that is open; nil for none
+	open      *fakeConnection // the connection that is open; nil for none
 	presuming time.Duration
 	leasing   time.Duration
 	failAcks  bool
@@ -39,20 +40,20 @@ type post struct {
 }
 
 // A posted is a connection to a post.
-type posted struct {
-	post *post
+type fakeConnection struct {
+	post *fakeBroker
 	in   chan int
 	lost chan error
 }
 
-func (p *post) connect(ctx context.Context) (subscription, error) {
+func (p *fakeBroker) connect(ctx context.Context) (subscription, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.attempts = append(p.attempts, time.Now())
 	if p.away != nil {
 		return nil, p.away
 	}
-	p.open = &posted{post: p, in: make(chan int, 10_000), lost: make(chan error, 1)}
+	p.open = &fakeConnection{post: p, in: make(chan int, 10_000), lost: make(chan error, 1)}
 	for _, id := range slices.Sorted(maps.Keys(p.messages)) {
 		p.open.in <- id // once more
 	}
@@ -60,7 +61,7 @@ func (p *post) connect(ctx context.Context) (subscription, error) {
 }
 
 // send sends messages, and returns the number of the last one.
-func (p *post) send(bodies ...string) int {
+func (p *fakeBroker) send(bodies ...string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, body := range bodies {
@@ -77,7 +78,7 @@ func (p *post) send(bodies ...string) int {
 }
 
 // lose breaks the connection, with more or less time until another one can be made.
-func (p *post) lose(away error) {
+func (p *fakeBroker) lose(away error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open.lost <- errors.New("the line was cut")
@@ -85,7 +86,7 @@ func (p *post) lose(away error) {
 }
 
 // noted returns a list of messages, and empties it.
-func (p *post) noted(list *[]int) []int {
+func (p *fakeBroker) noted(list *[]int) []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	got := *list
@@ -93,13 +94,13 @@ func (p *post) noted(list *[]int) []int {
 	return got
 }
 
-func (p *post) waiting() []int {
+func (p *fakeBroker) waiting() []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Sorted(maps.Keys(p.messages))
 }
 
-func (c *posted) receive(ctx context.Context) (*delivery, error) {
+func (c *fakeConnection) receive(ctx context.Context) (*delivery, error) {
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -126,11 +127,11 @@ func (c *posted) receive(ctx context.Context) (*delivery, error) {
 	}
 }
 
-func (c *posted) presumed() time.Duration { return c.post.presuming }
+func (c *fakeConnection) presumed() time.Duration { return c.post.presuming }
 
-func (c *posted) lease() time.Duration { return c.post.leasing }
+func (c *fakeConnection) lease() time.Duration { return c.post.leasing }
 
-func (c *posted) close() {}
+func (c *fakeConnection) close() {}
 
 // s3Event is the body of a message of S3.
 func s3Event(bucket string, keys ...string) string {
@@ -142,11 +143,11 @@ func s3Event(bucket string, keys ...string) string {
 }
 
 // feeding runs a test of a Feed of the bucket "docs" below handbook/, in a bubble. The Feed has been connected, and what was dirty then taken.
-func feeding(t *testing.T, p *post, opts FeedOptions, test func(t *testing.T, f *Feed)) {
+func withFeed(t *testing.T, p *fakeBroker, opts FeedOptions, test func(t *testing.T, f *Feed)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-		f := newFeed(handbook(t), "nats://host/STREAM", opts, p.connect)
+		f := newFeed(handbookBucket(t), "nats://host/STREAM", opts, p.connect)
 		f.start(t.Context())
 		defer f.Close()
 		f.want(t, "")
@@ -155,13 +156,13 @@ func feeding(t *testing.T, p *post, opts FeedOptions, test func(t *testing.T, f 
 	})
 }
 
-func handbook(t *testing.T) *Bucket {
+func handbookBucket(t *testing.T) *Bucket {
 	t.Helper()
 	filter, err := NewFilter(FilterOptions{Exclude: []string{"drafts/**"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newBucket("s3://docs?region=eu-west-1", "handbook/", service{objects: &shelf{}, identity: "shelf"}, BucketOptions{Filter: filter})
+	return newBucket("s3://docs?region=eu-west-1", "handbook/", service{objects: &fakeBucket{}, identity: "fakeBucket"}, BucketOptions{Filter: filter})
 }
 
 // want takes what is dirty once everything has come to rest.
@@ -175,8 +176,8 @@ func (f *Feed) want(t *testing.T, prefixes ...string) {
 
 // A message is acknowledged when everything that it names is recorded, and not before.
 func TestFeedAcknowledgesWhatIsRecorded(t *testing.T) {
-	var p post
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+	var p fakeBroker
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		p.send(s3Event("docs", "handbook/a.md"), s3Event("docs", "handbook/b.md", "handbook/c.md"), s3Event("docs", "handbook/d/"))
 		waits := func(ids ...int) {
 			t.Helper()
@@ -211,10 +212,10 @@ func TestFeedAcknowledgesWhatIsRecorded(t *testing.T) {
 	})
 }
 
-// TestB6AcknowledgementFails: the message comes again, and nothing else follows.
-func TestB6AcknowledgementFails(t *testing.T) {
-	p := post{failAcks: true}
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+// TestFailedAcknowledgementIsCountedAndRedelivered: the message comes again, and nothing else follows.
+func TestFailedAcknowledgementIsCountedAndRedelivered(t *testing.T) {
+	p := fakeBroker{failAcks: true}
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		p.send(s3Event("docs", "handbook/a.md"))
 		f.want(t, "a.md")
 		f.Recorded(nil)
@@ -226,8 +227,8 @@ func TestB6AcknowledgementFails(t *testing.T) {
 	})
 }
 
-// TestB6Messages: what each kind of message makes dirty, and what is counted of it.
-func TestB6Messages(t *testing.T) {
+// TestFeedMarksTheKeysOfEachMessage: what each kind of message makes dirty, and what is counted of it.
+func TestFeedMarksTheKeysOfEachMessage(t *testing.T) {
 	for name, tt := range map[string]struct {
 		body  string
 		dirty []string
@@ -252,8 +253,8 @@ func TestB6Messages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			var p post
-			feeding(t, &p, FeedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, f *Feed) {
+			var p fakeBroker
+			withFeed(t, &p, FeedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, f *Feed) {
 				p.send(tt.body, tt.body, tt.body)
 				f.want(t, tt.dirty...)
 				if tt.dirty == nil && len(p.waiting()) > 0 {
@@ -282,7 +283,7 @@ func TestB6Messages(t *testing.T) {
 
 // A folder that holds the root makes all of it dirty: it may have been renamed.
 func TestFeedFolderAbove(t *testing.T) {
-	b := handbook(t)
+	b := handbookBucket(t)
 	b.prefix = "teams/handbook/"
 	for key, want := range map[string]bool{"teams/": true, "teams/handbook/": true, "": true, "team/": false, "teams": false, "teams/other/": false} {
 		if prefix, is := b.prefixOf(bucketEvent{bucket: "docs", key: key}); is != want || prefix != "" {
@@ -294,9 +295,9 @@ func TestFeedFolderAbove(t *testing.T) {
 // A broker that is away is told once, tried for ever, and followed by a scan of everything when it is back.
 func TestFeedReconnects(t *testing.T) {
 	var log bytes.Buffer
-	p := post{away: errors.New("no such host")}
+	p := fakeBroker{away: errors.New("no such host")}
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed(handbook(t), "nats://host/STREAM", FeedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, p.connect)
+		f := newFeed(handbookBucket(t), "nats://host/STREAM", FeedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, p.connect)
 		f.start(t.Context())
 		defer f.Close()
 		f.want(t, "") // at once, though the broker is away
@@ -320,7 +321,7 @@ func TestFeedReconnects(t *testing.T) {
 		p.mu.Lock()
 		p.away = nil
 		p.mu.Unlock()
-		time.Sleep(mostReconnect)
+		time.Sleep(maxReconnect)
 		f.want(t, "")
 		<-f.Wake()
 		f.Recorded(nil)
@@ -354,9 +355,9 @@ func TestFeedReconnects(t *testing.T) {
 }
 
 // A line that is cut again and again does not make it a loop of listings.
-func TestFeedThatIsCutAgainAndAgain(t *testing.T) {
-	var p post
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+func TestFeedBacksOffWhenConnectionsBreak(t *testing.T) {
+	var p fakeBroker
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		whole := 0
 		for end := time.Now().Add(time.Hour); time.Now().Before(end); time.Sleep(time.Second) {
 			synctest.Wait()
@@ -377,10 +378,10 @@ func TestFeedThatIsCutAgainAndAgain(t *testing.T) {
 }
 
 // Where a client connects by itself, it counts as connected when a while went well, or a message came.
-func TestFeedPresumes(t *testing.T) {
-	p := post{presuming: 10 * time.Second}
+func TestFeedCountsAsConnectedAfterAQuietWhile(t *testing.T) {
+	p := fakeBroker{presuming: 10 * time.Second}
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed(handbook(t), "awssqs://host/1/docs", FeedOptions{}, p.connect)
+		f := newFeed(handbookBucket(t), "awssqs://host/1/docs", FeedOptions{}, p.connect)
 		f.start(t.Context())
 		defer f.Close()
 		f.want(t, "")
@@ -411,9 +412,9 @@ func TestFeedPresumes(t *testing.T) {
 }
 
 // Not more messages are taken than may be held.
-func TestFeedHoldsSoMany(t *testing.T) {
-	var p post
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+func TestFeedHoldsABoundedNumberOfMessages(t *testing.T) {
+	var p fakeBroker
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		f.most = 3
 		for i := range 10 {
 			p.send(s3Event("docs", fmt.Sprintf("handbook/%d.md", i)))
@@ -433,8 +434,8 @@ func TestFeedHoldsSoMany(t *testing.T) {
 
 // What is held is renewed, and handed back at the end.
 func TestFeedRenewsAndHandsBack(t *testing.T) {
-	p := post{leasing: 30 * time.Second}
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+	p := fakeBroker{leasing: 30 * time.Second}
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		p.send(s3Event("docs", "handbook/a.md"), s3Event("docs", "handbook/b.md"))
 		f.want(t, "a.md", "b.md")
 		p.send(s3Event("docs", "handbook/c.md"))
@@ -460,9 +461,9 @@ func TestFeedRenewsAndHandsBack(t *testing.T) {
 
 // The wake comes Delay after the first event of several.
 func TestFeedDelay(t *testing.T) {
-	var p post
+	var p fakeBroker
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed(handbook(t), "nats://host/STREAM", FeedOptions{Delay: 2 * time.Second}, p.connect)
+		f := newFeed(handbookBucket(t), "nats://host/STREAM", FeedOptions{Delay: 2 * time.Second}, p.connect)
 		f.start(t.Context())
 		defer f.Close()
 		start := time.Now()
@@ -483,9 +484,9 @@ func TestFeedDelay(t *testing.T) {
 }
 
 // Many documents of one folder make the folder dirty, and very many everything; their messages are held all the same.
-func TestFeedGrowsUpwards(t *testing.T) {
-	var p post
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+func TestManyMessagesWidenToFolders(t *testing.T) {
+	var p fakeBroker
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		for i := range dirtyObjects + 1 {
 			p.send(s3Event("docs", fmt.Sprintf("handbook/x/%d.md", i)))
 		}
@@ -509,8 +510,8 @@ func TestFeedGrowsUpwards(t *testing.T) {
 	})
 }
 
-// A hall is a bucket that changes, and that several look at.
-type hall struct {
+// A changingBucket is a bucket that changes, and that several look at.
+type changingBucket struct {
 	mu      gosync.Mutex
 	objects map[string]object
 	pages   int // that were asked for, but for the ignore file
@@ -520,7 +521,7 @@ type hall struct {
 	slow    time.Duration
 }
 
-func (h *hall) page(ctx context.Context, prefix, _ string) ([]object, string, error) {
+func (h *changingBucket) page(ctx context.Context, prefix, _ string) ([]object, string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if strings.HasSuffix(prefix, ignoreName) {
@@ -532,7 +533,7 @@ func (h *hall) page(ctx context.Context, prefix, _ string) ([]object, string, er
 	h.most = max(h.most, h.now)
 	if h.slow > 0 {
 		h.mu.Unlock()
-		_ = rest(ctx, h.slow)
+		_ = retry.Sleep(ctx, h.slow)
 		h.mu.Lock()
 	}
 	h.now--
@@ -545,27 +546,27 @@ func (h *hall) page(ctx context.Context, prefix, _ string) ([]object, string, er
 	return page, "", ctx.Err()
 }
 
-func (*hall) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
+func (*changingBucket) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
 	return nil, errors.New("nobody reads here")
 }
 
-func (*hall) close() error { return nil }
+func (*changingBucket) close() error { return nil }
 
-// TestB6EndsAsTheListing: whatever happens to the messages, what is recorded in the end is what is there, but for what no message told of,
+// TestFeedAndScansConvergeToTheListing: whatever happens to the messages, what is recorded in the end is what is there, but for what no message told of,
 // which a scan of everything finds; and no message waits.
-func TestB6EndsAsTheListing(t *testing.T) {
+func TestFeedAndScansConvergeToTheListing(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 6))
-			var p post
-			h := &hall{objects: map[string]object{}}
-			b := handbook(t)
-			b.service = service{objects: h, identity: "hall"}
+			var p fakeBroker
+			h := &changingBucket{objects: map[string]object{}}
+			b := handbookBucket(t)
+			b.service = service{objects: h, identity: "changingBucket"}
 			f := newFeed(b, "nats://host/STREAM", FeedOptions{}, p.connect)
 			f.start(t.Context())
 			defer f.Close()
 			synctest.Wait()
-			store := newMemory()
+			store := newMemoryStore()
 			scanner := NewScanner(b, ScanOptions{Settle: -1, MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, AllowEmpty: true, Lookups: 4})
 			lost := map[string]bool{}
 			var bag []string
@@ -578,7 +579,7 @@ func TestB6EndsAsTheListing(t *testing.T) {
 					f.Mark(prefixes...)
 					return
 				}
-				if _, err := scanner.ScanAll(t.Context(), store, state.Sync{ID: 1, RootIdentity: "hall/handbook/"}, prefixes); err != nil {
+				if _, err := scanner.ScanAll(t.Context(), store, state.Sync{ID: 1, RootIdentity: "changingBucket/handbook/"}, prefixes); err != nil {
 					t.Fatalf("seed %d: %v", seed, err)
 				}
 				f.Recorded(nil)
@@ -616,7 +617,7 @@ func TestB6EndsAsTheListing(t *testing.T) {
 				p.mu.Unlock()
 				if random.IntN(60) == 0 {
 					p.lose(nil)
-					time.Sleep(2 * mostReconnect)
+					time.Sleep(2 * maxReconnect)
 					lost = map[string]bool{}
 				}
 			}
@@ -649,7 +650,7 @@ func TestB6EndsAsTheListing(t *testing.T) {
 			}
 			// Those whose acknowledgement failed come again.
 			p.lose(nil)
-			time.Sleep(2 * mostReconnect)
+			time.Sleep(2 * maxReconnect)
 			for range 20 {
 				synctest.Wait()
 				step()
@@ -663,7 +664,7 @@ func TestB6EndsAsTheListing(t *testing.T) {
 
 // Single documents are looked up several at a time, and cost a request each and one for the ignore file.
 func TestLookups(t *testing.T) {
-	h := &hall{objects: map[string]object{}, slow: 30 * time.Millisecond}
+	h := &changingBucket{objects: map[string]object{}, slow: 30 * time.Millisecond}
 	var prefixes []string
 	for i := range 1000 {
 		key := fmt.Sprintf("%d/%04d.md", i/100, i)
@@ -676,15 +677,15 @@ func TestLookups(t *testing.T) {
 	h.objects["folder/a.md"] = object{key: "folder/a.md", fingerprint: state.Fingerprint{Size: 1, MTime: 1}}
 	h.objects["folder/b.md"] = object{key: "folder/b.md", fingerprint: state.Fingerprint{Size: 1, MTime: 1}}
 	bucket := func() *Bucket {
-		b := (&shelf{}).bucket()
-		b.service = service{objects: h, identity: "hall"}
+		b := (&fakeBucket{}).bucket()
+		b.service = service{objects: h, identity: "changingBucket"}
 		return b
 	}
-	scan := func(t *testing.T, lookups int) (*memory, time.Duration) {
+	scan := func(t *testing.T, lookups int) (*memoryStore, time.Duration) {
 		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 		b := bucket()
 		h.pages, h.ignores, h.most = 0, 0, 0
-		store := newMemory()
+		store := newMemoryStore()
 		start := time.Now()
 		r, err := NewScanner(b, ScanOptions{Settle: -1, Lookups: lookups}).ScanAll(t.Context(), store, state.Sync{ID: 1}, prefixes)
 		if err != nil || r.New != 668 {
@@ -713,7 +714,7 @@ func TestLookups(t *testing.T) {
 		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if _, err := NewScanner(bucket(), ScanOptions{Settle: -1, Lookups: 16}).ScanAll(ctx, newMemory(), state.Sync{ID: 1}, prefixes); err == nil {
+		if _, err := NewScanner(bucket(), ScanOptions{Settle: -1, Lookups: 16}).ScanAll(ctx, newMemoryStore(), state.Sync{ID: 1}, prefixes); err == nil {
 			t.Error("no error")
 		}
 	})
@@ -722,9 +723,9 @@ func TestLookups(t *testing.T) {
 // The listing of a folder looks for the ignore file, whatever was found before, and what it finds counts for single documents.
 func TestIgnoresAreRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &hall{objects: map[string]object{}}
-		b := (&shelf{}).bucket()
-		b.service = service{objects: h, identity: "hall"}
+		h := &changingBucket{objects: map[string]object{}}
+		b := (&fakeBucket{}).bucket()
+		b.service = service{objects: h, identity: "changingBucket"}
 		list := func(prefix string) {
 			for _, err := range b.List(t.Context(), prefix) {
 				if err != nil {

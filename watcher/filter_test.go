@@ -268,8 +268,8 @@ func TestExplain(t *testing.T) {
 		"none/none.md":     "left out: there is no such file",
 		"a.md/b.md":        `left out: "a.md" is a file, not a directory`,
 		"sub":              "left out: it is a directory",
-		"../x.md":          "left out: it is no path below the root",
-		"":                 "left out: it is no path below the root",
+		"../x.md":          "left out: it is not a path below the root",
+		"":                 "left out: it is not a path below the root",
 	} {
 		x, err := d.Explain(t.Context(), key)
 		if err != nil || x.String() != want {
@@ -284,7 +284,7 @@ func TestExplain(t *testing.T) {
 }
 
 // S5, S7: the state inside the root is found by any path that leads to it.
-func TestS5OwnKeys(t *testing.T) {
+func TestOwnKeysAreFoundByAnyPath(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "root/sub/", "other/")
 	link(t, "root", filepath.Join(dir, "link"))

@@ -14,10 +14,10 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// An endless bucket makes its pages up.
-type endless struct{ objects int }
+// An generatedBucket bucket makes its pages up.
+type generatedBucket struct{ objects int }
 
-func (e endless) page(_ context.Context, prefix, token string) (page []object, next string, err error) {
+func (e generatedBucket) page(_ context.Context, prefix, token string) (page []object, next string, err error) {
 	if strings.HasSuffix(prefix, ignoreName) {
 		return nil, "", nil
 	}
@@ -35,11 +35,11 @@ func (e endless) page(_ context.Context, prefix, token string) (page []object, n
 	return page, next, nil
 }
 
-func (endless) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
-	return nil, &fault{kind: faultNoObject}
+func (generatedBucket) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
+	return nil, &cloudFault{kind: faultNoObject}
 }
 
-func (endless) close() error { return nil }
+func (generatedBucket) close() error { return nil }
 
 // The passes of BenchmarkListingMemory, in their order: each of one state finds what the one before it left there.
 const (
@@ -58,7 +58,7 @@ func BenchmarkListingMemory(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		scanEndless(b, dir, n, os.Getenv("LISTING_PASS"))
+		scanGenerated(b, dir, n, os.Getenv("LISTING_PASS"))
 		return
 	}
 	few := map[string]int64{} // KiB by pass
@@ -99,7 +99,7 @@ func listingPeak(b *testing.B, dir string, objects int, pass string) (kib int64)
 	return kib
 }
 
-func scanEndless(b *testing.B, dir string, objects int, pass string) {
+func scanGenerated(b *testing.B, dir string, objects int, pass string) {
 	store, err := state.Open(b.Context(), state.Options{Path: filepath.Join(dir, "kbsync.db")})
 	if err != nil {
 		b.Fatal(err)
@@ -112,7 +112,7 @@ func scanEndless(b *testing.B, dir string, objects int, pass string) {
 	if pass == removedPass {
 		objects = 1
 	}
-	root := newBucket("mem://", "", service{objects: endless{objects}, unordered: pass == sortedPass}, BucketOptions{})
+	root := newBucket("mem://", "", service{objects: generatedBucket{objects}, unordered: pass == sortedPass}, BucketOptions{})
 	r, err := NewScanner(root, ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}}).Scan(b.Context(), store, sync, "")
 	if err != nil || r.IncompleteCount > 0 || pass == firstPass && r.New != objects || pass != firstPass && r.Unchanged != objects {
 		b.Fatalf("%+v, %v", r, err)

@@ -18,7 +18,7 @@ import (
 )
 
 // A memory is a Store as far as scans go.
-type memory struct {
+type memoryStore struct {
 	known    map[string]state.Known
 	vanished map[string]bool
 	open     bool
@@ -28,11 +28,11 @@ type memory struct {
 	fail     error // of the next Record
 }
 
-var _ Store = (*memory)(nil)
+var _ Store = (*memoryStore)(nil)
 
-func newMemory() *memory { return &memory{known: map[string]state.Known{}} }
+func newMemoryStore() *memoryStore { return &memoryStore{known: map[string]state.Known{}} }
 
-func (m *memory) BeginScan(_ context.Context, syncID int64, prefix string) (state.Scan, error) {
+func (m *memoryStore) BeginScan(_ context.Context, syncID int64, prefix string) (state.Scan, error) {
 	if m.open {
 		return state.Scan{}, errors.New("a scan was left open")
 	}
@@ -41,11 +41,11 @@ func (m *memory) BeginScan(_ context.Context, syncID int64, prefix string) (stat
 }
 
 // Known returns more than asked for, as a range of keys would.
-func (m *memory) Known(_ context.Context, _ int64, prefix string) iter.Seq2[state.Known, error] {
+func (m *memoryStore) Known(_ context.Context, _ int64, prefix string) iter.Seq2[state.Known, error] {
 	return stream(slices.DeleteFunc(sorted(m.known), func(k state.Known) bool { return !strings.HasPrefix(k.Key, prefix) }), nil)
 }
 
-func (m *memory) Record(_ context.Context, _ state.Scan, changes []state.Change) error {
+func (m *memoryStore) Record(_ context.Context, _ state.Scan, changes []state.Change) error {
 	if m.fail != nil {
 		return m.fail
 	}
@@ -66,7 +66,7 @@ func (m *memory) Record(_ context.Context, _ state.Scan, changes []state.Change)
 	return nil
 }
 
-func (m *memory) CountScan(context.Context, state.Scan) (state.ScanCount, error) {
+func (m *memoryStore) CountScan(context.Context, state.Scan) (state.ScanCount, error) {
 	count := state.ScanCount{Vanished: len(m.vanished)}
 	listed := map[state.Fingerprint]bool{}
 	moved := func(k state.Known) state.Fingerprint {
@@ -86,7 +86,7 @@ func (m *memory) CountScan(context.Context, state.Scan) (state.ScanCount, error)
 	return count, nil
 }
 
-func (m *memory) FinishScan(_ context.Context, scan state.Scan, identity string) (removed int, err error) {
+func (m *memoryStore) FinishScan(_ context.Context, scan state.Scan, identity string) (removed int, err error) {
 	for key := range m.vanished {
 		delete(m.known, key)
 		removed++
@@ -97,37 +97,37 @@ func (m *memory) FinishScan(_ context.Context, scan state.Scan, identity string)
 	return removed, nil
 }
 
-func (m *memory) DropScan(ctx context.Context, _ state.Scan) error {
+func (m *memoryStore) DropScan(ctx context.Context, _ state.Scan) error {
 	m.open, m.vanished = false, nil
 	return ctx.Err()
 }
 
-// A scene scans a directory with a memory as its state.
-type scene struct {
+// A scanFixture scans a directory with a memory as its state.
+type scanFixture struct {
 	t      *testing.T
 	dir    string
 	root   *Directory
-	store  *memory
+	store  *memoryStore
 	opts   ScanOptions
 	offset time.Duration // of the clock of the scan
 }
 
-func newScene(t *testing.T) *scene {
+func newScanFixture(t *testing.T) *scanFixture {
 	dir := filepath.Join(t.TempDir(), "root")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s := &scene{t: t, dir: dir, store: newMemory(), offset: time.Minute, opts: ScanOptions{Settle: 2 * time.Second, MaxDelete: MaxDelete{Percent: 50, ByPercent: true}}}
+	s := &scanFixture{t: t, dir: dir, store: newMemoryStore(), offset: time.Minute, opts: ScanOptions{Settle: 2 * time.Second, MaxDelete: MaxDelete{Percent: 50, ByPercent: true}}}
 	s.root = NewDirectory(dir, DirectoryOptions{})
 	s.root.now = func() time.Time { return time.Now().Add(s.offset) }
 	return s
 }
 
-func (s *scene) sync() state.Sync {
+func (s *scanFixture) sync() state.Sync {
 	return state.Sync{ID: 1, Name: "docs", Root: s.dir, RootIdentity: s.store.identity}
 }
 
-func (s *scene) try(prefix string) (Result, error) {
+func (s *scanFixture) try(prefix string) (Result, error) {
 	s.t.Helper()
 	s.store.puts = nil
 	r, err := NewScanner(s.root, s.opts).Scan(s.t.Context(), s.store, s.sync(), prefix)
@@ -137,7 +137,7 @@ func (s *scene) try(prefix string) (Result, error) {
 	return r, err
 }
 
-func (s *scene) scan(prefix string, want string) Result {
+func (s *scanFixture) scan(prefix string, want string) Result {
 	s.t.Helper()
 	r, err := s.try(prefix)
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *scene) scan(prefix string, want string) Result {
 	return r
 }
 
-func (s *scene) halts(guard Guard, says ...string) {
+func (s *scanFixture) halts(guard Guard, says ...string) {
 	s.t.Helper()
 	before := len(s.store.known)
 	_, err := s.try("")
@@ -168,8 +168,8 @@ func (s *scene) halts(guard Guard, says ...string) {
 }
 
 // W3: an atomic save is one change; a file that is being written is not taken before it rests.
-func TestW3Settle(t *testing.T) {
-	s := newScene(t)
+func TestScanWaitsUntilFilesSettle(t *testing.T) {
+	s := newScanFixture(t)
 	s.offset = 0
 	put(t, s.dir, "doc.md", ".doc.md.swp", "doc.md~", "4913.tmp")
 	r := s.scan("", "0 new 0 changed 0 unchanged 0 removed 0 renamed 1 unsettled")
@@ -195,8 +195,8 @@ func TestW3Settle(t *testing.T) {
 }
 
 // W4: touch and chmod are changes to look into; what looks the same is not.
-func TestW4Fingerprint(t *testing.T) {
-	s := newScene(t)
+func TestScanFindsRewriteWithRestoredMTime(t *testing.T) {
+	s := newScanFixture(t)
 	path := filepath.Join(s.dir, "doc.md")
 	put(t, s.dir, "doc.md", "other.md")
 	s.scan("", "2 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
@@ -212,7 +212,7 @@ func TestW4Fingerprint(t *testing.T) {
 }
 
 func TestScanRenamesAndRemovals(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	for i := range 60 {
 		put(t, s.dir, fmt.Sprintf("a/%02d.md", i))
 	}
@@ -243,7 +243,7 @@ func TestScanRenamesAndRemovals(t *testing.T) {
 }
 
 func TestScanSkips(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md")
 	write(t, filepath.Join(s.dir, "empty.md"), "")
 	r := s.scan("", "1 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
@@ -256,7 +256,7 @@ func TestScanSkips(t *testing.T) {
 }
 
 func TestScanRecordsInTransactionsOfAThousand(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	root := listed{identity: "1"}
 	for i := range 2500 {
 		root.entries = append(root.entries, Entry{Key: fmt.Sprintf("%04d", i)})
@@ -281,8 +281,8 @@ func (l listed) List(context.Context, string) iter.Seq2[Entry, error] {
 }
 
 // W9: a part that can't be read removes nothing, anywhere, and what was found is recorded.
-func TestW9IncompleteRemovesNothing(t *testing.T) {
-	s := newScene(t)
+func TestIncompleteListingRemovesNothing(t *testing.T) {
+	s := newScanFixture(t)
 	put(t, s.dir, "a/1.md", "b/1.md", "c/1.md")
 	s.scan("", "3 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	if err := os.RemoveAll(filepath.Join(s.dir, "a")); err != nil {
@@ -304,7 +304,7 @@ func TestW9IncompleteRemovesNothing(t *testing.T) {
 }
 
 func TestScanOutOfOrderIsSorted(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	s.store.known = map[string]state.Known{"a": {Key: "a"}, "b": {Key: "b"}, "c": {Key: "c"}}
 	root := listed{entries: []Entry{{Key: "d"}, {Key: "c"}, {Key: "b"}}}
 	r, err := NewScanner(root, s.opts).Scan(t.Context(), s.store, s.sync(), "")
@@ -324,7 +324,7 @@ func TestScanOutOfOrderIsSorted(t *testing.T) {
 }
 
 func TestScanErrorsLeaveNothingOpen(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	boom := errors.New("boom")
 	s.store.known = map[string]state.Known{"a": {Key: "a"}}
 	_, err := NewScanner(listed{entries: []Entry{{Key: "b"}}, err: boom}, s.opts).Scan(t.Context(), s.store, s.sync(), "")
@@ -347,13 +347,13 @@ func TestScanErrorsLeaveNothingOpen(t *testing.T) {
 
 // W8 and the guards of the design.
 func TestGuards(t *testing.T) {
-	many := func(s *scene, n int) {
+	many := func(s *scanFixture, n int) {
 		for i := range n {
 			put(t, s.dir, fmt.Sprintf("%03d.md", i))
 		}
 		s.scan("", fmt.Sprintf("%d new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled", n))
 	}
-	clearFrom := func(s *scene, from, to int) {
+	clearFrom := func(s *scanFixture, from, to int) {
 		for i := from; i < to; i++ {
 			if err := os.Remove(filepath.Join(s.dir, fmt.Sprintf("%03d.md", i))); err != nil {
 				t.Fatal(err)
@@ -361,7 +361,7 @@ func TestGuards(t *testing.T) {
 		}
 	}
 	t.Run("missing", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		many(s, 3)
 		if err := os.RemoveAll(s.dir); err != nil {
 			t.Fatal(err)
@@ -374,7 +374,7 @@ func TestGuards(t *testing.T) {
 		}
 	})
 	t.Run("empty", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		many(s, 30)
 		clearFrom(s, 0, 30)
 		s.halts(GuardEmpty, "--allow-empty")
@@ -384,7 +384,7 @@ func TestGuards(t *testing.T) {
 		s.scan("", "0 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	})
 	t.Run("new root", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		many(s, 10)
 		elsewhere := s.dir + ".old"
 		if err := os.Rename(s.dir, elsewhere); err != nil {
@@ -403,7 +403,7 @@ func TestGuards(t *testing.T) {
 		s.scan("", "5 new 5 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	})
 	t.Run("max delete by share", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		many(s, 41)
 		clearFrom(s, 0, 20)
 		s.scan("", "0 new 0 changed 21 unchanged 20 removed 0 renamed 0 unsettled") // twenty are allowed, whatever the share
@@ -417,7 +417,7 @@ func TestGuards(t *testing.T) {
 		s.scan("", "0 new 0 changed 20 unchanged 21 removed 0 renamed 0 unsettled")
 	})
 	t.Run("max delete by number", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		s.opts.MaxDelete = MaxDelete{}
 		many(s, 3)
 		clearFrom(s, 0, 1)
@@ -426,7 +426,7 @@ func TestGuards(t *testing.T) {
 		s.scan("", "0 new 0 changed 2 unchanged 1 removed 0 renamed 0 unsettled")
 	})
 	t.Run("a part is judged by the whole", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		many(s, 100)
 		for i := range 30 {
 			put(t, s.dir, fmt.Sprintf("sub/%03d.md", i))
@@ -443,7 +443,7 @@ func TestGuards(t *testing.T) {
 }
 
 func TestScanNoticesAReplacedRoot(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b.md", "c.md")
 	s.scan("", "3 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	root := replaced{s.root, func() {
@@ -470,7 +470,7 @@ func (r replaced) List(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 }
 
 func TestChangesWritesNothing(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b.md")
 	s.scan("", "2 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	put(t, s.dir, "c.md")
@@ -492,8 +492,8 @@ func TestChangesWritesNothing(t *testing.T) {
 }
 
 // W12: a clock that jumps causes no storm, and loses nothing.
-func TestW12ClockJumps(t *testing.T) {
-	s := newScene(t)
+func TestClockJumpsLoseNothing(t *testing.T) {
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b.md")
 	s.scan("", "2 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	for _, s.offset = range []time.Duration{-time.Hour, time.Hour, 0} {
@@ -505,7 +505,7 @@ func TestW12ClockJumps(t *testing.T) {
 }
 
 // W12: the memory of a comparison does not grow with the number of documents.
-func TestW12Memory(t *testing.T) {
+func TestDiffTakesConstantMemory(t *testing.T) {
 	const n = 500_000
 	heap := func() uint64 {
 		runtime.GC()
@@ -531,7 +531,7 @@ func TestW12Memory(t *testing.T) {
 			}
 		}
 	}
-	for c, err := range Diff(entries, known) {
+	for c, err := range changesOf(entries, known) {
 		t.Fatal(c, err)
 	}
 	if most > before+1<<20 {
@@ -541,7 +541,7 @@ func TestW12Memory(t *testing.T) {
 
 // A file that was just renamed has settled content and a young ctime. Its old key is not removed before the new one is there.
 func TestRemovalsWaitForRenames(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	var old time.Time
 	for i := range 30 {
 		path := filepath.Join(s.dir, fmt.Sprintf("%02d.md", i))
@@ -568,7 +568,7 @@ func TestRemovalsWaitForRenames(t *testing.T) {
 
 // The state itself behaves as the memory does.
 func TestScanIntoTheState(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	store, err := state.Open(t.Context(), state.Options{Path: filepath.Join(t.TempDir(), "kbsync.db")})
 	if err != nil {
 		t.Fatal(err)
@@ -654,7 +654,7 @@ func TestAhead(t *testing.T) {
 			for _, most := range []int{n + 2, n / 2, 1} {
 				var got []int
 				var err error
-				for v, e := range ahead(stream(values, end)) {
+				for v, e := range readAhead(stream(values, end)) {
 					if err = e; e == nil {
 						got = append(got, v)
 					}
@@ -672,7 +672,7 @@ func TestAhead(t *testing.T) {
 
 // Several prefixes are one scan: what moved from one to the other is renamed, and the guards see the sum.
 func TestScanAll(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	all := func(want string, prefixes ...string) Result {
 		t.Helper()
 		r, err := NewScanner(s.root, s.opts).ScanAll(t.Context(), s.store, s.sync(), prefixes)
@@ -733,7 +733,7 @@ func TestScanAll(t *testing.T) {
 
 // Again is what has to be looked at when it has settled, and no more; a rename that has not settled holds up removals.
 func TestScanAgain(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b/c.md", "old.md")
 	if err := os.Chtimes(filepath.Join(s.dir, "old.md"), time.Time{}, time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
@@ -768,8 +768,8 @@ func TestScanAgain(t *testing.T) {
 }
 
 // W3: a document that never rests is reported after the maximum wait, and taken when it rests.
-func TestW3Restless(t *testing.T) {
-	s := newScene(t)
+func TestRestlessDocumentsAreReported(t *testing.T) {
+	s := newScanFixture(t)
 	s.opts.Settle, s.opts.MaxWait = 2*time.Second, 20*time.Second
 	scanner := NewScanner(s.root, s.opts)
 	s.offset = 0
@@ -810,8 +810,8 @@ func TestW3Restless(t *testing.T) {
 	}
 	s.offset += 3 * time.Second
 	scan("hot.md", 0, 0, 2)
-	if len(scanner.moving) > 0 {
-		t.Errorf("remembered: %v", scanner.moving)
+	if len(scanner.unsettled) > 0 {
+		t.Errorf("remembered: %v", scanner.unsettled)
 	}
 	// From then on it is counted anew; one that is deleted is forgotten.
 	heat("hot.md")
@@ -821,8 +821,8 @@ func TestW3Restless(t *testing.T) {
 		t.Fatal(err)
 	}
 	scan("hot.md", 0, 0, 2)
-	if len(scanner.moving) != 1 {
-		t.Errorf("remembered: %v", scanner.moving)
+	if len(scanner.unsettled) != 1 {
+		t.Errorf("remembered: %v", scanner.unsettled)
 	}
 	// A clock that is set back makes nothing restless.
 	s.offset -= time.Hour

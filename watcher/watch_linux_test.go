@@ -58,21 +58,21 @@ func mount(t *testing.T, source, target, kind, data string, flags uintptr) {
 }
 
 // W8: file systems that are mounted over the root, unmounted lazily and in the ordinary way. Of most of that there is no event.
-func TestW8Mounts(t *testing.T) {
+func TestWatchFollowsMountsOverTheRoot(t *testing.T) {
 	if !inNamespace(t, syscall.CLONE_NEWNS) {
 		return
 	}
 	mount(t, "", "/", "", "", unix.MS_REC|unix.MS_PRIVATE)
-	l := newLookout(t)
+	l := newWatchFixture(t)
 	put(t, l.dir, "below.md")
 	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
 	follow := func(what string) {
 		t.Helper()
-		l.await(what, func() bool { return slices.Contains(l.dirt, "") })
+		l.await(what, func() bool { return slices.Contains(l.dirty, "") })
 		l.synced()
 		put(t, l.dir, "sub/"+fmt.Sprint(l.fences)+".md")
 		l.synced()
-		l.dirt = nil
+		l.dirty = nil
 	}
 	for range 3 {
 		mount(t, "one", l.dir, "tmpfs", "", 0)
@@ -96,18 +96,18 @@ func TestW8Mounts(t *testing.T) {
 }
 
 // W8: one inside of the root that is unmounted ends its watches without a word.
-func TestW8MountInside(t *testing.T) {
+func TestWatchFollowsUnmountInsideTheRoot(t *testing.T) {
 	if !inNamespace(t, syscall.CLONE_NEWNS) {
 		return
 	}
 	mount(t, "", "/", "", "", unix.MS_REC|unix.MS_PRIVATE)
-	l := newLookout(t)
+	l := newWatchFixture(t)
 	put(t, l.dir, "inside/below.md")
 	mount(t, "one", l.path("inside"), "tmpfs", "", 0)
 	put(t, l.dir, "inside/above.md")
 	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
 	l.try(unix.Unmount(l.path("inside"), 0))
-	l.await("the unmount", func() bool { return slices.Contains(l.dirt, "") })
+	l.await("the unmount", func() bool { return slices.Contains(l.dirty, "") })
 	l.synced()
 	l.do("known inside/below.md")
 	put(t, l.dir, "inside/late.md")
@@ -118,24 +118,24 @@ func TestW8MountInside(t *testing.T) {
 	l.try(os.Rename(l.dir, l.dir+".away")) // to look at the whole again
 	l.await("the root to be missed", func() bool { return l.watch.Stats().RootMissing })
 	l.try(os.Rename(l.dir+".away", l.dir))
-	l.await("polling", func() bool { return strings.Contains(l.watch.Polling(), "events tell of only one") })
+	l.await("polling", func() bool { return strings.Contains(l.watch.pollReason(), "events name only one of them") })
 }
 
 // W10: an overlay, as a container's own layer is one, is polled, be it for a part of the root.
-func TestW10Overlay(t *testing.T) {
+func TestOverlayIsPolled(t *testing.T) {
 	if !inNamespace(t, syscall.CLONE_NEWNS) {
 		return
 	}
 	mount(t, "", "/", "", "", unix.MS_REC|unix.MS_PRIVATE)
 	for _, at := range []string{"", "part"} {
-		l := newLookout(t)
+		l := newWatchFixture(t)
 		layers := l.base + "/layers"
 		mount(t, "layers", l.base, "tmpfs", "", 0)
 		put(t, l.base, "root/part/", "layers/lower/a.md", "layers/upper/", "layers/work/")
 		put(t, l.dir, "b.md")
 		mount(t, "overlay", l.path(at), "overlay", fmt.Sprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", layers, layers, layers), 0)
 		l.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond, Check: 10 * time.Millisecond}, nil)
-		if reason := l.watch.Polling(); !strings.Contains(reason, "overlay") || strings.Contains(reason, `"part/"`) != (at != "") {
+		if reason := l.watch.pollReason(); !strings.Contains(reason, "overlay") || strings.Contains(reason, `"part/"`) != (at != "") {
 			t.Errorf("reason %q", reason)
 		}
 		put(t, l.dir, "part/c.md")
@@ -148,7 +148,7 @@ func TestW10Overlay(t *testing.T) {
 }
 
 // W9: the system's own limit.
-func TestW9WatchLimit(t *testing.T) {
+func TestInotifyLimitFallsBackToPolling(t *testing.T) {
 	if !inNamespace(t, 0) {
 		return
 	}
@@ -156,18 +156,18 @@ func TestW9WatchLimit(t *testing.T) {
 	if err := os.WriteFile(limit, []byte("20"), 0); err != nil {
 		t.Skip(err)
 	}
-	l := newLookout(t)
+	l := newWatchFixture(t)
 	for i := range 15 {
 		put(t, l.dir, "d"+strconv.Itoa(i)+"/a.md")
 	}
 	l.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, nil)
-	if s := l.watch.Stats(); s.Directories != 16 || l.watch.Polling() != "" {
-		t.Fatalf("%+v, polling %q", s, l.watch.Polling())
+	if s := l.watch.Stats(); s.Directories != 16 || l.watch.pollReason() != "" {
+		t.Fatalf("%+v, polling %q", s, l.watch.pollReason())
 	}
 	for i := range 15 {
 		put(t, l.dir, "e"+strconv.Itoa(i)+"/a.md")
 	}
-	l.await("polling", func() bool { return strings.Contains(l.watch.Polling(), "sysctl -w fs.inotify.max_user_watches=") })
+	l.await("polling", func() bool { return strings.Contains(l.watch.pollReason(), "sysctl -w fs.inotify.max_user_watches=") })
 	put(t, l.dir, "d0/b.md")
 	l.synced()
 	if n := strings.Count(l.log.String(), "level="); n != 1 || len(l.store.known) != 31+l.fences {

@@ -27,16 +27,16 @@ import (
 // patience is how long a test waits for what has to come.
 const patience = 20 * time.Second
 
-// A lookout is a watched directory with a state that follows it by scans of what is dirty alone.
-type lookout struct {
+// A watchFixture is a watched directory with a state that follows it by scans of what is dirty alone.
+type watchFixture struct {
 	t      *testing.T
 	base   string // what is beside the root
 	dir    string
 	root   *Directory
 	watch  *Watch
-	store  *memory
+	store  *memoryStore
 	opts   ScanOptions
-	dirt   []string // taken, and not scanned yet
+	dirty  []string // taken, and not scanned yet
 	puts   []string // of all scans
 	whole  int      // scans of the whole root
 	fences int
@@ -60,13 +60,13 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func newLookout(t *testing.T) *lookout {
+func newWatchFixture(t *testing.T) *watchFixture {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("roots are polled on Windows")
 	}
 	base := t.TempDir()
-	l := &lookout{t: t, base: base, dir: filepath.Join(base, "root"), store: newMemory(), opts: ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, AllowEmpty: true, AcceptNewRoot: true}}
+	l := &watchFixture{t: t, base: base, dir: filepath.Join(base, "root"), store: newMemoryStore(), opts: ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, AllowEmpty: true, AcceptNewRoot: true}}
 	if err := os.Mkdir(l.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func newLookout(t *testing.T) *lookout {
 }
 
 // begin watches, and takes the first wake. What is set up may change the Watch before it starts.
-func (l *lookout) begin(dirOpts DirectoryOptions, opts WatchOptions, setUp func(*Watch)) *lookout {
+func (l *watchFixture) begin(dirOpts DirectoryOptions, opts WatchOptions, setUp func(*Watch)) *watchFixture {
 	l.t.Helper()
 	opts.Logger = slog.New(slog.NewTextHandler(&l.log, nil))
 	l.root = NewDirectory(l.dir, dirOpts)
@@ -94,8 +94,15 @@ func (l *lookout) begin(dirOpts DirectoryOptions, opts WatchOptions, setUp func(
 	return l
 }
 
+// pollReason returns why the root is polled; empty if it is watched or missing.
+func (w *Watch) pollReason() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.polling
+}
+
 // await takes what is dirty until ok says that it is enough.
-func (l *lookout) await(what string, ok func() bool) {
+func (l *watchFixture) await(what string, ok func() bool) {
 	l.t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
@@ -104,20 +111,20 @@ func (l *lookout) await(what string, ok func() bool) {
 	for !ok() {
 		select {
 		case <-l.watch.Wake():
-			l.dirt = append(l.dirt, l.watch.Take()...)
+			l.dirty = append(l.dirty, l.watch.Take()...)
 		case <-look.C:
 		case <-deadline.C:
-			l.t.Fatalf("waited for %s in vain; dirty: %q, stats %+v, polling %q", what, l.dirt, l.watch.Stats(), l.watch.Polling())
+			l.t.Fatalf("waited for %s in vain; dirty: %q, stats %+v, polling %q", what, l.dirty, l.watch.Stats(), l.watch.pollReason())
 		}
 	}
 }
 
-func (l *lookout) covered(key string) bool {
-	return slices.ContainsFunc(l.dirt, func(prefix string) bool { return covers(prefix, key) })
+func (l *watchFixture) covered(key string) bool {
+	return slices.ContainsFunc(l.dirty, func(prefix string) bool { return covers(prefix, key) })
 }
 
 // fence waits until all that happened until now was told.
-func (l *lookout) fence() {
+func (l *watchFixture) fence() {
 	l.t.Helper()
 	l.fences++
 	key := fmt.Sprintf("fence-%d.md", l.fences)
@@ -128,16 +135,16 @@ func (l *lookout) fence() {
 }
 
 // scan scans what is dirty.
-func (l *lookout) scan() {
+func (l *watchFixture) scan() {
 	l.t.Helper()
-	dirt := l.dirt
-	l.dirt = nil
-	if slices.Contains(dirt, "") {
+	dirty := l.dirty
+	l.dirty = nil
+	if slices.Contains(dirty, "") {
 		l.whole++
 	}
 	l.store.puts = nil
-	scene := &scene{dir: l.dir, store: l.store}
-	r, err := NewScanner(l.root, l.opts).ScanAll(l.t.Context(), l.store, scene.sync(), dirt)
+	scanFixture := &scanFixture{dir: l.dir, store: l.store}
+	r, err := NewScanner(l.root, l.opts).ScanAll(l.t.Context(), l.store, scanFixture.sync(), dirty)
 	l.puts = append(l.puts, l.store.puts...)
 	switch {
 	case errors.Is(err, ErrRootMissing):
@@ -145,19 +152,19 @@ func (l *lookout) scan() {
 		l.t.Fatal(err)
 	case r.Unsettled > 0 || r.IncompleteCount > 0:
 		// Something moves.
-		l.dirt = dirt
+		l.dirty = dirty
 	}
 }
 
 // synced waits until all that happened was told, scans what is dirty, and compares what is known with the whole root.
-func (l *lookout) synced() {
+func (l *watchFixture) synced() {
 	l.t.Helper()
 	l.fence()
 	l.scan()
 	l.compare()
 }
 
-func (l *lookout) compare() {
+func (l *watchFixture) compare() {
 	l.t.Helper()
 	listed := map[string]bool{}
 	for e, err := range l.root.List(l.t.Context(), "") {
@@ -181,9 +188,9 @@ func (l *lookout) compare() {
 	}
 }
 
-func (l *lookout) path(key string) string { return filepath.Join(l.dir, filepath.FromSlash(key)) }
+func (l *watchFixture) path(key string) string { return filepath.Join(l.dir, filepath.FromSlash(key)) }
 
-func (l *lookout) try(err error) {
+func (l *watchFixture) try(err error) {
 	l.t.Helper()
 	if err != nil {
 		l.t.Fatal(err)
@@ -191,7 +198,7 @@ func (l *lookout) try(err error) {
 }
 
 // do carries out a line of a script; see testdata/watch/README.
-func (l *lookout) do(line string) {
+func (l *watchFixture) do(line string) {
 	t := l.t
 	t.Helper()
 	words := strings.Fields(line)
@@ -244,7 +251,7 @@ func (l *lookout) do(line string) {
 		}
 	case "quiet":
 		l.fence()
-		for _, prefix := range l.dirt {
+		for _, prefix := range l.dirty {
 			if !strings.HasPrefix(prefix, "fence-") {
 				t.Fatalf("%q is dirty", prefix)
 			}
@@ -278,7 +285,7 @@ func TestWatchScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l := newLookout(t)
+			l := newWatchFixture(t)
 			for i, line := range strings.Split(string(text), "\n") {
 				if line, _, _ = strings.Cut(line, "#"); strings.TrimSpace(line) == "" {
 					continue
@@ -291,8 +298,8 @@ func TestWatchScripts(t *testing.T) {
 }
 
 // W1: directories that are made at once with a file in them; 300 rounds.
-func TestW1DeepDirectories(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{}, nil)
+func TestNewDeepDirectoriesAreWatched(t *testing.T) {
+	l := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{}, nil)
 	for i := range 300 {
 		key := fmt.Sprintf("r%d/a/b/c/doc.md", i)
 		put(t, l.dir, key)
@@ -345,7 +352,7 @@ func gated(t *testing.T, pass func(fsnotify.Event) bool) func() (*fsnotify.Watch
 }
 
 // W2: more events than the system keeps, because nobody reads them.
-func TestW2Overflow(t *testing.T) {
+func TestQueueOverflowMakesTheRootDirty(t *testing.T) {
 	limit, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
 	if err != nil {
 		t.Skip("no queue with a known limit here")
@@ -354,7 +361,7 @@ func TestW2Overflow(t *testing.T) {
 	if err != nil || n > 100_000 {
 		t.Skipf("the queue holds %d events, %v", n, err)
 	}
-	l := newLookout(t)
+	l := newWatchFixture(t)
 	for i := range 100 {
 		put(t, l.dir, fmt.Sprintf("d%d/", i))
 	}
@@ -382,8 +389,8 @@ func TestW2Overflow(t *testing.T) {
 	close(gate)
 	l.await("a restart", func() bool { return l.watch.Stats().Restarts > 0 })
 	l.synced()
-	if s := l.watch.Stats(); s.Overflows == 0 || l.watch.Polling() != "" {
-		t.Errorf("%+v, polling %q", s, l.watch.Polling())
+	if s := l.watch.Stats(); s.Overflows == 0 || l.watch.pollReason() != "" {
+		t.Errorf("%+v, polling %q", s, l.watch.pollReason())
 	}
 	// It watches on.
 	put(t, l.dir, "d7/late.md", "new/late.md")
@@ -391,9 +398,9 @@ func TestW2Overflow(t *testing.T) {
 }
 
 // W2: an overflow and another error that are made up.
-func TestW2ErrorsMakeAllDirty(t *testing.T) {
+func TestNotificationErrorsMakeTheRootDirty(t *testing.T) {
 	for _, failure := range []error{fsnotify.ErrEventOverflow, syscall.EBADF} {
-		l := newLookout(t)
+		l := newWatchFixture(t)
 		var drop atomic.Bool
 		errs := make(chan error, 1)
 		l.begin(DirectoryOptions{}, WatchOptions{}, func(w *Watch) {
@@ -428,7 +435,7 @@ func TestW2ErrorsMakeAllDirty(t *testing.T) {
 		put(t, l.dir, "a/b/lost.md", "lost.md")
 		drop.Store(false)
 		errs <- failure
-		l.await("the whole root", func() bool { return slices.Contains(l.dirt, "") })
+		l.await("the whole root", func() bool { return slices.Contains(l.dirty, "") })
 		l.synced()
 		put(t, l.dir, "a/b/found.md")
 		l.synced()
@@ -440,8 +447,8 @@ func TestW2ErrorsMakeAllDirty(t *testing.T) {
 }
 
 // W2: a source that drops everything. The scans of the whole find what there is, and the root is polled in the end.
-func TestW2MissedChanges(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
+func TestMissedChangesFallBackToPolling(t *testing.T) {
+	l := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
 		w.open = gated(t, func(fsnotify.Event) bool { return false })
 	})
 	round := 0
@@ -451,7 +458,7 @@ func TestW2MissedChanges(t *testing.T) {
 		for i := range n {
 			put(t, l.dir, fmt.Sprintf("%d/%d.md", round, i))
 		}
-		l.dirt = []string{""}
+		l.dirty = []string{""}
 		before := len(l.puts)
 		l.scan()
 		if found := len(l.puts) - before; found != n {
@@ -461,12 +468,12 @@ func TestW2MissedChanges(t *testing.T) {
 	}
 	for _, n := range []int{11, 10, 11, 0, 50, 3, 11} {
 		rescan(n)
-		if reason := l.watch.Polling(); reason != "" || len(l.watch.give) > 0 {
+		if reason := l.watch.pollReason(); reason != "" || len(l.watch.pollReasons) > 0 {
 			t.Fatalf("polled after %d: %s", n, reason)
 		}
 	}
 	rescan(11)
-	l.await("polling", func() bool { return strings.Contains(l.watch.Polling(), "more than 10 changes") })
+	l.await("polling", func() bool { return strings.Contains(l.watch.pollReason(), "more than 10 changes") })
 	put(t, l.dir, "polled/a.md")
 	l.synced()
 	if s := l.watch.Stats(); s.Missed != 107 || s.Directories != 0 {
@@ -478,8 +485,8 @@ func TestW2MissedChanges(t *testing.T) {
 }
 
 // W3: a document that is written to for ever makes one wake a delay, and is found when it rests.
-func TestW3Delay(t *testing.T) {
-	l := newLookout(t)
+func TestWatchWakesOncePerDelay(t *testing.T) {
+	l := newWatchFixture(t)
 	put(t, l.dir, "hot.md")
 	l.begin(DirectoryOptions{}, WatchOptions{Delay: 50 * time.Millisecond}, nil)
 	began, wakes := time.Now(), 0
@@ -505,8 +512,8 @@ func TestW3Delay(t *testing.T) {
 }
 
 // W7: a mounted ConfigMap is updated by setting its ..data link elsewhere.
-func TestW7ConfigMapSwaps(t *testing.T) {
-	l := newLookout(t)
+func TestWatchFollowsConfigMapUpdates(t *testing.T) {
+	l := newWatchFixture(t)
 	update := func(i int) {
 		t.Helper()
 		put(t, l.dir, fmt.Sprintf("..v%d/doc.md", i), fmt.Sprintf("..v%d/sub/deep.md", i))
@@ -535,8 +542,8 @@ func TestW7ConfigMapSwaps(t *testing.T) {
 }
 
 // W7: a ..data link whose event did not come is noticed when the root is looked at.
-func TestW7ConfigMapWithoutEvents(t *testing.T) {
-	l := newLookout(t)
+func TestConfigMapUpdateIsNoticedWithoutEvents(t *testing.T) {
+	l := newWatchFixture(t)
 	put(t, l.dir, "..v0/doc.md", "..v1/doc.md")
 	link(t, "..v0", l.path("..data"))
 	link(t, "..data/doc.md", l.path("doc.md"))
@@ -550,8 +557,8 @@ func TestW7ConfigMapWithoutEvents(t *testing.T) {
 }
 
 // W7: git-sync sets the link that is the root to a new directory.
-func TestW7GitSync(t *testing.T) {
-	l := newLookout(t)
+func TestWatchFollowsGitSync(t *testing.T) {
+	l := newWatchFixture(t)
 	put(t, l.base, "rev0/a.md", "rev0/sub/b.md")
 	l.dir = filepath.Join(l.base, "current")
 	link(t, "rev0", l.dir)
@@ -561,7 +568,7 @@ func TestW7GitSync(t *testing.T) {
 		put(t, l.base, next+"/a.md", next+"/sub/b.md", fmt.Sprintf("%s/new%d.md", next, i))
 		l.try(os.Symlink(next, filepath.Join(l.base, "link")))
 		l.try(os.Rename(filepath.Join(l.base, "link"), l.dir))
-		l.await("the flip", func() bool { return slices.Contains(l.dirt, "") })
+		l.await("the flip", func() bool { return slices.Contains(l.dirty, "") })
 		l.try(os.RemoveAll(filepath.Join(l.base, now)))
 		l.scan()
 		l.compare()
@@ -574,19 +581,19 @@ func TestW7GitSync(t *testing.T) {
 }
 
 // W8: the root goes and comes back.
-func TestW8RootGoesAndComesBack(t *testing.T) {
-	for name, c := range map[string]struct{ away, back func(l *lookout) }{
+func TestWatchSurvivesAMissingRoot(t *testing.T) {
+	for name, c := range map[string]struct{ away, back func(l *watchFixture) }{
 		"renamed": {
-			func(l *lookout) { l.try(os.Rename(l.dir, l.dir+".away")) },
-			func(l *lookout) { l.try(os.Rename(l.dir+".away", l.dir)) },
+			func(l *watchFixture) { l.try(os.Rename(l.dir, l.dir+".away")) },
+			func(l *watchFixture) { l.try(os.Rename(l.dir+".away", l.dir)) },
 		},
 		"removed and recreated": {
-			func(l *lookout) {
+			func(l *watchFixture) {
 				l.try(os.Rename(l.dir, l.dir+".away"))
 				put(l.t, l.base, "trash/x")
 				l.try(os.RemoveAll(filepath.Join(l.base, "trash")))
 			},
-			func(l *lookout) {
+			func(l *watchFixture) {
 				// The same files in another directory.
 				l.try(os.Mkdir(l.dir+".new", 0o700))
 				for _, name := range []string{"a.md", "sub"} {
@@ -597,19 +604,19 @@ func TestW8RootGoesAndComesBack(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLookout(t)
+			l := newWatchFixture(t)
 			l.opts.AllowEmpty = false
 			put(t, l.dir, "a.md", "sub/b.md")
 			l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
 			l.puts = nil
 			c.away(l)
-			l.await("the root to be missed", func() bool { return slices.Contains(l.dirt, "") && l.watch.Stats().RootMissing })
+			l.await("the root to be missed", func() bool { return slices.Contains(l.dirty, "") && l.watch.Stats().RootMissing })
 			l.scan()
 			if len(l.store.known) != 2 {
 				t.Errorf("something was removed: %v", l.store.known)
 			}
 			c.back(l)
-			l.await("the root to be back", func() bool { return slices.Contains(l.dirt, "") && !l.watch.Stats().RootMissing })
+			l.await("the root to be back", func() bool { return slices.Contains(l.dirty, "") && !l.watch.Stats().RootMissing })
 			l.scan()
 			if len(l.store.known) != 2 || slices.Contains(l.puts, "sub/b.md") {
 				t.Errorf("known %v, pending again %v", l.store.known, l.puts)
@@ -621,32 +628,32 @@ func TestW8RootGoesAndComesBack(t *testing.T) {
 }
 
 // W8: a root that is deleted and made anew within a moment may have the same number as before.
-func TestW8RootRecreatedAtOnce(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
+func TestWatchFollowsARecreatedRoot(t *testing.T) {
+	l := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
 	for range 5 {
 		l.try(os.RemoveAll(l.dir))
 		l.try(os.Mkdir(l.dir, 0o700))
-		l.await("the new root", func() bool { return slices.Contains(l.dirt, "") })
+		l.await("the new root", func() bool { return slices.Contains(l.dirty, "") })
 		l.synced()
 		put(t, l.dir, "x/y.md")
 		l.synced()
 	}
 }
 
-func TestW8RootMissingAtStart(t *testing.T) {
-	l := newLookout(t)
+func TestWatchWaitsForAMissingRoot(t *testing.T) {
+	l := newWatchFixture(t)
 	l.try(os.Remove(l.dir))
 	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
-	if !l.watch.Stats().RootMissing || l.watch.Polling() != "" {
+	if !l.watch.Stats().RootMissing || l.watch.pollReason() != "" {
 		t.Errorf("%+v", l.watch.Stats())
 	}
 	put(t, l.dir, "a/b.md")
-	l.await("the root", func() bool { return slices.Contains(l.dirt, "") && !l.watch.Stats().RootMissing })
+	l.await("the root", func() bool { return slices.Contains(l.dirty, "") && !l.watch.Stats().RootMissing })
 	l.synced()
 }
 
 // W9: no watches are to be had. Everything is found by polling, with one warning that says what to set.
-func TestW9Exhausted(t *testing.T) {
+func TestExhaustedWatchesFallBackToPolling(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  error
 		fail func(w *Watch, err error)
@@ -666,11 +673,11 @@ func TestW9Exhausted(t *testing.T) {
 		}, []string{"ulimit -n", "sysctl -w fs.inotify.max_user_instances="}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLookout(t)
+			l := newWatchFixture(t)
 			put(t, l.dir, "early/a.md")
 			l.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond, Check: 10 * time.Millisecond}, func(w *Watch) { c.fail(w, c.err) })
 			put(t, l.dir, "late/b.md")
-			l.await("polling", func() bool { return l.watch.Polling() != "" })
+			l.await("polling", func() bool { return l.watch.pollReason() != "" })
 			put(t, l.dir, "late/c/d.md", "early/e.md")
 			l.synced()
 			for _, text := range append(c.says, l.dir, "polled") {
@@ -686,7 +693,7 @@ func TestW9Exhausted(t *testing.T) {
 			l.await("the root to be missed", func() bool { return l.watch.Stats().RootMissing })
 			put(t, l.dir, "late/f.md")
 			l.await("polling", func() bool {
-				return l.watch.Polling() != "" || strings.HasPrefix(name, "watches, while") && l.watch.Stats().Directories > 0
+				return l.watch.pollReason() != "" || strings.HasPrefix(name, "watches, while") && l.watch.Stats().Directories > 0
 			})
 			if n := strings.Count(l.log.String(), "level="); n != 1 {
 				t.Errorf("%d lines: %s", n, l.log.String())
@@ -696,9 +703,9 @@ func TestW9Exhausted(t *testing.T) {
 }
 
 // W9: a directory that can't be read is watched when it can be.
-func TestW9DirectoryBecomesReadable(t *testing.T) {
+func TestDirectoryThatBecomesReadableIsWatched(t *testing.T) {
 	for i, key := range []string{"locked/", "locked/sub/"} {
-		l := newLookout(t)
+		l := newWatchFixture(t)
 		put(t, l.dir, "locked/sub/a.md")
 		var locked atomic.Bool
 		locked.Store(true)
@@ -710,8 +717,8 @@ func TestW9DirectoryBecomesReadable(t *testing.T) {
 				return nil
 			}
 		})
-		if s := l.watch.Stats(); s.Directories != 1+i || l.watch.Polling() != "" {
-			t.Errorf("%+v, polling %q", s, l.watch.Polling())
+		if s := l.watch.Stats(); s.Directories != 1+i || l.watch.pollReason() != "" {
+			t.Errorf("%+v, polling %q", s, l.watch.pollReason())
 		}
 		locked.Store(false)
 		l.do("chmod 0755 locked")
@@ -724,7 +731,7 @@ func TestW9DirectoryBecomesReadable(t *testing.T) {
 
 // A root that can't be read is waited for, and wakes once, so that a scan says what is wrong.
 func TestWatchUnreadableRoot(t *testing.T) {
-	l := newLookout(t)
+	l := newWatchFixture(t)
 	put(t, l.dir, "a/b.md")
 	var locked atomic.Bool
 	locked.Store(true)
@@ -736,28 +743,28 @@ func TestWatchUnreadableRoot(t *testing.T) {
 			return nil
 		}
 	})
-	if s := l.watch.Stats(); s.Directories != 0 || l.watch.Polling() != "" {
-		t.Errorf("%+v, polling %q", s, l.watch.Polling())
+	if s := l.watch.Stats(); s.Directories != 0 || l.watch.pollReason() != "" {
+		t.Errorf("%+v, polling %q", s, l.watch.pollReason())
 	}
 	locked.Store(false)
-	l.await("the whole root", func() bool { return slices.Contains(l.dirt, "") })
+	l.await("the whole root", func() bool { return slices.Contains(l.dirty, "") })
 	put(t, l.dir, "a/c.md")
 	l.synced()
 }
 
 func TestWatchWithoutEvents(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{NoEvents: true, Poll: 20 * time.Millisecond}, nil)
+	l := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{NoEvents: true, Poll: 20 * time.Millisecond}, nil)
 	put(t, l.dir, "a/b.md")
 	l.synced()
-	if s := l.watch.Stats(); s.Events > 0 || l.watch.Polling() == "" || l.log.String() != "" {
-		t.Errorf("%+v, polling %q, log %s", s, l.watch.Polling(), l.log.String())
+	if s := l.watch.Stats(); s.Events > 0 || l.watch.pollReason() == "" || l.log.String() != "" {
+		t.Errorf("%+v, polling %q, log %s", s, l.watch.pollReason(), l.log.String())
 	}
 }
 
 // A directory that fails in a way that no event will mend makes the root a polled one, and the warning names it.
 func TestWatchPollsWhatItCantWatch(t *testing.T) {
 	for _, key := range []string{"", "a/"} {
-		l := newLookout(t)
+		l := newWatchFixture(t)
 		put(t, l.dir, "a/b.md")
 		l.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
 			w.fault = func(at string) error {
@@ -769,7 +776,7 @@ func TestWatchPollsWhatItCantWatch(t *testing.T) {
 		})
 		put(t, l.dir, "a/c.md")
 		l.synced()
-		if reason := l.watch.Polling(); !strings.Contains(reason, "input/output error") || strings.Contains(reason, `"a/"`) != (key != "") {
+		if reason := l.watch.pollReason(); !strings.Contains(reason, "input/output error") || strings.Contains(reason, `"a/"`) != (key != "") {
 			t.Errorf("polling %q", reason)
 		}
 	}
@@ -777,7 +784,7 @@ func TestWatchPollsWhatItCantWatch(t *testing.T) {
 
 // Directories that are left out take no watch.
 func TestWatchHonoursTheFilter(t *testing.T) {
-	l := newLookout(t)
+	l := newWatchFixture(t)
 	put(t, l.dir, "docs/a.md", ".git/objects/x", "node_modules/m/doc.md", "drafts/deep/b.md")
 	write(t, l.path(".kbsyncignore"), "drafts/\n")
 	l.begin(DirectoryOptions{Filter: filter(t, FilterOptions{Exclude: []string{"node_modules/**"}})}, WatchOptions{Check: 10 * time.Millisecond}, nil)
@@ -790,7 +797,7 @@ func TestWatchHonoursTheFilter(t *testing.T) {
 	l.do("quiet")
 	// An ignore file that is gone, or that comes, changes what is watched.
 	l.do("rm .kbsyncignore")
-	l.await("the whole root", func() bool { return slices.Contains(l.dirt, "") })
+	l.await("the whole root", func() bool { return slices.Contains(l.dirty, "") })
 	l.scan()
 	put(t, l.dir, "drafts/deep/d.md")
 	l.synced()
@@ -818,7 +825,7 @@ func TestWatchStorm(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(11, uint64(seed)))
-			l := newLookout(t)
+			l := newWatchFixture(t)
 			l.begin(DirectoryOptions{}, WatchOptions{}, nil)
 			l.try(os.Mkdir(filepath.Join(l.base, "beside"), 0o700))
 			names := []string{"a", "b", "c", "a.md", "b.md"}
@@ -880,7 +887,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 }
 
 func TestWatchMark(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{}, nil)
+	l := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{}, nil)
 	l.watch.Mark()
 	if got := l.watch.Take(); got != nil {
 		t.Errorf("dirty: %q", got)
