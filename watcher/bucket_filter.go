@@ -108,7 +108,7 @@ func (s *keyFilter) document(key string) verdict {
 	return s.filter.document(key, s.ignores)
 }
 
-// Explain reports what a scan does with the document at key, and the rule that decides. An error means that a scan would fail
+// Explain reports how a scan treats the document at key, and the rule that decides. An error means that a scan would fail
 // to decide as well.
 func (b *Bucket) Explain(ctx context.Context, key string) (Explanation, error) {
 	x := Explanation{Key: key}

@@ -97,7 +97,7 @@ func azureBucket(_ context.Context, r refusal) (objects, error) {
 func TestCloudRefuses(t *testing.T) {
 	t.Parallel()
 	nowhere := refusal{failure: &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "bucket.example", IsNotFound: true}}}
-	const permits = "look at the credentials and what they permit"
+	const permits = "check the credentials and their permissions"
 	for _, tt := range []struct {
 		cloud   string
 		bucket  func(context.Context, refusal) (objects, error)
@@ -126,7 +126,7 @@ func TestCloudRefuses(t *testing.T) {
 		{"s3", amazonBucket, "403 of a gateway", gatewaySays(403), false, false, "403"},
 		{"s3", amazonBucket, "404 of a gateway", gatewaySays(404), false, false, "404"},
 		{"s3", amazonBucket, "503 of a gateway", gatewaySays(503), false, true, "503"},
-		{"s3", amazonBucket, "a page of a gateway", gatewaySays(200), false, true, "no listing"},
+		{"s3", amazonBucket, "a page of a gateway", gatewaySays(200), false, true, "not a listing"},
 		{"s3", amazonBucket, "no such host", nowhere, false, true, "no such host"},
 
 		{"azblob", azureBucket, "AuthorizationFailure", azureSays(403, "AuthorizationFailure", "This request is not authorized."), false, false, permits},

@@ -8,7 +8,7 @@ import (
 )
 
 // Diff compares a listing with the known documents, both in byte order of the key, in constant memory. It yields one Pair for
-// each key that is listed, known or both, in order. Pair.Change returns what to record:
+// each key that is listed, known or both, in order. Pair.Change returns the change to record:
 //
 //   - Put for a document that is new, has another fingerprint, or was skipped and is not any more;
 //   - Skip for a document that must not be uploaded, if it was not skipped before, or with another reason or fingerprint;

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Explain reports what a scan does with the document at key, and the rule that decides. An error means that a scan would fail
+// Explain reports how a scan treats the document at key, and the rule that decides. An error means that a scan would fail
 // to decide as well.
 func (d *Directory) Explain(ctx context.Context, key string) (Explanation, error) {
 	x := Explanation{Key: key}

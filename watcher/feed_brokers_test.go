@@ -30,7 +30,7 @@ func TestCheckSubscription(t *testing.T) {
 		"gcppubsub://projects/p/subscriptions/docs": "",
 		"awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs?region=eu-west-1": "",
 		"mem://docs":                           "",
-		"https://host/docs":                    "its scheme is none of",
+		"https://host/docs":                    "its scheme must be",
 		"nats://me:hunter2@host/DOCS":          "it has credentials in it",
 		"nats://host/DOCS?x=amqp://me:pw@host": "it has credentials in its parameter x",
 		"nats://host":                          "it names no stream",
@@ -38,16 +38,16 @@ func TestCheckSubscription(t *testing.T) {
 		"nats://host/A.B":                      "is not the name of a stream",
 		"nats://host/A/B":                      "is not the name of a stream",
 		"nats://host/DOCS?durable=a.b":         "is not the name of a consumer",
-		"nats://host/DOCS?queue=x":             "it has the parameter queue; those that it takes are durable, subject",
+		"nats://host/DOCS?queue=x":             "it has the unknown parameter queue; it takes durable, subject",
 		"nats://host/DOCS#x":                   "it has a # in it",
 		"rabbit://":                            "it names no queue",
 		"rabbit://docs?prefetch_count=0":       "its prefetch_count is not a number",
 		"rabbit://docs?prefetch_count=70000":   "its prefetch_count is not a number",
 		"kafka://group":                        "it names no group or no topic",
-		"azuresb://docs?sub=x":                 "those that it takes are subscription, listener_timeout",
-		"azuresb://docs?listener_timeout=x":    "its listener_timeout is not a time",
+		"azuresb://docs?sub=x":                 "it takes subscription, listener_timeout",
+		"azuresb://docs?listener_timeout=x":    "its listener_timeout is not a positive duration",
 		"gcppubsub://projects":                 "it names no subscription",
-		"awssqs://host/1/docs?wait=1s":         "it has the parameter wait; those that it takes are anonymous",
+		"awssqs://host/1/docs?wait=1s":         "it has the unknown parameter wait; it takes anonymous",
 		"awssqs://sqs.eu-west-1.amazonaws.com": "it names no queue",
 		"nats://host/%zz":                      "it is not a URL",
 	} {
@@ -126,7 +126,7 @@ func TestConnectingEndsWithItsContext(t *testing.T) {
 			}
 		}()
 		start := time.Now()
-		if _, err := open(ctx); err == nil || time.Since(start) > dialPatience/2 {
+		if _, err := open(ctx); err == nil || time.Since(start) > dialTimeout/2 {
 			t.Errorf("%s: %v after %v", address, err, time.Since(start))
 		}
 		cancel()

@@ -127,7 +127,7 @@ func (c *fakeConnection) receive(ctx context.Context) (*delivery, error) {
 	}
 }
 
-func (c *fakeConnection) presumed() time.Duration { return c.post.presuming }
+func (c *fakeConnection) connectedAfter() time.Duration { return c.post.presuming }
 
 func (c *fakeConnection) lease() time.Duration { return c.post.leasing }
 
@@ -270,8 +270,8 @@ func TestFeedMarksTheKeysOfEachMessage(t *testing.T) {
 					t.Errorf("got %+v, want %+v; %v wait", got, tt.want, p.waiting())
 				}
 				text := log.String()
-				if n := strings.Count(text, "nobody understands"); n != min(int(tt.want.Unknown), 1) {
-					t.Errorf("told %d times of what nobody understands", n)
+				if n := strings.Count(text, "unknown format"); n != min(int(tt.want.Unknown), 1) {
+					t.Errorf("logged %d times an unknown format", n)
 				}
 				if tt.want.Unknown > 0 && (strings.Contains(text, "secret value") || !strings.Contains(text, "Secret-Name") || strings.Contains(text, "order")) {
 					t.Errorf("the log says %s", text)
@@ -415,7 +415,7 @@ func TestFeedCountsAsConnectedAfterAQuietWhile(t *testing.T) {
 func TestFeedHoldsABoundedNumberOfMessages(t *testing.T) {
 	var p fakeBroker
 	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
-		f.most = 3
+		f.maxHeld = 3
 		for i := range 10 {
 			p.send(s3Event("docs", fmt.Sprintf("handbook/%d.md", i)))
 		}

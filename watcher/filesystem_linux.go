@@ -20,8 +20,8 @@ func unreliableEvents(f *folder) string {
 	return ""
 }
 
-// remote names the file systems whose files may change without an event, by the number in statfs: those that other hosts
-// write to, and those with a lower layer.
+// remote names the file systems whose files may change without an event, by the number in statfs: other hosts
+// write to them, or they have a lower layer.
 var remote = map[uint32]string{
 	unix.NFS_SUPER_MAGIC:       "NFS",
 	unix.SMB_SUPER_MAGIC:       "SMB",

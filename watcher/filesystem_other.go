@@ -13,7 +13,7 @@ const (
 // unreliableEvents returns why the events of a directory are unreliable; empty if they are reliable.
 func unreliableEvents(*folder) string {
 	if runtime.GOOS == "windows" {
-		return "on Windows, nobody can rename the directories above a watched one"
+		return "on Windows, the directories above a watched one cannot be renamed"
 	}
 	return ""
 }

@@ -75,7 +75,7 @@ func ParseRules(r io.Reader, name string) ([]Rule, error) {
 		case strings.HasPrefix(text, "+ "), strings.HasPrefix(text, "- "):
 			rules = append(rules, Rule{Include: text[0] == '+', Glob: strings.TrimSpace(text[2:]), Place: place})
 		default:
-			return nil, &PatternError{Place: place, Pattern: text, Problem: `is not a rule; begin the line with "+ " to take or "- " to leave out what the pattern matches`}
+			return nil, &PatternError{Place: place, Pattern: text, Problem: `is not a rule; begin the line with "+ " to take or "- " to leave out the matching documents`}
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -186,7 +186,7 @@ func compileGlob(r Rule) (g glob, problem string) {
 	return g, ""
 }
 
-// globProblem describes what is wrong with a glob of these parts; empty if it is valid.
+// globProblem returns the problem of a glob with these parts; empty if it is valid.
 func globProblem(text string, parts []string) string {
 	switch {
 	case text == "":
@@ -367,7 +367,7 @@ func realPath(path string) string {
 	return real
 }
 
-// An Explanation describes what a scan does with a key.
+// An Explanation describes how a scan treats a key.
 type Explanation struct {
 	Key    string
 	Taken  bool // the scan records it for upload, once it has settled

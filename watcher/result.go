@@ -18,7 +18,7 @@ type Result struct {
 	Renamed   int            // removed documents that seem to be listed under another key
 	Skipped   map[string]int // documents that must not be uploaded, by reason
 	Unsettled int            // new or changed documents that may still be written to; not recorded yet
-	SettleAt  time.Time      // when all documents of Unsettled will have settled if nobody writes to them again; zero for none
+	SettleAt  time.Time      // when all documents of Unsettled will have settled if no further write happens; zero for none
 	Again     []string       // the prefixes to scan again at SettleAt; nil for none
 
 	// Restless counts the documents of Unsettled that have been changing for longer than ScanOptions.MaxWait. They are recorded

@@ -53,7 +53,7 @@ type WatchStats struct {
 //   - on network file systems, FUSE, 9p and overlays, also if only a part of the root is on one;
 //   - when the system has no watches left (fs.inotify.max_user_watches and max_user_instances, open files);
 //   - on macOS and the BSDs above 2,000 files and directories, because a watch there needs an open file for each;
-//   - on Windows, where nobody can rename the directories above a watched one;
+//   - on Windows, where the directories above a watched one cannot be renamed;
 //   - when periodic scans find changes without events (see Missed).
 //
 // The reason is logged once. Events are tried again when the root is replaced.

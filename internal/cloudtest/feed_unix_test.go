@@ -196,7 +196,7 @@ func TestJetStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := watcher.CheckNotifications(ctx, address, "hand.book")
-	if err != nil || !strings.Contains(found, "kbsync watch makes the consumer kbsync-hand-book-") {
+	if err != nil || !strings.Contains(found, "kbsync watch creates the consumer kbsync-hand-book-") {
 		t.Error(found, err)
 	}
 	eventually(t, "the connection", func() bool { return f.Stats().Connected })

@@ -431,7 +431,7 @@ func TestRefused(t *testing.T) {
 					"AZURE_STORAGE_ACCOUNT=" + azureAccount, "AZURE_STORAGE_KEY=d3Jvbmc="}
 			}
 			s.cloud = &wrong
-			if r := s.sync(5).Syncs[0]; !strings.Contains(r.Error, "look at the credentials") {
+			if r := s.sync(5).Syncs[0]; !strings.Contains(r.Error, "check the credentials") {
 				t.Error(r.Error)
 			}
 		}
