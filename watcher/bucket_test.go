@@ -20,25 +20,25 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// A fakeBucket is a bucket of pages that are made up, and that fail as they are told to.
+// A fakeBucket is a bucket in memory that can fail requests.
 type fakeBucket struct {
 	objects  []object
 	pageSize int
 	contents map[string]string
-	// fail is asked before each request.
-	fail     func(what string) error
-	cut      int // bytes after which a body breaks off; 0 for never
+	// fail returns the error of a request; nil for none.
+	fail     func(request string) error
+	cut      int // bytes after which a body breaks; 0 for never
 	hang     bool
 	requests []string
 }
 
-func (s *fakeBucket) ask(ctx context.Context, what string) error {
+func (s *fakeBucket) ask(ctx context.Context, request string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	s.requests = append(s.requests, what)
+	s.requests = append(s.requests, request)
 	if s.fail != nil {
-		return s.fail(what)
+		return s.fail(request)
 	}
 	return nil
 }
@@ -78,7 +78,7 @@ func (s *fakeBucket) open(ctx context.Context, key string, _ state.Fingerprint, 
 
 func (s *fakeBucket) close() error { return nil }
 
-// A torn body ends or hangs after some bytes.
+// A brokenBody breaks or hangs after some bytes.
 type brokenBody struct {
 	ctx  context.Context
 	rest string
@@ -134,13 +134,13 @@ func errorsOf(seq iter.Seq2[Entry, error]) (entries int, errs []error) {
 	return entries, errs
 }
 
-// A page that fails now and then is asked for again, and nothing else is.
-func TestBucketGoesOnWhereAListingBroke(t *testing.T) {
+// A failed page is requested again, and no other page is.
+func TestBucketRetriesFailedPages(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		failures := map[string]int{"page 1": 1, "page 3": 2}
-		s := &fakeBucket{objects: numbered(2500), fail: func(what string) error {
-			if failures[what]--; failures[what] >= 0 {
+		s := &fakeBucket{objects: numbered(2500), fail: func(request string) error {
+			if failures[request]--; failures[request] >= 0 {
 				return errors.New("reset")
 			}
 			return nil
@@ -155,8 +155,8 @@ func TestBucketGoesOnWhereAListingBroke(t *testing.T) {
 	})
 }
 
-// Whatever a cloud answers, it never means that documents are gone; what was listed is recorded, and the next scan completes (B2).
-func TestBucketUnavailable(t *testing.T) {
+// No error of a cloud removes documents. The listed documents are recorded, and the next scan completes.
+func TestFailedBucketListingRemovesNothing(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
@@ -199,15 +199,15 @@ func TestBucketUnavailable(t *testing.T) {
 				if r, err := scan(); err != nil || r.New != 2000 {
 					t.Fatal(r, err)
 				}
-				s.objects = s.objects[1:] // which nobody may believe
-				s.fail = func(what string) error {
-					if what == tt.page {
+				s.objects = s.objects[1:] // must have no effect
+				s.fail = func(request string) error {
+					if request == tt.page {
 						return tt.err
 					}
 					return nil
 				}
 				if r, err := scan(); !tt.check(r, err) || len(store.known) != 2000 || len(s.requests) != tt.asked {
-					t.Errorf("%+v, %v, %d known, asked %q", r, err, len(store.known), s.requests)
+					t.Errorf("%+v, %v, %d known, requests %q", r, err, len(store.known), s.requests)
 				}
 				s.fail = nil
 				if r, err := scan(); err != nil || r.Removed != 1 || r.IncompleteCount != 0 {
@@ -218,8 +218,8 @@ func TestBucketUnavailable(t *testing.T) {
 	}
 }
 
-// A body that breaks or hangs goes on where it was, at the same version (B4).
-func TestBucketResumes(t *testing.T) {
+// A body that breaks or hangs continues at the same offset of the same version.
+func TestBrokenBodyResumesAtItsOffset(t *testing.T) {
 	t.Parallel()
 	content := strings.Repeat("0123456789", 10)
 	fp := state.Fingerprint{Size: 100, ETag: "1"}
@@ -234,8 +234,8 @@ func TestBucketResumes(t *testing.T) {
 		{"stalled", func(s *fakeBucket) { s.cut, s.hang = 50, true }, nil, 2},
 		{"replaced meanwhile", func(s *fakeBucket) {
 			s.cut = 30
-			s.fail = func(what string) error {
-				if strings.HasSuffix(what, " at 60") {
+			s.fail = func(request string) error {
+				if strings.HasSuffix(request, " at 60") {
 					return &cloudFault{faultChanged, errors.New("412")}
 				}
 				return nil
@@ -243,8 +243,8 @@ func TestBucketResumes(t *testing.T) {
 		}, state.ErrChanged, 3},
 		{"deleted meanwhile", func(s *fakeBucket) {
 			s.cut = 30
-			s.fail = func(what string) error {
-				if strings.HasSuffix(what, " at 30") {
+			s.fail = func(request string) error {
+				if strings.HasSuffix(request, " at 30") {
 					return &cloudFault{faultNoObject, errors.New("404")}
 				}
 				return nil
@@ -253,8 +253,8 @@ func TestBucketResumes(t *testing.T) {
 		{"shorter than listed", func(s *fakeBucket) { s.contents["a.md"] = content[:90] }, io.ErrUnexpectedEOF, 3},
 		{"away for good", func(s *fakeBucket) {
 			s.cut = 30
-			s.fail = func(what string) error {
-				if strings.HasSuffix(what, " at 60") {
+			s.fail = func(request string) error {
+				if strings.HasSuffix(request, " at 60") {
 					return context.DeadlineExceeded
 				}
 				return nil
@@ -272,13 +272,13 @@ func TestBucketResumes(t *testing.T) {
 				}
 				got, err := io.ReadAll(r)
 				if !errors.Is(err, tt.want) || tt.want == nil && string(got) != content || len(s.requests) != tt.asks {
-					t.Errorf("%d bytes, %v, asked %q", len(got), err, s.requests)
+					t.Errorf("%d bytes, %v, requests %q", len(got), err, s.requests)
 				}
 				if !strings.HasPrefix(content, string(got)) {
 					t.Errorf("torn: %q", got)
 				}
 				if n, again := r.Read(make([]byte, 1)); n != 0 || tt.want != nil && !errors.Is(again, tt.want) {
-					t.Errorf("after its end: %d, %v", n, again)
+					t.Errorf("after the end: %d, %v", n, again)
 				}
 				if err := r.Close(); err != nil {
 					t.Error(err)
@@ -288,7 +288,7 @@ func TestBucketResumes(t *testing.T) {
 	}
 }
 
-func TestBucketSkips(t *testing.T) {
+func TestBucketSkipsUnreadableObjects(t *testing.T) {
 	t.Parallel()
 	fp := state.Fingerprint{Size: 1, MTime: 1}
 	s := &fakeBucket{objects: []object{
@@ -312,8 +312,8 @@ func TestBucketSkips(t *testing.T) {
 	}
 }
 
-// What is archived after it was uploaded stays as it is: it is still what it was.
-func TestBucketKeepsWhatIsArchived(t *testing.T) {
+// A document that is archived after its upload stays as it is.
+func TestArchivedDocumentStaysKnown(t *testing.T) {
 	t.Parallel()
 	s := &fakeBucket{objects: numbered(3)}
 	store := newMemoryStore()
@@ -336,7 +336,7 @@ func TestBucketKeepsWhatIsArchived(t *testing.T) {
 	}
 }
 
-func TestInOrder(t *testing.T) {
+func TestInOrderSortsAnyListing(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, 1000, sortedInMemory, 2*sortedInMemory + 1000} {
 		entries := make([]Entry, n)
@@ -354,7 +354,7 @@ func TestInOrder(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, uint64(n)))
 		random.Shuffle(n, func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 		if n > 0 {
-			// What was listed earlier under a key does not count.
+			// An earlier entry of the same key does not count.
 			old := shuffled[n-1]
 			old.Fingerprint.ETag = "old"
 			shuffled = append([]Entry{old}, shuffled...)

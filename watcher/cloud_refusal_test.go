@@ -24,13 +24,13 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// A refusal answers every request in one way.
+// A refusal is a transport that answers every request in the same way.
 type refusal struct {
 	status  int
-	kind    string // of the content
-	code    string // in the header that Azure has it in
+	kind    string // the content type
+	code    string // the error code in Azure's header
 	body    string
-	failure error // of the connection, in the place of an answer
+	failure error // a network error instead of a response
 }
 
 func (r refusal) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -47,7 +47,7 @@ func (r refusal) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// Do makes it a transport of Azure's.
+// Do makes it a transport for Azure's client.
 func (r refusal) Do(req *http.Request) (*http.Response, error) { return r.RoundTrip(req) }
 
 func googleSays(status int, reason, message string) refusal {
@@ -65,12 +65,12 @@ func azureSays(status int, code, message string) refusal {
 		`<?xml version="1.0" encoding="utf-8"?><Error><Code>%s</Code><Message>%s</Message></Error>`, code, message)}
 }
 
-// What says something that is between here and the cloud, or in the cloud's place.
+// gatewaySays is the response of a gateway instead of the cloud.
 func gatewaySays(status int) refusal {
 	return refusal{status: status, kind: "text/html", body: fmt.Sprintf("<html><body><h1>%s</h1></body></html>", http.StatusText(status))}
 }
 
-// Each returns the bucket of a cloud as the program has it, but for the tries of the cloud's own client, which take their time.
+// The next functions return the bucket of a cloud as the program opens it, except that the cloud's client does not retry.
 func googleBucket(ctx context.Context, r refusal) (objects, error) {
 	client, err := storage.NewClient(ctx, option.WithHTTPClient(&http.Client{Transport: r}), option.WithoutAuthentication())
 	if err != nil {
@@ -92,9 +92,9 @@ func azureBucket(_ context.Context, r refusal) (objects, error) {
 	return &azureContainer{client: client}, err
 }
 
-// Whatever stands in the way of a listing, nothing is taken for removed (B2). A bucket is missing only where the cloud itself says
-// so; all else is that it is unavailable.
-func TestCloudRefuses(t *testing.T) {
+// No failure of a listing removes documents. A bucket is missing only if the cloud itself reports that; any other failure makes it
+// unavailable.
+func TestCloudFailuresAreClassified(t *testing.T) {
 	t.Parallel()
 	nowhere := refusal{failure: &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "bucket.example", IsNotFound: true}}}
 	const permits = "check the credentials and their permissions"
@@ -104,7 +104,7 @@ func TestCloudRefuses(t *testing.T) {
 		name    string
 		answer  refusal
 		missing bool
-		asked   bool   // again, for it may pass
+		retried bool
 		text    string // in the message
 	}{
 		{"gs", googleBucket, "403", googleSays(403, "forbidden", "me@example.com does not have storage.objects.list access"), false, false, permits},
@@ -141,12 +141,12 @@ func TestCloudRefuses(t *testing.T) {
 	} {
 		t.Run(tt.cloud+"/"+tt.name, func(t *testing.T) {
 			t.Parallel()
-			asked := 0
+			requests := 0
 			cloud, err := tt.bucket(t.Context(), tt.answer)
 			if err != nil {
 				t.Fatal(err)
 			}
-			b := newBucket(tt.cloud+"://docs", "", service{objects: counted{cloud, &asked}, identity: "docs"}, BucketOptions{})
+			b := newBucket(tt.cloud+"://docs", "", service{objects: counted{cloud, &requests}, identity: "docs"}, BucketOptions{})
 			b.limits.attempts, b.limits.backoff = 2, retry.EqualJitter(1, 1)
 			defer b.Close()
 			store := newMemoryStore()
@@ -159,8 +159,8 @@ func TestCloudRefuses(t *testing.T) {
 			if err != nil && !strings.Contains(err.Error(), tt.text) {
 				t.Error(err)
 			}
-			if again := asked > 1; again != tt.asked {
-				t.Errorf("asked %d times: %v", asked, err)
+			if again := requests > 1; again != tt.retried {
+				t.Errorf("%d requests: %v", requests, err)
 			}
 			if len(store.known) != 1 || r.Removed != 0 {
 				t.Errorf("%+v, %v", r, store.known)
@@ -169,7 +169,7 @@ func TestCloudRefuses(t *testing.T) {
 	}
 }
 
-// counted counts the pages that are asked for.
+// counted counts the requested pages.
 type counted struct {
 	objects
 	pages *int

@@ -41,7 +41,7 @@ func apply(known map[string]state.Known, c state.Change) {
 	}
 }
 
-// tree reads documents out of fuzz bytes: each is a key, a version and a reason to skip.
+// tree reads documents from fuzz bytes: each has a key, a version and a reason to skip.
 func tree(data []byte) (listed []Entry, known map[string]state.Known) {
 	known = map[string]state.Known{}
 	entries := map[string]Entry{}
@@ -78,7 +78,7 @@ func changesOf(listed iter.Seq2[Entry, error], known iter.Seq2[state.Known, erro
 	}
 }
 
-// FuzzDiff holds the package's one law: applying Diff to what is known gives what is listed, and a second Diff is empty.
+// FuzzDiff checks the law of Diff: applying its changes to the known documents gives the listing, and a second Diff is empty.
 func FuzzDiff(f *testing.F) {
 	f.Add([]byte("\x02a/b\x80\x00\x02a-b\x80\x81\x02a.b\x00\x80"))
 	f.Add([]byte("\x00a\x80\x84\x00b\x84\x80\x00c\xff\x80\x00d\xff\x00"))
@@ -138,7 +138,7 @@ func TestDiffOps(t *testing.T) {
 	}
 }
 
-// B1: a stream that is out of order is noticed before it could remove anything behind the place.
+// Diff notices a stream out of order before any document after that place vanishes.
 func TestDiffNoticesStreamsOutOfOrder(t *testing.T) {
 	for name, keys := range map[string][]string{"before": {"b", "a"}, "twice": {"a", "a"}, "directory order": {"a/b", "a-b"}} {
 		var entries []Entry
@@ -183,7 +183,7 @@ func TestDiffEndsEarly(t *testing.T) {
 	if got, err := all(stream([]Entry{{Key: "b"}, {Key: "y"}}, nil), stream([]state.Known{{Key: "a"}}, boom)); got != "Va" || !errors.Is(err, boom) {
 		t.Errorf("got %q, %v", got, err)
 	}
-	// After a part that could not be listed, nothing vanishes.
+	// After a part that could not be listed, no document vanishes.
 	partial := func(yield func(Entry, error) bool) {
 		_ = yield(Entry{Key: "b"}, nil) && yield(Entry{}, &ListError{Path: "c/", Err: boom}) && yield(Entry{Key: "d"}, nil)
 	}

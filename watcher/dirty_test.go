@@ -25,7 +25,7 @@ func TestOutermost(t *testing.T) {
 	}
 }
 
-// What was added is covered by what is taken, whatever was merged, and the set stays small.
+// The taken prefixes cover every added key, and the set stays small.
 func TestDirtySetCoversEveryAddedKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var d dirtySet
@@ -51,7 +51,7 @@ func TestDirtySetCoversEveryAddedKey(t *testing.T) {
 			t.Fatalf("%d prefixes, %v", len(taken), d)
 		}
 		if !slices.Equal(taken, Outermost(slices.Clone(taken))) {
-			t.Fatalf("not the outermost: %q", taken)
+			t.Fatalf("the prefixes are not the outermost ones: %q", taken)
 		}
 		for _, key := range added {
 			if !slices.ContainsFunc(taken, func(p string) bool { return covers(p, key) }) {

@@ -71,13 +71,13 @@ func TestDurableName(t *testing.T) {
 	for _, name := range []string{"a.b", "a-b", "a.b.", "a b", "a>b", "a*b", "a/b"} {
 		got := durableName(name)
 		if !isNATSName(got) || seen[got] != "" {
-			t.Errorf("%q: %q, as %q has it", name, got, seen[got])
+			t.Errorf("%q: %q is the name of %q as well", name, got, seen[got])
 		}
 		seen[got] = name
 	}
 }
 
-// What a variable lacks is said, with its name, and nothing of its value.
+// The error names the missing or invalid variable, and never its value.
 func TestMissingVariableIsNamed(t *testing.T) {
 	for _, name := range []string{"RABBIT_SERVER_URL", "SERVICEBUS_CONNECTION_STRING", "AZURE_SERVICEBUS_HOSTNAME", "KAFKA_BROKERS"} {
 		t.Setenv(name, "")
@@ -104,7 +104,7 @@ func TestMissingVariableIsNamed(t *testing.T) {
 	}
 }
 
-// A server that takes the connection and says nothing does not keep anybody from ending.
+// Connecting to a server that never answers ends with the context.
 func TestConnectingEndsWithItsContext(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -133,12 +133,12 @@ func TestConnectingEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Through a driver of gocloud.dev: what is not acknowledged comes again, and nothing is complained of at the end.
+// With a gocloud.dev driver unacknowledged messages come again, and the end logs no error.
 func TestFeedOfAGocloudDriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		address := fmt.Sprintf("mem://%s-%d", t.Name(), rand.Int64()) // topics outlive the test
+		address := fmt.Sprintf("mem://%s-%d", t.Name(), rand.Int64()) // a topic outlives the test
 		topic, err := pubsub.OpenTopic(ctx, address)
 		if err != nil {
 			t.Fatal(err)
@@ -166,20 +166,20 @@ func TestFeedOfAGocloudDriver(t *testing.T) {
 		if s := f.Stats(); s.Taken != 1 || s.Elsewhere != 1 || s.Unknown != 1 || s.Held != 1 {
 			t.Errorf("%+v\n%s", s, log.String())
 		}
-		time.Sleep(time.Minute) // without a word: it comes again
+		time.Sleep(time.Minute) // without an acknowledgement it comes again
 		f.want(t, "a.md")
 		taken := f.Stats().Taken
 		if taken < 3 {
-			t.Errorf("it came %d times in a minute", taken)
+			t.Errorf("%d deliveries in a minute", taken)
 		}
 		f.Recorded(nil)
 		time.Sleep(time.Minute)
 		f.want(t)
 		if s := f.Stats(); s.Taken != taken || s.Held != 0 {
-			t.Errorf("acknowledged, it came again: %+v", s)
+			t.Errorf("an acknowledged message came again: %+v", s)
 		}
 
-		// What is held at the end goes to the next at once.
+		// Messages that are held at the end go to the next consumer at once.
 		send(s3Event("docs", "handbook/c.md"))
 		time.Sleep(time.Second)
 		f.want(t, "c.md")
@@ -193,14 +193,13 @@ func TestFeedOfAGocloudDriver(t *testing.T) {
 	})
 }
 
-// Notifications of a context that has ended, and of a URL that is wrong.
 func TestNotificationsRefuses(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := handbookBucket(t).Notifications(ended, "nats://host/DOCS", FeedOptions{}); err == nil {
-		t.Error("a context that has ended is taken")
+		t.Error("no error with an ended context")
 	}
 	if _, err := handbookBucket(t).Notifications(t.Context(), "nats://host/", FeedOptions{}); err == nil {
-		t.Error("a URL without a stream is taken")
+		t.Error("no error for a URL without a stream")
 	}
 }

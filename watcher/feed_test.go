@@ -22,24 +22,24 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// A post is a broker that is made up. A message stays in it until it is acknowledged.
+// A fakeBroker keeps a message until it is acknowledged.
 type fakeBroker struct {
 	mu        gosync.Mutex
-	away      error // why no connection can be made; nil if one can
+	away      error // the error of a connect; nil if it succeeds
 	attempts  []time.Time
-	open      *fakeConnection // the connection that is open; nil for none
+	open      *fakeConnection // nil for none
 	presuming time.Duration
 	leasing   time.Duration
 	failAcks  bool
 
-	messages map[int]message // that wait
+	messages map[int]message // not acknowledged
 	acked    []int
 	nacked   []int
 	renewed  []int
 	next     int
 }
 
-// A posted is a connection to a post.
+// A fakeConnection is a connection to a fakeBroker.
 type fakeConnection struct {
 	post *fakeBroker
 	in   chan int
@@ -55,12 +55,12 @@ func (p *fakeBroker) connect(ctx context.Context) (subscription, error) {
 	}
 	p.open = &fakeConnection{post: p, in: make(chan int, 10_000), lost: make(chan error, 1)}
 	for _, id := range slices.Sorted(maps.Keys(p.messages)) {
-		p.open.in <- id // once more
+		p.open.in <- id // deliver it again
 	}
 	return p.open, nil
 }
 
-// send sends messages, and returns the number of the last one.
+// send sends messages and returns the number of the last one.
 func (p *fakeBroker) send(bodies ...string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -77,15 +77,15 @@ func (p *fakeBroker) send(bodies ...string) int {
 	return p.next
 }
 
-// lose breaks the connection, with more or less time until another one can be made.
+// lose breaks the connection. Later connects fail with away unless it is nil.
 func (p *fakeBroker) lose(away error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.open.lost <- errors.New("the line was cut")
+	p.open.lost <- errors.New("connection lost")
 	p.open, p.away = nil, away
 }
 
-// noted returns a list of messages, and empties it.
+// noted returns a list of messages and empties it.
 func (p *fakeBroker) noted(list *[]int) []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,7 +113,7 @@ func (c *fakeConnection) receive(ctx context.Context) (*delivery, error) {
 				p.mu.Lock()
 				defer p.mu.Unlock()
 				if p.open != c || end && p.failAcks {
-					return errors.New("the line was cut")
+					return errors.New("connection lost")
 				}
 				if *list = append(*list, id); end {
 					delete(p.messages, id)
@@ -133,7 +133,7 @@ func (c *fakeConnection) lease() time.Duration { return c.post.leasing }
 
 func (c *fakeConnection) close() {}
 
-// s3Event is the body of a message of S3.
+// s3Event returns the body of a message of S3.
 func s3Event(bucket string, keys ...string) string {
 	var records []string
 	for _, key := range keys {
@@ -142,7 +142,8 @@ func s3Event(bucket string, keys ...string) string {
 	return `{"Records":[` + strings.Join(records, ",") + `]}`
 }
 
-// feeding runs a test of a Feed of the bucket "docs" below handbook/, in a bubble. The Feed has been connected, and what was dirty then taken.
+// withFeed runs a test in a synctest bubble with a connected Feed of the bucket "docs" below handbook/. The root, dirty after the
+// connect, was taken.
 func withFeed(t *testing.T, p *fakeBroker, opts FeedOptions, test func(t *testing.T, f *Feed)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -165,7 +166,7 @@ func handbookBucket(t *testing.T) *Bucket {
 	return newBucket("s3://docs?region=eu-west-1", "handbook/", service{objects: &fakeBucket{}, identity: "fakeBucket"}, BucketOptions{Filter: filter})
 }
 
-// want takes what is dirty once everything has come to rest.
+// want takes the dirty prefixes when all goroutines are idle.
 func (f *Feed) want(t *testing.T, prefixes ...string) {
 	t.Helper()
 	synctest.Wait()
@@ -187,13 +188,13 @@ func TestFeedAcknowledgesWhatIsRecorded(t *testing.T) {
 			}
 		}
 		waits(1, 2, 3)
-		f.Recorded(nil) // of an earlier scan: nothing was taken
+		f.Recorded(nil) // after an earlier scan: nothing was taken
 		waits(1, 2, 3)
 		f.want(t, "a.md", "b.md", "c.md", "d/")
 		waits(1, 2, 3)
-		p.send(s3Event("docs", "handbook/a.md")) // while the scan goes on
+		p.send(s3Event("docs", "handbook/a.md")) // during the scan
 		synctest.Wait()
-		f.Recorded([]string{"c.md", "d/e.md"}) // which have not settled
+		f.Recorded([]string{"c.md", "d/e.md"}) // these have not settled
 		waits(2, 3, 4)
 		f.want(t, "a.md")
 		f.Recorded([]string{""}) // a scan that failed
@@ -212,7 +213,6 @@ func TestFeedAcknowledgesWhatIsRecorded(t *testing.T) {
 	})
 }
 
-// TestFailedAcknowledgementIsCountedAndRedelivered: the message comes again, and nothing else follows.
 func TestFailedAcknowledgementIsCountedAndRedelivered(t *testing.T) {
 	p := fakeBroker{failAcks: true}
 	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
@@ -227,7 +227,6 @@ func TestFailedAcknowledgementIsCountedAndRedelivered(t *testing.T) {
 	})
 }
 
-// TestFeedMarksTheKeysOfEachMessage: what each kind of message makes dirty, and what is counted of it.
 func TestFeedMarksTheKeysOfEachMessage(t *testing.T) {
 	for name, tt := range map[string]struct {
 		body  string
@@ -258,7 +257,7 @@ func TestFeedMarksTheKeysOfEachMessage(t *testing.T) {
 				p.send(tt.body, tt.body, tt.body)
 				f.want(t, tt.dirty...)
 				if tt.dirty == nil && len(p.waiting()) > 0 {
-					t.Error("what names nothing of the root waits")
+					t.Error("a message that names nothing of the root is not acknowledged")
 				}
 				f.Recorded(nil)
 				got := f.Stats()
@@ -274,15 +273,15 @@ func TestFeedMarksTheKeysOfEachMessage(t *testing.T) {
 					t.Errorf("logged %d times an unknown format", n)
 				}
 				if tt.want.Unknown > 0 && (strings.Contains(text, "secret value") || !strings.Contains(text, "Secret-Name") || strings.Contains(text, "order")) {
-					t.Errorf("the log says %s", text)
+					t.Errorf("the log contains %s", text)
 				}
 			})
 		})
 	}
 }
 
-// A folder that holds the root makes all of it dirty: it may have been renamed.
-func TestFeedFolderAbove(t *testing.T) {
+// An event of a folder above the root makes the whole root dirty: the folder may have been renamed.
+func TestFolderAboveTheRootMarksTheRoot(t *testing.T) {
 	b := handbookBucket(t)
 	b.prefix = "teams/handbook/"
 	for key, want := range map[string]bool{"teams/": true, "teams/handbook/": true, "": true, "team/": false, "teams": false, "teams/other/": false} {
@@ -292,7 +291,7 @@ func TestFeedFolderAbove(t *testing.T) {
 	}
 }
 
-// A broker that is away is told once, tried for ever, and followed by a scan of everything when it is back.
+// An outage is logged once, connects are tried without end, and the whole root is dirty after the next connect.
 func TestFeedReconnects(t *testing.T) {
 	var log bytes.Buffer
 	p := fakeBroker{away: errors.New("no such host")}
@@ -300,7 +299,7 @@ func TestFeedReconnects(t *testing.T) {
 		f := newFeed(handbookBucket(t), "nats://host/STREAM", FeedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, p.connect)
 		f.start(t.Context())
 		defer f.Close()
-		f.want(t, "") // at once, though the broker is away
+		f.want(t, "") // at once, without a broker
 		<-f.Wake()
 		time.Sleep(time.Hour)
 		f.want(t)
@@ -333,16 +332,16 @@ func TestFeedReconnects(t *testing.T) {
 		p.lose(nil)
 		synctest.Wait()
 		if s := f.Stats(); s.Connected || s.Held != 0 {
-			t.Errorf("when the line is cut: %+v", s)
+			t.Errorf("after the loss: %+v", s)
 		}
-		f.Recorded(nil) // their acknowledgement belongs to the line that was cut
+		f.Recorded(nil) // their acknowledgements belong to the lost connection
 		if acked := p.noted(&p.acked); len(acked) != 0 {
 			t.Errorf("acknowledged: %v", acked)
 		}
 		time.Sleep(2 * time.Second)
 		f.want(t, "")
 		if s := f.Stats(); !s.Connected || s.Connections != 2 || s.Held != 3 {
-			t.Errorf("when it is back: %+v", s)
+			t.Errorf("after the next connect: %+v", s)
 		}
 		f.Recorded(nil)
 		if len(p.waiting()) != 0 {
@@ -354,7 +353,7 @@ func TestFeedReconnects(t *testing.T) {
 	}
 }
 
-// A line that is cut again and again does not make it a loop of listings.
+// A connection that breaks again and again does not cause a listing each time.
 func TestFeedBacksOffWhenConnectionsBreak(t *testing.T) {
 	var p fakeBroker
 	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
@@ -377,7 +376,7 @@ func TestFeedBacksOffWhenConnectionsBreak(t *testing.T) {
 	})
 }
 
-// Where a client connects by itself, it counts as connected when a while went well, or a message came.
+// A client that connects in the background counts as connected after a while without errors, or after a message.
 func TestFeedCountsAsConnectedAfterAQuietWhile(t *testing.T) {
 	p := fakeBroker{presuming: 10 * time.Second}
 	synctest.Test(t, func(t *testing.T) {
@@ -386,7 +385,7 @@ func TestFeedCountsAsConnectedAfterAQuietWhile(t *testing.T) {
 		defer f.Close()
 		f.want(t, "")
 		time.Sleep(9 * time.Second)
-		p.lose(nil) // the first answer is a refusal
+		p.lose(nil) // the first request is refused
 		f.want(t)
 		if s := f.Stats(); s.Connections != 0 {
 			t.Errorf("%+v", s)
@@ -411,7 +410,6 @@ func TestFeedCountsAsConnectedAfterAQuietWhile(t *testing.T) {
 	})
 }
 
-// Not more messages are taken than may be held.
 func TestFeedHoldsABoundedNumberOfMessages(t *testing.T) {
 	var p fakeBroker
 	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
@@ -432,7 +430,7 @@ func TestFeedHoldsABoundedNumberOfMessages(t *testing.T) {
 	})
 }
 
-// What is held is renewed, and handed back at the end.
+// Held messages are renewed, and returned to the broker at the end.
 func TestFeedRenewsAndHandsBack(t *testing.T) {
 	p := fakeBroker{leasing: 30 * time.Second}
 	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
@@ -459,8 +457,8 @@ func TestFeedRenewsAndHandsBack(t *testing.T) {
 	})
 }
 
-// The wake comes Delay after the first event of several.
-func TestFeedDelay(t *testing.T) {
+// The wakeup comes Delay after the first of several events.
+func TestFeedWakesOncePerDelay(t *testing.T) {
 	var p fakeBroker
 	synctest.Test(t, func(t *testing.T) {
 		f := newFeed(handbookBucket(t), "nats://host/STREAM", FeedOptions{Delay: 2 * time.Second}, p.connect)
@@ -483,7 +481,7 @@ func TestFeedDelay(t *testing.T) {
 	})
 }
 
-// Many documents of one folder make the folder dirty, and very many everything; their messages are held all the same.
+// Many documents of one folder make the folder dirty, and very many the whole root; their messages are held.
 func TestManyMessagesWidenToFolders(t *testing.T) {
 	var p fakeBroker
 	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
@@ -510,13 +508,13 @@ func TestManyMessagesWidenToFolders(t *testing.T) {
 	})
 }
 
-// A changingBucket is a bucket that changes, and that several look at.
+// A changingBucket is a bucket in memory that counts requests.
 type changingBucket struct {
 	mu      gosync.Mutex
 	objects map[string]object
-	pages   int // that were asked for, but for the ignore file
-	ignores int // times that the ignore file was looked for
-	most    int // pages asked for at one time
+	pages   int // requests, except for the ignore file
+	ignores int // requests for the ignore file
+	most    int // most requests at one time
 	now     int
 	slow    time.Duration
 }
@@ -547,13 +545,13 @@ func (h *changingBucket) page(ctx context.Context, prefix, _ string) ([]object, 
 }
 
 func (*changingBucket) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
-	return nil, errors.New("nobody reads here")
+	return nil, errors.New("the test reads no object")
 }
 
 func (*changingBucket) close() error { return nil }
 
-// TestFeedAndScansConvergeToTheListing: whatever happens to the messages, what is recorded in the end is what is there, but for what no message told of,
-// which a scan of everything finds; and no message waits.
+// Whatever happens to the messages, the state equals the bucket in the end, except for changes without a message, which a scan of
+// the whole root finds. No message is left unacknowledged.
 func TestFeedAndScansConvergeToTheListing(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
@@ -645,10 +643,10 @@ func TestFeedAndScansConvergeToTheListing(t *testing.T) {
 			}
 			for _, key := range differing() {
 				if !lost[key] {
-					t.Errorf("seed %d: %q is not recorded as it is, and a message told of it", seed, key)
+					t.Errorf("seed %d: the state of %q is wrong, although a message named it", seed, key)
 				}
 			}
-			// Those whose acknowledgement failed come again.
+			// Messages whose acknowledgement failed come again.
 			p.lose(nil)
 			time.Sleep(2 * maxReconnect)
 			for range 20 {
@@ -662,8 +660,8 @@ func TestFeedAndScansConvergeToTheListing(t *testing.T) {
 	}
 }
 
-// Single documents are looked up several at a time, and cost a request each and one for the ignore file.
-func TestLookups(t *testing.T) {
+// Single documents are listed several at a time, with one request each and one for the ignore file.
+func TestSingleDocumentsAreListedConcurrently(t *testing.T) {
 	h := &changingBucket{objects: map[string]object{}, slow: 30 * time.Millisecond}
 	var prefixes []string
 	for i := range 1000 {
@@ -700,17 +698,17 @@ func TestLookups(t *testing.T) {
 		}
 		many, took := scan(t, 16)
 		if h.most != 16 || h.pages != 1002 || h.ignores > 6 {
-			t.Errorf("%d at a time, %d pages, the ignore file looked for %d times", h.most, h.pages, h.ignores)
+			t.Errorf("%d at a time, %d pages, %d requests for the ignore file", h.most, h.pages, h.ignores)
 		}
 		if !maps.Equal(one.known, many.known) || len(one.known) != 668 {
-			t.Error("what was found differs")
+			t.Error("the results differ")
 		}
 		if took > slowly/10 {
 			t.Errorf("%v, and one after the other %v", took, slowly)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		// A scan that ends early leaves nothing behind.
+		// A scan that ends early leaves no goroutine.
 		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
@@ -720,8 +718,8 @@ func TestLookups(t *testing.T) {
 	})
 }
 
-// The listing of a folder looks for the ignore file, whatever was found before, and what it finds counts for single documents.
-func TestIgnoresAreRemembered(t *testing.T) {
+// The listing of a folder always looks for the ignore file. Listings of single documents use the result.
+func TestIgnoreFileIsCachedForSingleDocuments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &changingBucket{objects: map[string]object{}}
 		b := (&fakeBucket{}).bucket()
@@ -738,12 +736,12 @@ func TestIgnoresAreRemembered(t *testing.T) {
 			want   int
 		}{{"a.md", 1}, {"b.md", 1}, {"a/", 2}, {"b.md", 2}, {"", 3}, {"", 4}, {"a/b.md", 4}} {
 			if list(step.prefix); h.ignores != step.want {
-				t.Errorf("step %d: looked %d times, want %d", i, h.ignores, step.want)
+				t.Errorf("step %d: %d requests, want %d", i, h.ignores, step.want)
 			}
 		}
 		time.Sleep(ignoresAge)
 		if list("a.md"); h.ignores != 5 {
-			t.Errorf("looked %d times", h.ignores)
+			t.Errorf("%d requests", h.ignores)
 		}
 	})
 }

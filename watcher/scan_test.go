@@ -17,7 +17,7 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// A memory is a Store as far as scans go.
+// A memoryStore is a Store in memory.
 type memoryStore struct {
 	known    map[string]state.Known
 	vanished map[string]bool
@@ -40,7 +40,7 @@ func (m *memoryStore) BeginScan(_ context.Context, syncID int64, prefix string) 
 	return state.Scan{SyncID: syncID, Prefix: prefix}, nil
 }
 
-// Known returns more than asked for, as a range of keys would.
+// Known also returns keys that merely begin with prefix, as the state does.
 func (m *memoryStore) Known(_ context.Context, _ int64, prefix string) iter.Seq2[state.Known, error] {
 	return stream(slices.DeleteFunc(sorted(m.known), func(k state.Known) bool { return !strings.HasPrefix(k.Key, prefix) }), nil)
 }
@@ -102,14 +102,14 @@ func (m *memoryStore) DropScan(ctx context.Context, _ state.Scan) error {
 	return ctx.Err()
 }
 
-// A scanFixture scans a directory with a memory as its state.
+// A scanFixture scans a directory into a memoryStore.
 type scanFixture struct {
 	t      *testing.T
 	dir    string
 	root   *Directory
 	store  *memoryStore
 	opts   ScanOptions
-	offset time.Duration // of the clock of the scan
+	offset time.Duration // of the scan's clock
 }
 
 func newScanFixture(t *testing.T) *scanFixture {
@@ -149,7 +149,7 @@ func (s *scanFixture) scan(prefix string, want string) Result {
 	return r
 }
 
-func (s *scanFixture) halts(guard Guard, says ...string) {
+func (s *scanFixture) halts(guard Guard, want ...string) {
 	s.t.Helper()
 	before := len(s.store.known)
 	_, err := s.try("")
@@ -157,9 +157,9 @@ func (s *scanFixture) halts(guard Guard, says ...string) {
 	if !ok || halted.Guard != guard {
 		s.t.Fatalf("got %v, want the guard %s", err, guard)
 	}
-	for _, text := range append(says, `sync "docs"`, s.dir) {
+	for _, text := range append(want, `sync "docs"`, s.dir) {
 		if !strings.Contains(err.Error(), text) {
-			s.t.Errorf("the message does not say %q: %v", text, err)
+			s.t.Errorf("the message does not contain %q: %v", text, err)
 		}
 	}
 	if len(s.store.known) < before {
@@ -167,7 +167,7 @@ func (s *scanFixture) halts(guard Guard, says ...string) {
 	}
 }
 
-// W3: an atomic save is one change; a file that is being written is not taken before it rests.
+// An atomic save is one change. A file that is being written is recorded only when it has settled.
 func TestScanWaitsUntilFilesSettle(t *testing.T) {
 	s := newScanFixture(t)
 	s.offset = 0
@@ -180,21 +180,21 @@ func TestScanWaitsUntilFilesSettle(t *testing.T) {
 	if r := s.scan("", "1 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled"); !r.SettleAt.IsZero() {
 		t.Error(r.SettleAt)
 	}
-	// A known document that is being written again keeps its version until it rests; it does not vanish.
+	// A known document that is written again keeps its version until it has settled; it does not vanish.
 	if err := replace(filepath.Join(s.dir, "doc.md"), "saved"); err != nil {
 		t.Fatal(err)
 	}
 	s.offset = 0
 	s.scan("", "0 new 0 changed 0 unchanged 0 removed 0 renamed 1 unsettled")
 	if len(s.store.known) != 1 {
-		t.Error("it vanished")
+		t.Error("the document vanished")
 	}
 	s.offset = 3 * time.Second
 	s.scan("", "0 new 1 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	s.scan("", "0 new 0 changed 1 unchanged 0 removed 0 renamed 0 unsettled")
 }
 
-// W4: touch and chmod are changes to look into; what looks the same is not.
+// A rewrite with the same size and a restored mtime is a change; an equal fingerprint is not.
 func TestScanFindsRewriteWithRestoredMTime(t *testing.T) {
 	s := newScanFixture(t)
 	path := filepath.Join(s.dir, "doc.md")
@@ -218,7 +218,7 @@ func TestScanRenamesAndRemovals(t *testing.T) {
 	}
 	put(t, s.dir, "b/1.md")
 	s.scan("", "61 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
-	// A renamed directory is no removal to be afraid of.
+	// The renames of a directory do not count as removals.
 	if err := os.Rename(filepath.Join(s.dir, "a"), filepath.Join(s.dir, "c")); err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestScanRenamesAndRemovals(t *testing.T) {
 	s.scan("b/1.md", "0 new 0 changed 1 unchanged 0 removed 0 renamed 0 unsettled")
 	put(t, s.dir, "b/1.md.md")
 	s.scan("b/1.md.md", "1 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
-	// The scan of one document says nothing of another one whose key begins with its key.
+	// The scan of one document does not affect another one whose key begins with its key.
 	s.scan("b/1.md", "0 new 0 changed 1 unchanged 0 removed 0 renamed 0 unsettled")
 	if err := os.Remove(filepath.Join(s.dir, "b", "1.md")); err != nil {
 		t.Fatal(err)
@@ -267,7 +267,7 @@ func TestScanRecordsInTransactionsOfAThousand(t *testing.T) {
 	}
 }
 
-// A listed is a root of what it is told.
+// A listed root yields the given entries.
 type listed struct {
 	identity string
 	entries  []Entry
@@ -280,7 +280,7 @@ func (l listed) List(context.Context, string) iter.Seq2[Entry, error] {
 	return stream(l.entries, l.err)
 }
 
-// W9: a part that can't be read removes nothing, anywhere, and what was found is recorded.
+// With an unreadable part nothing is removed anywhere, and the changes that were found are recorded.
 func TestIncompleteListingRemovesNothing(t *testing.T) {
 	s := newScanFixture(t)
 	put(t, s.dir, "a/1.md", "b/1.md", "c/1.md")
@@ -311,7 +311,7 @@ func TestScanOutOfOrderIsSorted(t *testing.T) {
 	if err != nil || r.IncompleteCount != 0 || r.New != 1 || r.Unchanged != 2 || r.Removed != 1 || s.store.known["a"].Key != "" || s.store.open {
 		t.Errorf("%v, %v", r, err)
 	}
-	// Where nothing can be taken back, what is out of order shows nothing.
+	// Changes cannot take anything back, so documents after the place out of order do not vanish.
 	var result Result
 	for c, err := range NewScanner(root, s.opts).Changes(t.Context(), s.store, s.sync(), "", &result) {
 		if err != nil || c.Op == state.Vanish && c.Key > "c" {
@@ -345,7 +345,6 @@ func TestScanErrorsLeaveNothingOpen(t *testing.T) {
 	}
 }
 
-// W8 and the guards of the design.
 func TestGuards(t *testing.T) {
 	many := func(s *scanFixture, n int) {
 		for i := range n {
@@ -392,7 +391,7 @@ func TestGuards(t *testing.T) {
 		}
 		put(t, s.dir, "000.md", "001.md", "002.md", "003.md")
 		s.halts(GuardNewRoot, "--accept-new-root")
-		put(t, s.dir, "004.md") // half of them: a restored volume, or git-sync's next worktree
+		put(t, s.dir, "004.md") // half of them: a restored volume, or the next worktree of git-sync
 		s.scan("", "0 new 1 changed 4 unchanged 5 removed 0 renamed 0 unsettled")
 		if err := os.RemoveAll(s.dir); err != nil {
 			t.Fatal(err)
@@ -425,7 +424,7 @@ func TestGuards(t *testing.T) {
 		s.opts.MaxDelete.Count = 1
 		s.scan("", "0 new 0 changed 2 unchanged 1 removed 0 renamed 0 unsettled")
 	})
-	t.Run("a part is judged by the whole", func(t *testing.T) {
+	t.Run("a guard scans the whole root instead of a part", func(t *testing.T) {
 		s := newScanFixture(t)
 		many(s, 100)
 		for i := range 30 {
@@ -458,7 +457,7 @@ func TestScanNoticesAReplacedRoot(t *testing.T) {
 	}
 }
 
-// A replaced root is one to which something happens before it is listed.
+// A replaced root runs a function before it is listed.
 type replaced struct {
 	*Directory
 	happens func()
@@ -491,7 +490,7 @@ func TestChangesWritesNothing(t *testing.T) {
 	}
 }
 
-// W12: a clock that jumps causes no storm, and loses nothing.
+// A clock that jumps causes no changes, and loses none.
 func TestClockJumpsLoseNothing(t *testing.T) {
 	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b.md")
@@ -504,7 +503,7 @@ func TestClockJumpsLoseNothing(t *testing.T) {
 	s.scan("", "1 new 0 changed 2 unchanged 0 removed 0 renamed 0 unsettled")
 }
 
-// W12: the memory of a comparison does not grow with the number of documents.
+// The memory of a comparison does not grow with the number of documents.
 func TestDiffTakesConstantMemory(t *testing.T) {
 	const n = 500_000
 	heap := func() uint64 {
@@ -566,7 +565,7 @@ func TestRemovalsWaitForRenames(t *testing.T) {
 	s.scan("", "30 new 0 changed 0 unchanged 30 removed 30 renamed 0 unsettled")
 }
 
-// The state itself behaves as the memory does.
+// The state behaves as the memoryStore does.
 func TestScanIntoTheState(t *testing.T) {
 	s := newScanFixture(t)
 	store, err := state.Open(t.Context(), state.Options{Path: filepath.Join(t.TempDir(), "kbsync.db")})
@@ -670,7 +669,7 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// Several prefixes are one scan: what moved from one to the other is renamed, and the guards see the sum.
+// Several prefixes are one scan: a document that moved from one to another is renamed, and the guards see the sum.
 func TestScanAll(t *testing.T) {
 	s := newScanFixture(t)
 	all := func(want string, prefixes ...string) Result {
@@ -704,7 +703,7 @@ func TestScanAll(t *testing.T) {
 	}
 	put(t, s.dir, "c.md/inside.md", "d")
 	all(`["c.md" "c.md/" "d" "d/"]: 2 known 1 listed 1 new 0 changed 2 removed 0 renamed`, "d/", "d", "c.md/", "c.md")
-	// Twenty removals each are allowed; forty at once are not, and the whole root is looked at before that is said.
+	// Twenty removals in each are allowed. Forty at once are not, and the scan lists the whole root before it reports that.
 	for _, dir := range []string{"z", "b"} {
 		for i := range 20 {
 			if err := os.Remove(filepath.Join(s.dir, dir, fmt.Sprintf("%02d.md", i))); err != nil {
@@ -731,7 +730,7 @@ func TestScanAll(t *testing.T) {
 	all(`["b/" "z/"]: 60 known 20 listed 0 new 0 changed 40 removed 0 renamed`, "b/", "z/")
 }
 
-// Again is what has to be looked at when it has settled, and no more; a rename that has not settled holds up removals.
+// Again names exactly the prefixes to scan later; a rename that has not settled delays removals.
 func TestScanAgain(t *testing.T) {
 	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b/c.md", "old.md")
@@ -767,7 +766,7 @@ func TestScanAgain(t *testing.T) {
 	again("d/", "d/")
 }
 
-// W3: a document that never rests is reported after the maximum wait, and taken when it rests.
+// A document that never settles is reported after the maximum wait, and recorded when it settles.
 func TestRestlessDocumentsAreReported(t *testing.T) {
 	s := newScanFixture(t)
 	s.opts.Settle, s.opts.MaxWait = 2*time.Second, 20*time.Second
@@ -785,8 +784,8 @@ func TestRestlessDocumentsAreReported(t *testing.T) {
 		}
 		return r
 	}
-	// The clock goes on, and the file is written to at every scan.
-	heat := func(key string) {
+	// The clock advances, and the file is written before every scan.
+	touch := func(key string) {
 		t.Helper()
 		stamp := time.Now().Add(s.offset)
 		if err := os.Chtimes(filepath.Join(s.dir, key), stamp, stamp); err != nil {
@@ -795,16 +794,16 @@ func TestRestlessDocumentsAreReported(t *testing.T) {
 	}
 	scan("", 2, 0, 0)
 	s.offset = 3 * time.Second
-	heat("hot.md")
+	touch("hot.md")
 	scan("", 1, 0, 1)
 	for s.offset < 19*time.Second {
 		s.offset += time.Second
-		heat("hot.md")
+		touch("hot.md")
 		scan("hot.md", 1, 0, 1)
-		scan("b/", 0, 0, 1) // says nothing of the other
+		scan("b/", 0, 0, 1) // does not affect hot.md
 	}
 	s.offset += 2 * time.Second
-	heat("hot.md")
+	touch("hot.md")
 	if r := scan("", 1, 1, 1); !slices.Equal(r.RestlessKeys, []string{"hot.md"}) || !slices.Equal(r.Again, []string{"hot.md"}) {
 		t.Error(r)
 	}
@@ -813,9 +812,9 @@ func TestRestlessDocumentsAreReported(t *testing.T) {
 	if len(scanner.unsettled) > 0 {
 		t.Errorf("remembered: %v", scanner.unsettled)
 	}
-	// From then on it is counted anew; one that is deleted is forgotten.
-	heat("hot.md")
-	heat("b/still.md")
+	// From then on its time starts again; a deleted document is forgotten.
+	touch("hot.md")
+	touch("b/still.md")
 	scan("", 2, 0, 2)
 	if err := os.Remove(filepath.Join(s.dir, "hot.md")); err != nil {
 		t.Fatal(err)
@@ -824,9 +823,9 @@ func TestRestlessDocumentsAreReported(t *testing.T) {
 	if len(scanner.unsettled) != 1 {
 		t.Errorf("remembered: %v", scanner.unsettled)
 	}
-	// A clock that is set back makes nothing restless.
+	// After the clock was set back no document is restless.
 	s.offset -= time.Hour
-	heat("b/still.md")
+	touch("b/still.md")
 	scan("", 1, 0, 2)
 }
 
