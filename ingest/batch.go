@@ -407,7 +407,7 @@ func sourceAnswer(s replycx.Source) state.SourceAnswer {
 func (r *run) lost(ctx context.Context, id int64, b *batch, status int, reason string) error {
 	var streak int
 	err := r.record(ctx, "a lost answer", false, func(ctx context.Context) (err error) {
-		streak, err = r.in.store.Uncertain(ctx, id, status, reason)
+		streak, err = r.in.store.Journal.MarkUncertain(ctx, id, status, reason)
 		return err
 	})
 	if err != nil {
@@ -479,7 +479,7 @@ func (r *run) later(ctx context.Context, id int64, b *batch, j judgement) error 
 		r.stop(errHeld, false) // the planner may be waiting for a worker, and they for the API
 	}
 	if err == nil && j.pause {
-		if err = r.in.store.Pause(ctx, r.in.sync.Destination.ID, until); err != nil {
+		if err = r.in.store.Journal.Pause(ctx, r.in.sync.Destination.ID, until); err != nil {
 			err = fmt.Errorf("pause uploads: %w", err)
 		}
 	}
@@ -518,7 +518,7 @@ func (r *run) refused(ctx context.Context, id int64, b *batch, j judgement, caus
 		r.mu.Unlock()
 		r.defers(j.message)
 		quota := &QuotaError{Documents: len(series), Code: j.reasonCode(), Err: cause}
-		if err := r.in.store.Reopen(ctx, series); err != nil {
+		if err := r.in.store.Queue.Reopen(ctx, series); err != nil {
 			return nil, errors.Join(quota, fmt.Errorf("make documents pending again: %w", err))
 		}
 		return nil, quota

@@ -83,7 +83,7 @@ func BenchmarkP2FirstSync(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
 		w := newWorldAt(b, filepath.Join(b.TempDir(), "kbsync.db"))
-		scan, err := w.store.BeginScan(b.Context(), w.sync.ID, "")
+		scan, err := w.store.Scans.Begin(b.Context(), w.sync.ID, "")
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -91,7 +91,7 @@ func BenchmarkP2FirstSync(b *testing.B) {
 		for i := range changes {
 			changes[i] = state.Change{Op: state.Put, Key: fmt.Sprintf("d%03d/%05d.md", i/10, i), Fingerprint: state.Fingerprint{Size: 4096, MTime: 1}}
 		}
-		if err := w.store.Record(b.Context(), scan, changes); err != nil {
+		if err := w.store.Scans.Record(b.Context(), scan, changes); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()

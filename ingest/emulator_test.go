@@ -48,7 +48,7 @@ func newServed(t *testing.T, opts emulator.Options) *served {
 
 func (s *served) drain(ctx context.Context) (Result, error) {
 	s.t.Helper()
-	if _, err := s.store.Recover(context.WithoutCancel(ctx), s.sync.ID); err != nil {
+	if _, err := s.store.Journal.Recover(context.WithoutCancel(ctx), s.sync.ID); err != nil {
 		s.t.Fatal(err)
 	}
 	return New(s.store, s.api, s.tree, s.sync, s.opts).Run(ctx)

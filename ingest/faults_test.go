@@ -102,7 +102,7 @@ func TestC1CutAtEachBoundary(t *testing.T) {
 				}
 				w.around, w.tree.broken, w.service.sealed, w.service.latency = nil, nil, nil, 0
 				w.service.set(nil)
-				uncertain, err := w.store.Recover(t.Context(), w.sync.ID)
+				uncertain, err := w.store.Journal.Recover(t.Context(), w.sync.ID)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -510,7 +510,7 @@ func TestC4RetryAfter(t *testing.T) {
 					if !res.Incomplete() || time.Since(start) > time.Minute {
 						t.Fatalf("%+v after %v", res, time.Since(start))
 					}
-					_, until, err := w.store.Breaker(t.Context(), w.sync.Destination.ID)
+					_, until, err := w.store.Journal.Breaker(t.Context(), w.sync.Destination.ID)
 					if err != nil || time.Until(until) > 15*time.Minute || time.Until(until) < 14*time.Minute {
 						t.Fatalf("paused for %v, %v", time.Until(until), err)
 					}
@@ -700,7 +700,7 @@ func TestC5TooLarge(t *testing.T) {
 	}
 	w.scan()
 	largest = 0
-	_, smallest, err := w.store.Limits(t.Context(), w.sync.Destination.ID)
+	_, smallest, err := w.store.Journal.Limits(t.Context(), w.sync.Destination.ID)
 	if err != nil || smallest <= 550 || smallest > 1000 {
 		t.Fatalf("smallest refused: %d, %v", smallest, err)
 	}
@@ -877,7 +877,7 @@ func TestC10Stop(t *testing.T) {
 			if took != 16*time.Second || res.Uploaded != 80 {
 				t.Fatalf("after %v: %+v", took, res)
 			}
-			n, err := w.store.Recover(t.Context(), w.sync.ID)
+			n, err := w.store.Journal.Recover(t.Context(), w.sync.ID)
 			if err != nil || n != 4 {
 				t.Fatalf("%d batches uncertain, %v", n, err)
 			}

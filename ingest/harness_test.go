@@ -325,7 +325,7 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	dest := state.Destination{Origin: "http://127.0.0.1", Account: "51", KnowledgeBase: knowledgeBase}
-	if w.sync, err = w.store.EnsureSync(context.Background(), "docs", "/docs", dest, false); err != nil {
+	if w.sync, err = w.store.Syncs.Ensure(context.Background(), "docs", "/docs", dest, false); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -334,7 +334,7 @@ func (w *world) open() {
 func (w *world) scan() {
 	w.t.Helper()
 	ctx := context.Background()
-	scan, err := w.store.BeginScan(ctx, w.sync.ID, "")
+	scan, err := w.store.Scans.Begin(ctx, w.sync.ID, "")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -345,7 +345,7 @@ func (w *world) scan() {
 	}
 	w.tree.mu.Unlock()
 	var changes []state.Change
-	for known, err := range w.store.Known(ctx, w.sync.ID, "") {
+	for known, err := range w.store.Scans.Known(ctx, w.sync.ID, "") {
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -362,10 +362,10 @@ func (w *world) scan() {
 		changes = append(changes, state.Change{Op: state.Put, Key: key, Fingerprint: fp})
 	}
 	slices.SortFunc(changes, func(a, b state.Change) int { return bytes.Compare([]byte(a.Key), []byte(b.Key)) })
-	if err := w.store.Record(ctx, scan, changes); err != nil {
+	if err := w.store.Scans.Record(ctx, scan, changes); err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.store.FinishScan(ctx, scan, "tree"); err != nil {
+	if _, err := w.store.Scans.Finish(ctx, scan, "tree"); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -381,7 +381,7 @@ func (w *world) ingest() *Ingest {
 // run recovers, as a holder of the lock does, and runs.
 func (w *world) run(ctx context.Context) (Result, error) {
 	w.t.Helper()
-	if _, err := w.store.Recover(context.WithoutCancel(ctx), w.sync.ID); err != nil {
+	if _, err := w.store.Journal.Recover(context.WithoutCancel(ctx), w.sync.ID); err != nil {
 		w.t.Fatal(err)
 	}
 	return w.ingest().Run(ctx)
@@ -399,7 +399,7 @@ func (w *world) mustRun() Result {
 
 func (w *world) counts() map[state.DocumentState]int {
 	w.t.Helper()
-	counts, err := w.store.Counts(context.Background(), w.sync.ID)
+	counts, err := w.store.Documents.Counts(context.Background(), w.sync.ID)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -448,7 +448,7 @@ func (w *world) check() {
 
 func (w *world) document(key string) state.Document {
 	w.t.Helper()
-	d, err := w.store.Document(context.Background(), w.sync.ID, key)
+	d, err := w.store.Documents.Get(context.Background(), w.sync.ID, key)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -458,7 +458,7 @@ func (w *world) document(key string) state.Document {
 func (w *world) duplicates() []state.PossibleDuplicate {
 	w.t.Helper()
 	var out []state.PossibleDuplicate
-	for d, err := range w.store.PossibleDuplicates(context.Background(), w.sync.ID) {
+	for d, err := range w.store.Inventory.PossibleDuplicates(context.Background(), w.sync.ID) {
 		if err != nil {
 			w.t.Fatal(err)
 		}

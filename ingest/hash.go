@@ -33,7 +33,7 @@ const (
 
 // A document is a claimed one on its way.
 type document struct {
-	state.Claimed
+	state.ClaimedDocument
 	sha      state.SHA256 // once hashed is set
 	hashed   bool
 	verified bool // its left-behind sources were seen just now
@@ -58,7 +58,7 @@ func (r *run) prepare(ctx context.Context, docs []*document) ([]*document, error
 		}
 		known := d.Fingerprint.Size <= state.HashAhead
 		if !known && d.ResendOf == 0 {
-			taken, err := r.in.store.SizeTaken(ctx, r.in.sync.Destination.ID, d.Fingerprint.Size, d.DocumentID)
+			taken, err := r.in.store.Queue.SizeTaken(ctx, r.in.sync.Destination.ID, d.Fingerprint.Size, d.DocumentID)
 			if err != nil {
 				return nil, fmt.Errorf("look for contents of a size: %w", err)
 			}
@@ -182,15 +182,15 @@ func (r *run) unable(ctx context.Context, d *document, cause error) error {
 		// What was sent stays uncertain; what is there now is for the next scan to see.
 		r.note(func(res *Result) { res.Changed++ })
 		r.defers("changed after its upload became uncertain")
-		err = r.in.store.Release(ctx, []state.Claimed{d.Claimed}, time.Now().Add(maxRetry), false)
+		err = r.in.store.Queue.Release(ctx, []state.ClaimedDocument{d.ClaimedDocument}, time.Now().Add(maxRetry), false)
 	case isChanged(cause):
 		r.note(func(res *Result) { res.Changed++ })
 		r.defers("changed while it was read")
-		err = r.in.store.Release(ctx, []state.Claimed{d.Claimed}, time.Now().Add(maxRetry), false)
+		err = r.in.store.Queue.Release(ctx, []state.ClaimedDocument{d.ClaimedDocument}, time.Now().Add(maxRetry), false)
 	case errors.Is(cause, fs.ErrNotExist):
 		r.note(func(res *Result) { res.Vanished++ })
 		r.done(1, d.Fingerprint.Size)
-		err = r.in.store.Vanished(ctx, d.Claimed)
+		err = r.in.store.Queue.MarkVanished(ctx, d.ClaimedDocument)
 	default:
 		reason := cause.Error()
 		r.note(func(res *Result) {
@@ -198,7 +198,7 @@ func (r *run) unable(ctx context.Context, d *document, cause error) error {
 			res.Unread = appendFailure(res.Unread, Failure{Key: d.Key, Reason: reason})
 		})
 		r.done(1, d.Fingerprint.Size)
-		err = r.in.store.Unreadable(ctx, d.Claimed, reason)
+		err = r.in.store.Queue.MarkUnreadable(ctx, d.ClaimedDocument, reason)
 	}
 	if err != nil {
 		return fmt.Errorf("settle an unread document: %w", err)

@@ -148,7 +148,7 @@ func (g *Gate) Open() {
 }
 
 // claim calls the function unless the gate is shut, and keeps it from being shut meanwhile.
-func (g *Gate) claim(from func() ([]state.Claimed, error)) ([]state.Claimed, error) {
+func (g *Gate) claim(from func() ([]state.ClaimedDocument, error)) ([]state.ClaimedDocument, error) {
 	if g == nil {
 		return from()
 	}
@@ -225,7 +225,7 @@ type journal interface {
 	Refuse(ctx context.Context, batchID int64, refusal state.Refusal) error
 }
 
-var _ journal = (*state.Store)(nil)
+var _ journal = (*state.Journal)(nil)
 
 // New returns an Ingest of the sync, whose documents root opens.
 func New(store *state.Store, api API, root Root, sync state.Sync, opts Options) *Ingest {
@@ -238,7 +238,7 @@ func New(store *state.Store, api API, root Root, sync state.Sync, opts Options) 
 	opts.Patience = positive(opts.Patience, opts.ResendAfter+15*time.Second)
 	opts.PollAfter = positive(opts.PollAfter, 2*time.Second)
 	opts.RetryAfterCap = positive(opts.RetryAfterCap, 15*time.Minute)
-	return &Ingest{store: store, journal: store, api: api, root: root, sync: sync, opts: opts}
+	return &Ingest{store: store, journal: store.Journal, api: api, root: root, sync: sync, opts: opts}
 }
 
 func positive[T int | int64 | time.Duration](value, otherwise T) T {

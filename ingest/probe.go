@@ -89,7 +89,7 @@ func (r *run) outage(streak int) error {
 
 // readBreaker returns the streak, and obeys a pause that another process was told.
 func (r *run) readBreaker(ctx context.Context) (streak int, err error) {
-	streak, paused, err := r.in.store.Breaker(ctx, r.in.sync.Destination.ID)
+	streak, paused, err := r.in.store.Journal.Breaker(ctx, r.in.sync.Destination.ID)
 	if err != nil {
 		return 0, fmt.Errorf("read breaker: %w", err)
 	}
@@ -122,7 +122,7 @@ func (r *run) settleWorkers(ctx context.Context) error {
 
 // probeStatus asks for a status until the API gives a well-formed answer.
 func (r *run) probeStatus(ctx context.Context, streak int, since time.Time) error {
-	id, err := r.in.store.AnySource(ctx, r.in.sync.Destination.ID)
+	id, err := r.in.store.Inventory.AnySource(ctx, r.in.sync.Destination.ID)
 	if err != nil {
 		return fmt.Errorf("look for a source to ask for: %w", err)
 	}
@@ -169,7 +169,9 @@ func (r *run) probeUpload(ctx context.Context) (tried, more bool, err error) {
 	if r.in.opts.HoldUncertain || r.noMore {
 		after = never
 	}
-	claimed, err := r.in.opts.Gate.claim(func() ([]state.Claimed, error) { return r.in.store.ClaimSmallest(ctx, r.in.sync.ID, after) })
+	claimed, err := r.in.opts.Gate.claim(func() ([]state.ClaimedDocument, error) {
+		return r.in.store.Queue.ClaimSmallest(ctx, r.in.sync.ID, after)
+	})
 	if err != nil {
 		return false, false, fmt.Errorf("claim the smallest document: %w", err)
 	}

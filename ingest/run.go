@@ -217,12 +217,12 @@ func delay(attempts int) time.Duration {
 // plan works off what is due until nothing is, or the run is stopped.
 func (r *run) plan(ctx context.Context) error {
 	dest := r.in.sync.Destination.ID
-	largest, smallest, err := r.in.store.Limits(ctx, dest)
+	largest, smallest, err := r.in.store.Journal.Limits(ctx, dest)
 	if err != nil {
 		return fmt.Errorf("read limits: %w", err)
 	}
 	r.largest, r.smallest = largest, smallest
-	atStart, _, err := r.in.store.Breaker(ctx, dest)
+	atStart, _, err := r.in.store.Journal.Breaker(ctx, dest)
 	if err != nil {
 		return fmt.Errorf("read breaker: %w", err)
 	}
@@ -250,7 +250,7 @@ func (r *run) plan(ctx context.Context) error {
 			}
 			continue
 		}
-		claimed, err := r.in.opts.Gate.claim(func() ([]state.Claimed, error) { return r.in.store.Claim(ctx, r.in.sync.ID, claimAtOnce) })
+		claimed, err := r.in.opts.Gate.claim(func() ([]state.ClaimedDocument, error) { return r.in.store.Queue.Claim(ctx, r.in.sync.ID, claimAtOnce) })
 		if err != nil {
 			return fmt.Errorf("claim: %w", err)
 		}
@@ -276,20 +276,20 @@ func (r *run) plan(ctx context.Context) error {
 	return nil
 }
 
-func wrap(claimed []state.Claimed) []*document {
+func wrap(claimed []state.ClaimedDocument) []*document {
 	block := make([]document, len(claimed))
 	docs := make([]*document, len(claimed))
 	for i := range claimed {
-		block[i].Claimed = claimed[i]
+		block[i].ClaimedDocument = claimed[i]
 		docs[i] = &block[i]
 	}
 	return docs
 }
 
-func bare(docs []*document) []state.Claimed {
-	out := make([]state.Claimed, len(docs))
+func bare(docs []*document) []state.ClaimedDocument {
+	out := make([]state.ClaimedDocument, len(docs))
 	for i, d := range docs {
-		out[i] = d.Claimed
+		out[i] = d.ClaimedDocument
 	}
 	return out
 }
@@ -335,7 +335,7 @@ func (r *run) release(ctx context.Context, docs []*document, nextAttempt time.Ti
 		return nil
 	}
 	r.leave(docs...)
-	if err := r.in.store.Release(ctx, bare(docs), nextAttempt, false); err != nil {
+	if err := r.in.store.Queue.Release(ctx, bare(docs), nextAttempt, false); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
 	return nil
@@ -348,7 +348,7 @@ func (r *run) postpone(ctx context.Context, docs []*document, why string) error 
 	}
 	r.leave(docs...)
 	r.defers(why)
-	if err := r.in.store.Release(ctx, bare(docs), time.Now().Add(delay(attempts(docs))), true); err != nil {
+	if err := r.in.store.Queue.Release(ctx, bare(docs), time.Now().Add(delay(attempts(docs))), true); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
 	return nil
@@ -377,11 +377,11 @@ func (r *run) resolve(ctx context.Context, docs []*document) error {
 		if len(hashed) == 0 {
 			return nil
 		}
-		ask := make([]state.Hashed, len(hashed))
+		ask := make([]state.HashedDocument, len(hashed))
 		for i, d := range hashed {
-			ask[i] = state.Hashed{Claimed: d.Claimed, SHA256: d.sha, Size: d.Fingerprint.Size, Verified: d.verified}
+			ask[i] = state.HashedDocument{ClaimedDocument: d.ClaimedDocument, SHA256: d.sha, Size: d.Fingerprint.Size, Verified: d.verified}
 		}
-		verdicts, err := r.in.store.Resolve(ctx, r.in.sync.ID, ask, r.in.opts.Sharing)
+		verdicts, err := r.in.store.Queue.Resolve(ctx, r.in.sync.ID, ask, r.in.opts.Sharing)
 		if err != nil {
 			return fmt.Errorf("resolve: %w", err)
 		}
@@ -435,7 +435,7 @@ func (r *run) resolve(ctx context.Context, docs []*document) error {
 		}
 		if len(gone) > 0 {
 			slices.Sort(gone)
-			if _, err := r.in.store.Forsake(ctx, r.in.sync.Destination.ID, slices.Compact(gone)); err != nil {
+			if _, err := r.in.store.Inventory.MarkSourcesGone(ctx, r.in.sync.Destination.ID, slices.Compact(gone)); err != nil {
 				return fmt.Errorf("note sources that are gone: %w", err)
 			}
 		}
@@ -604,8 +604,8 @@ func (r *run) resend(ctx context.Context) (again bool, err error) {
 	if r.in.opts.HoldUncertain || r.noMore {
 		return false, nil
 	}
-	claimed, err := r.in.opts.Gate.claim(func() ([]state.Claimed, error) {
-		return r.in.store.ClaimResends(ctx, r.in.sync.ID, r.in.opts.ResendAfter, r.in.opts.Documents)
+	claimed, err := r.in.opts.Gate.claim(func() ([]state.ClaimedDocument, error) {
+		return r.in.store.Queue.ClaimResends(ctx, r.in.sync.ID, r.in.opts.ResendAfter, r.in.opts.Documents)
 	})
 	if err != nil || len(claimed) == 0 {
 		if err != nil {
@@ -668,7 +668,7 @@ func (r *run) wait(ctx context.Context) (more bool, err error) {
 	if r.in.opts.HoldUncertain || r.noMore {
 		after = never
 	}
-	due, err := r.in.store.NextDue(ctx, r.in.sync.ID, after)
+	due, err := r.in.store.Queue.NextDue(ctx, r.in.sync.ID, after)
 	if err != nil {
 		return false, fmt.Errorf("look for what becomes due: %w", err)
 	}
@@ -772,7 +772,7 @@ func (r *run) conclude(ctx context.Context) (Result, error) {
 	if errors.Is(cause, errHeld) {
 		cause = nil
 	}
-	left, err := r.in.store.Outstanding(context.WithoutCancel(ctx), r.in.sync.ID)
+	left, err := r.in.store.Documents.Outstanding(context.WithoutCancel(ctx), r.in.sync.ID)
 	if err != nil && cause == nil {
 		return result, fmt.Errorf("count what is left: %w", err)
 	}

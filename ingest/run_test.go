@@ -65,7 +65,7 @@ func TestBatchesAreBounded(t *testing.T) {
 	} {
 		var docs []*document
 		for _, size := range c.sizes {
-			docs = append(docs, &document{Claimed: state.Claimed{Fingerprint: state.Fingerprint{Size: size}}})
+			docs = append(docs, &document{ClaimedDocument: state.ClaimedDocument{Fingerprint: state.Fingerprint{Size: size}}})
 		}
 		if n, total := cut(docs, c.documents, c.bytes); n != c.wantN || total != c.wantTotal {
 			t.Errorf("%s: got %d of %d bytes, want %d of %d", c.name, n, total, c.wantN, c.wantTotal)
@@ -425,7 +425,7 @@ func TestCrowdOfTwins(t *testing.T) {
 	w.scan()
 	most := 0
 	w.opts.Progress.Request = func(Request) {
-		counts, err := w.store.Outstanding(t.Context(), w.sync.ID)
+		counts, err := w.store.Documents.Outstanding(t.Context(), w.sync.ID)
 		if err != nil {
 			t.Error(err)
 		}

@@ -52,7 +52,7 @@ func (s *Store) Export(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-func (s *Store) export(ctx context.Context, w io.Writer) error {
+func (s *db) export(ctx context.Context, w io.Writer) error {
 	conn, err := s.read.Conn(ctx)
 	if err != nil {
 		return err

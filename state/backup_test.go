@@ -15,7 +15,7 @@ func lived(t testing.TB) *rig {
 	r.put("a.md", "b.md", "c\xff.md", "ü \n.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B", "c\xff.md": "C", "ü \n.md": "D"}, Sharing{})
 	r.trained(TrainingCompleted, r.accept(r.seal(docs[:2]), 2)...)
-	if _, err := r.s.Uncertain(t.Context(), r.seal(docs[2:3]), 500, "gone"); err != nil {
+	if _, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[2:3]), 500, "gone"); err != nil {
 		t.Fatal(err)
 	}
 	r.put("a.md")
@@ -84,7 +84,7 @@ func FuzzImport(f *testing.F) {
 		}
 		defer s.Close()
 		if s.Import(t.Context(), strings.NewReader(text)) != nil {
-			if syncs, err := s.Syncs(t.Context()); err != nil || len(syncs) > 0 {
+			if syncs, err := s.Syncs.All(t.Context()); err != nil || len(syncs) > 0 {
 				t.Fatalf("a failed import left %v, %v", syncs, err)
 			}
 		}
@@ -98,7 +98,7 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.EnsureSync(t.Context(), "a", "/a", testDestination, false); err != nil {
+	if _, err := s.Syncs.Ensure(t.Context(), "a", "/a", testDestination, false); err != nil {
 		t.Fatal(err)
 	}
 	for p, want := range map[string]os.FileMode{path: 0o600, path + "-wal": 0o600, path + "-shm": 0o600, filepath.Dir(path): 0o700 | os.ModeDir} {
@@ -110,10 +110,10 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if syncs, err := ro.Syncs(t.Context()); err != nil || len(syncs) != 1 {
+	if syncs, err := ro.Syncs.All(t.Context()); err != nil || len(syncs) != 1 {
 		t.Errorf("read-only: %v, %v", syncs, err)
 	}
-	if _, err := ro.EnsureSync(t.Context(), "b", "/b", testDestination, false); err == nil {
+	if _, err := ro.Syncs.Ensure(t.Context(), "b", "/b", testDestination, false); err == nil {
 		t.Error("a read-only state was written to")
 	}
 	if err := errors.Join(ro.Close(), s.Close()); err != nil {
@@ -125,7 +125,7 @@ func TestOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if syncs, err := ro.Syncs(t.Context()); err != nil || len(syncs) != 0 {
+	if syncs, err := ro.Syncs.All(t.Context()); err != nil || len(syncs) != 0 {
 		t.Errorf("absent: %v, %v", syncs, err)
 	}
 	if err := ro.Close(); err != nil {
@@ -143,7 +143,7 @@ func TestOpenRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.EnsureSync(t.Context(), "a", "/a", testDestination, false); err != nil {
+		if _, err := s.Syncs.Ensure(t.Context(), "a", "/a", testDestination, false); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Close(); err != nil {

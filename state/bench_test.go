@@ -68,7 +68,7 @@ func BenchmarkKnown(b *testing.B) {
 	}
 	for b.Loop() {
 		n := 0
-		for _, err := range r.s.Known(b.Context(), r.sync.ID, "") {
+		for _, err := range r.s.Scans.Known(b.Context(), r.sync.ID, "") {
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -23,6 +23,10 @@ var errHeld = errors.New("held")
 // Lock takes the sync's lock file, beside the state, waiting up to wait for it. Whoever holds it owns every claim of that
 // sync, and calls Recover first. Errors: ErrLocked.
 func (s *Store) Lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
+	return s.lock(ctx, name, wait)
+}
+
+func (s *db) lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
 	// Names may hold anything that a file's name may not.
 	sum := sha256.Sum256([]byte(name))
 	path := s.path + "." + hex.EncodeToString(sum[:6]) + ".lock"

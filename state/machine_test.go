@@ -19,17 +19,17 @@ type world struct {
 	unsure   map[string]bool   // contents of sealed batches without an answer
 	asked    map[string]int    // uploads that a person asked for
 	queue    []int64           // sources in training
-	claimed  []Hashed
-	open     [][]Hashed // begun batches
+	claimed  []HashedDocument
+	open     [][]HashedDocument // begun batches
 	ids      []int64
 }
 
 func (w *world) scan(t *rapid.T) {
-	scan, err := w.s.BeginScan(w.ctx(), w.sync.ID, "")
+	scan, err := w.s.Scans.Begin(w.ctx(), w.sync.ID, "")
 	w.must(err)
 	known := map[string]bool{}
 	var cs []Change
-	for k, err := range w.s.Known(w.ctx(), w.sync.ID, "") {
+	for k, err := range w.s.Scans.Known(w.ctx(), w.sync.ID, "") {
 		w.must(err)
 		known[k.Key] = true
 		content, there := w.root[k.Key]
@@ -45,8 +45,8 @@ func (w *world) scan(t *rapid.T) {
 			cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 1, ETag: content}})
 		}
 	}
-	w.must(w.s.Record(w.ctx(), scan, cs))
-	_, err = w.s.FinishScan(w.ctx(), scan, "")
+	w.must(w.s.Scans.Record(w.ctx(), scan, cs))
+	_, err = w.s.Scans.Finish(w.ctx(), scan, "")
 	w.must(err)
 }
 
@@ -54,17 +54,17 @@ func (w *world) scan(t *rapid.T) {
 func version(etag string) string { return etag[:1] }
 
 func (w *world) claim() {
-	docs, err := w.s.Claim(w.ctx(), w.sync.ID, 3)
+	docs, err := w.s.Queue.Claim(w.ctx(), w.sync.ID, 3)
 	w.must(err)
-	var hs []Hashed
+	var hs []HashedDocument
 	for _, d := range docs {
-		hs = append(hs, Hashed{Claimed: d, SHA256: hash(version(d.Fingerprint.ETag)), Size: 1})
+		hs = append(hs, HashedDocument{ClaimedDocument: d, SHA256: hash(version(d.Fingerprint.ETag)), Size: 1})
 	}
 	w.take(hs)
 }
 
-func (w *world) take(hs []Hashed) {
-	vs, err := w.s.Resolve(w.ctx(), w.sync.ID, hs, Sharing{})
+func (w *world) take(hs []HashedDocument) {
+	vs, err := w.s.Queue.Resolve(w.ctx(), w.sync.ID, hs, Sharing{})
 	w.must(err)
 	for i, v := range vs {
 		switch v.Action {
@@ -82,19 +82,19 @@ func (w *world) begin() {
 	batch := w.claimed[:n:n]
 	w.claimed = w.claimed[n:]
 	b, _ := spec(w.rig, batch)
-	streak, _, err := w.s.Breaker(w.ctx(), w.sync.Destination.ID)
+	streak, _, err := w.s.Journal.Breaker(w.ctx(), w.sync.Destination.ID)
 	w.must(err)
 	b.Probe = streak > 0
-	id, err := w.s.Begin(w.ctx(), b)
+	id, err := w.s.Journal.Begin(w.ctx(), b)
 	if err != nil {
-		w.must(w.s.Release(w.ctx(), b.Members, time.Time{}, false))
+		w.must(w.s.Queue.Release(w.ctx(), b.Members, time.Time{}, false))
 		return
 	}
 	w.open = append(w.open, batch)
 	w.ids = append(w.ids, id)
 }
 
-func (w *world) pop() (int64, []Hashed) {
+func (w *world) pop() (int64, []HashedDocument) {
 	id, batch := w.ids[0], w.open[0]
 	w.ids, w.open = w.ids[1:], w.open[1:]
 	return id, batch
@@ -105,21 +105,21 @@ func (w *world) finish(outcome string) {
 	id, batch := w.pop()
 	_, seals := spec(w.rig, batch)
 	if outcome == "unsent" {
-		w.must(w.s.Refuse(w.ctx(), id, Refusal{Disposition: Retry}))
+		w.must(w.s.Journal.Refuse(w.ctx(), id, Refusal{Disposition: Retry}))
 		return
 	}
-	if err := w.s.Seal(w.ctx(), id, seals); err != nil {
+	if err := w.s.Journal.Seal(w.ctx(), id, seals); err != nil {
 		fail, ok := errors.AsType[*SealError](err)
 		if !ok {
-			w.must(w.s.Refuse(w.ctx(), id, Refusal{Disposition: Requeue}))
+			w.must(w.s.Journal.Refuse(w.ctx(), id, Refusal{Disposition: Requeue}))
 			return
 		}
 		// Those that cannot be sealed leave, and are resolved again; the others go on in a new batch.
-		w.must(w.s.Refuse(w.ctx(), id, Refusal{Disposition: Keep}))
-		var rest []Hashed
+		w.must(w.s.Journal.Refuse(w.ctx(), id, Refusal{Disposition: Keep}))
+		var rest []HashedDocument
 		for i, d := range batch {
 			if slices.Contains(fail.Known, i) {
-				w.must(w.s.Release(w.ctx(), []Claimed{d.Claimed}, time.Time{}, false))
+				w.must(w.s.Queue.Release(w.ctx(), []ClaimedDocument{d.ClaimedDocument}, time.Time{}, false))
 			} else if !slices.Contains(fail.Lost, i) {
 				rest = append(rest, d)
 			}
@@ -137,7 +137,7 @@ func (w *world) finish(outcome string) {
 		accept()
 		w.queue = append(w.queue, w.accept(id, len(batch))...)
 	case "refused":
-		w.must(w.s.Refuse(w.ctx(), id, Refusal{Disposition: Requeue, StatusCode: 429}))
+		w.must(w.s.Journal.Refuse(w.ctx(), id, Refusal{Disposition: Requeue, StatusCode: 429}))
 	case "lost", "taken and lost":
 		for _, d := range batch {
 			w.unsure[version(d.Fingerprint.ETag)] = true
@@ -145,7 +145,7 @@ func (w *world) finish(outcome string) {
 		if outcome != "lost" {
 			accept()
 		}
-		_, err := w.s.Uncertain(w.ctx(), id, 502, "lost")
+		_, err := w.s.Journal.MarkUncertain(w.ctx(), id, 502, "lost")
 		w.must(err)
 	case "killed":
 		for _, d := range batch {
@@ -159,18 +159,18 @@ func (w *world) finish(outcome string) {
 func (w *world) crash() {
 	w.claimed, w.open, w.ids = nil, nil, nil
 	w.s.begun = map[int64]begun{}
-	_, err := w.s.Recover(w.ctx(), w.sync.ID)
+	_, err := w.s.Journal.Recover(w.ctx(), w.sync.ID)
 	w.must(err)
 }
 
 func (w *world) resend() {
-	docs, err := w.s.ClaimResends(w.ctx(), w.sync.ID, 0, 2)
+	docs, err := w.s.Queue.ClaimResends(w.ctx(), w.sync.ID, 0, 2)
 	w.must(err)
-	var batch []Hashed
+	var batch []HashedDocument
 	for _, d := range docs {
-		h := Hashed{Claimed: d, SHA256: hash(version(d.Fingerprint.ETag)), Size: 1}
+		h := HashedDocument{ClaimedDocument: d, SHA256: hash(version(d.Fingerprint.ETag)), Size: 1}
 		if h.SHA256 != d.SHA256 {
-			w.must(w.s.Release(w.ctx(), []Claimed{d}, time.Time{}, false))
+			w.must(w.s.Queue.Release(w.ctx(), []ClaimedDocument{d}, time.Time{}, false))
 			continue
 		}
 		batch = append(batch, h)
@@ -197,10 +197,10 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 		w := &world{rig: &rig{t: t, s: s, next: 1}, root: map[string]string{}, accepted: map[string]int{}, unsure: map[string]bool{}, asked: map[string]int{}}
 		// Another destination for every check: the file is made once.
 		dest := testDestination
-		syncs, err := s.Syncs(t.Context())
+		syncs, err := s.Syncs.All(t.Context())
 		w.must(err)
 		dest.KnowledgeBase += int64(len(syncs))
-		w.sync, err = s.EnsureSync(t.Context(), time.Now().String(), "/docs", dest, false)
+		w.sync, err = s.Syncs.Ensure(t.Context(), time.Now().String(), "/docs", dest, false)
 		w.must(err)
 
 		key := rapid.SampledFrom([]string{"a", "b/c", "b-c", "d"})
@@ -232,7 +232,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 				w.queue = w.queue[1:]
 			},
 			"reindex": func(rt *rapid.T) {
-				n, err := s.Mark(t.Context(), w.sync.ID, Selection{Match: func(k string) bool { return k == "a" }})
+				n, err := s.Queue.Mark(t.Context(), w.sync.ID, Selection{Match: func(k string) bool { return k == "a" }})
 				w.must(err)
 				if n > 0 {
 					for _, c := range []string{"A", "B", "C"} {
@@ -267,13 +267,13 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 		}
 		w.trained(TrainingCompleted, w.queue...)
 		listed := map[SHA256]bool{}
-		for p, err := range s.PossibleDuplicates(t.Context(), w.sync.ID) {
+		for p, err := range s.Inventory.PossibleDuplicates(t.Context(), w.sync.ID) {
 			w.must(err)
 			listed[p.SHA256] = true
 		}
 		for k, etag := range w.root {
 			c := version(etag)
-			d, err := s.Document(t.Context(), w.sync.ID, k)
+			d, err := s.Documents.Get(t.Context(), w.sync.ID, k)
 			w.must(err)
 			held := d.State == Uncertain && d.Held
 			if d.State != Completed && !held {

@@ -8,7 +8,7 @@ import (
 )
 
 // A Notice is something that somebody outside is to be told of, at least once.
-type Notice struct {
+type Message struct {
 	ID        int64
 	Event     string
 	Body      []byte
@@ -16,11 +16,11 @@ type Notice struct {
 	Attempts  int // failed ones
 }
 
-// Tell compares what is the case of a sync now with what was told of before. Items that are new make one notice, with the body
+// Enqueue compares what is the case of a sync now with what was told of before. Items that are new make one notice, with the body
 // that body gives for them; items that are not the case any more are forgotten, and are new when they come again. It returns
 // the number of new items. Since only the state decides what is new, a process that is killed between an outcome and Tell
 // loses nothing: its successor finds the same.
-func (s *Store) Tell(ctx context.Context, syncID int64, event string, items []string, body func(fresh []string) ([]byte, error)) (int, error) {
+func (s *Outbox) Enqueue(ctx context.Context, syncID int64, event string, items []string, body func(fresh []string) ([]byte, error)) (int, error) {
 	var fresh []string
 	err := s.update(ctx, func(t *tx) error {
 		fresh = nil
@@ -69,12 +69,12 @@ func (s *Store) Tell(ctx context.Context, syncID int64, event string, items []st
 	return len(fresh), nil
 }
 
-// DueNotices returns up to limit notices of the sync that are to be delivered now, the oldest first.
-func (s *Store) DueNotices(ctx context.Context, syncID int64, limit int) ([]Notice, error) {
-	var due []Notice
+// Due returns up to limit notices of the sync that are to be delivered now, the oldest first.
+func (s *Outbox) Due(ctx context.Context, syncID int64, limit int) ([]Message, error) {
+	var due []Message
 	err := s.query(ctx, `SELECT id, event, body, created_at, attempts FROM notices WHERE sync_id = $1 AND next_attempt <= $2 ORDER BY id LIMIT $3`,
 		[]any{syncID, now(), limit}, func(scan func(...any) error) error {
-			var n Notice
+			var n Message
 			var created int64
 			err := scan(&n.ID, &n.Event, &n.Body, &created, &n.Attempts)
 			n.CreatedAt = fromMillis(created)
@@ -87,8 +87,8 @@ func (s *Store) DueNotices(ctx context.Context, syncID int64, limit int) ([]Noti
 	return due, nil
 }
 
-// NextNotice says when the next notice of the sync is to be delivered; zero for never.
-func (s *Store) NextNotice(ctx context.Context, syncID int64) (time.Time, error) {
+// NextDue says when the next notice of the sync is to be delivered; zero for never.
+func (s *Outbox) NextDue(ctx context.Context, syncID int64) (time.Time, error) {
 	var at int64
 	if err := s.queryOne(ctx, `SELECT coalesce(min(next_attempt), -1) FROM notices WHERE sync_id = $1`, []any{syncID}, &at); err != nil {
 		return time.Time{}, fmt.Errorf("read notices: %w", err)
@@ -99,8 +99,8 @@ func (s *Store) NextNotice(ctx context.Context, syncID int64) (time.Time, error)
 	return time.UnixMilli(max(at, 1)), nil
 }
 
-// Delivered deletes a notice.
-func (s *Store) Delivered(ctx context.Context, noticeID int64) error {
+// Ack deletes a notice.
+func (s *Outbox) Ack(ctx context.Context, noticeID int64) error {
 	err := s.update(ctx, func(t *tx) error {
 		_, err := t.exec(`DELETE FROM notices WHERE id = $1`, noticeID)
 		return err
@@ -111,8 +111,8 @@ func (s *Store) Delivered(ctx context.Context, noticeID int64) error {
 	return nil
 }
 
-// Undelivered puts a notice off after a failed attempt.
-func (s *Store) Undelivered(ctx context.Context, noticeID int64, nextAttempt time.Time) error {
+// Retry puts a notice off after a failed attempt.
+func (s *Outbox) Retry(ctx context.Context, noticeID int64, nextAttempt time.Time) error {
 	err := s.update(ctx, func(t *tx) error {
 		_, err := t.exec(`UPDATE notices SET attempts = attempts + 1, next_attempt = $1 WHERE id = $2`, millis(nextAttempt), noticeID)
 		return err
@@ -123,9 +123,9 @@ func (s *Store) Undelivered(ctx context.Context, noticeID int64, nextAttempt tim
 	return nil
 }
 
-// Milestone is a text that changes whenever a document of the sync was recorded or removed, or an upload of it was accepted.
+// ChangeToken is a text that changes whenever a document of the sync was recorded or removed, or an upload of it was accepted.
 // It reads all documents.
-func (s *Store) Milestone(ctx context.Context, syncID int64) (string, error) {
+func (s *Documents) ChangeToken(ctx context.Context, syncID int64) (string, error) {
 	var changed, batch int64
 	err := s.queryOne(ctx, `SELECT coalesce(max(changed_at), 0) FROM documents WHERE sync_id = $1`, []any{syncID}, &changed)
 	if err == nil {

@@ -13,15 +13,15 @@ func TestTell(t *testing.T) {
 	r := newRig(t)
 	tell := func(event string, items ...string) int {
 		t.Helper()
-		n, err := r.s.Tell(r.ctx(), r.sync.ID, event, items, func(fresh []string) ([]byte, error) {
+		n, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, event, items, func(fresh []string) ([]byte, error) {
 			return []byte(strings.Join(fresh, " ")), nil
 		})
 		r.must(err)
 		return n
 	}
-	due := func() (all []Notice) {
+	due := func() (all []Message) {
 		t.Helper()
-		all, err := r.s.DueNotices(r.ctx(), r.sync.ID, 10)
+		all, err := r.s.Outbox.Due(r.ctx(), r.sync.ID, 10)
 		r.must(err)
 		return all
 	}
@@ -32,7 +32,7 @@ func TestTell(t *testing.T) {
 		}
 		return strings.Join(out, ", ")
 	}
-	if at, err := r.s.NextNotice(r.ctx(), r.sync.ID); err != nil || !at.IsZero() {
+	if at, err := r.s.Outbox.NextDue(r.ctx(), r.sync.ID); err != nil || !at.IsZero() {
 		t.Fatalf("without notices the next is at %v, %v", at, err)
 	}
 	if n := tell("failure"); n != 0 || bodies() != "" {
@@ -50,7 +50,7 @@ func TestTell(t *testing.T) {
 		t.Fatalf("due are %s", got)
 	}
 	refused := errors.New("no body")
-	if _, err := r.s.Tell(r.ctx(), r.sync.ID, "failure", []string{"a", "b", "d"}, func([]string) ([]byte, error) { return nil, refused }); !errors.Is(err, refused) {
+	if _, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, "failure", []string{"a", "b", "d"}, func([]string) ([]byte, error) { return nil, refused }); !errors.Is(err, refused) {
 		t.Fatalf("the body's error is %v", err)
 	}
 	if n := tell("failure", "a", "b", "d"); n != 1 {
@@ -58,20 +58,20 @@ func TestTell(t *testing.T) {
 	}
 
 	all := due()
-	r.must(r.s.Delivered(r.ctx(), all[0].ID))
-	r.must(r.s.Undelivered(r.ctx(), all[1].ID, time.Now().Add(time.Hour)))
+	r.must(r.s.Outbox.Ack(r.ctx(), all[0].ID))
+	r.must(r.s.Outbox.Retry(r.ctx(), all[1].ID, time.Now().Add(time.Hour)))
 	if got := bodies(); got != "failure:c, failure:a, failure:d" {
 		t.Fatalf("due are %s", got)
 	}
 	for _, n := range due() {
-		r.must(r.s.Delivered(r.ctx(), n.ID))
+		r.must(r.s.Outbox.Ack(r.ctx(), n.ID))
 	}
-	at, err := r.s.NextNotice(r.ctx(), r.sync.ID)
+	at, err := r.s.Outbox.NextDue(r.ctx(), r.sync.ID)
 	r.must(err)
 	if d := time.Until(at); d < 59*time.Minute || d > time.Hour {
 		t.Fatalf("the next notice is in %v", d)
 	}
-	r.must(r.s.Undelivered(r.ctx(), all[1].ID, time.Now().Add(-time.Second)))
+	r.must(r.s.Outbox.Retry(r.ctx(), all[1].ID, time.Now().Add(-time.Second)))
 	if got := due(); len(got) != 1 || got[0].Attempts != 2 || got[0].Event != "orphan" || time.Since(got[0].CreatedAt) > time.Minute {
 		t.Fatalf("due are %+v", got)
 	}
@@ -83,9 +83,9 @@ func TestMilestone(t *testing.T) {
 	step := func(what string) {
 		t.Helper()
 		time.Sleep(2 * time.Millisecond) // times are in milliseconds
-		m, err := r.s.Milestone(r.ctx(), r.sync.ID)
+		m, err := r.s.Documents.ChangeToken(r.ctx(), r.sync.ID)
 		r.must(err)
-		if again, err := r.s.Milestone(r.ctx(), r.sync.ID); err != nil || again != m {
+		if again, err := r.s.Documents.ChangeToken(r.ctx(), r.sync.ID); err != nil || again != m {
 			t.Fatalf("%s: %q and %q, %v", what, m, again, err)
 		}
 		if before, twice := seen[m]; twice {
@@ -109,24 +109,24 @@ func TestRest(t *testing.T) {
 	r := newRig(t)
 	put := func(rest time.Duration, keys ...string) {
 		t.Helper()
-		scan, err := r.s.BeginScan(r.ctx(), r.sync.ID, "")
+		scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
 		r.must(err)
 		scan.Rest = rest
 		var cs []Change
 		for _, k := range keys {
 			cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 10, MTime: scan.ID}})
 		}
-		r.must(r.s.Record(r.ctx(), scan, cs))
+		r.must(r.s.Scans.Record(r.ctx(), scan, cs))
 	}
 	claimed := func() []string {
 		t.Helper()
-		docs, err := r.s.Claim(r.ctx(), r.sync.ID, 100)
+		docs, err := r.s.Queue.Claim(r.ctx(), r.sync.ID, 100)
 		r.must(err)
 		var keys []string
 		for _, d := range docs {
 			keys = append(keys, d.Key)
 		}
-		r.must(r.s.Release(r.ctx(), docs, time.Time{}, false))
+		r.must(r.s.Queue.Release(r.ctx(), docs, time.Time{}, false))
 		return keys
 	}
 	put(time.Minute, "a.md")
@@ -138,7 +138,7 @@ func TestRest(t *testing.T) {
 	put(time.Minute, "a.md") // once more: it does not wait for longer
 	due := func() time.Duration {
 		t.Helper()
-		d, err := r.s.Document(r.ctx(), r.sync.ID, "a.md")
+		d, err := r.s.Documents.Get(r.ctx(), r.sync.ID, "a.md")
 		r.must(err)
 		return time.Until(d.NextAttempt)
 	}
@@ -165,7 +165,7 @@ func TestRest(t *testing.T) {
 	}
 	// A person's wish does not wait.
 	put(time.Hour, "a.md")
-	if n, err := r.s.Mark(r.ctx(), r.sync.ID, Selection{}); err != nil || n != 2 {
+	if n, err := r.s.Queue.Mark(r.ctx(), r.sync.ID, Selection{}); err != nil || n != 2 {
 		t.Fatal(n, err)
 	}
 	if got := fmt.Sprint(claimed()); got != "[a.md b.md]" {

@@ -24,7 +24,7 @@ type Progress struct {
 }
 
 // Progress returns how far behind its root the sync is. Its cost grows with the number of documents that are not completed.
-func (s *Store) Progress(ctx context.Context, syncID int64) (Progress, error) {
+func (s *Documents) Progress(ctx context.Context, syncID int64) (Progress, error) {
 	var pending, unsettled, accepted int64
 	err := s.queryOne(ctx, `SELECT coalesce(min(CASE WHEN stage = 0 THEN changed_at END), 0), coalesce(min(changed_at), 0) FROM (`+unfinished+`) AS u`, []any{syncID}, &pending, &unsettled)
 	if err == nil {
@@ -39,9 +39,9 @@ func (s *Store) Progress(ctx context.Context, syncID int64) (Progress, error) {
 	return Progress{PendingSince: fromMillis(pending), UnfinishedSince: fromMillis(unsettled), AcceptedAt: fromMillis(accepted)}, nil
 }
 
-// Troubled returns up to limit of the sync's documents that failed, are stuck or uncertain, the latest first. Unlike
+// NeedingAttention returns up to limit of the sync's documents that failed, are stuck or uncertain, the latest first. Unlike
 // Documents it reads no others.
-func (s *Store) Troubled(ctx context.Context, syncID int64, limit int) ([]Document, error) {
+func (s *Documents) NeedingAttention(ctx context.Context, syncID int64, limit int) ([]Document, error) {
 	var docs []Document
 	err := s.query(ctx, `SELECT `+documentColumns+` AND d.id IN (SELECT id FROM (`+unfinished+`) AS u WHERE stage = 2 ORDER BY since DESC, id DESC LIMIT $3) ORDER BY coalesce(c.since, d.changed_at) DESC, d.id DESC`,
 		[]any{syncID, []byte{}, limit}, func(scan func(...any) error) error {
@@ -82,8 +82,8 @@ type Batch struct {
 	Message    string    // why it was not accepted
 }
 
-// RecentBatches returns the last limit batches of all syncs, the latest first.
-func (s *Store) RecentBatches(ctx context.Context, limit int) ([]Batch, error) {
+// Recent returns the last limit batches of all syncs, the latest first.
+func (s *Journal) Recent(ctx context.Context, limit int) ([]Batch, error) {
 	var batches []Batch
 	states := [...]BatchState{batchOpen: BatchOpen, batchSealed: BatchSealed, batchAnswered: BatchAccepted, batchRefused: BatchRefused, batchAbandoned: BatchAbandoned, batchUncertain: BatchUncertain}
 	err := s.query(ctx, `SELECT b.id, y.name, b.state, b.resend_of, b.documents, b.bytes, b.created_at, b.ended_at, b.status_code, b.message
@@ -131,7 +131,7 @@ func (s *Store) Version(ctx context.Context) (int64, error) {
 	return s.watches<<32 + version, nil
 }
 
-func (s *Store) unwatch() {
+func (s *db) unwatch() {
 	s.watching.Lock()
 	defer s.watching.Unlock()
 	if s.watch != nil {

@@ -22,7 +22,7 @@ func (r *rig) age(by time.Duration) {
 
 func (r *rig) progress() Progress {
 	r.t.Helper()
-	p, err := r.s.Progress(r.ctx(), r.sync.ID)
+	p, err := r.s.Documents.Progress(r.ctx(), r.sync.ID)
 	r.must(err)
 	return p
 }
@@ -65,14 +65,14 @@ func TestProgress(t *testing.T) {
 
 	// What a person asked for waits since then, not since the file changed.
 	r.age(240 * time.Hour)
-	n, err := r.s.Mark(t.Context(), r.sync.ID, Selection{})
+	n, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{})
 	r.must(err)
 	if p := r.progress(); n != 1 || !about(p.PendingSince, 0) || !about(p.AcceptedAt, 240*time.Hour) {
 		t.Fatalf("%d marked: %+v", n, p)
 	}
 	ids = r.upload(map[string]string{"a.md": "A"})
 	r.age(240 * time.Hour)
-	_, err = r.s.Forsake(t.Context(), r.sync.Destination.ID, ids)
+	_, err = r.s.Inventory.MarkSourcesGone(t.Context(), r.sync.Destination.ID, ids)
 	r.must(err)
 	if p := r.progress(); !about(p.PendingSince, 0) {
 		t.Fatalf("its source is gone: %+v", p)
@@ -81,7 +81,7 @@ func TestProgress(t *testing.T) {
 	r.age(240 * time.Hour)
 	other := testDestination
 	other.KnowledgeBase++
-	r.sync, err = r.s.EnsureSync(t.Context(), r.sync.Name, r.sync.Root, other, true)
+	r.sync, err = r.s.Syncs.Ensure(t.Context(), r.sync.Name, r.sync.Root, other, true)
 	r.must(err)
 	if p := r.progress(); !about(p.PendingSince, 0) {
 		t.Fatalf("another destination: %+v", p)
@@ -94,7 +94,7 @@ func TestTroubledAndRecentBatches(t *testing.T) {
 	contents := map[string]string{"a.md": "A", "b.md": "B", "c.md": "C", "d.md": "D", "e.md": "E"}
 	docs, _ := r.resolve(contents, Sharing{})
 	refused := r.seal(docs[4:])
-	r.must(r.s.Refuse(t.Context(), refused, Refusal{StatusCode: 422, Message: "too odd", Disposition: Fail}))
+	r.must(r.s.Journal.Refuse(t.Context(), refused, Refusal{StatusCode: 422, Message: "too odd", Disposition: Fail}))
 	r.age(time.Hour)
 	accepted := r.seal(docs[:3])
 	ids := r.accept(accepted, 3)
@@ -104,16 +104,16 @@ func TestTroubledAndRecentBatches(t *testing.T) {
 	r.trained(TrainingStuck, ids[2])
 	r.age(time.Hour)
 	lost := r.seal(docs[3:4])
-	if _, err := r.s.Uncertain(t.Context(), lost, 502, "the gateway went away"); err != nil {
+	if _, err := r.s.Journal.MarkUncertain(t.Context(), lost, 502, "the gateway went away"); err != nil {
 		t.Fatal(err)
 	}
 
 	var got []string
-	all, err := r.s.Troubled(t.Context(), r.sync.ID, 10)
+	all, err := r.s.Documents.NeedingAttention(t.Context(), r.sync.ID, 10)
 	r.must(err)
 	for _, d := range all {
 		got = append(got, fmt.Sprintf("%s %s %s %q", d.Sync, d.Key, d.State, d.Reason))
-		if single, err := r.s.Document(t.Context(), r.sync.ID, d.Key); err != nil || single != d {
+		if single, err := r.s.Documents.Get(t.Context(), r.sync.ID, d.Key); err != nil || single != d {
 			t.Errorf("Document differs: %+v, %v", single, err)
 		}
 	}
@@ -121,14 +121,14 @@ func TestTroubledAndRecentBatches(t *testing.T) {
 	if fmt.Sprint(got) != want {
 		t.Errorf("troubled: %v\nwant %s", got, want)
 	}
-	two, err := r.s.Troubled(t.Context(), r.sync.ID, 2)
+	two, err := r.s.Documents.NeedingAttention(t.Context(), r.sync.ID, 2)
 	r.must(err)
 	if len(two) != 2 || two[0] != all[0] || two[1] != all[1] {
 		t.Errorf("limited to two: %v", two)
 	}
 
 	got = nil
-	batches, err := r.s.RecentBatches(t.Context(), 10)
+	batches, err := r.s.Journal.Recent(t.Context(), 10)
 	r.must(err)
 	for _, b := range batches {
 		got = append(got, fmt.Sprintf("%d %s %s %d/%d %d %q", b.ID, b.Sync, b.State, b.Documents, b.Bytes, b.StatusCode, b.Message))
@@ -140,7 +140,7 @@ func TestTroubledAndRecentBatches(t *testing.T) {
 	if fmt.Sprint(got) != want {
 		t.Errorf("batches: %v\nwant %s", got, want)
 	}
-	if one, err := r.s.RecentBatches(t.Context(), 1); err != nil || len(one) != 1 || one[0] != batches[0] {
+	if one, err := r.s.Journal.Recent(t.Context(), 1); err != nil || len(one) != 1 || one[0] != batches[0] {
 		t.Errorf("limited to one: %v, %v", one, err)
 	}
 }
@@ -155,7 +155,7 @@ func TestVersion(t *testing.T) {
 	}
 	first := version()
 	for range 3 {
-		if _, err := r.s.Counts(t.Context(), r.sync.ID); err != nil {
+		if _, err := r.s.Documents.Counts(t.Context(), r.sync.ID); err != nil {
 			t.Fatal(err)
 		}
 		if v := version(); v != first {
@@ -173,12 +173,12 @@ func TestVersion(t *testing.T) {
 	}
 	r.put("a.md")
 	changed("a scan")
-	r.must(r.s.SetTrouble(t.Context(), r.sync.ID, "no root"))
+	r.must(r.s.Syncs.SetLastError(t.Context(), r.sync.ID, "no root"))
 	changed("a note")
 
 	other, err := Open(t.Context(), Options{Path: r.s.path})
 	r.must(err)
-	_, err = other.Mark(t.Context(), r.sync.ID, Selection{})
+	_, err = other.Queue.Mark(t.Context(), r.sync.ID, Selection{})
 	r.must(err)
 	changed("another process")
 	r.must(other.Close())

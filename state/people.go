@@ -19,7 +19,7 @@ type Selection struct {
 
 // Mark makes the selected documents pending, to be uploaded once more whatever their content. It needs no lock: a process
 // that works on the sync goes on with them.
-func (s *Store) Mark(ctx context.Context, syncID int64, sel Selection) (int, error) {
+func (s *Queue) Mark(ctx context.Context, syncID int64, sel Selection) (int, error) {
 	marked := 0
 	err := s.update(ctx, func(t *tx) error {
 		var ids []int64
@@ -54,7 +54,7 @@ func (s *Store) Mark(ctx context.Context, syncID int64, sel Selection) (int, err
 	return marked, nil
 }
 
-func (s *Store) counts(ctx context.Context, query string, args ...any) (map[DocumentState]int, error) {
+func (s *db) counts(ctx context.Context, query string, args ...any) (map[DocumentState]int, error) {
 	counts := map[DocumentState]int{}
 	err := s.query(ctx, query, args, func(scan func(...any) error) error {
 		var state DocumentState
@@ -82,13 +82,13 @@ const outstanding = `SELECT CASE d.state WHEN 0 THEN 'pending' WHEN 1 THEN 'uplo
 
 // Outstanding returns the number of the sync's documents that are pending, uploading, training, failed, stuck or uncertain,
 // by state. Its cost grows with their number alone.
-func (s *Store) Outstanding(ctx context.Context, syncID int64) (map[DocumentState]int, error) {
+func (s *Documents) Outstanding(ctx context.Context, syncID int64) (map[DocumentState]int, error) {
 	return s.counts(ctx, outstanding, syncID)
 }
 
 // Counts returns the number of the sync's documents by state. It reads all of them, and sums: a GROUP BY would sort them all
 // in memory.
-func (s *Store) Counts(ctx context.Context, syncID int64) (map[DocumentState]int, error) {
+func (s *Documents) Counts(ctx context.Context, syncID int64) (map[DocumentState]int, error) {
 	return s.counts(ctx, `WITH own AS MATERIALIZED (SELECT coalesce(sum(CASE state WHEN 3 THEN 1 ELSE 0 END), 0) AS settled, coalesce(sum(CASE state WHEN 4 THEN 1 ELSE 0 END), 0) AS skipped,
 		coalesce(sum(CASE state WHEN 5 THEN 1 ELSE 0 END), 0) AS removed FROM documents WHERE sync_id = $1)
 		SELECT 'skipped', skipped FROM own UNION ALL SELECT 'removed', removed FROM own
@@ -129,7 +129,7 @@ func scanDocument(scan func(...any) error) (Document, error) {
 var errStop = errors.New("enough")
 
 // stream turns a query into a sequence that reports an error as its last element.
-func stream[T any](ctx context.Context, s *Store, what, query string, args []any, row func(scan func(...any) error) (T, bool, error)) iter.Seq2[T, error] {
+func stream[T any](ctx context.Context, s *db, what, query string, args []any, row func(scan func(...any) error) (T, bool, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		err := s.query(ctx, query, args, func(scan func(...any) error) error {
 			v, keep, err := row(scan)
@@ -145,17 +145,17 @@ func stream[T any](ctx context.Context, s *Store, what, query string, args []any
 	}
 }
 
-// Documents streams the sync's documents in the given states (all if none) in byte order of the key.
-func (s *Store) Documents(ctx context.Context, syncID int64, states ...DocumentState) iter.Seq2[Document, error] {
-	return stream(ctx, s, "documents", `SELECT `+documentColumns+` ORDER BY d.key`, []any{syncID, []byte{}}, func(scan func(...any) error) (Document, bool, error) {
+// All streams the sync's documents in the given states (all if none) in byte order of the key.
+func (s *Documents) All(ctx context.Context, syncID int64, states ...DocumentState) iter.Seq2[Document, error] {
+	return stream(ctx, s.db, "documents", `SELECT `+documentColumns+` ORDER BY d.key`, []any{syncID, []byte{}}, func(scan func(...any) error) (Document, bool, error) {
 		d, err := scanDocument(scan)
 		return d, len(states) == 0 || slices.Contains(states, d.State), err
 	})
 }
 
-// Document returns one document. Errors: ErrNotFound.
-func (s *Store) Document(ctx context.Context, syncID int64, key string) (Document, error) {
-	for d, err := range stream(ctx, s, "document", `SELECT `+documentColumns+` AND d.key = $3`, []any{syncID, []byte{}, []byte(key)}, func(scan func(...any) error) (Document, bool, error) {
+// Get returns one document. Errors: ErrNotFound.
+func (s *Documents) Get(ctx context.Context, syncID int64, key string) (Document, error) {
+	for d, err := range stream(ctx, s.db, "document", `SELECT `+documentColumns+` AND d.key = $3`, []any{syncID, []byte{}, []byte(key)}, func(scan func(...any) error) (Document, bool, error) {
 		d, err := scanDocument(scan)
 		return d, true, err
 	}) {
@@ -174,7 +174,7 @@ type Event struct {
 }
 
 // History returns what happened to a document, oldest first.
-func (s *Store) History(ctx context.Context, documentID int64) ([]Event, error) {
+func (s *Documents) History(ctx context.Context, documentID int64) ([]Event, error) {
 	var events []Event
 	none := []byte{}
 	add := func(at int64, what string, batch, source int64, sha []byte) {
@@ -295,12 +295,12 @@ const standing = `CASE WHEN o.acked_at <> 0 THEN 'gone'
 
 // Sources streams the inventory by destination and id. Where only what was left behind is asked for, its cost grows with the
 // number of contents that documents ever left.
-func (s *Store) Sources(ctx context.Context, f SourceFilter) iter.Seq2[Source, error] {
+func (s *Inventory) Sources(ctx context.Context, f SourceFilter) iter.Seq2[Source, error] {
 	only := ""
 	if len(f.Standings) > 0 && !slices.ContainsFunc(f.Standings, func(st Standing) bool { return st == Live || st == Gone }) {
 		only = ` AND (o.content_id = 0 OR o.content_id IN (SELECT content_id FROM former UNION SELECT id FROM contents WHERE prior_batch <> 0))`
 	}
-	return stream(ctx, s, "inventory", `SELECT o.source_id, y.name, coalesce(d.key, $2), t.id, t.origin, t.account, t.knowledge_base, o.name, o.type, o.status, o.outcome, o.errors, `+standing+`,
+	return stream(ctx, s.db, "inventory", `SELECT o.source_id, y.name, coalesce(d.key, $2), t.id, t.origin, t.account, t.knowledge_base, o.name, o.type, o.status, o.outcome, o.errors, `+standing+`,
 		coalesce(c.sha256, $2), o.batch_id, o.created_at, o.settled_at, o.acked_at
 		FROM sources o JOIN batches b ON b.id = o.batch_id JOIN syncs y ON y.id = b.sync_id JOIN destinations t ON t.id = o.destination_id
 		LEFT JOIN members m ON m.batch_id = o.batch_id AND m.position = o.position LEFT JOIN documents d ON d.id = m.document_id LEFT JOIN contents c ON c.id = o.content_id
@@ -316,9 +316,9 @@ func (s *Store) Sources(ctx context.Context, f SourceFilter) iter.Seq2[Source, e
 	})
 }
 
-// Left returns how many sources that the sync uploaded are superseded and orphaned. Its cost grows with the number of
+// CountLeftBehind returns how many sources that the sync uploaded are superseded and orphaned. Its cost grows with the number of
 // contents that documents ever left, or that were uploaded twice.
-func (s *Store) Left(ctx context.Context, syncID int64) (superseded, orphaned int, err error) {
+func (s *Inventory) CountLeftBehind(ctx context.Context, syncID int64) (superseded, orphaned int, err error) {
 	err = s.query(ctx, `SELECT standing, count(*) FROM (SELECT `+standing+` AS standing FROM sources o JOIN batches b ON b.id = o.batch_id
 		WHERE b.sync_id = $1 AND o.content_id IN (SELECT content_id FROM former UNION SELECT id FROM contents WHERE prior_batch <> 0)) GROUP BY standing`, []any{syncID}, func(scan func(...any) error) error {
 		var st Standing
@@ -353,10 +353,10 @@ type PossibleDuplicate struct {
 }
 
 // PossibleDuplicates streams them by batch; syncID 0 for all syncs.
-func (s *Store) PossibleDuplicates(ctx context.Context, syncID int64) iter.Seq2[PossibleDuplicate, error] {
+func (s *Inventory) PossibleDuplicates(ctx context.Context, syncID int64) iter.Seq2[PossibleDuplicate, error] {
 	// A later batch with the same content carried it again, whatever it was sent for.
 	const later = `coalesce((SELECT min(l.batch_id) FROM sources l WHERE l.content_id = m.content_id AND l.batch_id > b.id), 0)`
-	return stream(ctx, s, "possible duplicates", `SELECT y.name, d.key, CASE b.state WHEN 3 THEN 'refused' ELSE 'uncertain' END, b.id, `+later+`, c.sha256, b.ended_at, coalesce(d.content_id, 0) <> m.content_id
+	return stream(ctx, s.db, "possible duplicates", `SELECT y.name, d.key, CASE b.state WHEN 3 THEN 'refused' ELSE 'uncertain' END, b.id, `+later+`, c.sha256, b.ended_at, coalesce(d.content_id, 0) <> m.content_id
 		FROM batches b JOIN syncs y ON y.id = b.sync_id JOIN members m ON m.batch_id = b.id JOIN documents d ON d.id = m.document_id JOIN contents c ON c.id = m.content_id
 		WHERE ($1 = 0 OR b.sync_id = $1) AND b.sealed_at <> 0 AND (b.state IN (3, 5) AND (b.state = 5 OR b.status_code IN (400, 413, 422) AND `+later+` <> 0)
 			OR b.state = 2 AND NOT EXISTS (SELECT 1 FROM sources o WHERE o.content_id = m.content_id AND o.batch_id = b.id))
@@ -373,7 +373,7 @@ func (s *Store) PossibleDuplicates(ctx context.Context, syncID int64) iter.Seq2[
 
 // KnownContents says, by position, what the destination has of each content: empty for nothing (or an upload that left nothing), else the
 // state that a document with that content would have. A content that no document has any more would be asked for first.
-func (s *Store) KnownContents(ctx context.Context, destination Destination, contents []SHA256) ([]DocumentState, error) {
+func (s *Inventory) KnownContents(ctx context.Context, destination Destination, contents []SHA256) ([]DocumentState, error) {
 	states := make([]DocumentState, len(contents))
 	for i, sha := range contents {
 		err := s.queryOne(ctx, `SELECT CASE c.state WHEN 0 THEN '' WHEN 1 THEN 'uploading' WHEN 2 THEN 'uncertain' WHEN 3 THEN 'training' WHEN 4 THEN 'stuck' WHEN 5 THEN 'completed' ELSE 'failed' END

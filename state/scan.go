@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// BeginScan starts a scan of the root below prefix: all of it, if prefix is empty; a directory, if it ends in a slash; else
+// Begin starts a scan of the root below prefix: all of it, if prefix is empty; a directory, if it ends in a slash; else
 // the one document of that key.
-func (s *Store) BeginScan(ctx context.Context, syncID int64, prefix string) (Scan, error) {
+func (s *Scans) Begin(ctx context.Context, syncID int64, prefix string) (Scan, error) {
 	scan := Scan{SyncID: syncID, Prefix: prefix}
 	err := s.update(ctx, func(t *tx) error {
 		return t.one(`UPDATE syncs SET scan = scan + 1 WHERE id = $1 RETURNING scan`, []any{syncID}, &scan.ID)
@@ -36,23 +36,23 @@ func below(prefix string, n int) (string, []any) {
 
 // Known streams the documents that are on the root as far as is known, below prefix (see BeginScan), in byte order of the
 // key, from one moment. Skip is set for those that are skipped. The state may be written to meanwhile.
-func (s *Store) Known(ctx context.Context, syncID int64, prefix string) iter.Seq2[Known, error] {
-	return func(yield func(Known, error) bool) {
+func (s *Scans) Known(ctx context.Context, syncID int64, prefix string) iter.Seq2[KnownDocument, error] {
+	return func(yield func(KnownDocument, error) bool) {
 		where, args := below(prefix, 2)
 		rows, err := s.read.QueryContext(ctx, `SELECT key, size, mtime, ctime, inode, etag, state, reason FROM documents WHERE sync_id = $1 AND `+where+` AND state <> 5 ORDER BY key`,
 			append([]any{syncID}, args...)...)
 		if err != nil {
-			yield(Known{}, fmt.Errorf("read known documents: %w", remedy(err)))
+			yield(KnownDocument{}, fmt.Errorf("read known documents: %w", remedy(err)))
 			return
 		}
 		defer rows.Close()
 		var key, etag, reason sql.RawBytes
 		for rows.Next() {
-			var k Known
+			var k KnownDocument
 			var inode int64
 			var state int
 			if err := rows.Scan(&key, &k.Fingerprint.Size, &k.Fingerprint.MTime, &k.Fingerprint.CTime, &inode, &etag, &state, &reason); err != nil {
-				yield(Known{}, fmt.Errorf("read known documents: %w", err))
+				yield(KnownDocument{}, fmt.Errorf("read known documents: %w", err))
 				return
 			}
 			k.Key, k.Fingerprint.ETag, k.Fingerprint.Inode = string(key), string(etag), uint64(inode)
@@ -64,14 +64,14 @@ func (s *Store) Known(ctx context.Context, syncID int64, prefix string) iter.Seq
 			}
 		}
 		if err := rows.Err(); err != nil {
-			yield(Known{}, fmt.Errorf("read known documents: %w", remedy(err)))
+			yield(KnownDocument{}, fmt.Errorf("read known documents: %w", remedy(err)))
 		}
 	}
 }
 
 // Record writes changes of a scan in one transaction: all or none. Vanish only marks until FinishScan. A changed document is
 // due at once, or when Scan.Rest has passed since its last upload.
-func (s *Store) Record(ctx context.Context, scan Scan, changes []Change) error {
+func (s *Scans) Record(ctx context.Context, scan Scan, changes []Change) error {
 	err := s.update(ctx, func(t *tx) error {
 		at := now()
 		for i := range changes {
@@ -116,8 +116,8 @@ type ScanCount struct {
 	Renamed  int // of these, those that seem to be listed under a new key: same inode, size and mtime
 }
 
-// CountScan counts what FinishScan would remove.
-func (s *Store) CountScan(ctx context.Context, scan Scan) (ScanCount, error) {
+// Count counts what FinishScan would remove.
+func (s *Scans) Count(ctx context.Context, scan Scan) (ScanCount, error) {
 	var n ScanCount
 	if err := s.queryOne(ctx, `SELECT count(*) FROM documents WHERE sync_id = $1 AND vanished = $2 AND vanished <> 0`, []any{scan.SyncID, scan.ID}, &n.Vanished); err != nil {
 		return ScanCount{}, fmt.Errorf("count scan: %w", err)
@@ -140,10 +140,10 @@ const vanishedAtOnce = 1000
 // someVanished are the ids of vanishedAtOnce documents that a scan marked, always the same until they change.
 const someVanished = `SELECT id FROM documents WHERE sync_id = $2 AND vanished = $3 AND vanished <> 0 ORDER BY size, inode, id LIMIT $4`
 
-// FinishScan ends a complete scan: the vanished documents are removed, and identity becomes the root's if the scan was of
+// Finish ends a complete scan: the vanished documents are removed, and identity becomes the root's if the scan was of
 // the whole root. A scan that broke off, or that a guard halted, is ended by DropScan. After an error some documents may be
 // removed; another scan finds the others.
-func (s *Store) FinishScan(ctx context.Context, scan Scan, identity string) (removed int, err error) {
+func (s *Scans) Finish(ctx context.Context, scan Scan, identity string) (removed int, err error) {
 	for n := int64(vanishedAtOnce); n == vanishedAtOnce; {
 		err := s.update(ctx, func(t *tx) (err error) {
 			if _, err = t.exec(`INSERT INTO former (content_id, document_id, until) SELECT content_id, id, $1 FROM documents WHERE id IN (`+someVanished+`) AND content_id IS NOT NULL
@@ -172,8 +172,8 @@ func (s *Store) FinishScan(ctx context.Context, scan Scan, identity string) (rem
 	return removed, nil
 }
 
-// DropScan forgets the vanish marks of a scan.
-func (s *Store) DropScan(ctx context.Context, scan Scan) error {
+// Drop forgets the vanish marks of a scan.
+func (s *Scans) Drop(ctx context.Context, scan Scan) error {
 	for n := int64(vanishedAtOnce); n == vanishedAtOnce; {
 		err := s.update(ctx, func(t *tx) (err error) {
 			n, err = t.exec(`UPDATE documents SET vanished = $1 WHERE id IN (`+someVanished+`)`, 0, scan.SyncID, scan.ID, vanishedAtOnce)

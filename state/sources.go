@@ -9,7 +9,7 @@ import (
 
 // DueSources returns up to limit sources to ask for, or none where none is due: those due and, so that requests are full,
 // those due within slack. Sources asked for together should stay together: give them one NextPoll.
-func (s *Store) DueSources(ctx context.Context, destinationID int64, slack time.Duration, limit int) ([]DueSource, error) {
+func (s *Inventory) DueSources(ctx context.Context, destinationID int64, slack time.Duration, limit int) ([]DueSource, error) {
 	var due []DueSource
 	at := now()
 	err := s.query(ctx, `SELECT source_id, polls, status, created_at, outcome, next_poll FROM sources WHERE destination_id = $1 AND next_poll <> 0 AND next_poll <= $2 ORDER BY next_poll, source_id LIMIT $3`,
@@ -31,7 +31,7 @@ func (s *Store) DueSources(ctx context.Context, destinationID int64, slack time.
 }
 
 // NextPoll says when the next source of the destination is due; zero for never.
-func (s *Store) NextPoll(ctx context.Context, destinationID int64) (time.Time, error) {
+func (s *Inventory) NextPoll(ctx context.Context, destinationID int64) (time.Time, error) {
 	var at int64
 	if err := s.queryOne(ctx, `SELECT coalesce(min(next_poll), 0) FROM sources WHERE destination_id = $1 AND next_poll <> 0`, []any{destinationID}, &at); err != nil {
 		return time.Time{}, fmt.Errorf("read next poll: %w", err)
@@ -40,7 +40,7 @@ func (s *Store) NextPoll(ctx context.Context, destinationID int64) (time.Time, e
 }
 
 // RecordPolls writes what status answers said of sources, and what follows for the documents.
-func (s *Store) RecordPolls(ctx context.Context, destinationID int64, polls []Poll) error {
+func (s *Inventory) RecordPolls(ctx context.Context, destinationID int64, polls []Poll) error {
 	err := s.update(ctx, func(t *tx) error {
 		at := now()
 		for _, p := range polls {
@@ -96,7 +96,7 @@ func (t *tx) settle(content, at int64) error {
 }
 
 // AnySource returns the id of a source of the destination, to probe the API with; 0 if there is none.
-func (s *Store) AnySource(ctx context.Context, destinationID int64) (int64, error) {
+func (s *Inventory) AnySource(ctx context.Context, destinationID int64) (int64, error) {
 	var id int64
 	err := s.queryOne(ctx, `SELECT coalesce(max(source_id), 0) FROM sources WHERE destination_id = $1 AND acked_at = 0`, []any{destinationID}, &id)
 	if err != nil {
@@ -105,10 +105,10 @@ func (s *Store) AnySource(ctx context.Context, destinationID int64) (int64, erro
 	return id, nil
 }
 
-// Forsake notes that sources are gone from the knowledge base, as a status answer without them, or a person, says. Documents
+// MarkSourcesGone notes that sources are gone from the knowledge base, as a status answer without them, or a person, says. Documents
 // that had such a source of their content's last batch become pending; it returns how many. A source that is not in the
 // inventory is an error that Is ErrNotFound, and then nothing is noted.
-func (s *Store) Forsake(ctx context.Context, destinationID int64, sourceIDs []int64) (pending int, err error) {
+func (s *Inventory) MarkSourcesGone(ctx context.Context, destinationID int64, sourceIDs []int64) (pending int, err error) {
 	err = s.update(ctx, func(t *tx) error {
 		pending = 0
 		for _, id := range sourceIDs {

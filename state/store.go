@@ -27,12 +27,47 @@ var migrations embed.FS
 // HashAhead is the size in bytes up to which every document is hashed before it is sent. SizeTaken knows larger sizes only.
 const HashAhead = 1 << 20
 
-// A Store is an open state. Its methods may be called from several goroutines.
-//
-// Writes go through one connection, and those that arrive while another is being committed are committed together: with
-// synchronous=FULL every commit waits for the disk, and many uploads end at the same time. A write that returned nil is on
-// the disk.
+// A Store is an open state. Its groups hold the methods, so that a stage takes only the group that it works with. All
+// methods may be called from several goroutines.
 type Store struct {
+	*db
+
+	Syncs     *Syncs     // the named pairs of a root and a destination
+	Scans     *Scans     // what a scan reads and records
+	Queue     *Queue     // the documents that are to be uploaded
+	Journal   *Journal   // every request, its seal and its outcome
+	Inventory *Inventory // every source that was ever created
+	Documents *Documents // documents as people and pages see them
+	Outbox    *Outbox    // messages to hooks
+}
+
+// Syncs are the named pairs of a root and a destination.
+type Syncs struct{ *db }
+
+// Scans compare a root with the state: a scan reads Known, records its changes, and is finished or dropped.
+type Scans struct{ *db }
+
+// The Queue holds the documents that are to be uploaded. A claim takes them out of it for one owner.
+type Queue struct{ *db }
+
+// The Journal has a row for every upload request. It decides what is sent once and what is sent twice.
+type Journal struct{ *db }
+
+// The Inventory has a row for every source that ReplyCX created, and what its training came to. No row is ever deleted.
+type Inventory struct{ *db }
+
+// Documents reads documents for people and pages. It changes nothing.
+type Documents struct{ *db }
+
+// The Outbox holds the messages to hooks until they are delivered.
+type Outbox struct{ *db }
+
+// db is the open database that all groups share.
+//
+// All writes go through one connection. Writes that arrive while another one is being committed are committed together:
+// with synchronous=FULL every commit waits for the disk, and many uploads end at the same time. A write that returned nil
+// is on the disk.
+type db struct {
 	path  string
 	write *sql.DB
 	read  *sql.DB
@@ -47,6 +82,13 @@ type Store struct {
 	watching sync.Mutex
 	watch    *sql.Conn // of Version; nil until it is asked for
 	watches  int64     // how many there were
+}
+
+func newStore(d *db) *Store {
+	return &Store{
+		db: d, Syncs: &Syncs{d}, Scans: &Scans{d}, Queue: &Queue{d}, Journal: &Journal{d},
+		Inventory: &Inventory{d}, Documents: &Documents{d}, Outbox: &Outbox{d},
+	}
 }
 
 // Options of Open.
@@ -66,7 +108,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
 	}
-	s := &Store{path: opts.Path, jobs: make(chan *job), stop: make(chan struct{}), begun: map[int64]begun{}}
+	s := &db{path: opts.Path, jobs: make(chan *job), stop: make(chan struct{}), begun: map[int64]begun{}}
 	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-4096)"); err != nil {
 		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
 	}
@@ -80,7 +122,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open state %s: %w", opts.Path, remedy(err)), s.read.Close(), s.write.Close())
 	}
 	s.stopped.Go(func() { s.run(conn) })
-	return s, nil
+	return newStore(s), nil
 }
 
 // location makes sure that the database's file is there, readable by its owner alone, and returns its address. In memory, it
@@ -130,7 +172,7 @@ const (
 )
 
 // prepare migrates the schema and returns the connection that all writes use. What is read only and absent is in memory.
-func (s *Store) prepare(ctx context.Context, readOnly, absent bool) (*sql.Conn, error) {
+func (s *db) prepare(ctx context.Context, readOnly, absent bool) (*sql.Conn, error) {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, err
@@ -156,7 +198,7 @@ func (s *Store) prepare(ctx context.Context, readOnly, absent bool) (*sql.Conn, 
 		}
 	case version < newest:
 		// Of several processes that open a new state at once, one migrates and the others find it done.
-		lock, err := s.Lock(ctx, migrating, migratingPatience)
+		lock, err := s.lock(ctx, migrating, migratingPatience)
 		if err != nil {
 			return nil, err
 		}
@@ -205,9 +247,9 @@ func remedy(err error) error {
 	return err
 }
 
-// Fleeting says, in words that go behind "the state is", where the state's file is if that place is likely to be lost soon: memory, or
+// EphemeralReason says, in words that go behind "the state is", where the state's file is if that place is likely to be lost soon: memory, or
 // what belongs to a container. It is empty for any other place, and where the system does not tell.
-func (s *Store) Fleeting() string { return fleeting(filepath.Dir(s.path)) }
+func (s *Store) EphemeralReason() string { return fleeting(filepath.Dir(s.path)) }
 
 // Close ends the store. Every other call must have returned.
 func (s *Store) Close() error {
@@ -225,7 +267,7 @@ type job struct {
 
 // update runs fn in a transaction. Once it is queued it is waited for whatever becomes of ctx: a caller must know whether
 // a batch was sealed.
-func (s *Store) update(ctx context.Context, fn func(*tx) error) error {
+func (s *db) update(ctx context.Context, fn func(*tx) error) error {
 	j := &job{fn: fn, done: make(chan error, 1)}
 	select {
 	case s.jobs <- j:
@@ -238,7 +280,7 @@ func (s *Store) update(ctx context.Context, fn func(*tx) error) error {
 }
 
 // run is the only writer. Jobs that wait are taken into one transaction, each in a savepoint of its own.
-func (s *Store) run(conn *sql.Conn) {
+func (s *db) run(conn *sql.Conn) {
 	t := &tx{conn: conn, stmts: map[string]*sql.Stmt{}}
 	defer func() {
 		t.close()
@@ -279,7 +321,7 @@ func (s *Store) run(conn *sql.Conn) {
 	}
 }
 
-func (s *Store) finish(t *tx, begun error, group []*job, results []error) {
+func (s *db) finish(t *tx, begun error, group []*job, results []error) {
 	if begun == nil {
 		if err := t.command("COMMIT"); err != nil {
 			_ = t.command("ROLLBACK") // fails where SQLite has rolled back by itself
@@ -387,7 +429,7 @@ func drain(rows *sql.Rows, row func(scan func(...any) error) error) error {
 }
 
 // query reads outside of the writer's transaction.
-func (s *Store) query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error {
+func (s *db) query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error {
 	rows, err := s.read.QueryContext(ctx, query, args...)
 	if err != nil {
 		return remedy(err)
@@ -396,7 +438,7 @@ func (s *Store) query(ctx context.Context, query string, args []any, row func(sc
 }
 
 // queryOne reads a single row outside of the writer's transaction. No row is ErrNotFound.
-func (s *Store) queryOne(ctx context.Context, query string, args []any, dest ...any) error {
+func (s *db) queryOne(ctx context.Context, query string, args []any, dest ...any) error {
 	err := s.read.QueryRowContext(ctx, query, args...).Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound

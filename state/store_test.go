@@ -47,7 +47,7 @@ func newRig(t testing.TB) *rig {
 		}
 	})
 	r := &rig{t: t, s: s, next: 330000}
-	r.sync, err = s.EnsureSync(t.Context(), "handbook", "/docs", testDestination, false)
+	r.sync, err = s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false)
 	r.must(err)
 	return r
 }
@@ -67,27 +67,27 @@ func hash(content string) SHA256 { return sha256.Sum256([]byte(content)) }
 // scan records that the root now holds exactly these keys; every call gives new fingerprints to the keys in changed.
 func (r *rig) put(keys ...string) {
 	r.t.Helper()
-	scan, err := r.s.BeginScan(r.ctx(), r.sync.ID, "")
+	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
 	r.must(err)
 	var cs []Change
 	for i, k := range keys {
 		cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 10, MTime: scan.ID, CTime: scan.ID, Inode: uint64(1000*int(scan.ID) + i)}})
 	}
-	r.must(r.s.Record(r.ctx(), scan, cs))
-	_, err = r.s.FinishScan(r.ctx(), scan, "1:2")
+	r.must(r.s.Scans.Record(r.ctx(), scan, cs))
+	_, err = r.s.Scans.Finish(r.ctx(), scan, "1:2")
 	r.must(err)
 }
 
 func (r *rig) vanish(keys ...string) {
 	r.t.Helper()
-	scan, err := r.s.BeginScan(r.ctx(), r.sync.ID, "")
+	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
 	r.must(err)
 	var cs []Change
 	for _, k := range keys {
 		cs = append(cs, Change{Op: Vanish, Key: k})
 	}
-	r.must(r.s.Record(r.ctx(), scan, cs))
-	n, err := r.s.FinishScan(r.ctx(), scan, "1:2")
+	r.must(r.s.Scans.Record(r.ctx(), scan, cs))
+	n, err := r.s.Scans.Finish(r.ctx(), scan, "1:2")
 	r.must(err)
 	if n != len(keys) {
 		r.t.Fatalf("%d removed, want %d", n, len(keys))
@@ -95,20 +95,20 @@ func (r *rig) vanish(keys ...string) {
 }
 
 // resolve claims what is due and resolves it; contents maps keys to contents.
-func (r *rig) resolve(contents map[string]string, sharing Sharing) (upload []Hashed, verdicts map[string]Action) {
+func (r *rig) resolve(contents map[string]string, sharing Sharing) (upload []HashedDocument, verdicts map[string]Action) {
 	r.t.Helper()
-	docs, err := r.s.Claim(r.ctx(), r.sync.ID, 100)
+	docs, err := r.s.Queue.Claim(r.ctx(), r.sync.ID, 100)
 	r.must(err)
 	return r.resolveClaimed(docs, contents, sharing)
 }
 
-func (r *rig) resolveClaimed(docs []Claimed, contents map[string]string, sharing Sharing) (upload []Hashed, verdicts map[string]Action) {
+func (r *rig) resolveClaimed(docs []ClaimedDocument, contents map[string]string, sharing Sharing) (upload []HashedDocument, verdicts map[string]Action) {
 	r.t.Helper()
-	var hs []Hashed
+	var hs []HashedDocument
 	for _, d := range docs {
-		hs = append(hs, Hashed{Claimed: d, SHA256: hash(contents[d.Key]), Size: 10})
+		hs = append(hs, HashedDocument{ClaimedDocument: d, SHA256: hash(contents[d.Key]), Size: 10})
 	}
-	vs, err := r.s.Resolve(r.ctx(), r.sync.ID, hs, sharing)
+	vs, err := r.s.Queue.Resolve(r.ctx(), r.sync.ID, hs, sharing)
 	r.must(err)
 	verdicts = map[string]Action{}
 	for i, v := range vs {
@@ -120,11 +120,11 @@ func (r *rig) resolveClaimed(docs []Claimed, contents map[string]string, sharing
 	return upload, verdicts
 }
 
-func spec(r *rig, docs []Hashed) (BatchSpec, []Seal) {
+func spec(r *rig, docs []HashedDocument) (BatchSpec, []Seal) {
 	b := BatchSpec{SyncID: r.sync.ID}
 	var seals []Seal
 	for _, d := range docs {
-		b.Members = append(b.Members, d.Claimed)
+		b.Members = append(b.Members, d.ClaimedDocument)
 		b.Bytes += d.Size
 		b.ResendOf = d.ResendOf
 		seals = append(seals, Seal{SHA256: d.SHA256, Size: d.Size})
@@ -133,12 +133,12 @@ func spec(r *rig, docs []Hashed) (BatchSpec, []Seal) {
 }
 
 // seal begins and seals a batch of docs.
-func (r *rig) seal(docs []Hashed) int64 {
+func (r *rig) seal(docs []HashedDocument) int64 {
 	r.t.Helper()
 	b, seals := spec(r, docs)
-	id, err := r.s.Begin(r.ctx(), b)
+	id, err := r.s.Journal.Begin(r.ctx(), b)
 	r.must(err)
-	r.must(r.s.Seal(r.ctx(), id, seals))
+	r.must(r.s.Journal.Seal(r.ctx(), id, seals))
 	return id
 }
 
@@ -152,7 +152,7 @@ func (r *rig) accept(batch int64, documents int) []int64 {
 		r.next++
 	}
 	a.StatusCode, a.NextPoll = 200, time.Now()
-	r.must(r.s.Accept(r.ctx(), batch, a))
+	r.must(r.s.Journal.Accept(r.ctx(), batch, a))
 	return ids
 }
 
@@ -162,7 +162,7 @@ func (r *rig) trained(outcome Outcome, ids ...int64) {
 	for _, id := range ids {
 		ps = append(ps, Poll{SourceID: id, Status: "word", Outcome: outcome, Seen: true, NextPoll: time.Now()})
 	}
-	r.must(r.s.RecordPolls(r.ctx(), r.sync.Destination.ID, ps))
+	r.must(r.s.Inventory.RecordPolls(r.ctx(), r.sync.Destination.ID, ps))
 }
 
 // upload brings the keys, with their contents, to completed.
@@ -177,7 +177,7 @@ func (r *rig) upload(contents map[string]string) []int64 {
 func (r *rig) states() map[string]DocumentState {
 	r.t.Helper()
 	got := map[string]DocumentState{}
-	for d, err := range r.s.Documents(r.ctx(), r.sync.ID) {
+	for d, err := range r.s.Documents.All(r.ctx(), r.sync.ID) {
 		r.must(err)
 		got[d.Key] = d.State
 	}
@@ -194,7 +194,7 @@ func (r *rig) want(want string) {
 	if fmt.Sprint(got) != "["+want+"]" {
 		r.t.Fatalf("documents are %v, want [%s]", got, want)
 	}
-	counts, err := r.s.Counts(r.ctx(), r.sync.ID)
+	counts, err := r.s.Documents.Counts(r.ctx(), r.sync.ID)
 	r.must(err)
 	byState := map[DocumentState]int{}
 	for _, st := range r.states() {
@@ -213,7 +213,7 @@ func (r *rig) want(want string) {
 func (r *rig) standings() map[int64]Standing {
 	r.t.Helper()
 	got := map[int64]Standing{}
-	for src, err := range r.s.Sources(r.ctx(), SourceFilter{}) {
+	for src, err := range r.s.Inventory.Sources(r.ctx(), SourceFilter{}) {
 		r.must(err)
 		got[src.ID] = src.Standing
 	}
@@ -240,17 +240,17 @@ func TestLifeOfADocument(t *testing.T) {
 	r.trained(TrainingCompleted, ids[0])
 	r.trained(TrainingFailed, ids[1])
 	r.want("a.md=completed b.md=failed")
-	due, err := r.s.DueSources(t.Context(), r.sync.Destination.ID, 0, 10)
+	due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, 0, 10)
 	r.must(err)
 	if len(due) != 0 {
 		t.Fatalf("settled sources are due: %v", due)
 	}
-	d, err := r.s.Document(t.Context(), r.sync.ID, "b.md")
+	d, err := r.s.Documents.Get(t.Context(), r.sync.ID, "b.md")
 	r.must(err)
 	if d.Reason == "" || d.SHA256 != hash("B") {
 		t.Fatalf("document is %+v", d)
 	}
-	n, err := r.s.Outstanding(t.Context(), r.sync.ID)
+	n, err := r.s.Documents.Outstanding(t.Context(), r.sync.ID)
 	r.must(err)
 	if fmt.Sprint(n) != "map[failed:1]" {
 		t.Fatalf("outstanding: %v", n)
@@ -282,10 +282,10 @@ func TestContentsAreShared(t *testing.T) {
 	if verdicts["c.md"] != ActionVerify {
 		t.Fatalf("verdict %v, want verify", verdicts)
 	}
-	r.must(func() error { _, err := r.s.Recover(t.Context(), r.sync.ID); return err }())
-	docs, err := r.s.Claim(t.Context(), r.sync.ID, 10)
+	r.must(func() error { _, err := r.s.Journal.Recover(t.Context(), r.sync.ID); return err }())
+	docs, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
 	r.must(err)
-	vs, err := r.s.Resolve(t.Context(), r.sync.ID, []Hashed{{Claimed: docs[0], SHA256: hash("A"), Verified: true}}, Sharing{})
+	vs, err := r.s.Queue.Resolve(t.Context(), r.sync.ID, []HashedDocument{{ClaimedDocument: docs[0], SHA256: hash("A"), Verified: true}}, Sharing{})
 	r.must(err)
 	if vs[0].Action != ActionShare {
 		t.Fatalf("verdict %v, want share", vs)
@@ -293,7 +293,7 @@ func TestContentsAreShared(t *testing.T) {
 	r.wantStanding(ids[0], Live)
 
 	// It was deleted by hand: the document is pending again.
-	n, err := r.s.Forsake(t.Context(), r.sync.Destination.ID, ids)
+	n, err := r.s.Inventory.MarkSourcesGone(t.Context(), r.sync.Destination.ID, ids)
 	r.must(err)
 	if n != 1 {
 		t.Fatalf("%d pending, want 1", n)
@@ -310,7 +310,7 @@ func TestGoneLeftBehindSourceIsNotShared(t *testing.T) {
 	r.put("a.md")
 	ids := r.upload(map[string]string{"a.md": "A"})
 	r.vanish("a.md")
-	_, err := r.s.Forsake(t.Context(), r.sync.Destination.ID, ids)
+	_, err := r.s.Inventory.MarkSourcesGone(t.Context(), r.sync.Destination.ID, ids)
 	r.must(err)
 	r.put("b.md")
 	up, _ := r.resolve(map[string]string{"b.md": "A"}, Sharing{})
@@ -330,12 +330,12 @@ func TestEditSupersedes(t *testing.T) {
 	second := r.upload(map[string]string{"a.md": "A2"})
 	r.wantStanding(first[0], Superseded)
 	r.wantStanding(second[0], Live)
-	sup, orph, err := r.s.Left(t.Context(), r.sync.ID)
+	sup, orph, err := r.s.Inventory.CountLeftBehind(t.Context(), r.sync.ID)
 	r.must(err)
 	if sup != 1 || orph != 0 {
 		t.Fatalf("left %d, %d", sup, orph)
 	}
-	events, err := r.s.History(t.Context(), 1)
+	events, err := r.s.Documents.History(t.Context(), 1)
 	r.must(err)
 	if len(events) != 9 {
 		t.Fatalf("history: %v", events)
@@ -349,14 +349,14 @@ func TestEditInFlight(t *testing.T) {
 	r.put("a.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
 	b, seals := spec(r, docs)
-	batch, err := r.s.Begin(t.Context(), b)
+	batch, err := r.s.Journal.Begin(t.Context(), b)
 	r.must(err)
 	r.put("a.md") // before the seal: the claim is lost
 	var seal *SealError
-	if err := r.s.Seal(t.Context(), batch, seals); !errors.As(err, &seal) || len(seal.Lost) != 1 {
+	if err := r.s.Journal.Seal(t.Context(), batch, seals); !errors.As(err, &seal) || len(seal.Lost) != 1 {
 		t.Fatalf("seal: %v", err)
 	}
-	r.must(r.s.Refuse(t.Context(), batch, Refusal{Disposition: Keep}))
+	r.must(r.s.Journal.Refuse(t.Context(), batch, Refusal{Disposition: Keep}))
 	r.want("a.md=pending")
 
 	docs, _ = r.resolve(map[string]string{"a.md": "A"}, Sharing{})
@@ -375,15 +375,15 @@ func TestTwinIsNotSealedTwice(t *testing.T) {
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, Sharing{})
 	b, seals := spec(r, docs)
-	batch, err := r.s.Begin(t.Context(), b)
+	batch, err := r.s.Journal.Begin(t.Context(), b)
 	r.must(err)
 	var seal *SealError
-	if err := r.s.Seal(t.Context(), batch, seals); !errors.As(err, &seal) || !slices.Equal(seal.Known, []int{1}) {
+	if err := r.s.Journal.Seal(t.Context(), batch, seals); !errors.As(err, &seal) || !slices.Equal(seal.Known, []int{1}) {
 		t.Fatalf("seal: %v", err)
 	}
-	r.must(r.s.Refuse(t.Context(), batch, Refusal{Disposition: Keep}))
+	r.must(r.s.Journal.Refuse(t.Context(), batch, Refusal{Disposition: Keep}))
 	first := r.seal(docs[:1])
-	_, verdicts := r.resolveClaimed([]Claimed{docs[1].Claimed}, map[string]string{"b.md": "A"}, Sharing{})
+	_, verdicts := r.resolveClaimed([]ClaimedDocument{docs[1].ClaimedDocument}, map[string]string{"b.md": "A"}, Sharing{})
 	if verdicts["b.md"] != ActionShare {
 		t.Fatalf("verdict %v", verdicts)
 	}
@@ -395,8 +395,8 @@ func TestTwinIsNotSealedTwice(t *testing.T) {
 	r.put("c.md", "d.md")
 	docs, _ = r.resolve(map[string]string{"c.md": "C", "d.md": "C"}, Sharing{})
 	first = r.seal(docs[:1])
-	r.resolveClaimed([]Claimed{docs[1].Claimed}, map[string]string{"d.md": "C"}, Sharing{})
-	r.must(r.s.Refuse(t.Context(), first, Refusal{Disposition: Requeue, StatusCode: 429}))
+	r.resolveClaimed([]ClaimedDocument{docs[1].ClaimedDocument}, map[string]string{"d.md": "C"}, Sharing{})
+	r.must(r.s.Journal.Refuse(t.Context(), first, Refusal{Disposition: Requeue, StatusCode: 429}))
 	r.want("a.md=completed b.md=completed c.md=pending d.md=pending")
 }
 
@@ -422,24 +422,24 @@ func TestRefusals(t *testing.T) {
 			r.put("a.md")
 			docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
 			b, seals := spec(r, docs)
-			batch, err := r.s.Begin(t.Context(), b)
+			batch, err := r.s.Journal.Begin(t.Context(), b)
 			r.must(err)
 			if tt.sealed {
-				r.must(r.s.Seal(t.Context(), batch, seals))
+				r.must(r.s.Journal.Seal(t.Context(), batch, seals))
 			}
-			r.must(r.s.Refuse(t.Context(), batch, tt.refusal))
+			r.must(r.s.Journal.Refuse(t.Context(), batch, tt.refusal))
 			r.want(tt.want)
-			due, err := r.s.Claim(t.Context(), r.sync.ID, 10)
+			due, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
 			r.must(err)
 			if len(due) != tt.due {
 				t.Fatalf("%d due, want %d", len(due), tt.due)
 			}
-			d, err := r.s.Document(t.Context(), r.sync.ID, "a.md")
+			d, err := r.s.Documents.Get(t.Context(), r.sync.ID, "a.md")
 			r.must(err)
 			if tt.refusal.Disposition == Fail && d.Reason != tt.refusal.Message {
 				t.Fatalf("reason %q", d.Reason)
 			}
-			if err := r.s.Refuse(t.Context(), batch, tt.refusal); !errors.Is(err, ErrBatchEnded) {
+			if err := r.s.Journal.Refuse(t.Context(), batch, tt.refusal); !errors.Is(err, ErrBatchEnded) {
 				t.Fatalf("a second end: %v", err)
 			}
 			if tt.refusal.Disposition == Keep {
@@ -454,14 +454,14 @@ func TestFailedIsFailedForEveryDocumentUntilRetry(t *testing.T) {
 	r := newRig(t)
 	r.put("a.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
-	r.must(r.s.Refuse(t.Context(), r.seal(docs), Refusal{Disposition: Fail, StatusCode: 400, Message: "no"}))
+	r.must(r.s.Journal.Refuse(t.Context(), r.seal(docs), Refusal{Disposition: Fail, StatusCode: 400, Message: "no"}))
 	r.put("a.md", "b.md")
 	up, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, Sharing{})
 	if len(up) != 0 {
 		t.Fatal("what failed was to be sent again, unasked")
 	}
 	r.want("a.md=failed b.md=failed")
-	n, err := r.s.Mark(t.Context(), r.sync.ID, Selection{States: []DocumentState{Failed}})
+	n, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{States: []DocumentState{Failed}})
 	r.must(err)
 	if n != 2 {
 		t.Fatalf("%d marked", n)
@@ -471,7 +471,7 @@ func TestFailedIsFailedForEveryDocumentUntilRetry(t *testing.T) {
 		t.Fatalf("%d to be uploaded", len(docs))
 	}
 	batch := r.seal(docs[:1])
-	up, _ = r.resolveClaimed([]Claimed{docs[1].Claimed}, map[string]string{"b.md": "A"}, Sharing{})
+	up, _ = r.resolveClaimed([]ClaimedDocument{docs[1].ClaimedDocument}, map[string]string{"b.md": "A"}, Sharing{})
 	if len(up) != 0 {
 		t.Fatal("retry uploads the content twice")
 	}
@@ -485,15 +485,15 @@ func TestReindex(t *testing.T) {
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
 	first := r.accept(r.seal(docs[:1]), 1)
 	r.trained(TrainingCompleted, first...)
-	r.resolveClaimed([]Claimed{docs[1].Claimed}, map[string]string{"twin.md": "A"}, Sharing{})
+	r.resolveClaimed([]ClaimedDocument{docs[1].ClaimedDocument}, map[string]string{"twin.md": "A"}, Sharing{})
 
 	again := func() int64 {
 		t.Helper()
-		_, err := r.s.Mark(t.Context(), r.sync.ID, Selection{Match: func(key string) bool { return true }})
+		_, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{Match: func(key string) bool { return true }})
 		r.must(err)
 		up, _ := r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
 		batch := r.seal(up[:1])
-		up, _ = r.resolveClaimed([]Claimed{up[1].Claimed}, map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
+		up, _ = r.resolveClaimed([]ClaimedDocument{up[1].ClaimedDocument}, map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
 		if len(up) != 0 {
 			t.Fatal("the twin is uploaded as well")
 		}
@@ -512,11 +512,11 @@ func TestReindex(t *testing.T) {
 	r.wantStanding(third, Live)
 
 	// A refused reindex is asked for again, and leaves the document as it was until then.
-	_, err := r.s.Mark(t.Context(), r.sync.ID, Selection{})
+	_, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{})
 	r.must(err)
 	up, _ := r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
-	r.must(r.s.Refuse(t.Context(), r.seal(up[:1]), Refusal{Disposition: Requeue, StatusCode: 429}))
-	r.must(r.s.Release(t.Context(), []Claimed{up[1].Claimed}, time.Time{}, false))
+	r.must(r.s.Journal.Refuse(t.Context(), r.seal(up[:1]), Refusal{Disposition: Requeue, StatusCode: 429}))
+	r.must(r.s.Queue.Release(t.Context(), []ClaimedDocument{up[1].ClaimedDocument}, time.Time{}, false))
 	up, _ = r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
 	if len(up) == 0 {
 		t.Fatal("the wish was lost with the refusal")
@@ -528,23 +528,23 @@ func TestUncertainIsSentAgainOnce(t *testing.T) {
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	lost := r.seal(docs)
-	streak, err := r.s.Uncertain(t.Context(), lost, 502, "bad gateway")
+	streak, err := r.s.Journal.MarkUncertain(t.Context(), lost, 502, "bad gateway")
 	r.must(err)
 	if streak != 1 {
 		t.Fatalf("streak %d", streak)
 	}
 	r.want("a.md=uncertain b.md=uncertain")
-	due, err := r.s.NextDue(t.Context(), r.sync.ID, time.Minute)
+	due, err := r.s.Queue.NextDue(t.Context(), r.sync.ID, time.Minute)
 	r.must(err)
 	if d := time.Until(due); d < 50*time.Second || d > time.Minute {
 		t.Fatalf("due in %v", d)
 	}
-	resend := func(after time.Duration) []Hashed {
-		cs, err := r.s.ClaimResends(t.Context(), r.sync.ID, after, 10)
+	resend := func(after time.Duration) []HashedDocument {
+		cs, err := r.s.Queue.ClaimResends(t.Context(), r.sync.ID, after, 10)
 		r.must(err)
-		var hs []Hashed
+		var hs []HashedDocument
 		for _, c := range cs {
-			hs = append(hs, Hashed{Claimed: c, SHA256: c.SHA256, Size: 10})
+			hs = append(hs, HashedDocument{ClaimedDocument: c, SHA256: c.SHA256, Size: 10})
 		}
 		return hs
 	}
@@ -558,22 +558,22 @@ func TestUncertainIsSentAgainOnce(t *testing.T) {
 
 	// The breaker is open: nothing begins but one probe, and nothing else is sealed.
 	b, seals := spec(r, hs[:1])
-	if _, err := r.s.Begin(t.Context(), b); !errors.Is(err, ErrBreakerOpen) {
+	if _, err := r.s.Journal.Begin(t.Context(), b); !errors.Is(err, ErrBreakerOpen) {
 		t.Fatalf("begin: %v", err)
 	}
 	b.Probe = true
-	probe, err := r.s.Begin(t.Context(), b)
+	probe, err := r.s.Journal.Begin(t.Context(), b)
 	r.must(err)
-	if _, err := r.s.Begin(t.Context(), b); !errors.Is(err, ErrBreakerOpen) {
+	if _, err := r.s.Journal.Begin(t.Context(), b); !errors.Is(err, ErrBreakerOpen) {
 		t.Fatalf("a second probe: %v", err)
 	}
-	r.must(r.s.Seal(t.Context(), probe, seals))
-	streak, err = r.s.Uncertain(t.Context(), probe, 502, "bad gateway")
+	r.must(r.s.Journal.Seal(t.Context(), probe, seals))
+	streak, err = r.s.Journal.MarkUncertain(t.Context(), probe, 502, "bad gateway")
 	r.must(err)
 	if streak != 2 {
 		t.Fatalf("streak %d", streak)
 	}
-	r.must(r.s.Release(t.Context(), []Claimed{hs[1].Claimed}, time.Time{}, false))
+	r.must(r.s.Queue.Release(t.Context(), []ClaimedDocument{hs[1].ClaimedDocument}, time.Time{}, false))
 	r.want("a.md=uncertain b.md=pending")
 	up, _ := r.resolve(map[string]string{"b.md": "B"}, Sharing{})
 	if len(up) != 0 {
@@ -585,21 +585,21 @@ func TestUncertainIsSentAgainOnce(t *testing.T) {
 	}
 	b, seals = spec(r, hs)
 	b.Probe = true
-	probe, err = r.s.Begin(t.Context(), b)
+	probe, err = r.s.Journal.Begin(t.Context(), b)
 	r.must(err)
-	r.must(r.s.Seal(t.Context(), probe, seals))
+	r.must(r.s.Journal.Seal(t.Context(), probe, seals))
 	r.accept(probe, 1)
-	if streak, _, err = r.s.Breaker(t.Context(), r.sync.Destination.ID); err != nil || streak != 0 {
+	if streak, _, err = r.s.Journal.Breaker(t.Context(), r.sync.Destination.ID); err != nil || streak != 0 {
 		t.Fatalf("streak %d, %v", streak, err)
 	}
 	r.want("a.md=uncertain b.md=training")
-	d, err := r.s.Document(t.Context(), r.sync.ID, "a.md")
+	d, err := r.s.Documents.Get(t.Context(), r.sync.ID, "a.md")
 	r.must(err)
 	if !d.Held || d.Reason != "bad gateway" {
 		t.Fatalf("document %+v", d)
 	}
 	got := ""
-	for p, err := range r.s.PossibleDuplicates(t.Context(), 0) {
+	for p, err := range r.s.Inventory.PossibleDuplicates(t.Context(), 0) {
 		r.must(err)
 		got += fmt.Sprintf("%s %s batch %d again %d; ", p.Key, p.Class, p.Batch, p.ResentAs)
 	}
@@ -613,11 +613,11 @@ func TestBreakerStopsTransfersInFlight(t *testing.T) {
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	b, seals := spec(r, docs[1:])
-	inFlight, err := r.s.Begin(t.Context(), b)
+	inFlight, err := r.s.Journal.Begin(t.Context(), b)
 	r.must(err)
-	_, err = r.s.Uncertain(t.Context(), r.seal(docs[:1]), 0, "reset")
+	_, err = r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[:1]), 0, "reset")
 	r.must(err)
-	if err := r.s.Seal(t.Context(), inFlight, seals); !errors.Is(err, ErrBreakerOpen) {
+	if err := r.s.Journal.Seal(t.Context(), inFlight, seals); !errors.Is(err, ErrBreakerOpen) {
 		t.Fatalf("seal: %v", err)
 	}
 }
@@ -627,7 +627,7 @@ func TestFieldMissingFromTheAnswer(t *testing.T) {
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	batch := r.seal(docs)
-	r.must(r.s.Accept(t.Context(), batch, Answer{StatusCode: 200, Sources: [][]SourceAnswer{{{ID: 1, Status: "in-progress"}, {ID: 2, Status: "in-progress"}}, nil},
+	r.must(r.s.Journal.Accept(t.Context(), batch, Answer{StatusCode: 200, Sources: [][]SourceAnswer{{{ID: 1, Status: "in-progress"}, {ID: 2, Status: "in-progress"}}, nil},
 		Unasked: []SourceAnswer{{ID: 3, Status: "in-progress"}}}))
 	r.want("a.md=training b.md=uncertain")
 	r.trained(TrainingCompleted, 1)
@@ -644,16 +644,16 @@ func TestRecover(t *testing.T) {
 	r.put("claimed.md", "open.md", "sealed.md")
 	docs, _ := r.resolve(map[string]string{"claimed.md": "A", "open.md": "B", "sealed.md": "C"}, Sharing{})
 	b, _ := spec(r, docs[1:2])
-	_, err := r.s.Begin(t.Context(), b)
+	_, err := r.s.Journal.Begin(t.Context(), b)
 	r.must(err)
 	r.seal(docs[2:])
-	n, err := r.s.Recover(t.Context(), r.sync.ID)
+	n, err := r.s.Journal.Recover(t.Context(), r.sync.ID)
 	r.must(err)
 	if n != 1 {
 		t.Fatalf("%d uncertain", n)
 	}
 	r.want("claimed.md=pending open.md=pending sealed.md=uncertain")
-	if streak, _, err := r.s.Breaker(t.Context(), r.sync.Destination.ID); err != nil || streak != 0 {
+	if streak, _, err := r.s.Journal.Breaker(t.Context(), r.sync.Destination.ID); err != nil || streak != 0 {
 		t.Fatalf("a crash is no outage: streak %d, %v", streak, err)
 	}
 }
@@ -664,12 +664,12 @@ func TestOtherDestination(t *testing.T) {
 	ids := r.upload(map[string]string{"a.md": "A"})
 	other := testDestination
 	other.KnowledgeBase = 877
-	_, err := r.s.EnsureSync(t.Context(), "handbook", "/docs", other, false)
+	_, err := r.s.Syncs.Ensure(t.Context(), "handbook", "/docs", other, false)
 	if e, ok := errors.AsType[*DestinationError](err); !ok || e.Have.KnowledgeBase != 876 {
 		t.Fatalf("ensure: %v", err)
 	}
 	r.want("a.md=completed")
-	r.sync, err = r.s.EnsureSync(t.Context(), "handbook", "/docs", other, true)
+	r.sync, err = r.s.Syncs.Ensure(t.Context(), "handbook", "/docs", other, true)
 	r.must(err)
 	r.want("a.md=pending")
 	r.wantStanding(ids[0], Superseded)
@@ -683,17 +683,17 @@ func TestAccountIsFilledIn(t *testing.T) {
 	r := newRig(t)
 	unknown := testDestination
 	unknown.Account, unknown.KnowledgeBase = "", 1
-	a, err := r.s.EnsureSync(t.Context(), "a", "/a", unknown, false)
+	a, err := r.s.Syncs.Ensure(t.Context(), "a", "/a", unknown, false)
 	r.must(err)
 	known := unknown
 	known.Account = "51"
-	b, err := r.s.EnsureSync(t.Context(), "a", "/a", known, false)
+	b, err := r.s.Syncs.Ensure(t.Context(), "a", "/a", known, false)
 	r.must(err)
 	if a.Destination.ID != b.Destination.ID || b.Destination.Account != "51" {
 		t.Fatalf("%+v, %+v", a, b)
 	}
 	known.Account = "52"
-	if _, err = r.s.EnsureSync(t.Context(), "a", "/a", known, false); err == nil {
+	if _, err = r.s.Syncs.Ensure(t.Context(), "a", "/a", known, false); err == nil {
 		t.Fatal("another account is the same destination")
 	}
 }
@@ -702,12 +702,12 @@ func TestForget(t *testing.T) {
 	r := newRig(t)
 	r.put("a.md")
 	ids := r.upload(map[string]string{"a.md": "A"})
-	r.must(r.s.Forget(t.Context(), r.sync.ID))
+	r.must(r.s.Syncs.Forget(t.Context(), r.sync.ID))
 	r.wantStanding(ids[0], Orphaned)
-	if _, err := r.s.Sync(t.Context(), "handbook"); !errors.Is(err, ErrNotFound) {
+	if _, err := r.s.Syncs.Get(t.Context(), "handbook"); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("sync: %v", err)
 	}
-	r.sync, _ = r.s.EnsureSync(t.Context(), "handbook", "/docs", testDestination, false)
+	r.sync, _ = r.s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false)
 	r.put("a.md")
 	_, verdicts := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
 	if verdicts["a.md"] != ActionVerify {
@@ -722,9 +722,9 @@ func TestSharingOptions(t *testing.T) {
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, each)
 	b, seals := spec(r, docs)
 	b.Sharing = each
-	batch, err := r.s.Begin(t.Context(), b)
+	batch, err := r.s.Journal.Begin(t.Context(), b)
 	r.must(err)
-	r.must(r.s.Seal(t.Context(), batch, seals))
+	r.must(r.s.Journal.Seal(t.Context(), batch, seals))
 	r.accept(batch, 2)
 	r.want("a.md=training b.md=training")
 
@@ -740,9 +740,9 @@ func TestSharingOptions(t *testing.T) {
 	}
 	b, seals = spec(r, docs)
 	b.Sharing = renamed
-	batch, err = r.s.Begin(t.Context(), b)
+	batch, err = r.s.Journal.Begin(t.Context(), b)
 	r.must(err)
-	r.must(r.s.Seal(t.Context(), batch, seals))
+	r.must(r.s.Journal.Seal(t.Context(), batch, seals))
 }
 
 func TestScan(t *testing.T) {
@@ -750,7 +750,7 @@ func TestScan(t *testing.T) {
 	r.put("a-b", "a/b", "a/c", "a0", "\xff")
 	known := func(prefix string) (keys []string) {
 		t.Helper()
-		for k, err := range r.s.Known(t.Context(), r.sync.ID, prefix) {
+		for k, err := range r.s.Scans.Known(t.Context(), r.sync.ID, prefix) {
 			r.must(err)
 			keys = append(keys, k.Key)
 		}
@@ -761,19 +761,19 @@ func TestScan(t *testing.T) {
 			t.Errorf("below %q: %s, want %s", prefix, got, want)
 		}
 	}
-	scan, err := r.s.BeginScan(t.Context(), r.sync.ID, "")
+	scan, err := r.s.Scans.Begin(t.Context(), r.sync.ID, "")
 	r.must(err)
-	r.must(r.s.Record(t.Context(), scan, []Change{
+	r.must(r.s.Scans.Record(t.Context(), scan, []Change{
 		{Op: Vanish, Key: "a/b"}, {Op: Vanish, Key: "a/c"},
 		{Op: Put, Key: "moved", Fingerprint: Fingerprint{Size: 10, MTime: 1, CTime: 9, Inode: 1001}},
 		{Op: Skip, Key: "a0", Reason: "empty"},
 	}))
-	n, err := r.s.CountScan(t.Context(), scan)
+	n, err := r.s.Scans.Count(t.Context(), scan)
 	r.must(err)
 	if n != (ScanCount{Vanished: 2, Renamed: 1}) {
 		t.Fatalf("counts %+v", n)
 	}
-	r.must(r.s.DropScan(t.Context(), scan))
+	r.must(r.s.Scans.Drop(t.Context(), scan))
 	if got := len(known("")); got != 6 {
 		t.Fatalf("%d known after a dropped scan", got)
 	}
@@ -782,7 +782,7 @@ func TestScan(t *testing.T) {
 	if got := len(known("")); got != 4 {
 		t.Fatalf("%d known", got)
 	}
-	y, err := r.s.Sync(t.Context(), "handbook")
+	y, err := r.s.Syncs.Get(t.Context(), "handbook")
 	r.must(err)
 	if y.RootIdentity != "1:2" || y.ScannedAt.IsZero() {
 		t.Fatalf("sync %+v", y)
@@ -794,23 +794,23 @@ func TestUnreadableAndVanished(t *testing.T) {
 	r.put("old.md")
 	r.upload(map[string]string{"old.md": "A"})
 	r.put("new.md", "old.md")
-	docs, err := r.s.Claim(t.Context(), r.sync.ID, 10)
+	docs, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
 	r.must(err)
 	for _, d := range docs {
-		r.must(r.s.Unreadable(t.Context(), d, "permission denied"))
+		r.must(r.s.Queue.MarkUnreadable(t.Context(), d, "permission denied"))
 	}
 	r.want("new.md=skipped old.md=completed")
-	for k, err := range r.s.Known(t.Context(), r.sync.ID, "") {
+	for k, err := range r.s.Scans.Known(t.Context(), r.sync.ID, "") {
 		r.must(err)
 		if k.Fingerprint.MTime != 0 {
 			t.Errorf("%s will not be looked at again", k.Key)
 		}
 	}
 	r.put("new.md", "old.md")
-	docs, err = r.s.Claim(t.Context(), r.sync.ID, 10)
+	docs, err = r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
 	r.must(err)
 	for _, d := range docs {
-		r.must(r.s.Vanished(t.Context(), d))
+		r.must(r.s.Queue.MarkVanished(t.Context(), d))
 	}
 	r.want("new.md=removed old.md=completed")
 }
@@ -819,10 +819,10 @@ func TestPauseHoldsClaimsBack(t *testing.T) {
 	r := newRig(t)
 	r.put("a.md")
 	until := time.Now().Add(time.Hour).Truncate(time.Millisecond)
-	r.must(r.s.Pause(t.Context(), r.sync.Destination.ID, until))
-	docs, err := r.s.Claim(t.Context(), r.sync.ID, 10)
+	r.must(r.s.Journal.Pause(t.Context(), r.sync.Destination.ID, until))
+	docs, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
 	r.must(err)
-	due, err := r.s.NextDue(t.Context(), r.sync.ID, -1)
+	due, err := r.s.Queue.NextDue(t.Context(), r.sync.ID, -1)
 	r.must(err)
 	if len(docs) != 0 || !due.Equal(until) {
 		t.Fatalf("claimed %v, due %v", docs, due)
@@ -833,13 +833,13 @@ func TestReopen(t *testing.T) {
 	r := newRig(t)
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
-	r.must(r.s.Refuse(t.Context(), r.seal(docs[:1]), Refusal{Disposition: Fail, Message: "quota"}))
+	r.must(r.s.Journal.Refuse(t.Context(), r.seal(docs[:1]), Refusal{Disposition: Fail, Message: "quota"}))
 	b, _ := spec(r, docs[1:])
-	id, err := r.s.Begin(t.Context(), b)
+	id, err := r.s.Journal.Begin(t.Context(), b)
 	r.must(err)
-	r.must(r.s.Refuse(t.Context(), id, Refusal{Disposition: Fail, Message: "quota"}))
+	r.must(r.s.Journal.Refuse(t.Context(), id, Refusal{Disposition: Fail, Message: "quota"}))
 	r.want("a.md=failed b.md=failed")
-	r.must(r.s.Reopen(t.Context(), []int64{docs[0].DocumentID, docs[1].DocumentID}))
+	r.must(r.s.Queue.Reopen(t.Context(), []int64{docs[0].DocumentID, docs[1].DocumentID}))
 	r.want("a.md=pending b.md=pending")
 }
 
@@ -866,16 +866,16 @@ func TestDueSourcesFillsUp(t *testing.T) {
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	ids := r.accept(r.seal(docs), 2)
-	r.must(r.s.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[1], Status: "in-progress", NextPoll: time.Now().Add(time.Second), Seen: true}}))
+	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[1], Status: "in-progress", NextPoll: time.Now().Add(time.Second), Seen: true}}))
 	for slack, want := range map[time.Duration]int{0: 1, time.Minute: 2} {
-		due, err := r.s.DueSources(t.Context(), r.sync.Destination.ID, slack, 10)
+		due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, slack, 10)
 		r.must(err)
 		if len(due) != want {
 			t.Errorf("slack %v: %d due, want %d", slack, len(due), want)
 		}
 	}
-	r.must(r.s.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[0], Status: "in-progress", NextPoll: time.Now().Add(time.Second), Seen: true}}))
-	due, err := r.s.DueSources(t.Context(), r.sync.Destination.ID, time.Minute, 10)
+	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[0], Status: "in-progress", NextPoll: time.Now().Add(time.Second), Seen: true}}))
+	due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, time.Minute, 10)
 	r.must(err)
 	if len(due) != 0 {
 		t.Errorf("asked for before anything is due: %v", due)

@@ -12,13 +12,13 @@ const syncColumns = `s.id, s.name, s.root, s.root_identity, s.scanned_at, s.trou
 func scanSync(scan func(...any) error) (Sync, error) {
 	var y Sync
 	var scanned int64
-	err := scan(&y.ID, &y.Name, &y.Root, &y.RootIdentity, &scanned, &y.Trouble, &y.Destination.ID, &y.Destination.Origin, &y.Destination.Account, &y.Destination.KnowledgeBase)
+	err := scan(&y.ID, &y.Name, &y.Root, &y.RootIdentity, &scanned, &y.LastError, &y.Destination.ID, &y.Destination.Origin, &y.Destination.Account, &y.Destination.KnowledgeBase)
 	y.ScannedAt = fromMillis(scanned)
 	return y, err
 }
 
-// Sync returns a sync by name. Errors: ErrNotFound.
-func (s *Store) Sync(ctx context.Context, name string) (Sync, error) {
+// Get returns a sync by name. Errors: ErrNotFound.
+func (s *Syncs) Get(ctx context.Context, name string) (Sync, error) {
 	found := Sync{}
 	err := s.query(ctx, `SELECT `+syncColumns+` AND s.name = $1`, []any{name}, func(scan func(...any) error) (err error) {
 		found, err = scanSync(scan)
@@ -33,8 +33,8 @@ func (s *Store) Sync(ctx context.Context, name string) (Sync, error) {
 	return found, nil
 }
 
-// Syncs returns every sync that was not forgotten, by name.
-func (s *Store) Syncs(ctx context.Context) ([]Sync, error) {
+// All returns every sync that was not forgotten, by name.
+func (s *Syncs) All(ctx context.Context) ([]Sync, error) {
 	var all []Sync
 	err := s.query(ctx, `SELECT `+syncColumns+` ORDER BY s.name`, nil, func(scan func(...any) error) error {
 		y, err := scanSync(scan)
@@ -47,10 +47,10 @@ func (s *Store) Syncs(ctx context.Context) ([]Sync, error) {
 	return all, nil
 }
 
-// EnsureSync finds or creates the sync of that name. A sync that belongs to another destination is a *DestinationError,
+// Ensure finds or creates the sync of that name. A sync that belongs to another destination is a *DestinationError,
 // unless confirmed: then its documents become pending at the new one, and what they had at the old one is left behind.
 // An account that was not known before is filled in.
-func (s *Store) EnsureSync(ctx context.Context, name, root string, dest Destination, confirmed bool) (Sync, error) {
+func (s *Syncs) Ensure(ctx context.Context, name, root string, dest Destination, confirmed bool) (Sync, error) {
 	err := s.update(ctx, func(t *tx) error {
 		destination, err := ensureDestination(t, dest)
 		if err != nil {
@@ -82,7 +82,7 @@ func (s *Store) EnsureSync(ctx context.Context, name, root string, dest Destinat
 	if err != nil {
 		return Sync{}, fmt.Errorf("enter sync: %w", err)
 	}
-	return s.Sync(ctx, name)
+	return s.Get(ctx, name)
 }
 
 // ensureDestination returns the destination's id. An account that is not known, here or there, matches any one.
@@ -108,7 +108,7 @@ func leave(t *tx, where string, arg any) error {
 }
 
 // Forget drops a sync: its documents are removed, its sources left behind. The caller holds the sync's lock.
-func (s *Store) Forget(ctx context.Context, syncID int64) error {
+func (s *Syncs) Forget(ctx context.Context, syncID int64) error {
 	err := s.update(ctx, func(t *tx) error {
 		if err := leave(t, `d.sync_id = $2`, syncID); err != nil {
 			return err
@@ -125,8 +125,8 @@ func (s *Store) Forget(ctx context.Context, syncID int64) error {
 	return nil
 }
 
-// SetTrouble notes why the sync's last pass was halted or stopped; empty clears it.
-func (s *Store) SetTrouble(ctx context.Context, syncID int64, trouble string) error {
+// SetLastError notes why the sync's last pass was halted or stopped; empty clears it.
+func (s *Syncs) SetLastError(ctx context.Context, syncID int64, trouble string) error {
 	err := s.update(ctx, func(t *tx) error {
 		_, err := t.exec(`UPDATE syncs SET trouble = $1 WHERE id = $2 AND trouble <> $1`, trouble, syncID)
 		return err
@@ -139,7 +139,7 @@ func (s *Store) SetTrouble(ctx context.Context, syncID int64, trouble string) er
 
 // Recover gives back what an earlier holder of the sync's lock left: claims become pending, batches that were not sealed
 // are ended, and sealed ones without an answer become uncertain. It returns how many did.
-func (s *Store) Recover(ctx context.Context, syncID int64) (int, error) {
+func (s *Journal) Recover(ctx context.Context, syncID int64) (int, error) {
 	uncertain := 0
 	err := s.update(ctx, func(t *tx) error {
 		uncertain = 0

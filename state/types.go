@@ -47,7 +47,7 @@ type Sync struct {
 	RootIdentity string // of the last complete scan; empty before the first
 	Destination  Destination
 	ScannedAt    time.Time // zero before the first complete scan
-	Trouble      string    // why its last pass was halted or stopped; empty if it was not
+	LastError    string    // why its last pass was halted or stopped; empty if it was not
 }
 
 // A Fingerprint is what a listing shows of a version. Two equal fingerprints mean that nothing is hashed.
@@ -64,7 +64,7 @@ type Fingerprint struct {
 type SHA256 [32]byte
 
 // Known is what the state holds of one document that is on the root, as far as a scan needs it.
-type Known struct {
+type KnownDocument struct {
 	Key         string
 	Fingerprint Fingerprint
 	Skip        string // why it is skipped; empty if it is not
@@ -99,7 +99,7 @@ type Scan struct {
 }
 
 // A Claimed is a document that the caller works on until it gives it back by Resolve, Seal, Release or an outcome.
-type Claimed struct {
+type ClaimedDocument struct {
 	DocumentID  int64
 	Claim       int64 // proves the claim; a change of the document in between takes it away
 	Key         string
@@ -114,8 +114,8 @@ type Claimed struct {
 }
 
 // A Hashed is a claimed document with its content's hash.
-type Hashed struct {
-	Claimed
+type HashedDocument struct {
+	ClaimedDocument
 	SHA256 SHA256
 	Size   int64
 	// Verified says that the caller has just seen every source of an earlier Verdict's Verify list in a status answer.
@@ -150,7 +150,7 @@ type BatchSpec struct {
 	SyncID   int64
 	ResendOf int64 // the uncertain batch of which every member is sent again; 0 for none
 	Probe    bool  // the one batch that tries whether an open breaker may close
-	Members  []Claimed
+	Members  []ClaimedDocument
 	Bytes    int64 // of contents
 	Sharing  Sharing
 }

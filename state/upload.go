@@ -11,8 +11,8 @@ import (
 
 const claimedColumns = `id, key, size, mtime, ctime, inode, etag, attempts, forced, coalesce(content_id, 0)`
 
-func scanClaimed(scan func(...any) error, claim int64) (Claimed, error) {
-	c := Claimed{Claim: claim}
+func scanClaimed(scan func(...any) error, claim int64) (ClaimedDocument, error) {
+	c := ClaimedDocument{Claim: claim}
 	var key []byte
 	var inode int64
 	f := &c.Fingerprint
@@ -32,8 +32,8 @@ func paused(t *tx, syncID int64) (bool, error) {
 }
 
 // claim marks what the statement selects, and returns it in order of age.
-func (s *Store) claim(ctx context.Context, syncID int64, selection string, args ...any) ([]Claimed, error) {
-	var docs []Claimed
+func (s *db) claim(ctx context.Context, syncID int64, selection string, args ...any) ([]ClaimedDocument, error) {
+	var docs []ClaimedDocument
 	err := s.update(ctx, func(t *tx) error {
 		docs = nil
 		if held, err := paused(t, syncID); held || err != nil {
@@ -50,19 +50,19 @@ func (s *Store) claim(ctx context.Context, syncID int64, selection string, args 
 	if err != nil {
 		return nil, fmt.Errorf("claim documents: %w", err)
 	}
-	slices.SortFunc(docs, func(a, b Claimed) int { return int(a.DocumentID - b.DocumentID) })
+	slices.SortFunc(docs, func(a, b ClaimedDocument) int { return int(a.DocumentID - b.DocumentID) })
 	return docs, nil
 }
 
 // Claim takes up to limit due pending documents of the sync, those that wait longest first. While a Retry-After holds the
 // destination back there are none.
-func (s *Store) Claim(ctx context.Context, syncID int64, limit int) ([]Claimed, error) {
+func (s *Queue) Claim(ctx context.Context, syncID int64, limit int) ([]ClaimedDocument, error) {
 	return s.claim(ctx, syncID, `SELECT id FROM documents WHERE sync_id = $2 AND state = 0 AND state < 3 AND next_attempt <= $3 ORDER BY next_attempt, id LIMIT $4`, now(), limit)
 }
 
 // ClaimSmallest takes the smallest due pending document for a probe or, where there is none, the smallest one that is due to
 // be sent again. None is not an error.
-func (s *Store) ClaimSmallest(ctx context.Context, syncID int64, resendAfter time.Duration) ([]Claimed, error) {
+func (s *Queue) ClaimSmallest(ctx context.Context, syncID int64, resendAfter time.Duration) ([]ClaimedDocument, error) {
 	docs, err := s.claim(ctx, syncID, `SELECT id FROM documents WHERE sync_id = $2 AND state = 0 AND state < 3 AND next_attempt <= $3 ORDER BY size, id LIMIT 1`, now())
 	if err != nil || len(docs) > 0 {
 		return docs, err
@@ -72,7 +72,7 @@ func (s *Store) ClaimSmallest(ctx context.Context, syncID int64, resendAfter tim
 
 // ClaimResends takes documents whose content has been uncertain for resendAfter and was not sent again yet, all of one
 // batch, one a content. ResendOf and SHA256 are set.
-func (s *Store) ClaimResends(ctx context.Context, syncID int64, resendAfter time.Duration, limit int) ([]Claimed, error) {
+func (s *Queue) ClaimResends(ctx context.Context, syncID int64, resendAfter time.Duration, limit int) ([]ClaimedDocument, error) {
 	return s.claimResends(ctx, syncID, resendAfter, limit, `d.id`)
 }
 
@@ -80,8 +80,8 @@ func (s *Store) ClaimResends(ctx context.Context, syncID int64, resendAfter time
 const resendable = `FROM contents c JOIN documents d ON d.content_id = c.id AND d.state = 3 AND +d.sync_id = $1
 	WHERE c.destination_id = (SELECT destination_id FROM syncs WHERE id = $1) AND c.state <> 5 AND c.state = 2 AND c.resends = 0`
 
-func (s *Store) claimResends(ctx context.Context, syncID int64, resendAfter time.Duration, limit int, order string) ([]Claimed, error) {
-	var docs []Claimed
+func (s *db) claimResends(ctx context.Context, syncID int64, resendAfter time.Duration, limit int, order string) ([]ClaimedDocument, error) {
+	var docs []ClaimedDocument
 	err := s.update(ctx, func(t *tx) error {
 		docs = nil
 		if held, err := paused(t, syncID); held || err != nil {
@@ -123,12 +123,12 @@ func (s *Store) claimResends(ctx context.Context, syncID int64, resendAfter time
 	if err != nil {
 		return nil, fmt.Errorf("claim uncertain documents: %w", err)
 	}
-	slices.SortFunc(docs, func(a, b Claimed) int { return int(a.DocumentID - b.DocumentID) })
+	slices.SortFunc(docs, func(a, b ClaimedDocument) int { return int(a.DocumentID - b.DocumentID) })
 	return docs, nil
 }
 
 // NextDue says when the next document of the sync may be claimed or, if resendAfter is not negative, sent again; zero for never.
-func (s *Store) NextDue(ctx context.Context, syncID int64, resendAfter time.Duration) (time.Time, error) {
+func (s *Queue) NextDue(ctx context.Context, syncID int64, resendAfter time.Duration) (time.Time, error) {
 	const never = int64(1) << 62
 	due, pausedUntil := never, int64(0)
 	err := s.queryOne(ctx, `SELECT coalesce(min(next_attempt), $2) FROM documents WHERE sync_id = $1 AND state = 0 AND state < 3`, []any{syncID, never}, &due)
@@ -154,7 +154,7 @@ func (s *Store) NextDue(ctx context.Context, syncID int64, resendAfter time.Dura
 
 // SizeTaken says whether another document that is pending or claimed, or any content of the destination, has this size of
 // more than HashAhead bytes: then the document is to be hashed beforehand.
-func (s *Store) SizeTaken(ctx context.Context, destinationID, size, documentID int64) (bool, error) {
+func (s *Queue) SizeTaken(ctx context.Context, destinationID, size, documentID int64) (bool, error) {
 	var taken bool
 	err := s.queryOne(ctx, `SELECT EXISTS (SELECT 1 FROM contents WHERE destination_id = $1 AND size = $2 AND size > 1048576)
 		OR EXISTS (SELECT 1 FROM documents d JOIN syncs y ON y.id = d.sync_id AND y.destination_id = $1 WHERE d.size = $2 AND d.state < 2 AND d.size > 1048576 AND d.id <> $3)`,
@@ -175,7 +175,7 @@ func scope(sharing Sharing, syncID int64, key string) []byte {
 
 // Resolve says of each hashed document whether it is to be uploaded. Verdicts are in the order of docs; what they say of
 // the claim is at Action.
-func (s *Store) Resolve(ctx context.Context, syncID int64, docs []Hashed, sharing Sharing) ([]Verdict, error) {
+func (s *Queue) Resolve(ctx context.Context, syncID int64, docs []HashedDocument, sharing Sharing) ([]Verdict, error) {
 	var verdicts []Verdict
 	err := s.update(ctx, func(t *tx) error {
 		verdicts = make([]Verdict, len(docs))
@@ -197,7 +197,7 @@ func (s *Store) Resolve(ctx context.Context, syncID int64, docs []Hashed, sharin
 	return verdicts, nil
 }
 
-func (t *tx) resolve(syncID, destination int64, doc *Hashed, sharing Sharing) (Verdict, error) {
+func (t *tx) resolve(syncID, destination int64, doc *HashedDocument, sharing Sharing) (Verdict, error) {
 	var content int64
 	var state int
 	err := t.one(`SELECT id, state FROM contents WHERE destination_id = $1 AND sha256 = $2 AND scope = $3`, []any{destination, doc.SHA256[:], scope(sharing, syncID, doc.Key)}, &content, &state)
@@ -255,7 +255,7 @@ func (t *tx) sourcesToVerify(content int64) ([]int64, error) {
 
 // Begin writes the batch to the journal. Call it before the first byte. While the breaker is open only one batch at a time
 // may begin, with Probe set. Errors: ErrBreakerOpen.
-func (s *Store) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err error) {
+func (s *Journal) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err error) {
 	err = s.update(ctx, func(t *tx) error {
 		var destination, probe int64
 		var streak int
@@ -286,17 +286,17 @@ func (s *Store) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err e
 
 // A begun batch is remembered by the process that began it: nobody else may seal it.
 type begun struct {
-	members []Claimed
+	members []ClaimedDocument
 	sharing Sharing
 }
 
-func (s *Store) begunAs(batchID int64) begun {
+func (s *db) begunAs(batchID int64) begun {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.begun[batchID]
 }
 
-func (s *Store) ended(batchID int64) {
+func (s *db) ended(batchID int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.begun, batchID)
@@ -332,7 +332,7 @@ func (t *tx) batch(id int64) (b batchRow, err error) {
 
 // Seal reserves the members' contents and marks the batch sealed, in one durable transaction; after it the request may be
 // completed. Seals are by member position. Errors: *SealError, ErrBreakerOpen, ErrBatchEnded; then nothing was written.
-func (s *Store) Seal(ctx context.Context, batchID int64, seals []Seal) error {
+func (s *Journal) Seal(ctx context.Context, batchID int64, seals []Seal) error {
 	as := s.begunAs(batchID)
 	err := s.update(ctx, func(t *tx) error {
 		b, err := t.batch(batchID)
@@ -400,7 +400,7 @@ func (s *Store) Seal(ctx context.Context, batchID int64, seals []Seal) error {
 }
 
 // reserve makes the content the batch's, if it is free to be sent.
-func (t *tx) reserve(b batchRow, batchID int64, m Claimed, seal Seal, sharing Sharing, at int64) (content int64, free bool, err error) {
+func (t *tx) reserve(b batchRow, batchID int64, m ClaimedDocument, seal Seal, sharing Sharing, at int64) (content int64, free bool, err error) {
 	key := scope(sharing, b.sync, m.Key)
 	err = t.one(`INSERT INTO contents (destination_id, sha256, scope, size, state, batch_id, since) VALUES ($1, $2, $3, $4, 1, $5, $6) ON CONFLICT (destination_id, sha256, scope) DO NOTHING RETURNING id`,
 		[]any{b.destination, seal.SHA256[:], key, seal.Size, batchID, at}, &content)
@@ -436,7 +436,7 @@ func (t *tx) reserve(b batchRow, batchID int64, m Claimed, seal Seal, sharing Sh
 
 // Accept records a sealed batch's answer: its sources enter the inventory, durably, and the breaker closes. It may be
 // called again after an error. Errors: ErrBatchEnded if the batch was never sealed, or has its answer.
-func (s *Store) Accept(ctx context.Context, batchID int64, answer Answer) error {
+func (s *Journal) Accept(ctx context.Context, batchID int64, answer Answer) error {
 	err := s.update(ctx, func(t *tx) error {
 		b, err := t.batch(batchID)
 		if err != nil {
@@ -547,7 +547,7 @@ func (y *tally) state() (int, string) {
 }
 
 // Refuse ends a batch, sealed or not, that left nothing behind. Contents go back to what they were.
-func (s *Store) Refuse(ctx context.Context, batchID int64, refusal Refusal) error {
+func (s *Journal) Refuse(ctx context.Context, batchID int64, refusal Refusal) error {
 	as := s.begunAs(batchID)
 	err := s.update(ctx, func(t *tx) error {
 		b, err := t.batch(batchID)
@@ -599,7 +599,7 @@ func (s *Store) Refuse(ctx context.Context, batchID int64, refusal Refusal) erro
 }
 
 // dispose does with a document what the refusal says, if it is still as where ($2 is arg) has it.
-func (t *tx) dispose(m Claimed, where string, arg any, refusal Refusal, forced bool) error {
+func (t *tx) dispose(m ClaimedDocument, where string, arg any, refusal Refusal, forced bool) error {
 	var err error
 	switch refusal.Disposition {
 	case Retry:
@@ -615,7 +615,7 @@ func (t *tx) dispose(m Claimed, where string, arg any, refusal Refusal, forced b
 }
 
 // unreserve gives a sealed member's content back, and with it the documents that wait for it.
-func (t *tx) unreserve(b batchRow, batchID int64, m member, doc Claimed, refusal Refusal) error {
+func (t *tx) unreserve(b batchRow, batchID int64, m member, doc ClaimedDocument, refusal Refusal) error {
 	var state, prior int
 	var batch, priorBatch int64
 	if err := t.one(`SELECT state, batch_id, prior_state, prior_batch FROM contents WHERE id = $1`, []any{m.content}, &state, &batch, &prior, &priorBatch); err != nil {
@@ -644,9 +644,9 @@ func (t *tx) unreserve(b batchRow, batchID int64, m member, doc Claimed, refusal
 	return t.dispose(doc, `state = 3 AND content_id = $2`, m.content, refusal, prior != contentOpen && b.resendOf == 0)
 }
 
-// Uncertain ends a sealed batch whose answer was lost: its documents are uncertain, and the breaker opens. It returns how
+// MarkUncertain ends a sealed batch whose answer was lost: its documents are uncertain, and the breaker opens. It returns how
 // many batches of the destination became uncertain since the last accepted one.
-func (s *Store) Uncertain(ctx context.Context, batchID int64, statusCode int, reason string) (streak int, err error) {
+func (s *Journal) MarkUncertain(ctx context.Context, batchID int64, statusCode int, reason string) (streak int, err error) {
 	err = s.update(ctx, func(t *tx) error {
 		b, err := t.batch(batchID)
 		if err != nil {
@@ -679,7 +679,7 @@ func (t *tx) lose(batchID int64, statusCode int, reason string) error {
 
 // Release gives claimed documents back as pending, to be claimed again at nextAttempt (zero: at once). failed counts an
 // attempt. Claims that were lost are left alone.
-func (s *Store) Release(ctx context.Context, docs []Claimed, nextAttempt time.Time, failed bool) error {
+func (s *Queue) Release(ctx context.Context, docs []ClaimedDocument, nextAttempt time.Time, failed bool) error {
 	err := s.update(ctx, func(t *tx) error {
 		for _, d := range docs {
 			if _, err := t.exec(`UPDATE documents SET state = 0, claim = 0, attempts = attempts + $1, next_attempt = $2 WHERE id = $3 AND state = 1 AND claim = $4`, failed, millis(nextAttempt), d.DocumentID, d.Claim); err != nil {
@@ -695,7 +695,7 @@ func (s *Store) Release(ctx context.Context, docs []Claimed, nextAttempt time.Ti
 }
 
 // unread ends a claim without a version: a document that has one keeps it, for any other fresh says what becomes of it.
-func (s *Store) unread(ctx context.Context, doc Claimed, fresh string, args ...any) error {
+func (s *db) unread(ctx context.Context, doc ClaimedDocument, fresh string, args ...any) error {
 	return s.update(ctx, func(t *tx) error {
 		// Without its fingerprint it differs from every listing, so the next scan looks at it again.
 		n, err := t.exec(`UPDATE documents SET state = 3, claim = 0, forced = 0, mtime = 0, ctime = 0, inode = 0, etag = '' WHERE id = $1 AND state = 1 AND claim = $2
@@ -716,18 +716,18 @@ func (s *Store) unread(ctx context.Context, doc Claimed, fresh string, args ...a
 	})
 }
 
-// Unreadable ends the claim of a document that could not be read: one that has a version keeps it and its source, a new one
+// MarkUnreadable ends the claim of a document that could not be read: one that has a version keeps it and its source, a new one
 // is skipped with the reason. Both are looked at again at the next scan.
-func (s *Store) Unreadable(ctx context.Context, doc Claimed, reason string) error {
+func (s *Queue) MarkUnreadable(ctx context.Context, doc ClaimedDocument, reason string) error {
 	if err := s.unread(ctx, doc, `state = 4, reason = $3`, reason); err != nil {
 		return fmt.Errorf("note unreadable document: %w", err)
 	}
 	return nil
 }
 
-// Vanished ends the claim of a document that is not there any more. One that has a version keeps it until a scan says that
+// MarkVanished ends the claim of a document that is not there any more. One that has a version keeps it until a scan says that
 // it is removed; a new one is dropped.
-func (s *Store) Vanished(ctx context.Context, doc Claimed) error {
+func (s *Queue) MarkVanished(ctx context.Context, doc ClaimedDocument) error {
 	if err := s.unread(ctx, doc, `state = 5`); err != nil {
 		return fmt.Errorf("note vanished document: %w", err)
 	}
@@ -735,7 +735,7 @@ func (s *Store) Vanished(ctx context.Context, doc Claimed) error {
 }
 
 // Reopen makes documents pending again that were failed by a series of refusals which a quota explains better.
-func (s *Store) Reopen(ctx context.Context, documentIDs []int64) error {
+func (s *Queue) Reopen(ctx context.Context, documentIDs []int64) error {
 	err := s.update(ctx, func(t *tx) error {
 		for _, id := range documentIDs {
 			if _, err := t.exec(`UPDATE contents SET state = 0 WHERE state <> 5 AND state = 6 AND id = (SELECT content_id FROM documents WHERE id = $1 AND state = 3)`, id); err != nil {
@@ -756,7 +756,7 @@ func (s *Store) Reopen(ctx context.Context, documentIDs []int64) error {
 
 // Breaker returns how many batches of the destination became uncertain since the last accepted one (0: the breaker is
 // closed), and until when a Retry-After holds uploads back.
-func (s *Store) Breaker(ctx context.Context, destinationID int64) (streak int, pausedUntil time.Time, err error) {
+func (s *Journal) Breaker(ctx context.Context, destinationID int64) (streak int, pausedUntil time.Time, err error) {
 	var until int64
 	if err := s.queryOne(ctx, `SELECT uncertain_streak, paused_until FROM destinations WHERE id = $1`, []any{destinationID}, &streak, &until); err != nil {
 		return 0, time.Time{}, fmt.Errorf("read breaker: %w", err)
@@ -765,7 +765,7 @@ func (s *Store) Breaker(ctx context.Context, destinationID int64) (streak int, p
 }
 
 // Pause holds the destination's uploads back until then; a longer pause stays.
-func (s *Store) Pause(ctx context.Context, destinationID int64, until time.Time) error {
+func (s *Journal) Pause(ctx context.Context, destinationID int64, until time.Time) error {
 	err := s.update(ctx, func(t *tx) error {
 		_, err := t.exec(`UPDATE destinations SET paused_until = $1 WHERE id = $2 AND paused_until < $1`, millis(until), destinationID)
 		return err
@@ -778,7 +778,7 @@ func (s *Store) Pause(ctx context.Context, destinationID int64, until time.Time)
 
 // Limits returns the bytes of the largest request that the destination accepted, and of the smallest that it refused as too
 // large (413); 0 if there was none.
-func (s *Store) Limits(ctx context.Context, destinationID int64) (largestAccepted, smallestRefused int64, err error) {
+func (s *Journal) Limits(ctx context.Context, destinationID int64) (largestAccepted, smallestRefused int64, err error) {
 	err = s.queryOne(ctx, `SELECT largest_accepted, smallest_refused FROM destinations WHERE id = $1`, []any{destinationID}, &largestAccepted, &smallestRefused)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read limits: %w", err)

@@ -43,7 +43,7 @@ func (r *run) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		due, err := r.t.store.DueSources(ctx, r.t.dest.ID, slack(r.t.opts.Min), r.chunk)
+		due, err := r.t.store.Inventory.DueSources(ctx, r.t.dest.ID, slack(r.t.opts.Min), r.chunk)
 		if err != nil {
 			return fmt.Errorf("read due sources: %w", err)
 		}
@@ -59,7 +59,7 @@ func (r *run) run(ctx context.Context) error {
 				return err
 			}
 		}
-		next, err := r.t.store.NextPoll(ctx, r.t.dest.ID)
+		next, err := r.t.store.Inventory.NextPoll(ctx, r.t.dest.ID)
 		if err != nil {
 			return fmt.Errorf("read the next poll: %w", err)
 		}
@@ -93,7 +93,7 @@ func fitting(due []state.DueSource) []state.DueSource {
 // training says whether a document of the destination is in training. A source that no
 // document has any more may train on; nobody waits for it.
 func (r *run) training(ctx context.Context) (bool, error) {
-	syncs, err := r.t.store.Syncs(ctx)
+	syncs, err := r.t.store.Syncs.All(ctx)
 	if err != nil {
 		return false, fmt.Errorf("read syncs: %w", err)
 	}
@@ -101,7 +101,7 @@ func (r *run) training(ctx context.Context) (bool, error) {
 		if s.Destination.ID != r.t.dest.ID {
 			continue
 		}
-		left, err := r.t.store.Outstanding(ctx, s.ID)
+		left, err := r.t.store.Documents.Outstanding(ctx, s.ID)
 		if err != nil {
 			return false, fmt.Errorf("count documents in training: %w", err)
 		}
@@ -188,7 +188,7 @@ func (r *run) ask(ctx context.Context, due []state.DueSource) error {
 			delete(r.misses, d.ID)
 		}
 	}
-	if err := r.t.store.RecordPolls(ctx, r.t.dest.ID, polls); err != nil {
+	if err := r.t.store.Inventory.RecordPolls(ctx, r.t.dest.ID, polls); err != nil {
 		return fmt.Errorf("record statuses: %w", err)
 	}
 	for i, p := range polls {
@@ -343,7 +343,7 @@ func (r *run) expire(ctx context.Context, due []state.DueSource, change *Result,
 	if len(polls) == 0 {
 		return nil
 	}
-	if err := r.t.store.RecordPolls(ctx, r.t.dest.ID, polls); err != nil {
+	if err := r.t.store.Inventory.RecordPolls(ctx, r.t.dest.ID, polls); err != nil {
 		return fmt.Errorf("record statuses: %w", err)
 	}
 	return nil

@@ -53,7 +53,7 @@ func newWorld(t *testing.T, sources int, firstID int64) *world {
 		}
 	})
 	dest := state.Destination{Origin: "http://127.0.0.1", Account: "51", KnowledgeBase: 876}
-	if w.sync, err = w.store.EnsureSync(t.Context(), "docs", "/docs", dest, false); err != nil {
+	if w.sync, err = w.store.Syncs.Ensure(t.Context(), "docs", "/docs", dest, false); err != nil {
 		t.Fatal(err)
 	}
 	w.add(sources, firstID)
@@ -70,22 +70,22 @@ func (w *world) add(sources int, firstID int64) {
 			w.t.Fatal(err)
 		}
 	}
-	scan, err := w.store.BeginScan(ctx, w.sync.ID, "")
+	scan, err := w.store.Scans.Begin(ctx, w.sync.ID, "")
 	fatal(err)
 	var changes []state.Change
 	for i := range sources {
 		changes = append(changes, state.Change{Op: state.Put, Key: fmt.Sprintf("%06d.md", len(w.ids)+i), Fingerprint: state.Fingerprint{Size: 1, MTime: 1}})
 	}
-	fatal(w.store.Record(ctx, scan, changes))
-	fatal(w.store.DropScan(ctx, scan))
+	fatal(w.store.Scans.Record(ctx, scan, changes))
+	fatal(w.store.Scans.Drop(ctx, scan))
 	id := firstID
 	for {
-		docs, err := w.store.Claim(ctx, w.sync.ID, 20)
+		docs, err := w.store.Queue.Claim(ctx, w.sync.ID, 20)
 		fatal(err)
 		if len(docs) == 0 {
 			return
 		}
-		batch, err := w.store.Begin(ctx, state.BatchSpec{SyncID: w.sync.ID, Members: docs, Bytes: 20})
+		batch, err := w.store.Journal.Begin(ctx, state.BatchSpec{SyncID: w.sync.ID, Members: docs, Bytes: 20})
 		fatal(err)
 		seals := make([]state.Seal, len(docs))
 		answer := state.Answer{StatusCode: 200, Sources: make([][]state.SourceAnswer, len(docs)), NextPoll: time.Now().Add(2 * time.Second)}
@@ -95,8 +95,8 @@ func (w *world) add(sources int, firstID int64) {
 			w.ids = append(w.ids, id)
 			id++
 		}
-		fatal(w.store.Seal(ctx, batch, seals))
-		fatal(w.store.Accept(ctx, batch, answer))
+		fatal(w.store.Journal.Seal(ctx, batch, seals))
+		fatal(w.store.Journal.Accept(ctx, batch, answer))
 	}
 }
 
@@ -131,7 +131,7 @@ func (w *world) track(ctx context.Context, opts Options) (Result, error) {
 
 func (w *world) wantCounts(want map[state.DocumentState]int) {
 	w.t.Helper()
-	got, err := w.store.Counts(context.Background(), w.sync.ID)
+	got, err := w.store.Documents.Counts(context.Background(), w.sync.ID)
 	if err != nil {
 		w.t.Fatal(err)
 	}

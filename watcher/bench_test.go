@@ -61,12 +61,12 @@ func referenceWalk(dir string) (n int, size int64) {
 func BenchmarkUnchanged(b *testing.B) {
 	dir := corpusB(b)
 	d := NewDirectory(dir, DirectoryOptions{})
-	var known []state.Known
+	var known []state.KnownDocument
 	for e, err := range d.List(b.Context(), "") {
 		if err != nil {
 			b.Fatal(err)
 		}
-		known = append(known, state.Known{Key: e.Key, Fingerprint: e.Fingerprint})
+		known = append(known, state.KnownDocument{Key: e.Key, Fingerprint: e.Fingerprint})
 	}
 	b.Run("walk", func(b *testing.B) {
 		b.ReportAllocs()
@@ -103,17 +103,17 @@ func BenchmarkUnchangedScan(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer store.Close()
-	sync, err := store.EnsureSync(b.Context(), "docs", "", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
+	sync, err := store.Syncs.Ensure(b.Context(), "docs", "", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
 	if err != nil {
 		b.Fatal(err)
 	}
 	scanner := NewScanner(d, ScanOptions{})
-	if _, err := scanner.Scan(b.Context(), store, sync, ""); err != nil {
+	if _, err := scanner.Scan(b.Context(), store.Scans, sync, ""); err != nil {
 		b.Fatal(err)
 	}
 	defer reportCPU(b)()
 	for b.Loop() {
-		if r, err := scanner.Scan(b.Context(), store, sync, ""); err != nil || r.New+r.Changed > 0 {
+		if r, err := scanner.Scan(b.Context(), store.Scans, sync, ""); err != nil || r.New+r.Changed > 0 {
 			b.Fatal(r, err)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 // Changes yields the changes that a scan below prefix would record, and records nothing. At its end, result holds the counts;
 // Removed includes renamed documents, and no guard was checked. An error ends it, except the errors of parts that could not be
 // listed, which are in result.Incomplete.
-func (s *Scanner) Changes(ctx context.Context, store Inventory, sync state.Sync, prefix string, result *Result) iter.Seq2[state.Change, error] {
+func (s *Scanner) Changes(ctx context.Context, store KnownDocuments, sync state.Sync, prefix string, result *Result) iter.Seq2[state.Change, error] {
 	return func(yield func(state.Change, error) bool) {
 		*result = Result{Prefixes: []string{prefix}, Skipped: map[string]int{}}
 		for change, err := range s.changes(ctx, store, sync, result.Prefixes, result) {
@@ -27,7 +27,7 @@ func (s *Scanner) Changes(ctx context.Context, store Inventory, sync state.Sync,
 }
 
 // changes yields the changes of Diff below the prefixes, except those of documents that have not settled, and counts in result.
-func (s *Scanner) changes(ctx context.Context, store Inventory, sync state.Sync, prefixes []string, result *Result) iter.Seq2[state.Change, error] {
+func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.Sync, prefixes []string, result *Result) iter.Seq2[state.Change, error] {
 	return func(yield func(state.Change, error) bool) {
 		unsettled := map[string]time.Time{}
 		for prefix, listed := range s.listings(ctx, prefixes) {
@@ -73,8 +73,8 @@ func (r *Result) takeError(err error) bool {
 }
 
 // knownBelow yields the known documents that prefix covers. The state also yields keys that merely begin with prefix.
-func knownBelow(known iter.Seq2[state.Known, error], prefix string) iter.Seq2[state.Known, error] {
-	return func(yield func(state.Known, error) bool) {
+func knownBelow(known iter.Seq2[state.KnownDocument, error], prefix string) iter.Seq2[state.KnownDocument, error] {
+	return func(yield func(state.KnownDocument, error) bool) {
 		for k, err := range known {
 			if err != nil {
 				yield(k, err)

@@ -150,7 +150,7 @@ func TestCloudFailuresAreClassified(t *testing.T) {
 			b.limits.attempts, b.limits.backoff = 2, retry.EqualJitter(1, 1)
 			defer b.Close()
 			store := newMemoryStore()
-			store.known["a.md"] = state.Known{Key: "a.md", Fingerprint: state.Fingerprint{Size: 1}}
+			store.known["a.md"] = state.KnownDocument{Key: "a.md", Fingerprint: state.Fingerprint{Size: 1}}
 			r, err := NewScanner(b, ScanOptions{AllowEmpty: true}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
 			_, unavailable := errors.AsType[*UnavailableError](err)
 			if missing := errors.Is(err, ErrRootMissing); missing != tt.missing || unavailable == tt.missing {

@@ -17,7 +17,7 @@ import (
 // Diff yields each *ListError of the listing and continues. After the first one no document vanishes any more, because it may be
 // in the part that was not listed; the caller takes back the documents that vanished before it. Any other error ends the
 // comparison, including an *OrderError.
-func Diff(listed iter.Seq2[Entry, error], known iter.Seq2[state.Known, error]) iter.Seq2[Pair, error] {
+func Diff(listed iter.Seq2[Entry, error], known iter.Seq2[state.KnownDocument, error]) iter.Seq2[Pair, error] {
 	return func(yield func(Pair, error) bool) {
 		next, stop := iter.Pull2(known)
 		defer stop()
@@ -38,7 +38,7 @@ func Diff(listed iter.Seq2[Entry, error], known iter.Seq2[state.Known, error]) i
 // A Pair is one key with its listed and its known version, at least one of which exists.
 type Pair struct {
 	entry      Entry
-	known      state.Known
+	known      state.KnownDocument
 	isListed   bool
 	isKnown    bool
 	incomplete bool // the listing lacks a part before the key
@@ -69,9 +69,9 @@ func (p *Pair) differs() bool {
 // A comparison is a running Diff. Its methods return false when the Diff has ended.
 type comparison struct {
 	yield func(Pair, error) bool
-	next  func() (state.Known, error, bool)
+	next  func() (state.KnownDocument, error, bool)
 
-	known    state.Known // the next known document
+	known    state.KnownDocument // the next known document
 	hasKnown bool
 	started  bool // a known document was read
 

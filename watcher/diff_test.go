@@ -27,23 +27,23 @@ func stream[T any](values []T, err error) iter.Seq2[T, error] {
 	}
 }
 
-func sorted(known map[string]state.Known) []state.Known {
-	return slices.SortedFunc(maps.Values(known), func(a, b state.Known) int { return cmp.Compare(a.Key, b.Key) })
+func sorted(known map[string]state.KnownDocument) []state.KnownDocument {
+	return slices.SortedFunc(maps.Values(known), func(a, b state.KnownDocument) int { return cmp.Compare(a.Key, b.Key) })
 }
 
 // apply does to known what the state does with a change.
-func apply(known map[string]state.Known, c state.Change) {
+func apply(known map[string]state.KnownDocument, c state.Change) {
 	switch c.Op {
 	case state.Vanish:
 		delete(known, c.Key)
 	default:
-		known[c.Key] = state.Known{Key: c.Key, Fingerprint: c.Fingerprint, Skip: c.Reason}
+		known[c.Key] = state.KnownDocument{Key: c.Key, Fingerprint: c.Fingerprint, Skip: c.Reason}
 	}
 }
 
 // tree reads documents from fuzz bytes: each has a key, a version and a reason to skip.
-func tree(data []byte) (listed []Entry, known map[string]state.Known) {
-	known = map[string]state.Known{}
+func tree(data []byte) (listed []Entry, known map[string]state.KnownDocument) {
+	known = map[string]state.KnownDocument{}
 	entries := map[string]Entry{}
 	skips := []string{"", "", "empty", "larger than 1MiB"}
 	for len(data) >= 4 {
@@ -55,14 +55,14 @@ func tree(data []byte) (listed []Entry, known map[string]state.Known) {
 			entries[key] = Entry{Key: key, Fingerprint: state.Fingerprint{Size: int64(a & 3), ETag: "x"}, Skip: skips[a>>2&3]}
 		}
 		if b&0x80 != 0 {
-			known[key] = state.Known{Key: key, Fingerprint: state.Fingerprint{Size: int64(b & 3), ETag: "x"}, Skip: skips[b>>2&3]}
+			known[key] = state.KnownDocument{Key: key, Fingerprint: state.Fingerprint{Size: int64(b & 3), ETag: "x"}, Skip: skips[b>>2&3]}
 		}
 	}
 	return slices.SortedFunc(maps.Values(entries), func(a, b Entry) int { return cmp.Compare(a.Key, b.Key) }), known
 }
 
 // changesOf yields the changes of Diff.
-func changesOf(listed iter.Seq2[Entry, error], known iter.Seq2[state.Known, error]) iter.Seq2[state.Change, error] {
+func changesOf(listed iter.Seq2[Entry, error], known iter.Seq2[state.KnownDocument, error]) iter.Seq2[state.Change, error] {
 	return func(yield func(state.Change, error) bool) {
 		for p, err := range Diff(listed, known) {
 			if err != nil {
@@ -85,9 +85,9 @@ func FuzzDiff(f *testing.F) {
 	f.Add([]byte("\x04\xff\xfe\n/x\x91\x92\x01aa\x00\xff"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		listed, known := tree(data)
-		want := map[string]state.Known{}
+		want := map[string]state.KnownDocument{}
 		for _, e := range listed {
-			want[e.Key] = state.Known{Key: e.Key, Fingerprint: e.Fingerprint, Skip: e.Skip}
+			want[e.Key] = state.KnownDocument{Key: e.Key, Fingerprint: e.Fingerprint, Skip: e.Skip}
 		}
 		previous := ""
 		for c, err := range changesOf(stream(listed, nil), stream(sorted(known), nil)) {
@@ -116,7 +116,7 @@ func TestDiffOps(t *testing.T) {
 		{Key: "same", Fingerprint: fp(1)}, {Key: "skip again", Fingerprint: fp(1), Skip: "empty"}, {Key: "skip new", Skip: "empty"},
 		{Key: "skip why", Fingerprint: fp(1), Skip: "large"}, {Key: "unskipped", Fingerprint: fp(1)},
 	}
-	known := []state.Known{
+	known := []state.KnownDocument{
 		{Key: "changed", Fingerprint: fp(1)}, {Key: "gone", Fingerprint: fp(1)},
 		{Key: "same", Fingerprint: fp(1)}, {Key: "skip again", Fingerprint: fp(1), Skip: "empty"},
 		{Key: "skip why", Fingerprint: fp(1), Skip: "empty"}, {Key: "unskipped", Fingerprint: fp(1), Skip: "empty"}, {Key: "zone"},
@@ -142,12 +142,12 @@ func TestDiffOps(t *testing.T) {
 func TestDiffNoticesStreamsOutOfOrder(t *testing.T) {
 	for name, keys := range map[string][]string{"before": {"b", "a"}, "twice": {"a", "a"}, "directory order": {"a/b", "a-b"}} {
 		var entries []Entry
-		var known []state.Known
+		var known []state.KnownDocument
 		for _, key := range keys {
 			entries = append(entries, Entry{Key: key})
-			known = append(known, state.Known{Key: key})
+			known = append(known, state.KnownDocument{Key: key})
 		}
-		run := func(listed []Entry, known []state.Known) (err error) {
+		run := func(listed []Entry, known []state.KnownDocument) (err error) {
 			for c, e := range changesOf(stream(listed, nil), stream(known, nil)) {
 				if err = e; e == nil && c.Op == state.Vanish && c.Key > keys[0] {
 					t.Errorf("%s: %v", name, c)
@@ -155,7 +155,7 @@ func TestDiffNoticesStreamsOutOfOrder(t *testing.T) {
 			}
 			return err
 		}
-		if order, ok := errors.AsType[*OrderError](run(entries, []state.Known{{Key: "z"}})); !ok || order.Stream != "listing" || order.Key != keys[1] {
+		if order, ok := errors.AsType[*OrderError](run(entries, []state.KnownDocument{{Key: "z"}})); !ok || order.Stream != "listing" || order.Key != keys[1] {
 			t.Errorf("%s: got %v", name, order)
 		}
 		if order, ok := errors.AsType[*OrderError](run(nil, known)); !ok || order.Stream != "state" {
@@ -166,7 +166,7 @@ func TestDiffNoticesStreamsOutOfOrder(t *testing.T) {
 
 func TestDiffEndsEarly(t *testing.T) {
 	boom := errors.New("boom")
-	all := func(listed iter.Seq2[Entry, error], known iter.Seq2[state.Known, error]) (changes string, err error) {
+	all := func(listed iter.Seq2[Entry, error], known iter.Seq2[state.KnownDocument, error]) (changes string, err error) {
 		for c, e := range changesOf(listed, known) {
 			if e != nil {
 				err = errors.Join(err, e)
@@ -176,11 +176,11 @@ func TestDiffEndsEarly(t *testing.T) {
 		}
 		return strings.TrimSpace(changes), err
 	}
-	known := stream([]state.Known{{Key: "a"}, {Key: "c"}, {Key: "x"}}, nil)
+	known := stream([]state.KnownDocument{{Key: "a"}, {Key: "c"}, {Key: "x"}}, nil)
 	if got, err := all(stream([]Entry{{Key: "b"}}, boom), known); got != "Va Pb" || !errors.Is(err, boom) {
 		t.Errorf("got %q, %v", got, err)
 	}
-	if got, err := all(stream([]Entry{{Key: "b"}, {Key: "y"}}, nil), stream([]state.Known{{Key: "a"}}, boom)); got != "Va" || !errors.Is(err, boom) {
+	if got, err := all(stream([]Entry{{Key: "b"}, {Key: "y"}}, nil), stream([]state.KnownDocument{{Key: "a"}}, boom)); got != "Va" || !errors.Is(err, boom) {
 		t.Errorf("got %q, %v", got, err)
 	}
 	// After a part that could not be listed, no document vanishes.

@@ -105,7 +105,7 @@ func scanGenerated(b *testing.B, dir string, objects int, pass string) {
 		b.Fatal(err)
 	}
 	defer store.Close()
-	sync, err := store.EnsureSync(b.Context(), "docs", "root", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
+	sync, err := store.Syncs.Ensure(b.Context(), "docs", "root", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func scanGenerated(b *testing.B, dir string, objects int, pass string) {
 		objects = 1
 	}
 	root := newBucket("mem://", "", service{objects: generatedBucket{objects}, unordered: pass == sortedPass}, BucketOptions{})
-	r, err := NewScanner(root, ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}}).Scan(b.Context(), store, sync, "")
+	r, err := NewScanner(root, ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}}).Scan(b.Context(), store.Scans, sync, "")
 	if err != nil || r.IncompleteCount > 0 || pass == firstPass && r.New != objects || pass != firstPass && r.Unchanged != objects {
 		b.Fatalf("%+v, %v", r, err)
 	}

@@ -10,32 +10,32 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// An Inventory yields the known documents of a sync.
-type Inventory interface {
-	Known(ctx context.Context, syncID int64, prefix string) iter.Seq2[state.Known, error]
+// KnownDocuments yields the known documents of a sync.
+type KnownDocuments interface {
+	Known(ctx context.Context, syncID int64, prefix string) iter.Seq2[state.KnownDocument, error]
 }
 
 // A Recorder records the changes of one scan.
 type Recorder interface {
-	BeginScan(ctx context.Context, syncID int64, prefix string) (state.Scan, error)
+	Begin(ctx context.Context, syncID int64, prefix string) (state.Scan, error)
 	Record(ctx context.Context, scan state.Scan, changes []state.Change) error
-	DropScan(ctx context.Context, scan state.Scan) error
+	Drop(ctx context.Context, scan state.Scan) error
 }
 
 // A Remover counts and carries out the removals of a complete scan.
 type Remover interface {
-	CountScan(ctx context.Context, scan state.Scan) (state.ScanCount, error)
-	FinishScan(ctx context.Context, scan state.Scan, identity string) (removed int, err error)
+	Count(ctx context.Context, scan state.Scan) (state.ScanCount, error)
+	Finish(ctx context.Context, scan state.Scan, identity string) (removed int, err error)
 }
 
 // A Store is the part of the state that a scan uses.
 type Store interface {
-	Inventory
+	KnownDocuments
 	Recorder
 	Remover
 }
 
-var _ Store = (*state.Store)(nil)
+var _ Store = (*state.Scans)(nil)
 
 // ScanOptions configure a Scanner. The zero value is the most careful one.
 type ScanOptions struct {
@@ -123,7 +123,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 		return result, err
 	}
 	// The first prefix stands for all of them: the state only tests whether it is the whole root.
-	scan, err := store.BeginScan(ctx, sync.ID, prefixes[0])
+	scan, err := store.Begin(ctx, sync.ID, prefixes[0])
 	if err != nil {
 		return result, err
 	}
@@ -134,7 +134,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 			return
 		}
 		// The marks of the removals must go even if the context has ended.
-		if dropped := store.DropScan(context.WithoutCancel(ctx), scan); dropped != nil && err == nil {
+		if dropped := store.Drop(context.WithoutCancel(ctx), scan); dropped != nil && err == nil {
 			err = dropped
 		}
 	}()
@@ -158,7 +158,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 		result.Again = prefixes
 		return result, nil
 	}
-	count, err := store.CountScan(ctx, scan)
+	count, err := store.Count(ctx, scan)
 	if err != nil {
 		return result, err
 	}
@@ -166,7 +166,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 		return result, err
 	}
 	result.Renamed = count.Renamed
-	result.Removed, err = store.FinishScan(ctx, scan, identity)
+	result.Removed, err = store.Finish(ctx, scan, identity)
 	finished = err == nil
 	return result, err
 }

@@ -19,7 +19,7 @@ import (
 
 // A memoryStore is a Store in memory.
 type memoryStore struct {
-	known    map[string]state.Known
+	known    map[string]state.KnownDocument
 	vanished map[string]bool
 	open     bool
 	puts     []string // keys that became pending
@@ -30,9 +30,9 @@ type memoryStore struct {
 
 var _ Store = (*memoryStore)(nil)
 
-func newMemoryStore() *memoryStore { return &memoryStore{known: map[string]state.Known{}} }
+func newMemoryStore() *memoryStore { return &memoryStore{known: map[string]state.KnownDocument{}} }
 
-func (m *memoryStore) BeginScan(_ context.Context, syncID int64, prefix string) (state.Scan, error) {
+func (m *memoryStore) Begin(_ context.Context, syncID int64, prefix string) (state.Scan, error) {
 	if m.open {
 		return state.Scan{}, errors.New("a scan was left open")
 	}
@@ -41,8 +41,8 @@ func (m *memoryStore) BeginScan(_ context.Context, syncID int64, prefix string) 
 }
 
 // Known also returns keys that merely begin with prefix, as the state does.
-func (m *memoryStore) Known(_ context.Context, _ int64, prefix string) iter.Seq2[state.Known, error] {
-	return stream(slices.DeleteFunc(sorted(m.known), func(k state.Known) bool { return !strings.HasPrefix(k.Key, prefix) }), nil)
+func (m *memoryStore) Known(_ context.Context, _ int64, prefix string) iter.Seq2[state.KnownDocument, error] {
+	return stream(slices.DeleteFunc(sorted(m.known), func(k state.KnownDocument) bool { return !strings.HasPrefix(k.Key, prefix) }), nil)
 }
 
 func (m *memoryStore) Record(_ context.Context, _ state.Scan, changes []state.Change) error {
@@ -66,10 +66,10 @@ func (m *memoryStore) Record(_ context.Context, _ state.Scan, changes []state.Ch
 	return nil
 }
 
-func (m *memoryStore) CountScan(context.Context, state.Scan) (state.ScanCount, error) {
+func (m *memoryStore) Count(context.Context, state.Scan) (state.ScanCount, error) {
 	count := state.ScanCount{Vanished: len(m.vanished)}
 	listed := map[state.Fingerprint]bool{}
-	moved := func(k state.Known) state.Fingerprint {
+	moved := func(k state.KnownDocument) state.Fingerprint {
 		k.Fingerprint.CTime = 0
 		return k.Fingerprint
 	}
@@ -86,7 +86,7 @@ func (m *memoryStore) CountScan(context.Context, state.Scan) (state.ScanCount, e
 	return count, nil
 }
 
-func (m *memoryStore) FinishScan(_ context.Context, scan state.Scan, identity string) (removed int, err error) {
+func (m *memoryStore) Finish(_ context.Context, scan state.Scan, identity string) (removed int, err error) {
 	for key := range m.vanished {
 		delete(m.known, key)
 		removed++
@@ -97,7 +97,7 @@ func (m *memoryStore) FinishScan(_ context.Context, scan state.Scan, identity st
 	return removed, nil
 }
 
-func (m *memoryStore) DropScan(ctx context.Context, _ state.Scan) error {
+func (m *memoryStore) Drop(ctx context.Context, _ state.Scan) error {
 	m.open, m.vanished = false, nil
 	return ctx.Err()
 }
@@ -305,7 +305,7 @@ func TestIncompleteListingRemovesNothing(t *testing.T) {
 
 func TestScanOutOfOrderIsSorted(t *testing.T) {
 	s := newScanFixture(t)
-	s.store.known = map[string]state.Known{"a": {Key: "a"}, "b": {Key: "b"}, "c": {Key: "c"}}
+	s.store.known = map[string]state.KnownDocument{"a": {Key: "a"}, "b": {Key: "b"}, "c": {Key: "c"}}
 	root := listed{entries: []Entry{{Key: "d"}, {Key: "c"}, {Key: "b"}}}
 	r, err := NewScanner(root, s.opts).Scan(t.Context(), s.store, s.sync(), "")
 	if err != nil || r.IncompleteCount != 0 || r.New != 1 || r.Unchanged != 2 || r.Removed != 1 || s.store.known["a"].Key != "" || s.store.open {
@@ -326,7 +326,7 @@ func TestScanOutOfOrderIsSorted(t *testing.T) {
 func TestScanErrorsLeaveNothingOpen(t *testing.T) {
 	s := newScanFixture(t)
 	boom := errors.New("boom")
-	s.store.known = map[string]state.Known{"a": {Key: "a"}}
+	s.store.known = map[string]state.KnownDocument{"a": {Key: "a"}}
 	_, err := NewScanner(listed{entries: []Entry{{Key: "b"}}, err: boom}, s.opts).Scan(t.Context(), s.store, s.sync(), "")
 	if !errors.Is(err, boom) || s.store.open || len(s.store.known) != 1 {
 		t.Errorf("%v, %v", err, s.store)
@@ -523,9 +523,9 @@ func TestDiffTakesConstantMemory(t *testing.T) {
 			}
 		}
 	}
-	known := func(yield func(state.Known, error) bool) {
+	known := func(yield func(state.KnownDocument, error) bool) {
 		for i := range n {
-			if !yield(state.Known{Key: fmt.Sprintf("%08d", i)}, nil) {
+			if !yield(state.KnownDocument{Key: fmt.Sprintf("%08d", i)}, nil) {
 				return
 			}
 		}
@@ -574,16 +574,16 @@ func TestScanIntoTheState(t *testing.T) {
 	}
 	defer store.Close()
 	dest := state.Destination{Origin: "https://api.example", KnowledgeBase: 1}
-	if _, err := store.EnsureSync(t.Context(), "docs", s.dir, dest, false); err != nil {
+	if _, err := store.Syncs.Ensure(t.Context(), "docs", s.dir, dest, false); err != nil {
 		t.Fatal(err)
 	}
 	scan := func(prefix string) (string, error) {
 		t.Helper()
-		sync, err := store.Sync(t.Context(), "docs")
+		sync, err := store.Syncs.Get(t.Context(), "docs")
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := NewScanner(s.root, s.opts).Scan(t.Context(), store, sync, prefix)
+		r, err := NewScanner(s.root, s.opts).Scan(t.Context(), store.Scans, sync, prefix)
 		return fmt.Sprintf("%d known %d new %d changed %d unchanged %d removed %d renamed", r.Known, r.New, r.Changed, r.Unchanged, r.Removed, r.Renamed), err
 	}
 	expect := func(prefix, want string) {

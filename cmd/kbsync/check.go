@@ -93,7 +93,7 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 }
 
 func checkState(ctx context.Context, cfg *config.Config, store *state.Store) (string, error) {
-	syncs, err := store.Syncs(ctx)
+	syncs, err := store.Syncs.All(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -152,13 +152,13 @@ func (a *app) checkToken(ctx context.Context, cfg *config.Config, store *state.S
 	defer func() { err = errors.Join(err, api.close()) }()
 	var id int64
 	if store != nil {
-		syncs, err := store.Syncs(ctx)
+		syncs, err := store.Syncs.All(ctx)
 		if err != nil {
 			return "", err
 		}
 		for _, s := range syncs {
 			if id == 0 && api.serves(s.Destination) {
-				if id, err = store.AnySource(ctx, s.Destination.ID); err != nil {
+				if id, err = store.Inventory.AnySource(ctx, s.Destination.ID); err != nil {
 					return "", err
 				}
 			}

@@ -130,26 +130,26 @@ func (k *killing) verify() {
 		k.Fatal(err)
 	}
 	defer store.Close()
-	syncs, err := store.Syncs(k.Context())
+	syncs, err := store.Syncs.All(k.Context())
 	if err != nil || len(syncs) != 1 {
 		k.Fatalf("syncs %v, %v", syncs, err)
 	}
 	possible := map[[sha256.Size]byte]bool{}
-	for p, err := range store.PossibleDuplicates(k.Context(), 0) {
+	for p, err := range store.Inventory.PossibleDuplicates(k.Context(), 0) {
 		if err != nil {
 			k.Fatal(err)
 		}
 		possible[p.SHA256] = true
 	}
 	sources := 0
-	for _, err := range store.Sources(k.Context(), state.SourceFilter{}) {
+	for _, err := range store.Inventory.Sources(k.Context(), state.SourceFilter{}) {
 		if err != nil {
 			k.Fatal(err)
 		}
 		sources++
 	}
 	documents, doubled := 0, 0
-	for d, err := range store.Documents(k.Context(), syncs[0].ID) {
+	for d, err := range store.Documents.All(k.Context(), syncs[0].ID) {
 		if err != nil {
 			k.Fatal(err)
 		}

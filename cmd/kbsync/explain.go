@@ -100,14 +100,14 @@ func (a *app) explainKey(ctx context.Context, cfg *config.Config, s config.Sync,
 		return explained{}, err
 	}
 	e := explained{Sync: s.Name, Key: x.Key, Uploaded: x.Taken, Reason: x.Reason, Rule: x.Rule, Place: x.Place}
-	known, err := store.Sync(ctx, s.Name)
+	known, err := store.Syncs.Get(ctx, s.Name)
 	if errors.Is(err, state.ErrNotFound) {
 		return e, nil
 	}
 	if err != nil {
 		return e, err
 	}
-	d, err := store.Document(ctx, known.ID, key)
+	d, err := store.Documents.Get(ctx, known.ID, key)
 	if errors.Is(err, state.ErrNotFound) {
 		return e, nil
 	}

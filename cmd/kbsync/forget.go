@@ -51,10 +51,10 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	if err := store.Forget(ctx, s.ID); err != nil {
+	if err := store.Syncs.Forget(ctx, s.ID); err != nil {
 		return err
 	}
-	_, orphaned, err := store.Left(ctx, s.ID)
+	_, orphaned, err := store.Inventory.CountLeftBehind(ctx, s.ID)
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func (h *herald) observe(ctx context.Context, trouble error, well bool) error {
 	if len(hooks[eventSuccess]) == 0 || !well {
 		return nil
 	}
-	milestone, err := h.store.Milestone(ctx, h.sync.ID)
+	milestone, err := h.store.Documents.ChangeToken(ctx, h.sync.ID)
 	if err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (h *herald) observe(ctx context.Context, trouble error, well bool) error {
 }
 
 func (h *herald) observeFailures(ctx context.Context, trouble error) error {
-	docs, err := h.store.Troubled(ctx, h.sync.ID, mostListed)
+	docs, err := h.store.Documents.NeedingAttention(ctx, h.sync.ID, mostListed)
 	if err != nil {
 		return err
 	}
@@ -122,14 +122,14 @@ func (h *herald) observeFailures(ctx context.Context, trouble error) error {
 }
 
 func (h *herald) observeOrphans(ctx context.Context) error {
-	superseded, orphaned, err := h.store.Left(ctx, h.sync.ID)
+	superseded, orphaned, err := h.store.Inventory.CountLeftBehind(ctx, h.sync.ID)
 	if err != nil {
 		return err
 	}
 	var items []string
 	byItem := map[string]state.Source{}
 	if superseded+orphaned > 0 {
-		for s, err := range h.store.Sources(ctx, state.SourceFilter{SyncID: h.sync.ID, Standings: []state.Standing{state.Superseded, state.Orphaned}}) {
+		for s, err := range h.store.Inventory.Sources(ctx, state.SourceFilter{SyncID: h.sync.ID, Standings: []state.Standing{state.Superseded, state.Orphaned}}) {
 			if err != nil {
 				return err
 			}
@@ -150,9 +150,9 @@ func (h *herald) observeOrphans(ctx context.Context) error {
 }
 
 func (h *herald) tell(ctx context.Context, event string, items []string, add func(*notice, string)) (int, error) {
-	return h.store.Tell(ctx, h.sync.ID, event, items, func(fresh []string) ([]byte, error) {
+	return h.store.Outbox.Enqueue(ctx, h.sync.ID, event, items, func(fresh []string) ([]byte, error) {
 		// It reads all documents, so not before there is something to tell.
-		counts, err := h.store.Counts(ctx, h.sync.ID)
+		counts, err := h.store.Documents.Counts(ctx, h.sync.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -170,12 +170,12 @@ func (h *herald) tell(ctx context.Context, event string, items []string, add fun
 // deliver calls the hooks for what is to be told now. It returns when to try again; zero for not until there is more.
 func (h *herald) deliver(ctx context.Context) (time.Time, error) {
 	for {
-		due, err := h.store.DueNotices(ctx, h.sync.ID, 20)
+		due, err := h.store.Outbox.Due(ctx, h.sync.ID, 20)
 		if err != nil {
 			return time.Time{}, err
 		}
 		if len(due) == 0 {
-			return h.store.NextNotice(ctx, h.sync.ID)
+			return h.store.Outbox.NextDue(ctx, h.sync.ID)
 		}
 		for _, n := range due {
 			hook := h.hooks()[n.Event]
@@ -189,12 +189,12 @@ func (h *herald) deliver(ctx context.Context) (time.Time, error) {
 			if err != nil {
 				wait := pause(n.Attempts+1, leastPause, hookPause)
 				h.app.out.log.Warn("a hook failed; it is called again", "sync", h.sync.Name, "event", n.Event, "notice", n.ID, "error", err, "wait", wait)
-				if err := h.store.Undelivered(ctx, n.ID, h.app.now().Add(wait)); err != nil {
+				if err := h.store.Outbox.Retry(ctx, n.ID, h.app.now().Add(wait)); err != nil {
 					return time.Time{}, err
 				}
 				continue
 			}
-			if err := h.store.Delivered(ctx, n.ID); err != nil {
+			if err := h.store.Outbox.Ack(ctx, n.ID); err != nil {
 				return time.Time{}, err
 			}
 		}
@@ -205,7 +205,7 @@ func (h *herald) deliver(ctx context.Context) (time.Time, error) {
 const hookPause = 15 * time.Minute
 
 // call calls a hook once.
-func (h *herald) call(ctx context.Context, hook []string, n state.Notice) error {
+func (h *herald) call(ctx context.Context, hook []string, n state.Message) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, h.config.Hooks.Timeout, fmt.Errorf("it took longer than %s", h.config.Hooks.Timeout))
 	defer cancel()
 	var err error
@@ -221,7 +221,7 @@ func (h *herald) call(ctx context.Context, hook []string, n state.Notice) error 
 }
 
 // runHook runs a command. Its variables do not begin with KBSYNC_: it may call kbsync, to which those are settings.
-func (h *herald) runHook(ctx context.Context, hook []string, n state.Notice) error {
+func (h *herald) runHook(ctx context.Context, hook []string, n state.Message) error {
 	cmd := exec.CommandContext(ctx, hook[0], hook[1:]...)
 	cmd.Env = append(h.app.env[:len(h.app.env):len(h.app.env)],
 		"KBHOOK_EVENT="+n.Event, "KBHOOK_SYNC="+h.sync.Name, "KBHOOK_ID="+strconv.FormatInt(n.ID, 10))
@@ -257,7 +257,7 @@ func webClient() *http.Client {
 	}
 }
 
-func post(ctx context.Context, url string, n state.Notice) error {
+func post(ctx context.Context, url string, n state.Message) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(n.Body))
 	if err != nil {
 		return errors.New("post to webhook: its URL cannot be used")

@@ -69,7 +69,7 @@ func newHookRig(t *testing.T) *hookRig {
 			t.Error(err)
 		}
 	})
-	s, err := store.EnsureSync(t.Context(), "handbook", "/docs", state.Destination{Origin: "https://api.reply.cx", KnowledgeBase: 876}, false)
+	s, err := store.Syncs.Ensure(t.Context(), "handbook", "/docs", state.Destination{Origin: "https://api.reply.cx", KnowledgeBase: 876}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestWebhookIsCalledUntilItAnswers(t *testing.T) {
 	const success = "POST application/json success#1"
 	for _, status := range []int{http.StatusInternalServerError, http.StatusFound, http.StatusNotFound} {
 		r.answer(status, 0)
-		due, err := r.store.DueNotices(t.Context(), r.sync.ID, 1)
+		due, err := r.store.Outbox.Due(t.Context(), r.sync.ID, 1)
 		if err != nil || len(due) != 1 {
 			t.Fatalf("%d due, %v", len(due), err)
 		}
@@ -133,7 +133,7 @@ func TestWebhookIsCalledUntilItAnswers(t *testing.T) {
 	}
 	r.config.Hooks.Timeout = 5 * time.Second
 	r.answer(0, 0)
-	if err := r.store.Undelivered(t.Context(), 1, time.Time{}); err != nil {
+	if err := r.store.Outbox.Retry(t.Context(), 1, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	r.deliver(false)

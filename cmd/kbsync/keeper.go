@@ -135,12 +135,12 @@ func (k *keeper) start(ctx context.Context) (err error) {
 		}
 	}
 	p := k.pass
-	p.sync, err = k.d.store.EnsureSync(ctx, k.config.Name, k.config.Root.String(), p.api.destination(k.config.KnowledgeBase), p.options.acceptDestination)
+	p.sync, err = k.d.store.Syncs.Ensure(ctx, k.config.Name, k.config.Root.String(), p.api.destination(k.config.KnowledgeBase), p.options.acceptDestination)
 	if err != nil {
 		return halted(err)
 	}
-	k.noted = p.sync.Trouble
-	left, err := k.d.store.Recover(ctx, p.sync.ID)
+	k.noted = p.sync.LastError
+	left, err := k.d.store.Journal.Recover(ctx, p.sync.ID)
 	if err != nil {
 		return err
 	}

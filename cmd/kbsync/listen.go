@@ -109,7 +109,7 @@ func (d *daemon) wishReindex(ctx context.Context, wish statuspage.Reindex) (int,
 		if k.id.Load() == 0 {
 			continue
 		}
-		n, err := d.store.Mark(ctx, k.id.Load(), sel)
+		n, err := d.store.Queue.Mark(ctx, k.id.Load(), sel)
 		if err != nil {
 			return marked, err
 		}

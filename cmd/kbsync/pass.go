@@ -48,15 +48,15 @@ func (p *pass) run(soft context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
-	p.sync, err = p.store.EnsureSync(soft, p.config.Name, p.config.Root.String(), p.api.destination(p.config.KnowledgeBase), p.options.acceptDestination)
+	p.sync, err = p.store.Syncs.Ensure(soft, p.config.Name, p.config.Root.String(), p.api.destination(p.config.KnowledgeBase), p.options.acceptDestination)
 	if is[*state.DestinationError](err) {
-		p.sync, _ = p.store.Sync(soft, p.config.Name)
+		p.sync, _ = p.store.Syncs.Get(soft, p.config.Name)
 	}
 	defer func() { p.recordTrouble(err) }()
 	if err != nil {
 		return halted(err)
 	}
-	if p.recorded, err = p.store.Recover(soft, p.sync.ID); err != nil {
+	if p.recorded, err = p.store.Journal.Recover(soft, p.sync.ID); err != nil {
 		return err
 	}
 	if p.recorded > 0 {
@@ -103,7 +103,7 @@ func (p *pass) lock(ctx context.Context) (*state.Lock, error) {
 	if p.options.mark == nil || !errors.Is(err, state.ErrLocked) {
 		return lock, err
 	}
-	if p.sync, err = p.store.Sync(ctx, p.config.Name); err != nil {
+	if p.sync, err = p.store.Syncs.Get(ctx, p.config.Name); err != nil {
 		return nil, err
 	}
 	if err := p.mark(ctx); err != nil {
@@ -134,7 +134,7 @@ const markingPatience = time.Second
 func (p *pass) scanRoot(ctx context.Context, root *watched) error {
 	scanner := watcher.NewScanner(root, scanOptions(p.config, p.options))
 	first := !p.scanned
-	result, err := scanner.Scan(ctx, p.store, p.sync, "")
+	result, err := scanner.Scan(ctx, p.store.Scans, p.sync, "")
 	p.addScan(result, first)
 	if err == nil && result.Unsettled > 0 {
 		wait := max(0, min(result.SettleAt.Sub(p.app.now()), p.config.Settle+time.Second))
@@ -142,7 +142,7 @@ func (p *pass) scanRoot(ctx context.Context, root *watched) error {
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
-		result, err = scanner.Scan(ctx, p.store, p.sync, "")
+		result, err = scanner.Scan(ctx, p.store.Scans, p.sync, "")
 		p.addScan(result, false)
 	}
 	if err != nil {
@@ -183,7 +183,7 @@ func (p *pass) guardUploads(ctx context.Context, root *watched) error {
 	if limit == 0 {
 		return nil
 	}
-	outstanding, err := p.store.Outstanding(ctx, p.sync.ID)
+	outstanding, err := p.store.Documents.Outstanding(ctx, p.sync.ID)
 	if err != nil || outstanding[state.Pending] <= limit {
 		return err
 	}
@@ -205,11 +205,11 @@ func (p *pass) guardState(ctx context.Context) error {
 	if p.options.acceptState || p.api.emulator != nil || p.cfg.API.Local() {
 		return nil
 	}
-	place := p.store.Fleeting()
+	place := p.store.EphemeralReason()
 	if place == "" {
 		return nil
 	}
-	id, err := p.store.AnySource(ctx, p.sync.Destination.ID)
+	id, err := p.store.Inventory.AnySource(ctx, p.sync.Destination.ID)
 	if err != nil || id != 0 {
 		return err
 	}
@@ -268,10 +268,10 @@ func (p *pass) recordTrouble(err error) {
 		}
 		text = err.Error()
 	}
-	if p.sync.ID == 0 || text == p.sync.Trouble {
+	if p.sync.ID == 0 || text == p.sync.LastError {
 		return
 	}
-	if err := p.store.SetTrouble(context.WithoutCancel(p.app.signals.hard), p.sync.ID, text); err != nil {
+	if err := p.store.Syncs.SetLastError(context.WithoutCancel(p.app.signals.hard), p.sync.ID, text); err != nil {
 		p.app.out.log.Warn("the state does not take a note", "error", err)
 	}
 }

@@ -194,7 +194,7 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	changes := func(yield func(candidate, error) bool) {
 		options := scanOptions(s, o)
 		options.Settle = 0 // a sync would wait for what was just written
-		for c, err := range watcher.NewScanner(root, options).Changes(ctx, store, known, "", &scan) {
+		for c, err := range watcher.NewScanner(root, options).Changes(ctx, store.Scans, known, "", &scan) {
 			if err != nil {
 				yield(candidate{}, err)
 				return
@@ -247,7 +247,7 @@ const racy = 25 * time.Millisecond
 
 // planBasis finds what the state knows of a sync, without making one.
 func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest state.Destination, o passOptions) (state.Sync, error) {
-	syncs, err := store.Syncs(ctx)
+	syncs, err := store.Syncs.All(ctx)
 	if err != nil {
 		return state.Sync{}, err
 	}
@@ -283,7 +283,7 @@ type candidate struct {
 // pendingDocuments streams what the state holds as pending.
 func pendingDocuments(ctx context.Context, store *state.Store, syncID int64) iter.Seq2[candidate, error] {
 	return func(yield func(candidate, error) bool) {
-		for d, err := range store.Documents(ctx, syncID, state.Pending) {
+		for d, err := range store.Documents.All(ctx, syncID, state.Pending) {
 			if !yield(candidate{d.Key, d.Fingerprint}, err) {
 				return
 			}
@@ -350,7 +350,7 @@ func (e *estimate) addPiece(ctx context.Context, piece []candidate) error {
 	known := make([]state.DocumentState, len(piece))
 	if e.destination.ID != 0 && len(piece) > 0 {
 		var err error
-		if known, err = e.store.KnownContents(ctx, e.destination, hashes); err != nil {
+		if known, err = e.store.Inventory.KnownContents(ctx, e.destination, hashes); err != nil {
 			return err
 		}
 	}

@@ -100,7 +100,7 @@ func (p *progress) expect(ctx context.Context, store *state.Store, syncID int64)
 	if p.bars == nil {
 		return nil
 	}
-	outstanding, err := store.Outstanding(ctx, syncID)
+	outstanding, err := store.Documents.Outstanding(ctx, syncID)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (p *progress) expect(ctx context.Context, store *state.Store, syncID int64)
 	if outstanding[state.Pending] == 0 {
 		return nil
 	}
-	for d, err := range store.Documents(ctx, syncID, state.Pending) {
+	for d, err := range store.Documents.All(ctx, syncID, state.Pending) {
 		if err != nil {
 			return err
 		}

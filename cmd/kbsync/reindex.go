@@ -97,7 +97,7 @@ uncertain may be in the knowledge base twice afterwards; kbsync sources --possib
 
 func marker(sel state.Selection) func(context.Context, *state.Store, state.Sync) (int, error) {
 	return func(ctx context.Context, store *state.Store, s state.Sync) (int, error) {
-		n, err := store.Mark(ctx, s.ID, sel)
+		n, err := store.Queue.Mark(ctx, s.ID, sel)
 		if err != nil {
 			return 0, fmt.Errorf("mark documents: %w", err)
 		}

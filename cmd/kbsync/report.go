@@ -42,7 +42,7 @@ func (k *keeper) tellOfStart(ctx context.Context, trouble error) {
 	if k.lock == nil {
 		return // whoever holds it tells
 	}
-	sync, err := k.d.store.Sync(ctx, k.config.Name)
+	sync, err := k.d.store.Syncs.Get(ctx, k.config.Name)
 	if err != nil {
 		return
 	}
@@ -60,7 +60,7 @@ func (k *keeper) tellOfStart(ctx context.Context, trouble error) {
 func (k *keeper) tell(ctx context.Context, h *herald) {
 	trouble := k.troubled()
 	k.note(ctx, k.id.Load(), trouble)
-	waiting, err := k.d.store.Outstanding(ctx, k.id.Load())
+	waiting, err := k.d.store.Documents.Outstanding(ctx, k.id.Load())
 	if err != nil {
 		if ctx.Err() == nil {
 			k.log().Error("the state cannot be read", "error", err)
@@ -100,7 +100,7 @@ func (k *keeper) note(ctx context.Context, id int64, trouble error) {
 	if text == k.noted {
 		return
 	}
-	if err := k.d.store.SetTrouble(ctx, id, text); err != nil {
+	if err := k.d.store.Syncs.SetLastError(ctx, id, text); err != nil {
 		if ctx.Err() == nil {
 			k.log().Warn("the state does not take a note", "error", err)
 		}

@@ -134,7 +134,7 @@ func (k *keeper) scanPart(ctx context.Context, r *round, prefixes []string) (wat
 	k.gate.Shut()
 	k.scanning.Store(true)
 	began := time.Now()
-	result, err := r.scanner.ScanAll(ctx, k.d.store, r.sync, prefixes)
+	result, err := r.scanner.ScanAll(ctx, k.d.store.Scans, r.sync, prefixes)
 	if err == nil {
 		whole = whole || slices.Contains(result.Prefixes, "")
 		err = k.pass.guardUploads(ctx, k.root)
@@ -173,7 +173,7 @@ func (k *keeper) scanPart(ctx context.Context, r *round, prefixes []string) (wat
 			// The scan has seen the root before the watch has: it may go again unseen.
 			r.next = time.Now().Add(leastPause)
 		}
-		if fresh, err := k.d.store.Sync(ctx, k.config.Name); err == nil {
+		if fresh, err := k.d.store.Syncs.Get(ctx, k.config.Name); err == nil {
 			r.sync = fresh // with the root's identity
 		}
 		if k.pass.options.acceptRoot {
@@ -211,7 +211,7 @@ func (r *round) recorded(result watcher.Result) {
 
 // forgive drops the trouble of uploads when nothing is left that they could be for.
 func (k *keeper) forgive(ctx context.Context) {
-	waiting, err := k.d.store.Outstanding(ctx, k.id.Load())
+	waiting, err := k.d.store.Documents.Outstanding(ctx, k.id.Load())
 	if err == nil && waiting[state.Pending]+waiting[state.Uploading]+waiting[state.Uncertain] == 0 {
 		k.trouble(ofUpload, nil)
 	}

@@ -41,7 +41,7 @@ func (a *app) sourcesCommand() *cobra.Command {
 					filter.SyncID = s.ID
 				}
 				if duplicates {
-					return printRows(a.out, duplicateColumns(), mapped(store.PossibleDuplicates(ctx, filter.SyncID), viewDuplicate))
+					return printRows(a.out, duplicateColumns(), mapped(store.Inventory.PossibleDuplicates(ctx, filter.SyncID), viewDuplicate))
 				}
 				if orphaned {
 					filter.Standings = append(filter.Standings, state.Orphaned)
@@ -49,7 +49,7 @@ func (a *app) sourcesCommand() *cobra.Command {
 				if superseded {
 					filter.Standings = append(filter.Standings, state.Superseded)
 				}
-				return printRows(a.out, sourceColumns(), mapped(store.Sources(ctx, filter), viewSource))
+				return printRows(a.out, sourceColumns(), mapped(store.Inventory.Sources(ctx, filter), viewSource))
 			})
 		},
 	}
@@ -331,7 +331,7 @@ func (a *app) ack(ctx context.Context, store *state.Store, name string, ids []in
 		filter.SyncID = s.ID
 	}
 	places := map[int64]int64{} // destination by source
-	for s, err := range store.Sources(ctx, filter) {
+	for s, err := range store.Inventory.Sources(ctx, filter) {
 		if err != nil {
 			return err
 		}
@@ -353,7 +353,7 @@ func (a *app) ack(ctx context.Context, store *state.Store, name string, ids []in
 	}
 	pending := 0
 	for d, ids := range byDestination {
-		n, err := store.Forsake(ctx, d, ids)
+		n, err := store.Inventory.MarkSourcesGone(ctx, d, ids)
 		if err != nil {
 			return err
 		}

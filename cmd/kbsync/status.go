@@ -119,13 +119,13 @@ func configured(cfg *config.Config, name string) bool {
 
 func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus, error) {
 	v := syncStatus{
-		Sync: s.Name, Root: s.Root, Destination: viewDestination(s.Destination), Trouble: s.Trouble,
+		Sync: s.Name, Root: s.Root, Destination: viewDestination(s.Destination), Trouble: s.LastError,
 		Documents: map[state.DocumentState]int{}, Troubled: []troubledView{},
 	}
 	if !s.ScannedAt.IsZero() {
 		v.ScannedAt = &s.ScannedAt
 	}
-	counts, err := store.Counts(ctx, s.ID)
+	counts, err := store.Documents.Counts(ctx, s.ID)
 	if err != nil {
 		return v, err
 	}
@@ -134,13 +134,13 @@ func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus
 			v.Documents[st] = n
 		}
 	}
-	if v.Superseded, v.Orphaned, err = store.Left(ctx, s.ID); err != nil {
+	if v.Superseded, v.Orphaned, err = store.Inventory.CountLeftBehind(ctx, s.ID); err != nil {
 		return v, err
 	}
 	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain]+counts[state.Skipped] == 0 {
 		return v, nil
 	}
-	for d, err := range store.Documents(ctx, s.ID, state.Failed, state.Stuck, state.Uncertain, state.Skipped) {
+	for d, err := range store.Documents.All(ctx, s.ID, state.Failed, state.Stuck, state.Uncertain, state.Skipped) {
 		if err != nil {
 			return v, err
 		}
@@ -222,11 +222,11 @@ func stateCounts(documents map[state.DocumentState]int) string {
 
 // findSync finds a sync of the state by its name, or by its root.
 func findSync(ctx context.Context, store *state.Store, nameOrRoot string) (state.Sync, error) {
-	s, err := store.Sync(ctx, nameOrRoot)
+	s, err := store.Syncs.Get(ctx, nameOrRoot)
 	if !errors.Is(err, state.ErrNotFound) {
 		return s, err
 	}
-	syncs, err := store.Syncs(ctx)
+	syncs, err := store.Syncs.All(ctx)
 	if err != nil {
 		return state.Sync{}, err
 	}
@@ -251,7 +251,7 @@ func findSync(ctx context.Context, store *state.Store, nameOrRoot string) (state
 // findSyncs finds the sync that args name, or all if there is no argument.
 func findSyncs(ctx context.Context, store *state.Store, args []string) ([]state.Sync, error) {
 	if len(args) == 0 {
-		return store.Syncs(ctx)
+		return store.Syncs.All(ctx)
 	}
 	s, err := findSync(ctx, store, args[0])
 	if err != nil {
@@ -288,7 +288,7 @@ func (a *app) documentStatus(ctx context.Context, store *state.Store, name, key 
 	if err != nil {
 		return err
 	}
-	d, err := store.Document(ctx, s.ID, key)
+	d, err := store.Documents.Get(ctx, s.ID, key)
 	if errors.Is(err, state.ErrNotFound) {
 		return usageError(fmt.Sprintf("sync %s knows no document %s; kbsync explain tells why", printable(s.Name), quoted(key)))
 	}
@@ -308,7 +308,7 @@ func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state
 		ChangedAt: timeOrNil(d.ChangedAt), Attempts: d.Attempts, NextAttempt: timeOrNil(d.NextAttempt),
 		Sources: []sourceView{}, History: []eventView{},
 	}
-	for source, err := range store.Sources(ctx, state.SourceFilter{SyncID: s.ID}) {
+	for source, err := range store.Inventory.Sources(ctx, state.SourceFilter{SyncID: s.ID}) {
 		if err != nil {
 			return v, err
 		}
@@ -316,7 +316,7 @@ func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state
 			v.Sources = append(v.Sources, viewSource(source))
 		}
 	}
-	events, err := store.History(ctx, d.ID)
+	events, err := store.Documents.History(ctx, d.ID)
 	if err != nil {
 		return v, err
 	}

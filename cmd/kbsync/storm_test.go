@@ -318,12 +318,12 @@ func (k *killing) converge(w *weather, patience time.Duration, help func()) {
 }
 
 func (k *killing) differences(store *state.Store, tree map[string]state.SHA256) (wrong []string) {
-	syncs, err := store.Syncs(k.Context())
+	syncs, err := store.Syncs.All(k.Context())
 	if err != nil || len(syncs) != 1 {
 		return []string{fmt.Sprintf("%d syncs, %v", len(syncs), err)}
 	}
 	seen := map[string]bool{}
-	for d, err := range store.Documents(k.Context(), syncs[0].ID) {
+	for d, err := range store.Documents.All(k.Context(), syncs[0].ID) {
 		if err != nil {
 			k.Fatal(err)
 		}
@@ -353,7 +353,7 @@ func (k *killing) weigh(w *weather, most int) {
 	}
 	defer store.Close()
 	possible := map[[sha256.Size]byte]bool{}
-	for p, err := range store.PossibleDuplicates(k.Context(), 0) {
+	for p, err := range store.Inventory.PossibleDuplicates(k.Context(), 0) {
 		if err != nil {
 			k.Fatal(err)
 		}

@@ -131,7 +131,7 @@ func (s *summary) because(err error) {
 
 // present adds how the sync stands now.
 func (s *summary) present(ctx context.Context, p *pass) error {
-	counts, err := p.store.Counts(ctx, p.sync.ID)
+	counts, err := p.store.Documents.Counts(ctx, p.sync.ID)
 	if err != nil {
 		return err
 	}
@@ -140,13 +140,13 @@ func (s *summary) present(ctx context.Context, p *pass) error {
 			s.Documents[st] = n
 		}
 	}
-	if s.Superseded, s.Orphaned, err = p.store.Left(ctx, p.sync.ID); err != nil {
+	if s.Superseded, s.Orphaned, err = p.store.Inventory.CountLeftBehind(ctx, p.sync.ID); err != nil {
 		return err
 	}
 	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain] == 0 {
 		return nil // which spares reading all documents
 	}
-	for d, err := range p.store.Documents(ctx, p.sync.ID, state.Failed, state.Stuck, state.Uncertain) {
+	for d, err := range p.store.Documents.All(ctx, p.sync.ID, state.Failed, state.Stuck, state.Uncertain) {
 		if err != nil {
 			return err
 		}

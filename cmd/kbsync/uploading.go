@@ -54,7 +54,7 @@ func (k *keeper) upload(ctx context.Context) {
 		}
 		if err != nil && exitCode(err) == exitOther {
 			// A run that could not write what it knew has left claims and batches behind, and nobody works on them any more.
-			if _, err := k.d.store.Recover(ctx, k.id.Load()); err != nil {
+			if _, err := k.d.store.Journal.Recover(ctx, k.id.Load()); err != nil {
 				k.log().Error("the state cannot be put in order", "error", err)
 			}
 		}
@@ -109,7 +109,7 @@ func incomplete(r ingest.Result) error {
 
 // streak is how many answers were lost in a row at the destination.
 func (k *keeper) streak(ctx context.Context) int {
-	n, _, err := k.d.store.Breaker(ctx, k.destination.Load())
+	n, _, err := k.d.store.Journal.Breaker(ctx, k.destination.Load())
 	if err != nil {
 		return 0
 	}
@@ -129,7 +129,7 @@ func (k *keeper) untilDue(ctx context.Context, notBefore time.Time) (time.Durati
 	if k.config.OnUncertain == config.Hold {
 		resendAfter = -1
 	}
-	due, err := k.d.store.NextDue(ctx, k.id.Load(), resendAfter)
+	due, err := k.d.store.Queue.NextDue(ctx, k.id.Load(), resendAfter)
 	switch {
 	case err != nil:
 		return 0, err
@@ -147,7 +147,7 @@ func (k *keeper) gather(ctx context.Context) bool {
 		if left <= 0 {
 			return ctx.Err() == nil
 		}
-		waiting, err := k.d.store.Outstanding(ctx, k.id.Load())
+		waiting, err := k.d.store.Documents.Outstanding(ctx, k.id.Load())
 		if err != nil || waiting[state.Pending] >= k.config.Batch.Documents {
 			return ctx.Err() == nil
 		}

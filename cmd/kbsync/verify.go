@@ -79,7 +79,7 @@ func (a *app) verify(ctx context.Context, cfg *config.Config, args []string) (er
 	v := verification{client: api.client.Client, drifts: []driftView{}}
 	var chunk []state.Source
 	elsewhere := 0
-	for s, err := range store.Sources(ctx, filter) {
+	for s, err := range store.Inventory.Sources(ctx, filter) {
 		if err != nil {
 			return err
 		}

@@ -81,7 +81,7 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 		if err := trackers.err(s.Destination.ID, true); err != nil {
 			failures = append(failures, err)
 		}
-		outstanding, err := store.Outstanding(ctx, s.ID)
+		outstanding, err := store.Documents.Outstanding(ctx, s.ID)
 		if err != nil {
 			return err
 		}

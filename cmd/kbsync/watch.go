@@ -532,7 +532,7 @@ func (d *daemon) summary(ctx context.Context) string {
 	waiting, training, troubled := 0, 0, 0
 	for _, k := range all {
 		if id := k.id.Load(); id != 0 {
-			if n, err := d.store.Outstanding(ctx, id); err == nil {
+			if n, err := d.store.Documents.Outstanding(ctx, id); err == nil {
 				waiting += n[state.Pending] + n[state.Uploading]
 				training += n[state.Training]
 			}
@@ -554,7 +554,7 @@ func (d *daemon) dump(ctx context.Context) {
 	for _, k := range d.all() {
 		args := []any{"sync", k.config.Name, "root", k.config.Root.String(), "scanned", k.looked.Load(), "healthy", k.healthy()}
 		if id := k.id.Load(); id != 0 {
-			counts, err := d.store.Outstanding(ctx, id)
+			counts, err := d.store.Documents.Outstanding(ctx, id)
 			if err != nil {
 				log.Error("the state cannot be read", "error", err)
 			}

@@ -105,9 +105,9 @@ func BenchmarkIdle(b *testing.B) {
 	}
 	defer store.Close()
 	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(time.Second) {
-		syncs, err := store.Syncs(b.Context())
+		syncs, err := store.Syncs.All(b.Context())
 		if err == nil && len(syncs) == 1 {
-			if counts, err := store.Counts(b.Context(), syncs[0].ID); err == nil && counts[state.Completed] >= files {
+			if counts, err := store.Documents.Counts(b.Context(), syncs[0].ID); err == nil && counts[state.Completed] >= files {
 				break
 			}
 		}

@@ -387,13 +387,13 @@ func TestListingBreaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer store.Close()
-		docs, err := store.EnsureSync(t.Context(), "docs", "root", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
+		docs, err := store.Syncs.Ensure(t.Context(), "docs", "root", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		scan := func() watcher.Result {
 			t.Helper()
-			r, err := watcher.NewScanner(root, watcher.ScanOptions{Settle: -1}).Scan(t.Context(), store, docs, "")
+			r, err := watcher.NewScanner(root, watcher.ScanOptions{Settle: -1}).Scan(t.Context(), store.Scans, docs, "")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -393,7 +393,7 @@ func testScan(t *testing.T, f *fixture) {
 			t.Error(err)
 		}
 	}()
-	sync, err := store.EnsureSync(t.Context(), "docs", "root", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
+	sync, err := store.Syncs.Ensure(t.Context(), "docs", "root", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -401,7 +401,7 @@ func testScan(t *testing.T, f *fixture) {
 		t.Helper()
 		opts := watcher.ScanOptions{Settle: -1, MaxDelete: watcher.MaxDelete{Percent: 100, ByPercent: true}}
 		for sum := (watcher.Result{}); ; {
-			r, err := watcher.NewScanner(f.root, opts).Scan(t.Context(), store, sync, "")
+			r, err := watcher.NewScanner(f.root, opts).Scan(t.Context(), store.Scans, sync, "")
 			if err != nil {
 				t.Fatal(err)
 			}

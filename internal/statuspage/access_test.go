@@ -134,7 +134,7 @@ func TestS8NamesAreShownEscaped(t *testing.T) {
 	s := r.sync(odd)
 	r.put(s, keys)
 	r.trained(s, state.TrainingFailed, "<i>bad</i>\x1b[31m", r.accept(s, 100)...)
-	r.must(r.s.SetTrouble(t.Context(), s.ID, "<u>halted</u>"))
+	r.must(r.s.Syncs.SetLastError(t.Context(), s.ID, "<u>halted</u>"))
 	p := r.page(Options{Version: "<s>1</s>"})
 	p.Loop("<em>loop</em>", 0)
 

@@ -77,7 +77,7 @@ func (p *Page) serveHealth(w http.ResponseWriter, _ *http.Request) {
 func (p *Page) serveReady(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
-	known, err := p.opts.State.Syncs(ctx)
+	known, err := p.opts.State.Syncs.All(ctx)
 	if err != nil {
 		p.log.Warn("the state cannot be read", "error", err)
 		verdict(w, []string{"the state cannot be read"})

@@ -67,11 +67,11 @@ func TestReady(t *testing.T) {
 	check()
 
 	// Neither an outage nor what failed keeps it from being ready.
-	r.must(r.s.SetTrouble(t.Context(), h.ID, "ReplyCX has not answered for 5 minutes"))
+	r.must(r.s.Syncs.SetLastError(t.Context(), h.ID, "ReplyCX has not answered for 5 minutes"))
 	batch, _ := r.seal(h, 1)
-	_, err := r.s.Uncertain(t.Context(), batch, 0, "connection reset")
+	_, err := r.s.Journal.MarkUncertain(t.Context(), batch, 0, "connection reset")
 	r.must(err)
-	r.must(r.s.Pause(t.Context(), h.Destination.ID, time.Now().Add(time.Hour)))
+	r.must(r.s.Journal.Pause(t.Context(), h.Destination.ID, time.Now().Add(time.Hour)))
 	check()
 
 	syncs[0].Halted = true

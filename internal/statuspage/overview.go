@@ -156,7 +156,7 @@ func (p *Page) readState(ctx context.Context, last *reading) (*reading, error) {
 		same.at = r.at
 		return &same, nil
 	}
-	if r.known, err = p.opts.State.Syncs(ctx); err != nil {
+	if r.known, err = p.opts.State.Syncs.All(ctx); err != nil {
 		return nil, err
 	}
 	for _, s := range r.known {
@@ -166,7 +166,7 @@ func (p *Page) readState(ctx context.Context, last *reading) (*reading, error) {
 		}
 		r.syncs = append(r.syncs, v)
 	}
-	batches, err := p.opts.State.RecentBatches(ctx, mostBatches)
+	batches, err := p.opts.State.Journal.Recent(ctx, mostBatches)
 	if err != nil {
 		return nil, err
 	}
@@ -178,29 +178,29 @@ func (p *Page) readState(ctx context.Context, last *reading) (*reading, error) {
 
 func (p *Page) readSync(ctx context.Context, s state.Sync) (syncView, error) {
 	v := syncView{
-		Name: s.Name, Root: s.Root, Trouble: s.Trouble, ScannedAt: orNil(s.ScannedAt), Troubled: []troubledView{},
+		Name: s.Name, Root: s.Root, Trouble: s.LastError, ScannedAt: orNil(s.ScannedAt), Troubled: []troubledView{},
 		Destination: &destinationView{s.Destination.Origin, s.Destination.Account, s.Destination.KnowledgeBase},
 	}
 	store := p.opts.State
 	var err error
-	if v.Documents, err = store.Counts(ctx, s.ID); err != nil {
+	if v.Documents, err = store.Documents.Counts(ctx, s.ID); err != nil {
 		return v, err
 	}
-	if v.Superseded, v.Orphaned, err = store.Left(ctx, s.ID); err != nil {
+	if v.Superseded, v.Orphaned, err = store.Inventory.CountLeftBehind(ctx, s.ID); err != nil {
 		return v, err
 	}
-	streak, paused, err := store.Breaker(ctx, s.Destination.ID)
+	streak, paused, err := store.Journal.Breaker(ctx, s.Destination.ID)
 	if err != nil {
 		return v, err
 	}
 	v.BreakerOpen, v.PausedUntil = streak > 0, orNil(paused)
-	progress, err := store.Progress(ctx, s.ID)
+	progress, err := store.Documents.Progress(ctx, s.ID)
 	if err != nil {
 		return v, err
 	}
 	v.AcceptedAt, v.PendingSince = orNil(progress.AcceptedAt), orNil(progress.PendingSince)
 	v.SuccessAt = orNil(lastSuccess(s.ScannedAt, progress.UnfinishedSince))
-	troubled, err := store.Troubled(ctx, s.ID, mostTroubled)
+	troubled, err := store.Documents.NeedingAttention(ctx, s.ID, mostTroubled)
 	if err != nil {
 		return v, err
 	}

@@ -57,7 +57,7 @@ func (r *rig) page(opts Options) *Page {
 
 func (r *rig) sync(name string) state.Sync {
 	r.t.Helper()
-	s, err := r.s.EnsureSync(r.t.Context(), name, "/srv/"+name, state.Destination{Origin: "https://api.reply.cx", Account: "51", KnowledgeBase: 876}, false)
+	s, err := r.s.Syncs.Ensure(r.t.Context(), name, "/srv/"+name, state.Destination{Origin: "https://api.reply.cx", Account: "51", KnowledgeBase: 876}, false)
 	r.must(err)
 	return s
 }
@@ -65,7 +65,7 @@ func (r *rig) sync(name string) state.Sync {
 // put finishes a complete scan in which these keys were new or changed, and the vanished ones gone.
 func (r *rig) put(s state.Sync, keys []string, vanished ...string) {
 	r.t.Helper()
-	scan, err := r.s.BeginScan(r.t.Context(), s.ID, "")
+	scan, err := r.s.Scans.Begin(r.t.Context(), s.ID, "")
 	r.must(err)
 	r.scan++
 	var changes []state.Change
@@ -75,28 +75,28 @@ func (r *rig) put(s state.Sync, keys []string, vanished ...string) {
 	for _, k := range vanished {
 		changes = append(changes, state.Change{Op: state.Vanish, Key: k})
 	}
-	r.must(r.s.Record(r.t.Context(), scan, changes))
-	_, err = r.s.FinishScan(r.t.Context(), scan, "1:2")
+	r.must(r.s.Scans.Record(r.t.Context(), scan, changes))
+	_, err = r.s.Scans.Finish(r.t.Context(), scan, "1:2")
 	r.must(err)
 }
 
 // seal sends up to limit pending documents, each with a content of its own, and returns the batch.
 func (r *rig) seal(s state.Sync, limit int) (batch int64, documents int) {
 	r.t.Helper()
-	docs, err := r.s.Claim(r.t.Context(), s.ID, limit)
+	docs, err := r.s.Queue.Claim(r.t.Context(), s.ID, limit)
 	r.must(err)
-	var hashed []state.Hashed
+	var hashed []state.HashedDocument
 	var seals []state.Seal
 	for _, d := range docs {
 		sha := sha256.Sum256([]byte(s.Name + d.Key + time.Unix(d.Fingerprint.MTime, 0).String()))
-		hashed = append(hashed, state.Hashed{Claimed: d, SHA256: sha, Size: 2000})
+		hashed = append(hashed, state.HashedDocument{ClaimedDocument: d, SHA256: sha, Size: 2000})
 		seals = append(seals, state.Seal{SHA256: sha, Size: 2000})
 	}
-	_, err = r.s.Resolve(r.t.Context(), s.ID, hashed, state.Sharing{})
+	_, err = r.s.Queue.Resolve(r.t.Context(), s.ID, hashed, state.Sharing{})
 	r.must(err)
-	batch, err = r.s.Begin(r.t.Context(), state.BatchSpec{SyncID: s.ID, Members: docs, Bytes: int64(2000 * len(docs))})
+	batch, err = r.s.Journal.Begin(r.t.Context(), state.BatchSpec{SyncID: s.ID, Members: docs, Bytes: int64(2000 * len(docs))})
 	r.must(err)
-	r.must(r.s.Seal(r.t.Context(), batch, seals))
+	r.must(r.s.Journal.Seal(r.t.Context(), batch, seals))
 	return batch, len(docs)
 }
 
@@ -111,7 +111,7 @@ func (r *rig) accept(s state.Sync, limit int) []int64 {
 		ids = append(ids, r.next)
 		r.next++
 	}
-	r.must(r.s.Accept(r.t.Context(), batch, a))
+	r.must(r.s.Journal.Accept(r.t.Context(), batch, a))
 	return ids
 }
 
@@ -121,7 +121,7 @@ func (r *rig) trained(s state.Sync, outcome state.Outcome, errors string, ids ..
 	for _, id := range ids {
 		polls = append(polls, state.Poll{SourceID: id, Status: "word", Outcome: outcome, Seen: true, Errors: errors, NextPoll: time.Now()})
 	}
-	r.must(r.s.RecordPolls(r.t.Context(), s.Destination.ID, polls))
+	r.must(r.s.Inventory.RecordPolls(r.t.Context(), s.Destination.ID, polls))
 }
 
 // local makes a request as one from this machine.
