@@ -104,7 +104,7 @@ func parseBucketURL(address string) (*url.URL, url.Values, error) {
 		if len(values) > 1 {
 			return shown, nil, fmt.Errorf("has the parameter %s twice; write it once", name)
 		}
-		if place, err := url.Parse(values[0]); err == nil && place.User != nil {
+		if value, err := url.Parse(values[0]); err == nil && value.User != nil {
 			return shown, nil, fmt.Errorf("has credentials in its parameter %s; put them into the environment or the cloud's own configuration", name)
 		}
 	}
