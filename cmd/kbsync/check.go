@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/watcher"
 )
@@ -89,7 +90,7 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 	}); err != nil {
 		return err
 	}
-	return joinGravely(failures)
+	return engine.JoinErrors(failures)
 }
 
 func checkState(ctx context.Context, cfg *config.Config, store *state.Store) (string, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/watcher"
@@ -206,11 +207,8 @@ func (k *keeper) trouble(of part, err error) {
 	k.d.service.changed.ring()
 }
 
-// halts says whether an error needs a person, and not only time.
-func halts(err error) bool {
-	code := exitCode(err)
-	return code == exitFatal || code == exitGuard || code == exitUsage
-}
+// halts reports whether an error needs a person, and not only time.
+func halts(err error) bool { return engine.Classify(err).NeedsPerson() }
 
 // troubled returns what is wrong now, nil for nothing.
 func (k *keeper) troubled() error {
@@ -222,7 +220,7 @@ func (k *keeper) troubled() error {
 			all = append(all, err)
 		}
 	}
-	return joinGravely(all)
+	return engine.JoinErrors(all)
 }
 
 // A pulse is a loop's sign of life, for the page and for the service manager.

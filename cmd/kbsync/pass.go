@@ -8,6 +8,7 @@ import (
 
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/watcher"
 )
@@ -39,8 +40,8 @@ type pass struct {
 // run is the pass itself. It returns why the pass was halted or stopped; what was done until then is in p.
 func (p *pass) run(soft context.Context) (err error) {
 	defer func() {
-		if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(soft), errMaxDuration) {
-			err = errMaxDuration
+		if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(soft), engine.ErrMaxDuration) {
+			err = engine.ErrMaxDuration
 		}
 	}()
 	lock, err := p.lock(soft)
@@ -173,6 +174,9 @@ func (p *pass) addScan(r watcher.Result, first bool) {
 type haltError struct{ guard, text string }
 
 func (e *haltError) Error() string { return e.text }
+
+// Class is that of a guard.
+func (e *haltError) Class() engine.Class { return engine.ClassGuard }
 
 // guardUploads halts a pass that would upload more than it may, or into an inventory that is not going to last.
 func (p *pass) guardUploads(ctx context.Context, root *watched) error {

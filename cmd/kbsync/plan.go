@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/watcher"
 )
@@ -101,19 +102,7 @@ func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	if err := a.printPlan(items, &totals, progress); err != nil {
 		return err
 	}
-	return joinGravely(failures)
-}
-
-// joinGravely joins errors into one with the exit code of the most serious.
-func joinGravely(errs []error) error {
-	if len(errs) == 0 {
-		return nil
-	}
-	code := exitDone
-	for _, e := range errs {
-		code = graver(code, exitCode(e))
-	}
-	return &exitError{code, errors.Join(errs...)}
+	return engine.JoinErrors(failures)
 }
 
 // printPlan prints the documents as they come, and the totals behind them.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 )
@@ -70,7 +71,7 @@ func (k *keeper) tell(ctx context.Context, h *herald) {
 	busy := waiting[state.Pending] + waiting[state.Uploading] + waiting[state.Training]
 	failed := waiting[state.Failed] + waiting[state.Stuck] + waiting[state.Uncertain]
 	well := trouble == nil && busy+failed == 0 && k.looked.Load()
-	k.d.beacons.trouble(k.config.Name, joinGravely(append(standing(k.config.Name, onlyFailed(waiting), ""), orNone(trouble)...)))
+	k.d.beacons.trouble(k.config.Name, engine.JoinErrors(append(standing(k.config.Name, onlyFailed(waiting), ""), orNone(trouble)...)))
 	if err := h.observe(ctx, trouble, well); err != nil && ctx.Err() == nil {
 		k.log().Error("what is to be told cannot be noted", "error", err)
 	}

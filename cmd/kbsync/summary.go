@@ -12,6 +12,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -23,6 +24,8 @@ type runSummary struct {
 	Seconds  float64         `json:"seconds"`
 	ExitCode int             `json:"exit_code"`
 	Emulator *emulatorReport `json:"emulator,omitempty"`
+
+	class engine.Class // of ExitCode
 }
 
 // A summary is one sync's part of it: what the pass did, and how the sync stands after it.
@@ -63,7 +66,8 @@ type summary struct {
 	Problems []troubledView `json:"problems"`
 	groups   []problemGroup // of all of them
 
-	messages []string // why ExitCode is not 0
+	class    engine.Class // of ExitCode
+	messages []string     // why ExitCode is not 0
 }
 
 const maxProblems = 100
@@ -122,7 +126,8 @@ func (s *summary) because(err error) {
 	if err == nil {
 		return
 	}
-	s.ExitCode = graver(s.ExitCode, exitCode(err))
+	s.class = engine.Worse(s.class, engine.Classify(err))
+	s.ExitCode = codeOf(s.class)
 	if text := err.Error(); !slices.Contains(s.messages, text) {
 		s.messages = append(s.messages, text)
 	}
@@ -192,7 +197,7 @@ func (r *runSummary) err() error {
 			lines = append(lines, m)
 		}
 	}
-	return &exitError{r.ExitCode, errors.New(strings.Join(lines, "\n"))}
+	return engine.WithClass(r.class, errors.New(strings.Join(lines, "\n")))
 }
 
 func (s *summary) print(w io.Writer) {

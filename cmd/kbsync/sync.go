@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -89,7 +90,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	defer progress.end()
 	if cfg.MaxDuration > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, began.Add(cfg.MaxDuration), errMaxDuration)
+		ctx, cancel = context.WithDeadlineCause(ctx, began.Add(cfg.MaxDuration), engine.ErrMaxDuration)
 		defer cancel()
 	}
 	trackers := newTrackers(ctx, a, cfg, store, api, progress)
@@ -115,8 +116,9 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 		s := p.summarize(ctx, trackers)
 		result.Syncs = append(result.Syncs, s)
 		result.Requests += s.Requests + s.asked
-		result.ExitCode = graver(result.ExitCode, s.ExitCode)
+		result.class = engine.Worse(result.class, s.class)
 	}
+	result.ExitCode = codeOf(result.class)
 	a.tellOfPasses(a.signals.hard, cfg, store, passes, result.Syncs)
 	result.Seconds = a.now().Sub(began).Seconds()
 	result.Emulator = api.emulator.report()
@@ -142,8 +144,6 @@ func selected(cfg *config.Config) ([]config.Sync, error) {
 	}
 	return syncs, nil
 }
-
-var errMaxDuration = errors.New("the limit of --max-duration is reached; run again to go on")
 
 // sleep waits for d, unless the context ends first.
 func sleep(ctx context.Context, d time.Duration) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/tracker"
 )
@@ -102,8 +103,8 @@ func (t *trackers) err(destinationID int64, waited bool) error {
 		return nil
 	case t.app.signals.soft.Err() != nil:
 		return ingest.ErrStopped
-	case errors.Is(f.err, context.DeadlineExceeded) && errors.Is(context.Cause(t.ctx), errMaxDuration):
-		return errMaxDuration
+	case errors.Is(f.err, context.DeadlineExceeded) && errors.Is(context.Cause(t.ctx), engine.ErrMaxDuration):
+		return engine.ErrMaxDuration
 	case !waited && errors.Is(f.err, context.Canceled):
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -110,7 +111,7 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 	}); err != nil {
 		return err
 	}
-	return joinGravely(failures)
+	return engine.JoinErrors(failures)
 }
 
 // serves tells whether a destination is on this API.
