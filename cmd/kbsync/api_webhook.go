@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/atomicfile"
 	"github.com/kbsync/kbsync/replycx"
 )
 
@@ -235,7 +236,7 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	address := "http://" + socket.Addr().String()
 	a.out.note("listening at %s until interrupted", address)
 	if o.envFile != "" {
-		err = replaceFile(o.envFile, func(w io.Writer) error {
+		err = atomicfile.Write(o.envFile, func(w io.Writer) error {
 			_, err := fmt.Fprintf(w, "export WEBHOOK_URL=%s\n", address)
 			return err
 		})

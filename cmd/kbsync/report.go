@@ -7,13 +7,14 @@ import (
 
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/engine"
+	"github.com/kbsync/kbsync/internal/hooks"
 	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 )
 
 // report tells of the sync whenever something has changed: in the state, for status; to the hooks; and to the beacons.
 func (k *keeper) report(ctx context.Context) {
-	h := &herald{app: k.d.app, store: k.d.store, sync: k.pass.sync, config: k.config}
+	h := k.d.app.notifier(k.d.store, k.pass.sync, k.config)
 	k.changed.ring() // what an earlier process could not tell
 	var next time.Time
 	for {
@@ -30,7 +31,7 @@ func (k *keeper) report(ctx context.Context) {
 		}
 		k.tell(ctx, h)
 		var err error
-		if next, err = h.deliver(ctx); err != nil && ctx.Err() == nil {
+		if next, err = h.Deliver(ctx); err != nil && ctx.Err() == nil {
 			k.log().Error("what is to be told cannot be read", "error", err)
 			next = time.Now().Add(mostPause)
 		}
@@ -39,7 +40,7 @@ func (k *keeper) report(ctx context.Context) {
 
 // tellOfStart tells of what keeps the sync from being entered. Of one that the state does not know yet, the beacons alone can.
 func (k *keeper) tellOfStart(ctx context.Context, trouble error) {
-	k.d.beacons.trouble(k.config.Name, trouble)
+	k.d.files.SetProblem(k.config.Name, problem(trouble))
 	if k.lock == nil {
 		return // whoever holds it tells
 	}
@@ -48,9 +49,9 @@ func (k *keeper) tellOfStart(ctx context.Context, trouble error) {
 		return
 	}
 	k.note(ctx, sync.ID, trouble)
-	h := &herald{app: k.d.app, store: k.d.store, sync: sync, config: k.config}
-	if err = h.observe(ctx, trouble, false); err == nil {
-		_, err = h.deliver(ctx)
+	h := k.d.app.notifier(k.d.store, sync, k.config)
+	if err = h.Enqueue(ctx, problem(trouble), false); err == nil {
+		_, err = h.Deliver(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
 		k.log().Error("the hooks cannot be told", "error", err)
@@ -58,7 +59,7 @@ func (k *keeper) tellOfStart(ctx context.Context, trouble error) {
 }
 
 // tell looks how the sync stands.
-func (k *keeper) tell(ctx context.Context, h *herald) {
+func (k *keeper) tell(ctx context.Context, h *hooks.Notifier) {
 	trouble := k.troubled()
 	k.note(ctx, k.id.Load(), trouble)
 	waiting, err := k.d.store.Documents.Outstanding(ctx, k.id.Load())
@@ -71,12 +72,12 @@ func (k *keeper) tell(ctx context.Context, h *herald) {
 	busy := waiting[state.Pending] + waiting[state.Uploading] + waiting[state.Training]
 	failed := waiting[state.Failed] + waiting[state.Stuck] + waiting[state.Uncertain]
 	well := trouble == nil && busy+failed == 0 && k.looked.Load()
-	k.d.beacons.trouble(k.config.Name, engine.JoinErrors(append(standing(k.config.Name, onlyFailed(waiting), ""), orNone(trouble)...)))
-	if err := h.observe(ctx, trouble, well); err != nil && ctx.Err() == nil {
+	k.d.files.SetProblem(k.config.Name, problem(engine.JoinErrors(append(standing(k.config.Name, onlyFailed(waiting), ""), trouble))))
+	if err := h.Enqueue(ctx, problem(trouble), well); err != nil && ctx.Err() == nil {
 		k.log().Error("what is to be told cannot be noted", "error", err)
 	}
 	if well && k.scanned.CompareAndSwap(true, false) {
-		k.d.beacons.passed(ctx, k.config)
+		k.d.app.passed(ctx, k.d.files, k.config)
 	}
 }
 
@@ -85,11 +86,31 @@ func onlyFailed(counts map[state.DocumentState]int) map[state.DocumentState]int 
 	return map[state.DocumentState]int{state.Failed: counts[state.Failed], state.Stuck: counts[state.Stuck], state.Uncertain: counts[state.Uncertain]}
 }
 
-func orNone(err error) []error {
+func (a *app) notifier(store *state.Store, sync state.Sync, s config.Sync) *hooks.Notifier {
+	return hooks.NewNotifier(store, sync, hooks.Options{Hooks: s.Hooks, Environ: a.env, UserAgent: "kbsync/" + buildVersion(), Logger: a.out.log, Now: a.now})
+}
+
+func problem(err error) *hooks.Problem {
 	if err == nil {
 		return nil
 	}
-	return []error{err}
+	class := engine.Classify(err)
+	return &hooks.Problem{Text: err.Error(), Kind: class.String(), ExitCode: codeOf(class)}
+}
+
+func statusPaths(cfg *config.Config) hooks.Paths {
+	return hooks.Paths{Touch: cfg.TouchFile, Error: cfg.ErrorFile, Metrics: cfg.MetricsFile}
+}
+
+// passed reports that a pass of a sync has ended well.
+func (a *app) passed(ctx context.Context, files *hooks.StatusFiles, s config.Sync) {
+	files.Touch()
+	if s.HeartbeatURL == "" {
+		return
+	}
+	if err := hooks.Heartbeat(ctx, s.HeartbeatURL, "kbsync/"+buildVersion()); err != nil && ctx.Err() == nil {
+		a.out.log.Warn("the heartbeat failed; the next pass tries again", "sync", s.Name, "error", err)
+	}
 }
 
 // note writes the trouble to the state, where status finds it.
@@ -113,24 +134,24 @@ func (k *keeper) note(ctx context.Context, id int64, trouble error) {
 // tellOfPasses tells the hooks and the beacons how the passes of a run went.
 func (a *app) tellOfPasses(ctx context.Context, cfg *config.Config, store *state.Store, passes []*pass, summaries []*summary) {
 	log := a.out.log
-	b := &beacons{app: a, cfg: cfg}
-	var err error
-	if b.page, err = statuspage.New(statuspage.Options{State: store, Log: log, Version: buildVersion()}); err != nil {
+	page, err := statuspage.New(statuspage.Options{State: store, Log: log, Version: buildVersion()})
+	if err != nil {
 		log.Warn("the metrics cannot be made", "error", err)
 		return
 	}
+	b := hooks.NewStatusFiles(hooks.StatusFilesOptions{Paths: statusPaths(cfg), Metrics: page, Logger: log, Now: a.now})
 	for i, p := range passes {
 		s := summaries[i]
 		switch {
 		case p.left || s.ExitCode == exitInterrupted:
 			continue
 		case s.ExitCode == exitDone:
-			b.trouble(p.config.Name, nil)
-			b.passed(ctx, p.config)
+			b.SetProblem(p.config.Name, nil)
+			a.passed(ctx, b, p.config)
 		default:
-			b.trouble(p.config.Name, &exitError{s.ExitCode, errors.New(s.Error)})
+			b.SetProblem(p.config.Name, problem(engine.WithClass(s.class, errors.New(s.Error))))
 		}
-		b.page.Metrics.BytesSent(p.config.Name, p.uploads.Bytes)
+		page.Metrics.BytesSent(p.config.Name, p.uploads.Bytes)
 		if p.sync.ID == 0 {
 			continue
 		}
@@ -138,11 +159,11 @@ func (a *app) tellOfPasses(ctx context.Context, cfg *config.Config, store *state
 		if exitCode(trouble) == exitBudget {
 			trouble = nil
 		}
-		h := &herald{app: a, store: store, sync: p.sync, config: p.config}
-		err := h.observe(ctx, trouble, s.ExitCode == exitDone)
+		h := a.notifier(store, p.sync, p.config)
+		err := h.Enqueue(ctx, problem(trouble), s.ExitCode == exitDone)
 		if err == nil {
 			var next time.Time
-			if next, err = h.deliver(ctx); err == nil && !next.IsZero() {
+			if next, err = h.Deliver(ctx); err == nil && !next.IsZero() {
 				log.Warn("a hook could not be told of everything; the next run goes on", "sync", p.config.Name)
 			}
 		}
@@ -150,5 +171,5 @@ func (a *app) tellOfPasses(ctx context.Context, cfg *config.Config, store *state
 			log.Warn("the hooks cannot be told", "sync", p.config.Name, "error", err)
 		}
 	}
-	b.writeMetrics()
+	b.WriteMetrics()
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/atomicfile"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -42,7 +43,7 @@ func (a *app) exportCommand() *cobra.Command {
 				if len(args) == 0 || args[0] == "-" {
 					return store.Export(ctx, a.out.stdout)
 				}
-				if err := replaceFile(args[0], func(w io.Writer) error { return store.Export(ctx, w) }); err != nil {
+				if err := atomicfile.Write(args[0], func(w io.Writer) error { return store.Export(ctx, w) }); err != nil {
 					return fmt.Errorf("export state: %w", err)
 				}
 				return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/hooks"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -144,20 +145,9 @@ func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus
 		if err != nil {
 			return v, err
 		}
-		v.Troubled = append(v.Troubled, troubledView{d.Key, string(d.State), reasonOf(d)})
+		v.Troubled = append(v.Troubled, troubledView{d.Key, string(d.State), hooks.Reason(d)})
 	}
 	return v, nil
-}
-
-// reasonOf says why a document stands where it stands.
-func reasonOf(d state.Document) string {
-	if d.Held && d.State == state.Uncertain {
-		return strings.TrimSpace(d.Reason + " (held: kbsync retry sends it again)")
-	}
-	if d.Reason == "" && d.State == state.Stuck {
-		return "its training did not end in time; it is still asked for"
-	}
-	return d.Reason
 }
 
 func (v syncStatus) print(w io.Writer) {
@@ -304,7 +294,7 @@ func (a *app) documentStatus(ctx context.Context, store *state.Store, name, key 
 
 func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state.Document) (documentView, error) {
 	v := documentView{
-		Sync: s.Name, Key: d.Key, State: string(d.State), Reason: reasonOf(d), Size: d.Fingerprint.Size, SHA256: hexOf(d.SHA256),
+		Sync: s.Name, Key: d.Key, State: string(d.State), Reason: hooks.Reason(d), Size: d.Fingerprint.Size, SHA256: hexOf(d.SHA256),
 		ChangedAt: timeOrNil(d.ChangedAt), Attempts: d.Attempts, NextAttempt: timeOrNil(d.NextAttempt),
 		Sources: []sourceView{}, History: []eventView{},
 	}

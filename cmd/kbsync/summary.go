@@ -13,6 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"github.com/kbsync/kbsync/internal/engine"
+	"github.com/kbsync/kbsync/internal/hooks"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -155,7 +156,7 @@ func (s *summary) present(ctx context.Context, p *pass) error {
 		if err != nil {
 			return err
 		}
-		s.problem(d.Key, string(d.State), reasonOf(d))
+		s.problem(d.Key, string(d.State), hooks.Reason(d))
 	}
 	return nil
 }

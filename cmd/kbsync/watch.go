@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/hooks"
 	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/tracker"
@@ -90,7 +91,7 @@ type daemon struct {
 	load    func() (*config.Config, error)
 	store   *state.Store
 	page    *statuspage.Page
-	beacons *beacons
+	files   *hooks.StatusFiles
 	service *service
 
 	reloads chan chan error
@@ -137,7 +138,7 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 	if err := d.openPage(); err != nil {
 		return err
 	}
-	d.beacons = &beacons{app: a, cfg: cfg, page: d.page}
+	d.files = hooks.NewStatusFiles(hooks.StatusFilesOptions{Paths: statusPaths(cfg), Metrics: d.page, Logger: a.out.log, Now: a.now})
 	d.page.Metrics.Reloaded(true)
 	keepers, err := d.prepare(ctx, cfg, api)
 	if err != nil {
@@ -254,7 +255,7 @@ func (d *daemon) attend(ctx context.Context, reload, dump <-chan os.Signal) {
 			}
 		case <-ticker.C:
 			d.lookAtToken()
-			d.beacons.writeMetrics()
+			d.files.WriteMetrics()
 		case <-d.service.changed:
 		}
 		if !ready && d.allScanned() {
@@ -370,7 +371,7 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 		d.mu.Lock()
 		delete(d.keepers, k.config.Name)
 		d.mu.Unlock()
-		d.beacons.forget(k.config.Name)
+		d.files.SetProblem(k.config.Name, nil)
 	}
 	if anew {
 		d.stop()
@@ -380,7 +381,7 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 	was := d.api
 	d.cfg, d.api = cfg, api
 	d.mu.Unlock()
-	d.beacons.use(cfg)
+	d.files.SetPaths(statusPaths(cfg))
 	if anew {
 		if was != api {
 			_ = was.close() // only idle connections
