@@ -17,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
@@ -157,15 +158,10 @@ func closeStore(store *state.Store, err *error) {
 
 // An api is a way to ReplyCX, or to the emulator.
 type api struct {
-	client   *announcing
+	client   *engine.LoggingClient
 	origin   string
 	account  string
 	emulator *embedded // nil for the real API
-}
-
-// destination names a knowledge base of the API.
-func (p *api) destination(knowledgeBase int64) state.Destination {
-	return state.Destination{Origin: p.origin, Account: p.account, KnowledgeBase: knowledgeBase}
 }
 
 // close ends the connections, and the emulator if it is one.
@@ -211,7 +207,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: &announcing{Client: client, out: a.out}, origin: client.Origin()}
+	p := &api{client: engine.NewLoggingClient(client, a.out.log, a.out.verbose > 0), origin: client.Origin()}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}

@@ -158,7 +158,7 @@ func (a *app) checkToken(ctx context.Context, cfg *config.Config, store *state.S
 			return "", err
 		}
 		for _, s := range syncs {
-			if id == 0 && api.serves(s.Destination) {
+			if id == 0 && api.engine(cfg).Serves(s.Destination) {
 				if id, err = store.Inventory.AnySource(ctx, s.Destination.ID); err != nil {
 					return "", err
 				}

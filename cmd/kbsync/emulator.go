@@ -14,6 +14,7 @@ import (
 
 	"github.com/kbsync/kbsync/internal/atomicfile"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
@@ -58,7 +59,7 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 		return nil, errors.Join(err, e.Close())
 	}
 	return &api{
-		client:   &announcing{Client: client, out: a.out},
+		client:   engine.NewLoggingClient(client, a.out.log, a.out.verbose > 0),
 		origin:   emulatorOrigin,
 		account:  emulatorAccount(),
 		emulator: &embedded{Emulator: e, out: a.out},

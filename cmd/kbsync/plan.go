@@ -2,22 +2,20 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/engine"
+	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/watcher"
 )
@@ -167,45 +165,50 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	if err != nil {
 		return err
 	}
-	root.listed = progress.listed
+	root.Listed = progress.listed
 	defer func() { _ = root.Close() }()
-	e := newEstimate(a, store, root, known.Destination, cfg.Checkers)
-	if err := sleep(ctx, racy); err != nil {
+	if err := retry.Sleep(ctx, racy); err != nil {
 		return err
 	}
 	stopped := false
-	e.tell = func(p planned) {
+	item := func(p planned) {
 		p.Sync = s.Name
 		stopped = stopped || !tell(p)
 	}
+	e := engine.Estimate{
+		Store: store, Root: root, Destination: known.Destination, Checkers: cfg.Checkers,
+		Report: func(p engine.PlanItem) {
+			item(planned{Action: string(p.Action), Key: p.Key, Size: p.Size, SHA256: hexOf(p.SHA256), Reason: p.Reason})
+		},
+	}
 	var scan watcher.Result
 	seen := map[string]bool{}
-	changes := func(yield func(candidate, error) bool) {
-		options := scanOptions(s, o)
+	changes := func(yield func(engine.Candidate, error) bool) {
+		options := engine.ScanOptions(s, o.acceptRoot)
 		options.Settle = 0 // a sync would wait for what was just written
 		for c, err := range watcher.NewScanner(root, options).Changes(ctx, store.Scans, known, "", &scan) {
 			if err != nil {
-				yield(candidate{}, err)
+				yield(engine.Candidate{}, err)
 				return
 			}
 			seen[c.Key] = true
 			switch c.Op {
 			case state.Put:
-				if !yield(candidate{key: c.Key, fingerprint: c.Fingerprint}, nil) {
+				if !yield(engine.Candidate{Key: c.Key, Fingerprint: c.Fingerprint}, nil) {
 					return
 				}
 			case state.Skip:
-				e.tell(planned{Action: "skip", Key: c.Key, Size: c.Fingerprint.Size, Reason: c.Reason})
+				item(planned{Action: "skip", Key: c.Key, Size: c.Fingerprint.Size, Reason: c.Reason})
 			case state.Vanish:
-				e.tell(planned{Action: "remove", Key: c.Key})
+				item(planned{Action: "remove", Key: c.Key})
 			}
 			if stopped {
 				return
 			}
 		}
 		// What an earlier run left is uploaded as well.
-		for c, err := range pendingDocuments(ctx, store, known.ID) {
-			if err == nil && seen[c.key] {
+		for c, err := range engine.PendingDocuments(ctx, store, known.ID) {
+			if err == nil && seen[c.Key] {
 				continue
 			}
 			if !yield(c, err) || err != nil {
@@ -213,8 +216,8 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 			}
 		}
 	}
-	err = e.add(ctx, changes)
-	total.Upload, total.Bytes, total.Share, total.Remove = e.uploads, e.bytes, e.shares, scan.Removed
+	err = e.Add(ctx, changes)
+	total.Upload, total.Bytes, total.Share, total.Remove = e.Uploads, e.Bytes, e.Shares, scan.Removed
 	total.Unchanged, total.Unsettled = scan.Unchanged, scan.Unsettled
 	if scan.Skipped != nil {
 		total.Skipped = scan.Skipped
@@ -225,8 +228,8 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	if scan.IncompleteCount > 0 {
 		return &exitError{exitTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(scan.IncompleteCount, "part"), scan.Incomplete[0])}
 	}
-	if e.unreadable > 0 {
-		return &exitError{exitTemporary, fmt.Errorf("%s could not be read", count(e.unreadable, "document"))}
+	if e.Unreadable > 0 {
+		return &exitError{exitTemporary, fmt.Errorf("%s could not be read", count(e.Unreadable, "document"))}
 	}
 	return nil
 }
@@ -258,126 +261,9 @@ func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest stat
 		return syncs[i], nil
 	}
 	if !o.acceptDestination {
-		return known, halted(&state.DestinationError{Sync: s.Name, Have: syncs[i].Destination, Want: dest})
+		return known, engine.WithRemedy(&state.DestinationError{Sync: s.Name, Have: syncs[i].Destination, Want: dest})
 	}
 	return known, nil // everything is new there
-}
-
-// A candidate is a document that may have to be uploaded.
-type candidate struct {
-	key         string
-	fingerprint state.Fingerprint
-}
-
-// pendingDocuments streams what the state holds as pending.
-func pendingDocuments(ctx context.Context, store *state.Store, syncID int64) iter.Seq2[candidate, error] {
-	return func(yield func(candidate, error) bool) {
-		for d, err := range store.Documents.All(ctx, syncID, state.Pending) {
-			if !yield(candidate{d.Key, d.Fingerprint}, err) {
-				return
-			}
-		}
-	}
-}
-
-// An estimate finds out which documents would be uploaded and which share a content that is there.
-type estimate struct {
-	app         *app
-	store       *state.Store
-	root        *watched
-	destination state.Destination
-	checkers    int
-	tell        func(planned)
-	contents    map[state.SHA256]bool // seen in this estimate: twins are uploaded once
-
-	uploads, shares, failed, unreadable int
-	bytes                               int64
-}
-
-func newEstimate(a *app, store *state.Store, root *watched, destination state.Destination, checkers int) *estimate {
-	return &estimate{
-		app: a, store: store, root: root, destination: destination, checkers: checkers,
-		tell: func(planned) {}, contents: map[state.SHA256]bool{},
-	}
-}
-
-// estimated is how many documents are hashed and asked for at a time.
-const estimated = 256
-
-// add hashes documents and asks the state for their contents.
-func (e *estimate) add(ctx context.Context, documents iter.Seq2[candidate, error]) error {
-	var piece []candidate
-	for c, err := range documents {
-		if err != nil {
-			return err
-		}
-		if piece = append(piece, c); len(piece) == estimated {
-			if err := e.addPiece(ctx, piece); err != nil {
-				return err
-			}
-			piece = piece[:0]
-		}
-	}
-	return e.addPiece(ctx, piece)
-}
-
-func (e *estimate) addPiece(ctx context.Context, piece []candidate) error {
-	hashes := make([]state.SHA256, len(piece))
-	failures := make([]error, len(piece))
-	var group errgroup.Group
-	group.SetLimit(max(e.checkers, 1))
-	for i, c := range piece {
-		group.Go(func() error {
-			hashes[i], failures[i] = hash(ctx, e.root, c)
-			return nil
-		})
-	}
-	_ = group.Wait()
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	known := make([]state.DocumentState, len(piece))
-	if e.destination.ID != 0 && len(piece) > 0 {
-		var err error
-		if known, err = e.store.Inventory.KnownContents(ctx, e.destination, hashes); err != nil {
-			return err
-		}
-	}
-	for i, c := range piece {
-		p := planned{Action: "upload", Key: c.key, Size: c.fingerprint.Size, SHA256: hexOf(hashes[i])}
-		switch {
-		case errors.Is(failures[i], fs.ErrNotExist), errors.Is(failures[i], state.ErrChanged):
-			p.Action, p.SHA256, p.Reason = "skip", "", "changing just now"
-		case failures[i] != nil:
-			e.unreadable++
-			p.Action, p.SHA256, p.Reason = "unreadable", "", failures[i].Error()
-		case known[i] == state.Failed:
-			e.failed++
-			p.Action, p.Reason = "fail", "this content failed before; kbsync retry sends it again"
-		case known[i] != "" || e.contents[hashes[i]]:
-			e.shares++
-			p.Action = "share"
-		default:
-			e.uploads++
-			e.bytes += c.fingerprint.Size
-			e.contents[hashes[i]] = true
-		}
-		e.tell(p)
-	}
-	return nil
-}
-
-func hash(ctx context.Context, root *watched, c candidate) (sum state.SHA256, err error) {
-	r, err := root.Open(ctx, c.key, c.fingerprint)
-	if err != nil {
-		return sum, err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return sum, err
-	}
-	return state.SHA256(h.Sum(nil)), nil
 }
 
 // address says which API would be asked, without asking it and without a token if there is none.

@@ -11,6 +11,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/tracker"
 )
@@ -118,16 +119,21 @@ func (p *progress) expect(ctx context.Context, store *state.Store, syncID int64)
 	return nil
 }
 
-// ingest gives the callbacks of an upload; wake is called when there may be new sources.
-func (p *progress) ingest(wake func()) ingest.Progress {
-	return ingest.Progress{
-		Sent: func(bytes int64) { p.sent.Add(bytes) },
-		Done: func(documents int, bytes int64) {
-			p.doneDocuments.Add(int64(documents))
-			p.doneBytes.Add(bytes)
-			p.training.Add(int64(documents))
-			wake()
+// engine returns the functions that a run calls.
+func (p *progress) engine(store *state.Store) engine.Progress {
+	return engine.Progress{
+		Step:   p.say,
+		Listed: p.listed,
+		Expect: func(ctx context.Context, syncID int64) error { return p.expect(ctx, store, syncID) },
+		Upload: ingest.Progress{
+			Sent: func(bytes int64) { p.sent.Add(bytes) },
+			Done: func(documents int, bytes int64) {
+				p.doneDocuments.Add(int64(documents))
+				p.doneBytes.Add(bytes)
+				p.training.Add(int64(documents))
+			},
 		},
+		Trained: p.tracked,
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/kbsync/kbsync/internal/engine"
 )
 
 // signals turns SIGINT and SIGTERM into the ends of two contexts.
@@ -51,18 +53,5 @@ func watchSignals(ctx context.Context) *signals {
 // graceful returns the context for work that is let to finish after the first signal: it ends with the second one, or
 // when the grace after the first is over.
 func (s *signals) graceful(grace time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(s.hard)
-	release := context.AfterFunc(s.soft, func() {
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	return ctx, func() {
-		release()
-		cancel()
-	}
+	return engine.Graceful(s.soft, s.hard, grace)
 }

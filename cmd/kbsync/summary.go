@@ -73,36 +73,50 @@ type summary struct {
 
 const maxProblems = 100
 
+// A trainedView is what the trackers of a run heard, in sources.
+type trainedView struct {
+	Completed int `json:"completed"`
+	Failed    int `json:"failed"`
+	Stuck     int `json:"stuck"`
+	Requests  int `json:"requests"`
+}
+
 // summarize sums a pass up, after the training was waited for.
-func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
+func summarize(ctx context.Context, store *state.Store, o passOptions, p engine.PassResult) *summary {
+	c, scan, uploads := p.Config, p.Scan, p.Uploads
 	s := &summary{
-		Sync: p.config.Name, Root: p.config.Root.String(), KnowledgeBase: p.config.KnowledgeBase, Scanned: p.scanned,
-		New: max(p.scan.New-p.scan.Renamed, 0), Changed: p.scan.Changed, Unchanged: p.scan.Unchanged, Renamed: p.scan.Renamed,
-		Removed: p.scan.Removed - p.scan.Renamed, Unsettled: p.scan.Unsettled, Skipped: p.scan.Skipped, Unlisted: p.scan.IncompleteCount,
-		Uploaded: p.uploads.Uploaded, Shared: p.uploads.Shared, Refused: p.uploads.Failed, Resent: p.uploads.Resent, Deferred: p.uploads.Deferred,
-		Requests: p.uploads.Requests, asked: p.uploads.Asked, Bytes: p.uploads.Bytes, Unread: p.uploads.Unreadable,
-		Marked: p.marked, wasMarked: p.options.mark != nil, leftOver: p.left,
+		Sync: c.Name, Root: c.Root.String(), KnowledgeBase: c.KnowledgeBase, Scanned: p.Scanned,
+		New: max(scan.New-scan.Renamed, 0), Changed: scan.Changed, Unchanged: scan.Unchanged, Renamed: scan.Renamed,
+		Removed: scan.Removed - scan.Renamed, Unsettled: scan.Unsettled, Skipped: scan.Skipped, Unlisted: scan.IncompleteCount,
+		Uploaded: uploads.Uploaded, Shared: uploads.Shared, Refused: uploads.Failed, Resent: uploads.Resent, Deferred: uploads.Deferred,
+		Requests: uploads.Requests, asked: uploads.Asked, Bytes: uploads.Bytes, Unread: uploads.Unreadable,
+		Marked: p.Marked, wasMarked: o.mark != nil, leftOver: p.LeftToOther,
 		Documents: map[state.DocumentState]int{}, Problems: []troubledView{},
 	}
 	if s.Skipped == nil {
 		s.Skipped = map[string]int{}
 	}
-	if p.left {
+	if p.LeftToOther {
 		return s
 	}
-	s.because(p.err)
-	if p.sync.ID == 0 {
+	s.because(p.Err)
+	if p.Sync.ID == 0 {
 		return s
 	}
-	s.because(t.err(p.sync.Destination.ID, p.options.wait))
-	s.because(s.present(ctx, p))
-	for _, f := range p.uploads.Unread {
+	s.because(p.TrainingErr)
+	s.because(s.present(ctx, store, p.Sync.ID))
+	for _, f := range uploads.Unread {
 		s.problem(f.Key, "unreadable", f.Reason)
 	}
-	if !p.scanned {
-		return s
+	if p.Scanned {
+		s.becauseUnfinished(p)
 	}
-	for _, e := range standing(s.Sync, s.Documents, p.uploads.Why) {
+	return s
+}
+
+// becauseUnfinished adds the documents that keep the sync from being complete to the reasons of the exit code.
+func (s *summary) becauseUnfinished(p engine.PassResult) {
+	for _, e := range engine.Remaining(printable(s.Sync), s.Documents, p.Uploads.Why) {
 		s.because(e)
 	}
 	for _, row := range []struct {
@@ -117,9 +131,16 @@ func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
 		}
 	}
 	if s.Unlisted > 0 {
-		s.because(&exitError{exitTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(s.Unlisted, "part"), errors.Join(p.scan.Incomplete[:1]...))})
+		s.because(&exitError{exitTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(s.Unlisted, "part"), errors.Join(p.Scan.Incomplete[:1]...))})
 	}
-	return s
+}
+
+// err returns the reasons of the exit code as one error; nil if it is 0.
+func (s *summary) err() error {
+	if s.class == engine.ClassNone {
+		return nil
+	}
+	return engine.WithClass(s.class, errors.New(s.Error))
 }
 
 // because adds an error to the reasons of the exit code.
@@ -136,8 +157,8 @@ func (s *summary) because(err error) {
 }
 
 // present adds how the sync stands now.
-func (s *summary) present(ctx context.Context, p *pass) error {
-	counts, err := p.store.Documents.Counts(ctx, p.sync.ID)
+func (s *summary) present(ctx context.Context, store *state.Store, syncID int64) error {
+	counts, err := store.Documents.Counts(ctx, syncID)
 	if err != nil {
 		return err
 	}
@@ -146,13 +167,13 @@ func (s *summary) present(ctx context.Context, p *pass) error {
 			s.Documents[st] = n
 		}
 	}
-	if s.Superseded, s.Orphaned, err = p.store.Inventory.CountLeftBehind(ctx, p.sync.ID); err != nil {
+	if s.Superseded, s.Orphaned, err = store.Inventory.CountLeftBehind(ctx, syncID); err != nil {
 		return err
 	}
 	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain] == 0 {
 		return nil // which spares reading all documents
 	}
-	for d, err := range p.store.Documents.All(ctx, p.sync.ID, state.Failed, state.Stuck, state.Uncertain) {
+	for d, err := range store.Documents.All(ctx, syncID, state.Failed, state.Stuck, state.Uncertain) {
 		if err != nil {
 			return err
 		}

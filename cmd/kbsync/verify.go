@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -83,7 +82,7 @@ func (a *app) verify(ctx context.Context, cfg *config.Config, args []string) (er
 		if err != nil {
 			return err
 		}
-		if !api.serves(s.Destination) {
+		if !api.engine(cfg).Serves(s.Destination) {
 			elsewhere++
 			continue
 		}
@@ -162,7 +161,7 @@ func (v *verification) compare(ctx context.Context, sources []state.Source) erro
 // single source is not documented.
 func unknownSource(err error) bool {
 	e, ok := errors.AsType[*replycx.Error](err)
-	return ok && e.FromAPI && e.StatusCode == http.StatusNotFound && !errors.Is(err, replycx.ErrAccountNotFound) && !errors.Is(err, replycx.ErrKnowledgeBaseNotFound)
+	return ok && e.FromAPI && e.Class() == replycx.ClassNotFound
 }
 
 func (v *verification) ask(ctx context.Context, ids []int64, found map[int64]replycx.SourceStatus) error {

@@ -57,10 +57,11 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 	progress := a.startProgress()
 	defer progress.end()
 
-	trackers := newTrackers(ctx, a, cfg, store, api, progress)
+	connection := api.engine(cfg)
+	trackers := engine.NewTrackers(ctx, a.engineOptions(cfg, store, api, passOptions{}), progress.tracked)
 	var failures []error
 	for _, s := range syncs {
-		if !api.serves(s.Destination) {
+		if !connection.Serves(s.Destination) {
 			// Its sources are not this API's: asking for them there would tell lies.
 			if len(args) > 0 {
 				failures = append(failures, fmt.Errorf("sync %s belongs to %s, and the configured API is %s", s.Name, s.Destination, api.origin))
@@ -68,18 +69,18 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 			continue
 		}
 		if err := progress.expect(ctx, store, s.ID); err != nil {
-			trackers.wait(false)
+			trackers.Wait(false)
 			return err
 		}
-		trackers.follow(s.Destination)
+		trackers.Follow(s.Destination)
 	}
 	result := struct {
 		Trained trainedView `json:"trained"`
 		Syncs   []waited    `json:"syncs"`
-	}{Trained: trackers.wait(true).view(), Syncs: []waited{}}
+	}{Trained: trainedView(trackers.Wait(true)), Syncs: []waited{}}
 	ctx = context.WithoutCancel(ctx)
 	for _, s := range syncs {
-		if err := trackers.err(s.Destination.ID, true); err != nil {
+		if err := trackers.Err(s.Destination.ID, true); err != nil {
 			failures = append(failures, err)
 		}
 		outstanding, err := store.Documents.Outstanding(ctx, s.ID)
@@ -93,7 +94,7 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 			}
 		}
 		result.Syncs = append(result.Syncs, w)
-		for _, e := range standing(s.Name, outstanding, "") {
+		for _, e := range engine.Remaining(printable(s.Name), outstanding, "") {
 			failures = append(failures, fmt.Errorf("%s: %w", s.Name, e))
 		}
 	}
@@ -112,38 +113,4 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 		return err
 	}
 	return engine.JoinErrors(failures)
-}
-
-// serves tells whether a destination is on this API.
-func (p *api) serves(d state.Destination) bool {
-	return d.Origin == p.origin && (d.Account == p.account || d.Account == "" || p.account == "")
-}
-
-// standing says what keeps a sync from being done, by the states of its outstanding documents.
-func standing(name string, outstanding map[state.DocumentState]int, why string) []error {
-	name = printable(name)
-	var errs []error
-	for _, row := range []struct {
-		n    int
-		code int
-		text string
-	}{
-		{outstanding[state.Failed], exitFailed, "failed for good (kbsync status " + name + " says why; kbsync retry tries again)"},
-		{outstanding[state.Stuck], exitTraining, "still in training after --train-timeout"},
-		{outstanding[state.Uncertain], exitTemporary, "uncertain, for the answer to the upload was lost"},
-		{outstanding[state.Pending] + outstanding[state.Uploading], exitTemporary, "still to be uploaded" + because(why)},
-		{outstanding[state.Training], exitTemporary, "still in training (kbsync wait " + name + " waits for it)"},
-	} {
-		if row.n > 0 {
-			errs = append(errs, &exitError{row.code, fmt.Errorf("%s %s", count(row.n, "document"), row.text)})
-		}
-	}
-	return errs
-}
-
-func because(why string) string {
-	if why == "" {
-		return ""
-	}
-	return ": " + why
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -10,12 +9,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/kbsync/kbsync/ingest"
 )
 
 // hookProgram is a hook: it adds its variables and its standard input to the file that it is told.
@@ -103,40 +98,4 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("nobody holds a lock")
-}
-
-func TestPause(t *testing.T) {
-	for _, tt := range []struct {
-		failures int
-		want     string
-	}{{0, "1s"}, {1, "1s"}, {2, "2s"}, {5, "16s"}, {7, "1m0s"}, {1000, "1m0s"}} {
-		if got := pause(tt.failures, leastPause, mostPause).String(); got != tt.want {
-			t.Errorf("after %d failures: %s, want %s", tt.failures, got, tt.want)
-		}
-	}
-}
-
-func TestAfterUpload(t *testing.T) {
-	outage := &ingest.OutageError{Streak: 3, Err: errors.New("lost")}
-	for _, tt := range []struct {
-		name      string
-		err       error
-		fruitless int
-		tried     bool
-		want      time.Duration
-	}{
-		{"done", nil, 0, false, 0},
-		{"nothing could be done", nil, 1, false, leastPause},
-		{"nothing can be done", nil, 50, false, mostPause},
-		{"three lost answers, the third just now", outage, 1, true, outagePause},
-		{"the API is away, and nothing was risked", outage, 1, false, 8 * time.Second},
-		{"away for long", outage, 50, false, fatalPause},
-		{"a wrong token", &ingest.FatalError{Err: errors.New("401")}, 1, false, fatalPause},
-		{"a quota", &ingest.QuotaError{Documents: 10, Err: errors.New("402")}, 1, false, fatalPause},
-		{"the state", errors.New("disk full"), 1, false, 8 * time.Second},
-	} {
-		if got := afterUpload(tt.err, tt.fruitless, tt.tried); got != tt.want {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
-		}
-	}
 }
