@@ -19,7 +19,7 @@ func TestVerify(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	k := newKilling(t, dir)
+	k := newFixture(t, dir)
 	kbsync := func(args ...string) (code int, stdout, stderr string) {
 		var out, log strings.Builder
 		code = run(t.Context(), append(args, "--state", filepath.Join(k.dir, "kbsync.db"), "--api-url", k.url, "--rate", "off"),
