@@ -24,7 +24,7 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-func TestPrintable(t *testing.T) {
+func TestPrintableEscapesControlCharacters(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"guides/one.md":                     "guides/one.md",
@@ -58,7 +58,7 @@ func FuzzPrintable(f *testing.F) {
 	})
 }
 
-func TestRedactor(t *testing.T) {
+func TestNoOutputShowsASecret(t *testing.T) {
 	t.Parallel()
 	var stdout, stderr bytes.Buffer
 	out := newOutput(&stdout, &stderr, nil)
@@ -133,7 +133,7 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
-func TestParseAge(t *testing.T) {
+func TestParseAgeReadsDaysWeeksAndDurations(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Duration{
 		"30d": 720 * time.Hour, "2w": 336 * time.Hour, "12h": 12 * time.Hour, "0d": 0,
@@ -149,7 +149,7 @@ func TestParseAge(t *testing.T) {
 	}
 }
 
-func TestGrouped(t *testing.T) {
+func TestProblemsAreGroupedByStateAndReason(t *testing.T) {
 	t.Parallel()
 	var groups []problemGroup
 	for i := range 7 {
@@ -162,8 +162,8 @@ func TestGrouped(t *testing.T) {
 	}
 }
 
-// A run leaves no goroutine behind, whatever it ended with.
-func TestRunEnds(t *testing.T) {
+// TestRunLeavesNoGoroutine runs commands that end with different codes.
+func TestRunLeavesNoGoroutine(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
 	docs := filepath.Join(dir, "docs")
