@@ -25,9 +25,9 @@ func (a *app) planCommand() *cobra.Command {
 	var o passOptions
 	cmd := &cobra.Command{
 		Use:   "plan [NAME | ROOT]",
-		Short: "Show what sync would do, and do nothing",
-		Long: `plan lists the root, hashes what is new or has changed, and tells what sync would upload, share and forget. It sends
-nothing, needs no token and writes nothing, not even a state.`,
+		Short: "Show the changes that sync would make, without making them",
+		Long: `plan lists the root, hashes new and changed documents, and prints which documents sync would upload, share and remove. It
+sends no request, needs no token and writes nothing, not even a state.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)
@@ -42,8 +42,8 @@ nothing, needs no token and writes nothing, not even a state.`,
 	return cmd
 }
 
-// A planned is what would become of one document.
-type planned struct {
+// A planItem is the action that sync would take for one document.
+type planItem struct {
 	Sync   string `json:"sync"`
 	Action string `json:"action"` // upload, share, fail, remove, skip, unreadable
 	Key    string `json:"key"`
@@ -52,7 +52,7 @@ type planned struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// A planTotal is the sum of one sync's plan.
+// A planTotal counts the plan of one sync.
 type planTotal struct {
 	Sync      string         `json:"sync"`
 	Root      string         `json:"root"`
@@ -66,7 +66,7 @@ type planTotal struct {
 	Error     string         `json:"error,omitempty"`
 }
 
-// plan tells what sync would do. Its exit code is 0 if it could be told, whatever it is.
+// plan prints the actions of a sync. Its exit code is 0 if the plan is complete, whatever the actions are.
 func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err error) {
 	syncs, err := selected(cfg)
 	if err != nil {
@@ -86,11 +86,11 @@ func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err 
 
 	var totals []planTotal
 	var failures []error
-	items := func(yield func(planned, error) bool) {
+	items := func(yield func(planItem, error) bool) {
 		for _, s := range syncs {
 			total := planTotal{Sync: s.Name, Root: s.Root.String(), Skipped: map[string]int{}}
 			dest := state.Destination{Origin: origin, Account: account, KnowledgeBase: s.KnowledgeBase}
-			err := a.planSync(ctx, cfg, s, o, store, dest, progress, &total, func(p planned) bool { return yield(p, nil) })
+			err := a.planSync(ctx, cfg, s, o, store, dest, progress, &total, func(item planItem) bool { return yield(item, nil) })
 			if err != nil {
 				total.Error = err.Error()
 				failures = append(failures, fmt.Errorf("%s: %w", s.Name, err))
@@ -116,8 +116,8 @@ func joinGravely(errs []error) error {
 	return &exitError{code, errors.Join(errs...)}
 }
 
-// printPlan prints the documents as they come, and the totals behind them.
-func (a *app) printPlan(items iter.Seq2[planned, error], totals *[]planTotal, progress *progress) error {
+// printPlan prints the documents as they arrive, and then the totals. The items fill the totals.
+func (a *app) printPlan(items iter.Seq2[planItem, error], totals *[]planTotal, progress *progress) error {
 	if a.out.format == formatJSON {
 		if _, err := io.WriteString(a.out.stdout, `{"documents": `); err != nil {
 			return err
@@ -132,14 +132,14 @@ func (a *app) printPlan(items iter.Seq2[planned, error], totals *[]planTotal, pr
 		_, err = fmt.Fprintf(a.out.stdout, ", \"syncs\": %s}\n", data)
 		return err
 	}
-	for p := range items {
+	for item := range items {
 		if a.out.quiet {
 			continue
 		}
-		progress.end() // bars and results don't share a terminal well
-		text := fmt.Sprintf("%-10s %s", p.Action, printable(p.Key))
-		if p.Reason != "" {
-			text += " (" + printable(p.Reason) + ")"
+		progress.end() // the bars would overwrite the results
+		text := fmt.Sprintf("%-10s %s", item.Action, printable(item.Key))
+		if item.Reason != "" {
+			text += " (" + printable(item.Reason) + ")"
 		}
 		if _, err := fmt.Fprintln(a.out.stdout, text); err != nil {
 			return err
@@ -167,8 +167,9 @@ func (a *app) printPlan(items iter.Seq2[planned, error], totals *[]planTotal, pr
 	return nil
 }
 
+// planSync plans one sync. It yields the items and fills total, until yield returns false.
 func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o passOptions, store *state.Store, dest state.Destination,
-	progress *progress, total *planTotal, tell func(planned) bool,
+	progress *progress, total *planTotal, yield func(planItem) bool,
 ) error {
 	known, err := planBasis(ctx, store, s, dest, o)
 	if err != nil {
@@ -184,47 +185,15 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	if err := sleep(ctx, racy); err != nil {
 		return err
 	}
-	stopped := false
-	e.tell = func(p planned) {
-		p.Sync = s.Name
-		stopped = stopped || !tell(p)
+	e.report = func(item planItem) bool {
+		item.Sync = s.Name
+		return yield(item)
 	}
+	options := scanOptions(s, o)
+	options.Settle = 0 // a sync would wait until new files have settled
 	var scan watcher.Result
-	seen := map[string]bool{}
-	changes := func(yield func(candidate, error) bool) {
-		options := scanOptions(s, o)
-		options.Settle = 0 // a sync would wait for what was just written
-		for c, err := range watcher.NewScanner(root, options).Changes(ctx, store.Scans, known, "", &scan) {
-			if err != nil {
-				yield(candidate{}, err)
-				return
-			}
-			seen[c.Key] = true
-			switch c.Op {
-			case state.Put:
-				if !yield(candidate{key: c.Key, fingerprint: c.Fingerprint}, nil) {
-					return
-				}
-			case state.Skip:
-				e.tell(planned{Action: "skip", Key: c.Key, Size: c.Fingerprint.Size, Reason: c.Reason})
-			case state.Vanish:
-				e.tell(planned{Action: "remove", Key: c.Key})
-			}
-			if stopped {
-				return
-			}
-		}
-		// What an earlier run left is uploaded as well.
-		for c, err := range pendingDocuments(ctx, store, known.ID) {
-			if err == nil && seen[c.key] {
-				continue
-			}
-			if !yield(c, err) || err != nil {
-				return
-			}
-		}
-	}
-	err = e.add(ctx, changes)
+	changes := watcher.NewScanner(root, options).Changes(ctx, store.Scans, known, "", &scan)
+	err = e.add(ctx, planCandidates(changes, pendingDocuments(ctx, store, known.ID), e.emit))
 	total.Upload, total.Bytes, total.Share, total.Remove = e.uploads, e.bytes, e.shares, scan.Removed
 	total.Unchanged, total.Unsettled = scan.Unchanged, scan.Unsettled
 	if scan.Skipped != nil {
@@ -242,10 +211,45 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	return nil
 }
 
-// racy is a little more than the age below which a scan takes no file for written, whatever the settle time.
+// planCandidates yields the documents that a sync may upload: the changes on the root, and the documents that an earlier
+// run left pending. It reports skipped and removed documents, until report returns false.
+func planCandidates(changes iter.Seq2[state.Change, error], pending iter.Seq2[candidate, error], report func(planItem) bool) iter.Seq2[candidate, error] {
+	return func(yield func(candidate, error) bool) {
+		seen := map[string]bool{}
+		for c, err := range changes {
+			if err != nil {
+				yield(candidate{}, err)
+				return
+			}
+			seen[c.Key] = true
+			more := true
+			switch c.Op {
+			case state.Put:
+				more = yield(candidate{key: c.Key, fingerprint: c.Fingerprint}, nil)
+			case state.Skip:
+				more = report(planItem{Action: "skip", Key: c.Key, Size: c.Fingerprint.Size, Reason: c.Reason})
+			case state.Vanish:
+				more = report(planItem{Action: "remove", Key: c.Key})
+			}
+			if !more {
+				return
+			}
+		}
+		for c, err := range pending {
+			if err == nil && seen[c.key] {
+				continue
+			}
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// racy is a little longer than the shortest age at which a scan takes a file, whatever the settle time.
 const racy = 25 * time.Millisecond
 
-// planBasis finds what the state knows of a sync, without making one.
+// planBasis returns the sync as the state has it. It makes none: a new sync gets no id.
 func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest state.Destination, o passOptions) (state.Sync, error) {
 	syncs, err := store.Syncs.All(ctx)
 	if err != nil {
@@ -256,7 +260,7 @@ func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest stat
 	}
 	known := state.Sync{Name: s.Name, Root: s.Root.String(), Destination: dest}
 	for _, x := range syncs {
-		// Another sync to the same place has contents to share.
+		// The sync can share the contents of another sync at the same destination.
 		if same(x.Destination) {
 			known.Destination.ID = x.Destination.ID
 		}
@@ -271,16 +275,16 @@ func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest stat
 	if !o.acceptDestination {
 		return known, halted(&state.DestinationError{Sync: s.Name, Have: syncs[i].Destination, Want: dest})
 	}
-	return known, nil // everything is new there
+	return known, nil // every document is new at this destination
 }
 
-// A candidate is a document that may have to be uploaded.
+// A candidate is a document that a sync may upload.
 type candidate struct {
 	key         string
 	fingerprint state.Fingerprint
 }
 
-// pendingDocuments streams what the state holds as pending.
+// pendingDocuments streams the documents that are pending in the state.
 func pendingDocuments(ctx context.Context, store *state.Store, syncID int64) iter.Seq2[candidate, error] {
 	return func(yield func(candidate, error) bool) {
 		for d, err := range store.Documents.All(ctx, syncID, state.Pending) {
@@ -291,15 +295,16 @@ func pendingDocuments(ctx context.Context, store *state.Store, syncID int64) ite
 	}
 }
 
-// An estimate finds out which documents would be uploaded and which share a content that is there.
+// An estimate finds out which documents a sync would upload and which share a known content.
 type estimate struct {
 	app         *app
 	store       *state.Store
 	root        *watched
 	destination state.Destination
 	checkers    int
-	tell        func(planned)
-	contents    map[state.SHA256]bool // seen in this estimate: twins are uploaded once
+	report      func(planItem) bool   // receives each item, and returns false to end the estimate
+	contents    map[state.SHA256]bool // seen in this estimate, because a sync uploads twins once
+	ended       bool
 
 	uploads, shares, failed, unreadable int
 	bytes                               int64
@@ -308,36 +313,42 @@ type estimate struct {
 func newEstimate(a *app, store *state.Store, root *watched, destination state.Destination, checkers int) *estimate {
 	return &estimate{
 		app: a, store: store, root: root, destination: destination, checkers: checkers,
-		tell: func(planned) {}, contents: map[state.SHA256]bool{},
+		report: func(planItem) bool { return true }, contents: map[state.SHA256]bool{},
 	}
 }
 
-// estimated is how many documents are hashed and asked for at a time.
-const estimated = 256
+// emit reports an item, and returns false once the estimate has ended.
+func (e *estimate) emit(item planItem) bool {
+	e.ended = e.ended || !e.report(item)
+	return !e.ended
+}
 
-// add hashes documents and asks the state for their contents.
+// estimateChunk is the number of documents that an estimate looks up at a time.
+const estimateChunk = 256
+
+// add hashes documents and looks their contents up in the state.
 func (e *estimate) add(ctx context.Context, documents iter.Seq2[candidate, error]) error {
-	var piece []candidate
+	var chunk []candidate
 	for c, err := range documents {
 		if err != nil {
 			return err
 		}
-		if piece = append(piece, c); len(piece) == estimated {
-			if err := e.addPiece(ctx, piece); err != nil {
+		if chunk = append(chunk, c); len(chunk) == estimateChunk {
+			if err := e.addChunk(ctx, chunk); err != nil || e.ended {
 				return err
 			}
-			piece = piece[:0]
+			chunk = chunk[:0]
 		}
 	}
-	return e.addPiece(ctx, piece)
+	return e.addChunk(ctx, chunk)
 }
 
-func (e *estimate) addPiece(ctx context.Context, piece []candidate) error {
-	hashes := make([]state.SHA256, len(piece))
-	failures := make([]error, len(piece))
+func (e *estimate) addChunk(ctx context.Context, chunk []candidate) error {
+	hashes := make([]state.SHA256, len(chunk))
+	failures := make([]error, len(chunk))
 	var group errgroup.Group
 	group.SetLimit(max(e.checkers, 1))
-	for i, c := range piece {
+	for i, c := range chunk {
 		group.Go(func() error {
 			hashes[i], failures[i] = hash(ctx, e.root, c)
 			return nil
@@ -347,33 +358,35 @@ func (e *estimate) addPiece(ctx context.Context, piece []candidate) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	known := make([]state.DocumentState, len(piece))
-	if e.destination.ID != 0 && len(piece) > 0 {
+	known := make([]state.DocumentState, len(chunk))
+	if e.destination.ID != 0 && len(chunk) > 0 {
 		var err error
 		if known, err = e.store.Inventory.KnownContents(ctx, e.destination, hashes); err != nil {
 			return err
 		}
 	}
-	for i, c := range piece {
-		p := planned{Action: "upload", Key: c.key, Size: c.fingerprint.Size, SHA256: hexOf(hashes[i])}
+	for i, c := range chunk {
+		item := planItem{Action: "upload", Key: c.key, Size: c.fingerprint.Size, SHA256: hexOf(hashes[i])}
 		switch {
 		case errors.Is(failures[i], fs.ErrNotExist), errors.Is(failures[i], state.ErrChanged):
-			p.Action, p.SHA256, p.Reason = "skip", "", "changing just now"
+			item.Action, item.SHA256, item.Reason = "skip", "", "the file is changing"
 		case failures[i] != nil:
 			e.unreadable++
-			p.Action, p.SHA256, p.Reason = "unreadable", "", failures[i].Error()
+			item.Action, item.SHA256, item.Reason = "unreadable", "", failures[i].Error()
 		case known[i] == state.Failed:
 			e.failed++
-			p.Action, p.Reason = "fail", "this content failed before; kbsync retry sends it again"
+			item.Action, item.Reason = "fail", "this content failed before; kbsync retry sends it again"
 		case known[i] != "" || e.contents[hashes[i]]:
 			e.shares++
-			p.Action = "share"
+			item.Action = "share"
 		default:
 			e.uploads++
 			e.bytes += c.fingerprint.Size
 			e.contents[hashes[i]] = true
 		}
-		e.tell(p)
+		if !e.emit(item) {
+			return nil
+		}
 	}
 	return nil
 }
@@ -391,7 +404,7 @@ func hash(ctx context.Context, root *watched, c candidate) (sum state.SHA256, er
 	return state.SHA256(h.Sum(nil)), nil
 }
 
-// address says which API would be asked, without asking it and without a token if there is none.
+// address returns the API and the account that a sync would use. It sends no request and needs no token.
 func (a *app) address(ctx context.Context, cfg *config.Config) (origin, account string, err error) {
 	if a.useEmulator {
 		return emulatorOrigin, emulatorAccount(), nil

@@ -15,7 +15,7 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// A runSummary is what a run of passes tells at its end.
+// A runSummary is the result of a run over several syncs.
 type runSummary struct {
 	Syncs    []*summary      `json:"syncs"`
 	Trained  trainedView     `json:"trained"`
@@ -25,7 +25,7 @@ type runSummary struct {
 	Emulator *emulatorReport `json:"emulator,omitempty"`
 }
 
-// A summary is one sync's part of it: what the pass did, and how the sync stands after it.
+// A summary is the result of one sync: the work of the pass, and the state of the sync after it.
 type summary struct {
 	Sync          string `json:"sync"`
 	Root          string `json:"root"`
@@ -40,7 +40,7 @@ type summary struct {
 	Renamed   int            `json:"renamed"`
 	Removed   int            `json:"removed"`
 	Unsettled int            `json:"unsettled"`
-	Skipped   map[string]int `json:"skipped"` // by reason
+	Skipped   map[string]int `json:"skipped"` // counts by reason
 	Marked    int            `json:"marked,omitempty"`
 
 	Uploaded  int   `json:"uploaded"`
@@ -52,23 +52,23 @@ type summary struct {
 	Bytes     int64 `json:"bytes"`
 	Unlisted  int   `json:"unlisted"`   // parts of the root that could not be listed
 	Unread    int   `json:"unreadable"` // documents that could not be read
-	asked     int   // status requests beside the tracker's
+	asked     int   // status requests of the uploader
 	wasMarked bool
 	leftOver  bool
 
 	Documents  map[state.DocumentState]int `json:"documents"`
 	Superseded int                         `json:"superseded"`
 	Orphaned   int                         `json:"orphaned"`
-	// Problems are the first hundred documents that failed, are stuck or uncertain, or could not be read.
+	// Problems are the first 100 documents that failed, are stuck or uncertain, or could not be read.
 	Problems []troubledView `json:"problems"`
-	groups   []problemGroup // of all of them
+	groups   []problemGroup // all problems
 
-	messages []string // why ExitCode is not 0
+	messages []string // the reasons for ExitCode
 }
 
 const maxProblems = 100
 
-// summarize sums a pass up, after the training was waited for.
+// summarize returns the result of a pass, after its training was waited for.
 func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
 	s := &summary{
 		Sync: p.config.Name, Root: p.config.Root.String(), KnowledgeBase: p.config.KnowledgeBase, Scanned: p.scanned,
@@ -104,7 +104,7 @@ func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
 		n    int
 		text string
 	}{
-		{s.Unsettled, "not uploaded, for they were still being written"},
+		{s.Unsettled, "not uploaded because they were still being written"},
 		{s.Unread, "not readable"},
 	} {
 		if row.n > 0 {
@@ -117,7 +117,7 @@ func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
 	return s
 }
 
-// because adds an error to the reasons of the exit code.
+// because adds an error to the reasons for the exit code.
 func (s *summary) because(err error) {
 	if err == nil {
 		return
@@ -129,7 +129,7 @@ func (s *summary) because(err error) {
 	s.Error = strings.Join(s.messages, "; ")
 }
 
-// present adds how the sync stands now.
+// present adds the current state of the sync.
 func (s *summary) present(ctx context.Context, p *pass) error {
 	counts, err := p.store.Documents.Counts(ctx, p.sync.ID)
 	if err != nil {
@@ -144,7 +144,7 @@ func (s *summary) present(ctx context.Context, p *pass) error {
 		return err
 	}
 	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain] == 0 {
-		return nil // which spares reading all documents
+		return nil // no need to read the documents
 	}
 	for d, err := range p.store.Documents.All(ctx, p.sync.ID, state.Failed, state.Stuck, state.Uncertain) {
 		if err != nil {
@@ -178,7 +178,7 @@ func (r *runSummary) print(w io.Writer) {
 	}
 }
 
-// err is the error that ends the program, with a line for each reason.
+// err returns the error that ends the program, with one line for each reason.
 func (r *runSummary) err() error {
 	if r.ExitCode == exitDone {
 		return nil
@@ -201,10 +201,10 @@ func (s *summary) print(w io.Writer) {
 		fmt.Fprintf(w, "  %-12s%s\n", name, fmt.Sprintf(format, args...))
 	}
 	if s.wasMarked {
-		line("marked", "%s to be uploaded once more", count(s.Marked, "document"))
+		line("marked", "%s to upload once more", count(s.Marked, "document"))
 	}
 	if s.leftOver {
-		line("left", "to the kbsync that works on this sync now")
+		line("left", "to the kbsync process that works on this sync")
 		return
 	}
 	if !s.Scanned {
@@ -231,18 +231,19 @@ func (s *summary) print(w io.Writer) {
 		line("", "%s", g)
 	}
 	if s.Superseded+s.Orphaned > 0 {
-		line("left behind", "%d superseded, %d orphaned in the knowledge base; to be removed by hand (kbsync sources --superseded --orphaned)", s.Superseded, s.Orphaned)
+		line("left behind", "%d superseded, %d orphaned in the knowledge base; remove them by hand (kbsync sources --superseded --orphaned)",
+			s.Superseded, s.Orphaned)
 	}
 }
 
-// A problemGroup is the documents that are in one state for one reason.
+// A problemGroup holds the documents that have the same state and reason.
 type problemGroup struct {
 	state, reason string
 	count         int
-	keys          []string // the first ones
+	keys          []string // the first few
 }
 
-// addProblem adds a document to the group that it belongs to.
+// addProblem adds a document to its group.
 func addProblem(groups []problemGroup, p troubledView) []problemGroup {
 	const shown = 5
 	i := slices.IndexFunc(groups, func(g problemGroup) bool { return g.state == p.State && g.reason == p.Reason })

@@ -117,7 +117,7 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 	// First of all, for a signal that nobody waits for ends the process.
 	reload, dump, end := watchRequests()
 	defer end()
-	a.out.settled = true // --log-format is one thing that a reload leaves as it is
+	a.out.logFixed = true // --log-format is one thing that a reload leaves as it is
 	// As it is before it is read for the first time.
 	token, _ := os.Stat(cfg.API.TokenFile)
 	api, err := a.connect(ctx, cfg)
