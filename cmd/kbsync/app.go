@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -159,7 +160,7 @@ func closeStore(store *state.Store, err *error) {
 // An api is a connection to ReplyCX or to the emulator.
 type api struct {
 	client   *announcing
-	origin   string
+	origin   string // scheme, host, port and base path
 	account  string
 	emulator *embedded // nil for ReplyCX
 }
@@ -212,11 +213,21 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: &announcing{Client: client, out: a.out}, origin: client.Origin()}
+	p := &api{client: &announcing{Client: client, out: a.out}, origin: client.Origin() + basePath(cfg.API.URL)}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}
 	return p, nil
+}
+
+// basePath returns the path of the URL of an API, without a slash at its end. It is part of the destination, because one
+// host may serve several APIs under different paths, and each has its own knowledge bases.
+func basePath(apiURL string) string {
+	u, err := url.Parse(apiURL)
+	if err != nil {
+		return "" // replycx.New has rejected the URL
+	}
+	return strings.TrimRight(u.EscapedPath(), "/")
 }
 
 // emulatorState returns the path of the state for the emulator, beside the configured state.
