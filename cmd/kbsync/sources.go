@@ -41,7 +41,7 @@ func (a *app) sourcesCommand() *cobra.Command {
 					filter.SyncID = s.ID
 				}
 				if duplicates {
-					return printRows(a.out, duplicateColumns(), mapped(store.Inventory.PossibleDuplicates(ctx, filter.SyncID), viewDuplicate))
+					return printRows(a.out, duplicateColumns(), listDuplicates(ctx, store, filter.SyncID))
 				}
 				if orphaned {
 					filter.Standings = append(filter.Standings, state.Orphaned)
@@ -103,22 +103,6 @@ func viewSource(s state.Source) sourceView {
 	}
 }
 
-// A duplicateView is a possible duplicate.
-type duplicateView struct {
-	Sync       string    `json:"sync"`
-	Key        string    `json:"key"`
-	Class      string    `json:"class"`
-	Batch      int64     `json:"batch"`
-	ResentAs   int64     `json:"resent_as,omitempty"`
-	SHA256     string    `json:"sha256"`
-	At         time.Time `json:"at"`
-	LeftBehind bool      `json:"left_behind"`
-}
-
-func viewDuplicate(d state.PossibleDuplicate) duplicateView {
-	return duplicateView{d.Sync, d.Key, d.Class, d.Batch, d.ResentAs, hexOf(d.SHA256), d.At, d.LeftBehind}
-}
-
 // A column of rows. The table has only the brief columns, the CSV has all columns.
 type column[T any] struct {
 	name  string
@@ -144,24 +128,6 @@ func sourceColumns() []column[sourceView] {
 		{"batch", false, func(v sourceView) string { return strconv.FormatInt(v.Batch, 10) }},
 		{"origin", false, func(v sourceView) string { return v.Origin }},
 		{"account", false, func(v sourceView) string { return v.Account }},
-	}
-}
-
-func duplicateColumns() []column[duplicateView] {
-	return []column[duplicateView]{
-		{"class", true, func(v duplicateView) string { return v.Class }},
-		{"sync", true, func(v duplicateView) string { return v.Sync }},
-		{"key", true, func(v duplicateView) string { return v.Key }},
-		{"batch", true, func(v duplicateView) string { return strconv.FormatInt(v.Batch, 10) }},
-		{"resent_as", true, func(v duplicateView) string {
-			if v.ResentAs == 0 {
-				return ""
-			}
-			return strconv.FormatInt(v.ResentAs, 10)
-		}},
-		{"at", true, func(v duplicateView) string { return v.At.UTC().Format(time.RFC3339) }},
-		{"left_behind", true, func(v duplicateView) string { return strconv.FormatBool(v.LeftBehind) }},
-		{"sha256", false, func(v duplicateView) string { return v.SHA256 }},
 	}
 }
 
