@@ -16,7 +16,7 @@ import (
 	"github.com/kbsync/kbsync/internal/engine"
 )
 
-func TestPrintable(t *testing.T) {
+func TestPrintableEscapesControlCharacters(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"guides/one.md":                     "guides/one.md",
@@ -50,7 +50,7 @@ func FuzzPrintable(f *testing.F) {
 	})
 }
 
-func TestRedactor(t *testing.T) {
+func TestNoOutputShowsASecret(t *testing.T) {
 	t.Parallel()
 	var stdout, stderr bytes.Buffer
 	out := newOutput(&stdout, &stderr, nil)
@@ -94,7 +94,7 @@ func TestExitCodeOfEveryClass(t *testing.T) {
 	}
 }
 
-func TestParseAge(t *testing.T) {
+func TestParseAgeReadsDaysWeeksAndDurations(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Duration{
 		"30d": 720 * time.Hour, "2w": 336 * time.Hour, "12h": 12 * time.Hour, "0d": 0,
@@ -110,7 +110,7 @@ func TestParseAge(t *testing.T) {
 	}
 }
 
-func TestGrouped(t *testing.T) {
+func TestProblemsAreGroupedByStateAndReason(t *testing.T) {
 	t.Parallel()
 	var groups []problemGroup
 	for i := range 7 {
@@ -123,8 +123,8 @@ func TestGrouped(t *testing.T) {
 	}
 }
 
-// A run leaves no goroutine behind, whatever it ended with.
-func TestRunEnds(t *testing.T) {
+// TestRunLeavesNoGoroutine runs commands that end with different codes.
+func TestRunLeavesNoGoroutine(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
 	docs := filepath.Join(dir, "docs")

@@ -17,7 +17,7 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// A runSummary is what a run of passes tells at its end.
+// A runSummary is the result of a run over several syncs.
 type runSummary struct {
 	Syncs    []*summary      `json:"syncs"`
 	Trained  trainedView     `json:"trained"`
@@ -29,7 +29,7 @@ type runSummary struct {
 	class engine.Class // of ExitCode
 }
 
-// A summary is one sync's part of it: what the pass did, and how the sync stands after it.
+// A summary is the result of one sync: the work of the pass, and the state of the sync after it.
 type summary struct {
 	Sync          string `json:"sync"`
 	Root          string `json:"root"`
@@ -44,7 +44,7 @@ type summary struct {
 	Renamed   int            `json:"renamed"`
 	Removed   int            `json:"removed"`
 	Unsettled int            `json:"unsettled"`
-	Skipped   map[string]int `json:"skipped"` // by reason
+	Skipped   map[string]int `json:"skipped"` // counts by reason
 	Marked    int            `json:"marked,omitempty"`
 
 	Uploaded  int   `json:"uploaded"`
@@ -56,24 +56,24 @@ type summary struct {
 	Bytes     int64 `json:"bytes"`
 	Unlisted  int   `json:"unlisted"`   // parts of the root that could not be listed
 	Unread    int   `json:"unreadable"` // documents that could not be read
-	asked     int   // status requests beside the tracker's
+	asked     int   // status requests of the uploader
 	wasMarked bool
 	leftOver  bool
 
 	Documents  map[state.DocumentState]int `json:"documents"`
 	Superseded int                         `json:"superseded"`
 	Orphaned   int                         `json:"orphaned"`
-	// Problems are the first hundred documents that failed, are stuck or uncertain, or could not be read.
+	// Problems are the first 100 documents that failed, are stuck or uncertain, or could not be read.
 	Problems []troubledView `json:"problems"`
-	groups   []problemGroup // of all of them
+	groups   []problemGroup // all problems
 
 	class    engine.Class // of ExitCode
-	messages []string     // why ExitCode is not 0
+	messages []string     // the reasons for ExitCode
 }
 
 const maxProblems = 100
 
-// A trainedView is what the trackers of a run heard, in sources.
+// A trainedView counts the sources whose training ended in a run.
 type trainedView struct {
 	Completed int `json:"completed"`
 	Failed    int `json:"failed"`
@@ -81,7 +81,7 @@ type trainedView struct {
 	Requests  int `json:"requests"`
 }
 
-// summarize sums a pass up, after the training was waited for.
+// summarize returns the result of a pass, after its training was waited for.
 func summarize(ctx context.Context, store *state.Store, o passOptions, p engine.PassResult) *summary {
 	c, scan, uploads := p.Config, p.Scan, p.Uploads
 	s := &summary{
@@ -123,7 +123,7 @@ func (s *summary) becauseUnfinished(p engine.PassResult) {
 		n    int
 		text string
 	}{
-		{s.Unsettled, "not uploaded, for they were still being written"},
+		{s.Unsettled, "not uploaded because they were still being written"},
 		{s.Unread, "not readable"},
 	} {
 		if row.n > 0 {
@@ -143,7 +143,7 @@ func (s *summary) err() error {
 	return engine.WithClass(s.class, errors.New(s.Error))
 }
 
-// because adds an error to the reasons of the exit code.
+// because adds an error to the reasons for the exit code.
 func (s *summary) because(err error) {
 	if err == nil {
 		return
@@ -156,7 +156,7 @@ func (s *summary) because(err error) {
 	s.Error = strings.Join(s.messages, "; ")
 }
 
-// present adds how the sync stands now.
+// present adds the current state of the sync.
 func (s *summary) present(ctx context.Context, store *state.Store, syncID int64) error {
 	counts, err := store.Documents.Counts(ctx, syncID)
 	if err != nil {
@@ -171,7 +171,7 @@ func (s *summary) present(ctx context.Context, store *state.Store, syncID int64)
 		return err
 	}
 	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain] == 0 {
-		return nil // which spares reading all documents
+		return nil // no need to read the documents
 	}
 	for d, err := range store.Documents.All(ctx, syncID, state.Failed, state.Stuck, state.Uncertain) {
 		if err != nil {
@@ -205,7 +205,7 @@ func (r *runSummary) print(w io.Writer) {
 	}
 }
 
-// err is the error that ends the program, with a line for each reason.
+// err returns the error that ends the program, with one line for each reason.
 func (r *runSummary) err() error {
 	if r.ExitCode == exitDone {
 		return nil
@@ -228,10 +228,10 @@ func (s *summary) print(w io.Writer) {
 		fmt.Fprintf(w, "  %-12s%s\n", name, fmt.Sprintf(format, args...))
 	}
 	if s.wasMarked {
-		line("marked", "%s to be uploaded once more", count(s.Marked, "document"))
+		line("marked", "%s to upload once more", count(s.Marked, "document"))
 	}
 	if s.leftOver {
-		line("left", "to the kbsync that works on this sync now")
+		line("left", "to the kbsync process that works on this sync")
 		return
 	}
 	if !s.Scanned {
@@ -258,18 +258,19 @@ func (s *summary) print(w io.Writer) {
 		line("", "%s", g)
 	}
 	if s.Superseded+s.Orphaned > 0 {
-		line("left behind", "%d superseded, %d orphaned in the knowledge base; to be removed by hand (kbsync sources --superseded --orphaned)", s.Superseded, s.Orphaned)
+		line("left behind", "%d superseded, %d orphaned in the knowledge base; remove them by hand (kbsync sources --superseded --orphaned)",
+			s.Superseded, s.Orphaned)
 	}
 }
 
-// A problemGroup is the documents that are in one state for one reason.
+// A problemGroup holds the documents that have the same state and reason.
 type problemGroup struct {
 	state, reason string
 	count         int
-	keys          []string // the first ones
+	keys          []string // the first few
 }
 
-// addProblem adds a document to the group that it belongs to.
+// addProblem adds a document to its group.
 func addProblem(groups []problemGroup, p troubledView) []problemGroup {
 	const shown = 5
 	i := slices.IndexFunc(groups, func(g problemGroup) bool { return g.state == p.State && g.reason == p.Reason })

@@ -17,9 +17,9 @@ import (
 func (a *app) waitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait [NAME]",
-		Short: "Wait until nothing is in training",
-		Long: `wait follows the training of what was uploaded until it has ended, and uploads nothing. Its exit code is that of a sync
-that finds nothing new.`,
+		Short: "Wait until no document is in training",
+		Long: `wait follows the training of uploaded documents until it has ended. It uploads nothing. Its exit code is that of a sync that
+finds no changes.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd)
@@ -33,8 +33,14 @@ that finds nothing new.`,
 	return cmd
 }
 
-// A waited is one sync after the wait.
-type waited struct {
+// A waitResult is the result of wait.
+type waitResult struct {
+	Trained trainedView  `json:"trained"`
+	Syncs   []waitedSync `json:"syncs"`
+}
+
+// A waitedSync counts the documents of one sync after the wait.
+type waitedSync struct {
 	Sync      string                      `json:"sync"`
 	Documents map[state.DocumentState]int `json:"documents"`
 }
@@ -62,7 +68,7 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 	var failures []error
 	for _, s := range syncs {
 		if !connection.Serves(s.Destination) {
-			// Its sources are not this API's: asking for them there would tell lies.
+			// This API may have other sources with the same ids.
 			if len(args) > 0 {
 				failures = append(failures, fmt.Errorf("sync %s belongs to %s, and the configured API is %s", s.Name, s.Destination, api.origin))
 			}
@@ -74,43 +80,51 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 		}
 		trackers.Follow(s.Destination)
 	}
-	result := struct {
-		Trained trainedView `json:"trained"`
-		Syncs   []waited    `json:"syncs"`
-	}{Trained: trainedView(trackers.Wait(true)), Syncs: []waited{}}
+	result := waitResult{Trained: trainedView(trackers.Wait(true)), Syncs: []waitedSync{}}
 	ctx = context.WithoutCancel(ctx)
 	for _, s := range syncs {
 		if err := trackers.Err(s.Destination.ID, true); err != nil {
 			failures = append(failures, err)
 		}
-		outstanding, err := store.Documents.Outstanding(ctx, s.ID)
+		errs, err := result.add(ctx, store, s)
 		if err != nil {
 			return err
 		}
-		w := waited{s.Name, map[state.DocumentState]int{}}
-		for st, n := range outstanding {
-			if n > 0 {
-				w.Documents[st] = n
-			}
-		}
-		result.Syncs = append(result.Syncs, w)
-		for _, e := range engine.Remaining(printable(s.Name), outstanding, "") {
-			failures = append(failures, fmt.Errorf("%s: %w", s.Name, e))
-		}
+		failures = append(failures, errs...)
 	}
 	progress.end()
-	if err := a.out.result(result, func(w io.Writer) {
-		t := result.Trained
-		parts := []string{fmt.Sprintf("%d completed", t.Completed)}
-		if t.Failed > 0 {
-			parts = append(parts, fmt.Sprintf("%d failed", t.Failed))
-		}
-		if t.Stuck > 0 {
-			parts = append(parts, fmt.Sprintf("%d stuck", t.Stuck))
-		}
-		fmt.Fprintf(w, "sources whose training ended: %s\n", strings.Join(parts, ", "))
-	}); err != nil {
+	if err := a.out.result(result, result.print); err != nil {
 		return err
 	}
 	return engine.JoinErrors(failures)
+}
+
+// add counts the documents of a sync. It returns the reasons why the sync is not done.
+func (r *waitResult) add(ctx context.Context, store *state.Store, s state.Sync) (failures []error, err error) {
+	outstanding, err := store.Documents.Outstanding(ctx, s.ID)
+	if err != nil {
+		return nil, err
+	}
+	w := waitedSync{s.Name, map[state.DocumentState]int{}}
+	for st, n := range outstanding {
+		if n > 0 {
+			w.Documents[st] = n
+		}
+	}
+	r.Syncs = append(r.Syncs, w)
+	for _, e := range engine.Remaining(printable(s.Name), outstanding, "") {
+		failures = append(failures, fmt.Errorf("%s: %w", s.Name, e))
+	}
+	return failures, nil
+}
+
+func (r waitResult) print(w io.Writer) {
+	parts := []string{fmt.Sprintf("%d completed", r.Trained.Completed)}
+	if r.Trained.Failed > 0 {
+		parts = append(parts, fmt.Sprintf("%d failed", r.Trained.Failed))
+	}
+	if r.Trained.Stuck > 0 {
+		parts = append(parts, fmt.Sprintf("%d stuck", r.Trained.Stuck))
+	}
+	fmt.Fprintf(w, "sources whose training ended: %s\n", strings.Join(parts, ", "))
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// hookProgram is a hook: it adds its variables and its standard input to the file that it is told.
+// hookProgram is a hook. It appends its variables and its standard input to the file in its argument.
 func hookProgram() {
 	body, err := io.ReadAll(os.Stdin)
 	if err != nil || len(os.Args) != 2 {
@@ -28,7 +28,7 @@ func hookProgram() {
 	}
 }
 
-// freePort gives a port that nothing listens on.
+// freePort returns a port that no process listens on.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -51,7 +51,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// cmdHTTP makes a request whose answer must have that status, and keeps its body in http.out.
+// cmdHTTP sends a request, checks the status of the answer and writes its body to http.out.
 func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: http status method url")
@@ -78,7 +78,7 @@ func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("http.out"), body, 0o600))
 }
 
-// cmdSignal sends a signal to the process that holds the lock of a sync beside the state.
+// cmdSignal sends a signal to the process that holds the lock of a sync.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: signal name")
@@ -92,10 +92,10 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		pid, err := strconv.Atoi(fields[1])
 		ts.Check(err)
-		// The file of a lock that was given back still names who had it.
+		// The lock file still names its last process after the lock was released.
 		if sendSignal(pid, args[0]) == nil {
 			return
 		}
 	}
-	ts.Fatalf("nobody holds a lock")
+	ts.Fatalf("no process holds a lock")
 }

@@ -35,11 +35,12 @@ type Action string
 
 // The actions of an estimate.
 const (
-	Upload     Action = "upload"
-	Share      Action = "share"      // its content is in the knowledge base
-	Fail       Action = "fail"       // its content failed before
-	Skip       Action = "skip"       // it changes just now
-	Unreadable Action = "unreadable" // it cannot be read
+	ActionUpload     Action = "upload"
+	ActionShare      Action = "share"      // its content is in the knowledge base
+	ActionFail       Action = "fail"       // its content failed before
+	ActionSkip       Action = "skip"       // the rules exclude it, or it is changing
+	ActionRemove     Action = "remove"     // it is gone from the root
+	ActionUnreadable Action = "unreadable" // it cannot be read
 )
 
 // A PlanItem is the action for one document.
@@ -58,14 +59,21 @@ type Estimate struct {
 	Destination state.Destination
 	// Checkers is the number of documents hashed at once, at least one.
 	Checkers int
-	// Report, if not nil, is called for each document.
-	Report func(PlanItem)
+	// Report, if not nil, receives each item. It returns false to end the estimate.
+	Report func(PlanItem) bool
 
 	// The sums of what was added.
 	Uploads, Shares, Failed, Unreadable int
 	Bytes                               int64 // of the uploads
 
 	contents map[state.SHA256]bool // added before: documents of one content are uploaded once
+	ended    bool
+}
+
+// Emit reports an item. It returns false once the estimate has ended.
+func (e *Estimate) Emit(item PlanItem) bool {
+	e.ended = e.ended || e.Report != nil && !e.Report(item)
+	return !e.ended
 }
 
 // estimateChunk is how many documents are hashed and looked up at a time.
@@ -79,7 +87,7 @@ func (e *Estimate) Add(ctx context.Context, documents iter.Seq2[Candidate, error
 			return err
 		}
 		if chunk = append(chunk, c); len(chunk) == estimateChunk {
-			if err := e.addChunk(ctx, chunk); err != nil {
+			if err := e.addChunk(ctx, chunk); err != nil || e.ended {
 				return err
 			}
 			chunk = chunk[:0]
@@ -111,9 +119,8 @@ func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
 		}
 	}
 	for i, c := range chunk {
-		item := e.decide(c, hashes[i], known[i], failures[i])
-		if e.Report != nil {
-			e.Report(item)
+		if !e.Emit(e.decide(c, hashes[i], known[i], failures[i])) {
+			return nil
 		}
 	}
 	return nil
@@ -121,19 +128,19 @@ func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
 
 // decide adds one document to the sums.
 func (e *Estimate) decide(c Candidate, sum state.SHA256, known state.DocumentState, failure error) PlanItem {
-	item := PlanItem{Action: Upload, Key: c.Key, Size: c.Fingerprint.Size, SHA256: sum}
+	item := PlanItem{Action: ActionUpload, Key: c.Key, Size: c.Fingerprint.Size, SHA256: sum}
 	switch {
 	case errors.Is(failure, fs.ErrNotExist), errors.Is(failure, state.ErrChanged):
-		item.Action, item.SHA256, item.Reason = Skip, state.SHA256{}, "changing just now"
+		item.Action, item.SHA256, item.Reason = ActionSkip, state.SHA256{}, "the file is changing"
 	case failure != nil:
 		e.Unreadable++
-		item.Action, item.SHA256, item.Reason = Unreadable, state.SHA256{}, failure.Error()
+		item.Action, item.SHA256, item.Reason = ActionUnreadable, state.SHA256{}, failure.Error()
 	case known == state.Failed:
 		e.Failed++
-		item.Action, item.Reason = Fail, "this content failed before; kbsync retry sends it again"
+		item.Action, item.Reason = ActionFail, "this content failed before; kbsync retry sends it again"
 	case known != "" || e.contents[sum]:
 		e.Shares++
-		item.Action = Share
+		item.Action = ActionShare
 	default:
 		e.Uploads++
 		e.Bytes += c.Fingerprint.Size

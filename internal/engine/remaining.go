@@ -8,7 +8,7 @@ import (
 )
 
 // Remaining returns an error for each kind of documents that keep a sync from being complete. reason, if not empty, says why
-// documents are still to be uploaded.
+// documents are not uploaded yet.
 func Remaining(sync string, documents map[state.DocumentState]int, reason string) []error {
 	if reason != "" {
 		reason = ": " + reason
@@ -19,10 +19,10 @@ func Remaining(sync string, documents map[state.DocumentState]int, reason string
 		class Class
 		text  string
 	}{
-		{documents[state.Failed], ClassDocumentsFailed, "failed for good (kbsync status " + sync + " says why; kbsync retry tries again)"},
+		{documents[state.Failed], ClassDocumentsFailed, "failed (kbsync status " + sync + " shows why; kbsync retry uploads again)"},
 		{documents[state.Stuck], ClassTrainingDeadline, "still in training after --train-timeout"},
-		{documents[state.Uncertain], ClassTemporary, "uncertain, for the answer to the upload was lost"},
-		{documents[state.Pending] + documents[state.Uploading], ClassTemporary, "still to be uploaded" + reason},
+		{documents[state.Uncertain], ClassTemporary, "uncertain because the answer to the upload was lost"},
+		{documents[state.Pending] + documents[state.Uploading], ClassTemporary, "not uploaded yet" + reason},
 		{documents[state.Training], ClassTemporary, "still in training (kbsync wait " + sync + " waits for it)"},
 	} {
 		if row.n > 0 {

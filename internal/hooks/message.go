@@ -55,7 +55,7 @@ func Reason(d state.Document) string {
 		return strings.TrimSpace(d.Reason + " (held: kbsync retry sends it again)")
 	}
 	if d.Reason == "" && d.State == state.Stuck {
-		return "its training did not end in time; kbsync still polls its status"
+		return "its training did not end in time; kbsync still polls it"
 	}
 	return d.Reason
 }
