@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
@@ -112,8 +113,8 @@ func (a *app) verify(ctx context.Context, cfg *config.Config, args []string) (er
 		return err
 	}
 	if len(v.drifts) > 0 {
-		return &exitError{exitFailed, fmt.Errorf("%s different from the state; for sources removed by hand run kbsync sources ack ID..., "+
-			"for the others kbsync reindex", count(len(v.drifts), "source"))}
+		return engine.WithClass(engine.ClassDocumentsFailed, fmt.Errorf("%s different from the state; for sources removed by hand run kbsync sources ack ID..., "+
+			"for the others kbsync reindex", count(len(v.drifts), "source")))
 	}
 	return nil
 }
