@@ -77,7 +77,8 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 	add("token", found, err)
 	for _, name := range cfg.Selected {
 		s, _ := cfg.Sync(name)
-		add("knowledge base of "+name, fmt.Sprintf("%d; not checked, because the API reports a missing one only at the first upload", s.KnowledgeBase), nil)
+		found := fmt.Sprintf("%d; not checked, because the API reports a missing one only at the first upload", s.KnowledgeBase)
+		add("knowledge base of "+name, found, nil)
 	}
 	if err := a.out.result(list, func(w io.Writer) {
 		for _, c := range list {

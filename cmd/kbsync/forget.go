@@ -39,7 +39,8 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 	}
 	if !yes {
 		if !isTerminalInput(a.stdin) {
-			return usageError(fmt.Sprintf("forget removes sync %s from the state and makes its sources orphans; confirm with --yes", printable(s.Name)))
+			return usageError(fmt.Sprintf("forget removes sync %s from the state and makes its sources orphans; confirm with --yes",
+				printable(s.Name)))
 		}
 		fmt.Fprintf(a.out.stderr, "Forget sync %s of %s? Its sources stay in the knowledge base. [y/N] ", printable(s.Name), printable(s.Root))
 		answer, _ := bufio.NewReader(a.stdin).ReadString('\n')

@@ -15,7 +15,8 @@ import (
 	"github.com/kbsync/kbsync/internal/engine"
 )
 
-var errNoToken = errors.New("no API token: set REPLYCX_TOKEN, or api.token_file or api.token_command in the config (--emulator needs no token)")
+var errNoToken = errors.New("no API token: set REPLYCX_TOKEN, or api.token_file or api.token_command in the config " +
+	"(--emulator needs no token)")
 
 // tokenTimeout is the time limit of a token_command.
 const tokenTimeout = time.Minute
