@@ -25,10 +25,10 @@ func TestOutermost(t *testing.T) {
 	}
 }
 
-// What was added is covered by what is taken, whatever was merged, and the set stays small.
-func TestDirtCoversAll(t *testing.T) {
+// The taken prefixes cover every added key, and the set stays small.
+func TestDirtySetCoversEveryAddedKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var d dirt
+		var d dirtySet
 		deep := rapid.IntRange(1, 6).Draw(t, "depth")
 		wide := rapid.SampledFrom([]int{2, 10, 100}).Draw(t, "width")
 		var added []string
@@ -51,7 +51,7 @@ func TestDirtCoversAll(t *testing.T) {
 			t.Fatalf("%d prefixes, %v", len(taken), d)
 		}
 		if !slices.Equal(taken, Outermost(slices.Clone(taken))) {
-			t.Fatalf("not the outermost: %q", taken)
+			t.Fatalf("the prefixes are not the outermost ones: %q", taken)
 		}
 		for _, key := range added {
 			if !slices.ContainsFunc(taken, func(p string) bool { return covers(p, key) }) {
@@ -61,8 +61,8 @@ func TestDirtCoversAll(t *testing.T) {
 	})
 }
 
-func TestDirtGrowsUpwards(t *testing.T) {
-	var d dirt
+func TestFullDirtySetWidensToDirectories(t *testing.T) {
+	var d dirtySet
 	for i := range dirtyNames {
 		d.add(fmt.Sprintf("a/b/%d", i))
 	}

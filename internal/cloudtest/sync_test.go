@@ -29,7 +29,7 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// big is the size in MiB of the one large object: the test of what a gigabyte costs is run with -big 1024.
+// big is the size of the large object in MiB; -big 1024 measures a gigabyte.
 var big = flag.Int("big", 128, "size of the large object in MiB")
 
 func withPrefix(address, prefix string) string {
@@ -55,20 +55,20 @@ var kbsync = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// A proxy stands before a cloud's server, counts, and fails or interferes as it is told to.
+// A proxy forwards requests to a cloud's server. It counts requests, and can fail them.
 type proxy struct {
 	addr    string
 	handler http.Handler
 	mu      sync.Mutex
-	// lists and gets are the listings and the requests for contents since the last reset.
+	// lists and gets count the listings and the reads since the last reset.
 	lists, gets int
-	// wholes are the listings of all that is below the folder, by their first pages.
+	// wholes counts the listings of the whole folder, by their first pages.
 	wholes int
-	// before is asked before a request for a page (by number, from 1) or a content is passed on; false cuts the connection.
+	// before is called before a page (by number, from 1) or a read is forwarded; false cuts the connection.
 	before func(page int, path string) bool
 }
 
-// forward passes requests on to a cloud's server.
+// forward forwards requests to a cloud's server.
 func forward(c *cloud) http.Handler {
 	target := &url.URL{Scheme: "http", Host: c.addr}
 	return &httputil.ReverseProxy{
@@ -126,8 +126,8 @@ func (p *proxy) reset(before func(page int, path string) bool) {
 	p.lists, p.gets, p.wholes, p.before = 0, 0, 0, before
 }
 
-// A story runs the program over a bucket behind a proxy.
-type story struct {
+// A syncFixture runs the program on a bucket behind a proxy.
+type syncFixture struct {
 	testing.TB
 	cloud  *cloud
 	bucket string
@@ -136,10 +136,10 @@ type story struct {
 	api   *emulator.Emulator
 	url   string // of the API
 	state string
-	peak  int64 // resident memory of the last run, in bytes; 0 where the system does not tell
+	peak  int64 // resident memory of the last run in bytes; 0 if unknown
 }
 
-func newStory(tb testing.TB, c *cloud) *story {
+func newSyncFixture(tb testing.TB, c *cloud) *syncFixture {
 	e, err := emulator.New(emulator.Options{KnowledgeBases: []int64{876}, Train: -1})
 	if err != nil {
 		tb.Fatal(err)
@@ -150,17 +150,17 @@ func newStory(tb testing.TB, c *cloud) *story {
 		tb.Fatal(err)
 	}
 	bucket, w := newBucket(tb, c)
-	return &story{TB: tb, cloud: c, bucket: bucket, writer: w, proxy: newProxy(tb, c), api: e, url: address, state: filepath.Join(tb.TempDir(), "kbsync.db")}
+	return &syncFixture{TB: tb, cloud: c, bucket: bucket, writer: w, proxy: newProxy(tb, c), api: e, url: address, state: filepath.Join(tb.TempDir(), "kbsync.db")}
 }
 
-func (s *story) put(key, content string) {
+func (s *syncFixture) put(key, content string) {
 	s.Helper()
 	if err := s.Put(s.Context(), key, strings.NewReader(content)); err != nil {
 		s.Fatal(err)
 	}
 }
 
-// A summary is what the program prints.
+// A summary is the output of the program.
 type summary struct {
 	ExitCode int `json:"exit_code"`
 	Syncs    []struct {
@@ -170,8 +170,8 @@ type summary struct {
 	}
 }
 
-// sync runs the program, which has to end with this code.
-func (s *story) sync(code int, args ...string) summary {
+// sync runs the program and checks its exit code.
+func (s *syncFixture) sync(code int, args ...string) summary {
 	s.Helper()
 	path, err := kbsync()
 	if err != nil {
@@ -202,8 +202,8 @@ func isExit(err error) bool {
 	return ok
 }
 
-// accepted is how often the API accepted each content.
-func (s *story) accepted() map[[32]byte]int {
+// accepted returns how often the API accepted each content.
+func (s *syncFixture) accepted() map[[32]byte]int {
 	n := map[[32]byte]int{}
 	for _, a := range s.api.Accepted() {
 		n[a.SHA256]++
@@ -211,10 +211,10 @@ func (s *story) accepted() map[[32]byte]int {
 	return n
 }
 
-// TestStory: a first sync of 2,000 objects, one without changes, and one after each kind of change.
-func TestStory(t *testing.T) {
+// A first sync of 2,000 objects, a sync without changes, and a sync after each kind of change.
+func TestSyncUploadsEachChangeOnce(t *testing.T) {
 	eachCloud(t, func(t *testing.T, c *cloud) {
-		s := newStory(t, c)
+		s := newSyncFixture(t, c)
 		const objects = 2000
 		content := func(i int) string { return fmt.Sprintf("document %d of 2,000\n", i) }
 		key := func(i int) string { return fmt.Sprintf("%s%d/document-%04d.md", folder, i/50, i) }
@@ -244,7 +244,7 @@ func TestStory(t *testing.T) {
 				}
 			}
 			if all[sha256.Sum256([]byte("not below the prefix"))] != 0 {
-				t.Error("what is not below the prefix was sent")
+				t.Error("an object outside the prefix was sent")
 			}
 		}
 		once(objects)
@@ -272,11 +272,11 @@ func TestStory(t *testing.T) {
 		}
 		once(objects + 1)
 
-		// A listing that breaks off leaves everything as it is, and the next run completes.
+		// A listing that breaks off changes nothing, and the next run completes.
 		if err := s.Delete(t.Context(), key(10)); err != nil {
 			t.Fatal(err)
 		}
-		if c.name != "azblob" { // whose pages are of 5,000
+		if c.name != "azblob" { // Azure has pages of 5,000
 			s.proxy.reset(func(page int, _ string) bool { return page < 2 })
 			if r := s.sync(5).Syncs[0]; r.Removed != 0 || !strings.Contains(r.Error, "broke off") {
 				t.Errorf("%+v", r)
@@ -291,7 +291,7 @@ func TestStory(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 
-		// An object that is replaced between listing and reading is sent once, as it is then, and never torn.
+		// An object that is replaced between listing and reading is sent once, in its new version, and never torn.
 		s.put(folder+"raced.md", strings.Repeat("before ", 1000))
 		after := strings.Repeat("after! ", 1000)
 		var replace sync.Once
@@ -318,10 +318,10 @@ func TestStory(t *testing.T) {
 	})
 }
 
-// TestBig: a large object passes through, in constant memory, though its connection is cut in the middle.
-func TestBig(t *testing.T) {
+// A large object is sent in constant memory.
+func TestLargeObjectTakesConstantMemory(t *testing.T) {
 	eachCloud(t, func(t *testing.T, c *cloud) {
-		s := newStory(t, c)
+		s := newSyncFixture(t, c)
 		size := int64(*big) << 20
 		path := filepath.Join(t.TempDir(), "big")
 		want, err := writeBig(path, size)
@@ -347,7 +347,7 @@ func TestBig(t *testing.T) {
 	})
 }
 
-// writeBig writes a file that repeats nothing, and returns its hash.
+// writeBig writes a file without repetitions and returns its hash.
 func writeBig(path string, size int64) (sum [32]byte, err error) {
 	f, err := os.Create(path)
 	if err != nil {
@@ -364,8 +364,8 @@ func writeBig(path string, size int64) (sum [32]byte, err error) {
 	return [32]byte(h.Sum(nil)), f.Close()
 }
 
-// TestListingBreaks: a listing that fails at page 7 of 20 removes nothing, whatever the cloud.
-func TestListingBreaks(t *testing.T) {
+// A listing that fails at page 7 of 20 removes nothing.
+func TestBrokenListingRemovesNothing(t *testing.T) {
 	eachCloud(t, func(t *testing.T, c *cloud) {
 		bucket, w := newBucket(t, c)
 		for i := range 200 {
@@ -374,8 +374,8 @@ func TestListingBreaks(t *testing.T) {
 			}
 		}
 		p := newProxy(t, c)
-		if c.door != nil {
-			c.door.buckets.Store(bucket, p.handler)
+		if c.bucketProxy != nil {
+			c.bucketProxy.buckets.Store(bucket, p.handler)
 		}
 		root, err := watcher.OpenBucket(t.Context(), c.url(p.addr, bucket), watcher.BucketOptions{PageSize: 10})
 		if err != nil {
@@ -387,13 +387,13 @@ func TestListingBreaks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer store.Close()
-		docs, err := store.EnsureSync(t.Context(), "docs", "root", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
+		docs, err := store.Syncs.Ensure(t.Context(), "docs", "root", state.Destination{Origin: "https://api.example", KnowledgeBase: 1}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		scan := func() watcher.Result {
 			t.Helper()
-			r, err := watcher.NewScanner(root, watcher.ScanOptions{Settle: -1}).Scan(t.Context(), store, docs, "")
+			r, err := watcher.NewScanner(root, watcher.ScanOptions{Settle: -1}).Scan(t.Context(), store.Scans, docs, "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -414,24 +414,24 @@ func TestListingBreaks(t *testing.T) {
 	})
 }
 
-// TestRefused: what is refused is unavailable, exit 5; a bucket that is not there is exit 3; neither removes anything.
-func TestRefused(t *testing.T) {
+// Refused credentials are exit 5, a missing bucket is exit 3, and neither removes anything.
+func TestRefusalRemovesNothing(t *testing.T) {
 	eachCloud(t, func(t *testing.T, c *cloud) {
-		s := newStory(t, c)
+		s := newSyncFixture(t, c)
 		s.put(folder+"a.md", "content")
 		s.sync(0)
 		bucket := s.bucket
 		s.bucket = "kbsync-no-such-bucket"
 		s.sync(3)
 		s.bucket = bucket
-		if c.name != "gs" { // whose server takes any credentials
+		if c.name != "gs" { // its server accepts any credentials
 			wrong := *c
 			wrong.env = func(string) []string {
 				return []string{"AWS_ACCESS_KEY_ID=" + s3Key, "AWS_SECRET_ACCESS_KEY=wrong",
 					"AZURE_STORAGE_ACCOUNT=" + azureAccount, "AZURE_STORAGE_KEY=d3Jvbmc="}
 			}
 			s.cloud = &wrong
-			if r := s.sync(5).Syncs[0]; !strings.Contains(r.Error, "look at the credentials") {
+			if r := s.sync(5).Syncs[0]; !strings.Contains(r.Error, "check the credentials") {
 				t.Error(r.Error)
 			}
 		}

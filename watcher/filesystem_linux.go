@@ -2,26 +2,26 @@ package watcher
 
 import "golang.org/x/sys/unix"
 
-// A watch is of a directory here, whatever it holds.
+// On this system one watch covers a directory with all its files.
 const (
-	costly        = false
-	costlyEntries = 0
+	watchPerFile      = false
+	maxWatchedEntries = 0
 )
 
-// unwatchable returns why events of a directory are not to be relied upon; empty if they are. Of what others change on a server, and of
-// what comes to light from a lower layer, there are none.
-func unwatchable(f *folder) string {
+// unreliableEvents returns why the events of a directory are unreliable; empty if they are reliable.
+func unreliableEvents(f *folder) string {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(f.fd, &st); err != nil {
 		return ""
 	}
 	if kind := remote[uint32(st.Type)]; kind != "" {
-		return "it is on " + kind + ", which does not tell of all changes"
+		return "it is on " + kind + ", which does not report all changes"
 	}
 	return ""
 }
 
-// remote are file systems whose files may change without an event, by statfs's number.
+// remote names the file systems whose files may change without an event, by the number in statfs: other hosts
+// write to them, or they have a lower layer.
 var remote = map[uint32]string{
 	unix.NFS_SUPER_MAGIC:       "NFS",
 	unix.SMB_SUPER_MAGIC:       "SMB",
