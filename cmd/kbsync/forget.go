@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -44,7 +45,7 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 		fmt.Fprintf(a.out.stderr, "Forget sync %s of %s? Its sources stay in the knowledge base. [y/N] ", printable(s.Name), printable(s.Root))
 		answer, _ := bufio.NewReader(a.stdin).ReadString('\n')
 		if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
-			return &exitError{exitOther, errors.New("cancelled; nothing has changed")}
+			return engine.WithClass(engine.ClassOther, errors.New("cancelled; nothing has changed"))
 		}
 	}
 	lock, err := store.Lock(ctx, s.Name, 0)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
@@ -119,8 +120,8 @@ func (a *app) reportDrifts(r verifyResult) error {
 	if err != nil || len(r.Drifts) == 0 {
 		return err
 	}
-	return &exitError{exitFailed, fmt.Errorf("%s different from the state; for sources removed by hand run kbsync sources ack ID..., "+
-		"for the others kbsync reindex", count(len(r.Drifts), "source"))}
+	return engine.WithClass(engine.ClassDocumentsFailed, fmt.Errorf("%s different from the state; for sources removed by hand run "+
+		"kbsync sources ack ID..., for the others kbsync reindex", count(len(r.Drifts), "source")))
 }
 
 // compare asks the API for sources and records the differences.
