@@ -15,7 +15,7 @@ import (
 )
 
 // exportFormat is the version of the lines that Export writes.
-const exportFormat = 1
+const exportFormat = 2
 
 // A table's columns in the order of an export. Parents come before children.
 type table struct {
@@ -25,17 +25,67 @@ type table struct {
 }
 
 var tables = []table{
-	{"destinations", []string{"id", "origin", "account", "knowledge_base", "uncertain_streak", "probe_batch", "paused_until", "largest_accepted", "smallest_refused"}, "id"},
-	{"syncs", []string{"id", "name", "destination_id", "root", "root_identity", "scan", "scanned_at", "trouble", "created_at", "forgotten_at"}, "id"},
-	{"contents", []string{"id", "destination_id", "sha256", "scope", "size", "state", "batch_id", "prior_state", "prior_batch", "resends", "since", "reason"}, "id"},
-	{"documents", []string{"id", "sync_id", "key", "size", "mtime", "ctime", "inode", "etag", "state", "content_id", "forced", "claim", "attempts", "next_attempt", "vanished", "changed_at", "reason"}, "id"},
-	{"former", []string{"content_id", "document_id", "until"}, "content_id, document_id"},
-	{"batches", []string{"id", "sync_id", "destination_id", "state", "resend_of", "documents", "bytes", "created_at", "sealed_at", "ended_at", "status_code", "code", "message"}, "id"},
-	{"members", []string{"batch_id", "position", "document_id", "content_id"}, "batch_id, position"},
-	{"sources", []string{"destination_id", "source_id", "content_id", "batch_id", "position", "name", "type", "status", "outcome", "errors", "created_at", "settled_at", "polls", "next_poll", "seen_at", "acked_at"}, "destination_id, source_id"},
+	{
+		"destinations",
+		[]string{
+			"id", "origin", "account", "knowledge_base", "uncertain_streak", "probe_batch", "paused_until",
+			"largest_accepted", "smallest_refused",
+		},
+		"id",
+	},
+	{
+		"syncs",
+		[]string{
+			"id", "name", "destination_id", "root", "root_identity", "scan", "scanned_at", "last_error",
+			"created_at", "forgotten_at",
+		},
+		"id",
+	},
+	{
+		"contents",
+		[]string{
+			"id", "destination_id", "sha256", "scope", "size", "state", "batch_id", "prior_state", "prior_batch",
+			"resends", "since", "reason",
+		},
+		"id",
+	},
+	{
+		"documents",
+		[]string{
+			"id", "sync_id", "key", "size", "mtime", "ctime", "inode", "etag", "state", "content_id", "forced", "claim",
+			"attempts", "next_attempt", "vanished", "changed_at", "reason",
+		},
+		"id",
+	},
+	{
+		"past_contents",
+		[]string{"content_id", "document_id", "until"},
+		"content_id, document_id",
+	},
+	{
+		"batches",
+		[]string{
+			"id", "sync_id", "destination_id", "state", "resend_of", "documents", "bytes", "created_at", "sealed_at",
+			"ended_at", "status_code", "code", "message",
+		},
+		"id",
+	},
+	{
+		"members",
+		[]string{"batch_id", "position", "document_id", "content_id"},
+		"batch_id, position",
+	},
+	{
+		"sources",
+		[]string{
+			"destination_id", "source_id", "content_id", "batch_id", "position", "name", "type", "status", "outcome",
+			"errors", "created_at", "outcome_at", "polls", "next_poll", "seen_at", "acked_at",
+		},
+		"destination_id, source_id",
+	},
 }
 
-// A line of an export is one of: the header, a row, the end. The end tells a whole export from one that broke off.
+// A line of an export is one of: the header, a row, the end. An export without an end was cut off.
 type line struct {
 	Format int            `json:"kbsync_state,omitempty"`
 	Table  string         `json:"table,omitempty"`
@@ -43,8 +93,8 @@ type line struct {
 	End    *int           `json:"rows,omitempty"`
 }
 
-// Export writes the state as JSON lines, as it is at one moment; others may write to it meanwhile. Hashes are in
-// hexadecimal, keys are text where they are UTF-8 and {"base64": …} where not. The last line counts the rows.
+// Export writes the state as JSON lines, as of one moment; other processes may write to it meanwhile. Hashes are in
+// hexadecimal. A key is text if it is UTF-8, else {"base64": …}. The last line counts the rows.
 func (s *Store) Export(ctx context.Context, w io.Writer) error {
 	if err := s.export(ctx, w); err != nil {
 		return fmt.Errorf("export state: %w", err)
@@ -151,7 +201,7 @@ func unportable(column string, v any) (any, error) {
 	case nil:
 		return nil, nil
 	default:
-		return nil, fmt.Errorf("a %T does not belong here", v)
+		return nil, fmt.Errorf("a %T is not a column's value", v)
 	}
 }
 
@@ -183,7 +233,7 @@ func (t *tx) importLines(ctx context.Context, r io.Reader) error {
 		}
 		text, err := in.ReadBytes('\n')
 		if len(bytes.TrimSpace(text)) == 0 && err != nil {
-			return fmt.Errorf("line %d: the export breaks off: its last line, which counts the rows, is missing", n)
+			return fmt.Errorf("line %d: the export is cut off: its last line, the row count, is missing", n)
 		}
 		var l line
 		dec := json.NewDecoder(bytes.NewReader(text))
@@ -194,10 +244,10 @@ func (t *tx) importLines(ctx context.Context, r io.Reader) error {
 		}
 		switch {
 		case n == 1 && l.Format != exportFormat:
-			return fmt.Errorf("line 1: not an export of a kbsync state of format %d", exportFormat)
+			return fmt.Errorf("line 1: not an export of a kbsync state in format %d", exportFormat)
 		case n == 1:
 		case l.End != nil && *l.End != count:
-			return fmt.Errorf("line %d: the export says it has %d rows, and there are %d", n, *l.End, count)
+			return fmt.Errorf("line %d: the export counts %d rows, but has %d", n, *l.End, count)
 		case l.End != nil:
 			return t.resumeImported()
 		default:
@@ -243,42 +293,8 @@ func (t *tx) importRow(inserts map[string]string, l line) error {
 	return fmt.Errorf("there is no table %q", l.Table)
 }
 
-// resumeImported ends what was under way when the export was made: whoever has the original may have gone on.
+// resumeImported drops the scans that were under way when the export was made.
 func (t *tx) resumeImported() error {
 	_, err := t.exec(`UPDATE documents SET vanished = 0 WHERE vanished <> 0`)
 	return err
-}
-
-// Check verifies the database and the invariants that kbsync relies on; each finding is a sentence.
-func (s *Store) Check(ctx context.Context) ([]string, error) {
-	var findings []string
-	err := s.query(ctx, `PRAGMA integrity_check`, nil, func(scan func(...any) error) error {
-		var text string
-		err := scan(&text)
-		if text != "ok" {
-			findings = append(findings, "The database is damaged: "+text+".")
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("check state: %w", err)
-	}
-	for _, inv := range []struct{ says, query string }{
-		{"%d rows refer to rows that are not there.", `SELECT count(*) FROM pragma_foreign_key_check`},
-		{"%d settled documents have no content.", `SELECT count(*) FROM documents d LEFT JOIN contents c ON c.id = d.content_id WHERE d.state = 3 AND (c.id IS NULL OR c.state = 0)`},
-		{"%d skipped or removed documents still have a content.", `SELECT count(*) FROM documents WHERE state IN (4, 5) AND content_id IS NOT NULL`},
-		{"%d contents are reserved by a batch that is not under way.", `SELECT count(*) FROM contents c LEFT JOIN batches b ON b.id = c.batch_id WHERE c.state = 1 AND (b.id IS NULL OR b.state <> 1)`},
-		{"%d contents are in training or completed without a source.", `SELECT count(*) FROM contents c WHERE c.state IN (3, 4, 5) AND NOT EXISTS (SELECT 1 FROM sources o WHERE o.content_id = c.id)`},
-		{"%d documents have the content of another destination.", `SELECT count(*) FROM documents d JOIN contents c ON c.id = d.content_id JOIN syncs y ON y.id = d.sync_id WHERE y.destination_id <> c.destination_id`},
-		{"%d sources are in training and will never be asked for.", `SELECT count(*) FROM sources WHERE outcome IN (0, 3) AND next_poll = 0 AND acked_at = 0`},
-	} {
-		var n int
-		if err := s.queryOne(ctx, inv.query, nil, &n); err != nil {
-			return nil, fmt.Errorf("check state: %w", err)
-		}
-		if n > 0 {
-			findings = append(findings, fmt.Sprintf(inv.says, n))
-		}
-	}
-	return findings, nil
 }

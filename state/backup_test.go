@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// lived returns a rig in which a bit of everything has happened.
-func lived(t testing.TB) *rig {
-	r := newRig(t)
+// populated returns a fixture with a row of every kind.
+func populated(t testing.TB) *fixture {
+	r := newFixture(t)
 	r.put("a.md", "b.md", "c\xff.md", "ü \n.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B", "c\xff.md": "C", "ü \n.md": "D"}, Sharing{})
 	r.trained(TrainingCompleted, r.accept(r.seal(docs[:2]), 2)...)
@@ -32,8 +32,8 @@ func export(t *testing.T, s *Store) string {
 	return b.String()
 }
 
-func TestExportImport(t *testing.T) {
-	text := export(t, lived(t).s)
+func TestImportRestoresAnExportAndRefusesABrokenOne(t *testing.T) {
+	text := export(t, populated(t).s)
 	to, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "copy.db")})
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +47,7 @@ func TestExportImport(t *testing.T) {
 		"a row lost":    strings.Join(append(append([]string{}, lines[:len(lines)-2]...), lines[len(lines)-1]), ""),
 		"foreign":       "{}\n",
 		"empty":         "",
-		"unknown table": strings.Replace(text, `"table":"former"`, `"table":"sqlite_master"`, 1),
+		"unknown table": strings.Replace(text, `"table":"past_contents"`, `"table":"sqlite_master"`, 1),
 	} {
 		if err := to.Import(t.Context(), strings.NewReader(broken)); err == nil {
 			t.Errorf("%s: imported", name)
@@ -59,7 +59,7 @@ func TestExportImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again := export(t, to); again != text {
-		t.Errorf("what was imported differs:\n%s\nwas\n%s", again, text)
+		t.Errorf("the imported state differs:\n%s\nwas\n%s", again, text)
 	}
 	if err := to.Import(t.Context(), strings.NewReader(text)); !errors.Is(err, ErrNotEmpty) {
 		t.Errorf("a second import: %v", err)
@@ -71,12 +71,12 @@ func TestExportImport(t *testing.T) {
 
 func FuzzImport(f *testing.F) {
 	var b bytes.Buffer
-	if err := lived(f).s.Export(f.Context(), &b); err != nil {
+	if err := populated(f).s.Export(f.Context(), &b); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.String())
-	f.Add(`{"kbsync_state":1}` + "\n" + `{"rows":0}` + "\n")
-	f.Add(`{"kbsync_state":1}` + "\n" + `{"table":"syncs","row":{"id":{"base64":"!"}}}`)
+	f.Add(`{"kbsync_state":2}` + "\n" + `{"rows":0}` + "\n")
+	f.Add(`{"kbsync_state":2}` + "\n" + `{"table":"syncs","row":{"id":{"base64":"!"}}}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "absent.db"), ReadOnly: true})
 		if err != nil {
@@ -91,7 +91,7 @@ func FuzzImport(f *testing.F) {
 	})
 }
 
-func TestOpen(t *testing.T) {
+func TestOpenCreatesPrivateFilesAndReadsWithoutWriting(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sub?dir#%41", "kb sync.db")
 	s, err := Open(t.Context(), Options{Path: path})
@@ -136,7 +136,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenRefusesDamagedNewerAndForeignFiles(t *testing.T) {
 	fresh := func(t *testing.T) string {
 		path := filepath.Join(t.TempDir(), "kbsync.db")
 		s, err := Open(t.Context(), Options{Path: path})

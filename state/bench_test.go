@@ -19,7 +19,7 @@ func BenchmarkUploads(b *testing.B) {
 	}
 	for b.Loop() {
 		b.StopTimer()
-		r := newRig(b)
+		r := newFixture(b)
 		b.StartTimer()
 		start := time.Now()
 		for i := 0; i < n; i += 1000 {
@@ -58,7 +58,7 @@ func BenchmarkUploads(b *testing.B) {
 
 // BenchmarkKnown streams 100,000 known documents.
 func BenchmarkKnown(b *testing.B) {
-	r := newRig(b)
+	r := newFixture(b)
 	for i := range 100 {
 		var keys []string
 		for j := range 1000 {

@@ -1,17 +1,23 @@
 package state
 
-// What the tables hold. The partial indexes spell these numbers out, and so do the queries that need them.
-const (
-	docPending = 0
-	docClaimed = 1
-	docRefused = 2
-	docSettled = 3
-	docSkipped = 4
-	docRemoved = 5
+import (
+	"strconv"
+	"strings"
+)
 
-	contentOpen      = 0
-	contentReserved  = 1
-	contentUncertain = 2
+// The numbers that the tables hold. Queries name them: {doc.pending} stands for docPending, and so on (see sqlText).
+// The partial indexes in migrations repeat the numbers; SQLite uses such an index only if a query has its condition.
+const (
+	docPending = 0 // waits for its upload
+	docClaimed = 1 // a process works on it
+	docRefused = 2 // failed before its content was reserved
+	docLinked  = 3 // linked to a content, whose state is then the document's
+	docSkipped = 4 // on the root, but not uploaded
+	docRemoved = 5 // gone from the root
+
+	contentOpen      = 0 // free to be sent
+	contentReserved  = 1 // in a sealed batch
+	contentUncertain = 2 // in a sealed batch that has no answer
 	contentTraining  = 3
 	contentStuck     = 4
 	contentCompleted = 5
@@ -21,10 +27,62 @@ const (
 	batchSealed    = 1
 	batchAnswered  = 2
 	batchRefused   = 3
-	batchAbandoned = 4
+	batchAbandoned = 4 // ended before it was sealed
 	batchUncertain = 5
 )
 
-// documentState is the state of a document d whose content, if it is settled, is c.
-const documentState = `CASE d.state WHEN 0 THEN 'pending' WHEN 1 THEN 'uploading' WHEN 2 THEN 'failed' WHEN 4 THEN 'skipped' WHEN 5 THEN 'removed'
-	ELSE CASE c.state WHEN 0 THEN 'pending' WHEN 1 THEN 'uploading' WHEN 2 THEN 'uncertain' WHEN 3 THEN 'training' WHEN 4 THEN 'stuck' WHEN 5 THEN 'completed' ELSE 'failed' END END`
+// sqlNames maps the names in queries to the numbers that the tables hold.
+var sqlNames = strings.NewReplacer(
+	"{doc.pending}", strconv.Itoa(docPending),
+	"{doc.claimed}", strconv.Itoa(docClaimed),
+	"{doc.refused}", strconv.Itoa(docRefused),
+	"{doc.linked}", strconv.Itoa(docLinked),
+	"{doc.skipped}", strconv.Itoa(docSkipped),
+	"{doc.removed}", strconv.Itoa(docRemoved),
+
+	"{content.open}", strconv.Itoa(contentOpen),
+	"{content.reserved}", strconv.Itoa(contentReserved),
+	"{content.uncertain}", strconv.Itoa(contentUncertain),
+	"{content.training}", strconv.Itoa(contentTraining),
+	"{content.stuck}", strconv.Itoa(contentStuck),
+	"{content.completed}", strconv.Itoa(contentCompleted),
+	"{content.failed}", strconv.Itoa(contentFailed),
+
+	"{batch.open}", strconv.Itoa(batchOpen),
+	"{batch.sealed}", strconv.Itoa(batchSealed),
+	"{batch.answered}", strconv.Itoa(batchAnswered),
+	"{batch.refused}", strconv.Itoa(batchRefused),
+	"{batch.abandoned}", strconv.Itoa(batchAbandoned),
+	"{batch.uncertain}", strconv.Itoa(batchUncertain),
+
+	"{outcome.training}", strconv.Itoa(int(InTraining)),
+	"{outcome.completed}", strconv.Itoa(int(TrainingCompleted)),
+	"{outcome.failed}", strconv.Itoa(int(TrainingFailed)),
+	"{outcome.stuck}", strconv.Itoa(int(TrainingStuck)),
+
+	"{hash.ahead}", strconv.Itoa(HashAhead),
+)
+
+// sqlText replaces the names in a query by their numbers. SQLite refuses a text with an unknown name.
+func sqlText(query string) string { return sqlNames.Replace(query) }
+
+// contentStateName is the state of a document that is linked to the content c.
+const contentStateName = `CASE c.state
+		WHEN {content.open} THEN 'pending'
+		WHEN {content.reserved} THEN 'uploading'
+		WHEN {content.uncertain} THEN 'uncertain'
+		WHEN {content.training} THEN 'training'
+		WHEN {content.stuck} THEN 'stuck'
+		WHEN {content.completed} THEN 'completed'
+		ELSE 'failed'
+	END`
+
+// documentStateName is the state of a document d that, if it is linked, has the content c.
+const documentStateName = `CASE d.state
+		WHEN {doc.pending} THEN 'pending'
+		WHEN {doc.claimed} THEN 'uploading'
+		WHEN {doc.refused} THEN 'failed'
+		WHEN {doc.skipped} THEN 'skipped'
+		WHEN {doc.removed} THEN 'removed'
+		ELSE ` + contentStateName + `
+	END`

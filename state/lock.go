@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// A Lock is a held lock file. It dies with its process, so a killed one blocks nobody.
+// A Lock is a held lock file. The kernel releases it when its process ends, however it ends.
 type Lock struct {
 	file *os.File
 }
 
-// errHeld is what tryLock says of a lock that another process, or another Lock, holds.
+// errHeld is tryLock's error for a lock that another process, or another Lock, holds.
 var errHeld = errors.New("held")
 
-// Lock takes the sync's lock file, beside the state, waiting up to wait for it. Whoever holds it owns every claim of that
+// Lock takes the sync's lock file, beside the state, and waits up to wait for it. The holder owns every claim of that
 // sync, and calls Recover first. Errors: ErrLocked.
 func (s *Store) Lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
 	return s.lock(ctx, name, wait)
 }
 
 func (s *db) lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
-	// Names may hold anything that a file's name may not.
+	// A sync's name may have characters that a file's name may not.
 	sum := sha256.Sum256([]byte(name))
 	path := s.path + "." + hex.EncodeToString(sum[:6]) + ".lock"
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -53,7 +53,7 @@ func (s *db) lock(ctx context.Context, name string, wait time.Duration) (*Lock, 
 		case <-time.After(min(left, 100*time.Millisecond)):
 		}
 	}
-	// Only for people: the lock itself is the kernel's.
+	// The note is for people; the kernel keeps the lock.
 	host, _ := os.Hostname()
 	note := fmt.Sprintf("process %d on %s since %s\n", os.Getpid(), host, time.Now().Format(time.RFC3339))
 	if err := f.Truncate(0); err == nil {

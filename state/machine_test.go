@@ -11,9 +11,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A world is a root, a server and the store between them, driven by chance.
-type world struct {
-	*rig
+// A model is a root, a server and the store between them, with random steps.
+type model struct {
+	*fixture
 	root     map[string]string // key -> content
 	accepted map[string]int    // content -> sources that the server created
 	unsure   map[string]bool   // contents of sealed batches without an answer
@@ -24,7 +24,7 @@ type world struct {
 	ids      []int64
 }
 
-func (w *world) scan(t *rapid.T) {
+func (w *model) scan(t *rapid.T) {
 	scan, err := w.s.Scans.Begin(w.ctx(), w.sync.ID, "")
 	w.must(err)
 	known := map[string]bool{}
@@ -50,10 +50,10 @@ func (w *world) scan(t *rapid.T) {
 	w.must(err)
 }
 
-// version is what the tail of a fingerprint's ETag names: touching a file changes the ETag, not the version.
+// version is the first letter of a fingerprint's ETag: touching a file changes the ETag, not the version.
 func version(etag string) string { return etag[:1] }
 
-func (w *world) claim() {
+func (w *model) claim() {
 	docs, err := w.s.Queue.Claim(w.ctx(), w.sync.ID, 3)
 	w.must(err)
 	var hs []HashedDocument
@@ -63,7 +63,7 @@ func (w *world) claim() {
 	w.take(hs)
 }
 
-func (w *world) take(hs []HashedDocument) {
+func (w *model) take(hs []HashedDocument) {
 	vs, err := w.s.Queue.Resolve(w.ctx(), w.sync.ID, hs, Sharing{})
 	w.must(err)
 	for i, v := range vs {
@@ -77,11 +77,11 @@ func (w *world) take(hs []HashedDocument) {
 	}
 }
 
-func (w *world) begin() {
+func (w *model) begin() {
 	n := min(2, len(w.claimed))
 	batch := w.claimed[:n:n]
 	w.claimed = w.claimed[n:]
-	b, _ := spec(w.rig, batch)
+	b, _ := spec(w.fixture, batch)
 	streak, _, err := w.s.Journal.Breaker(w.ctx(), w.sync.Destination.ID)
 	w.must(err)
 	b.Probe = streak > 0
@@ -94,16 +94,16 @@ func (w *world) begin() {
 	w.ids = append(w.ids, id)
 }
 
-func (w *world) pop() (int64, []HashedDocument) {
+func (w *model) pop() (int64, []HashedDocument) {
 	id, batch := w.ids[0], w.open[0]
 	w.ids, w.open = w.ids[1:], w.open[1:]
 	return id, batch
 }
 
 // finish seals the oldest open batch and gives it an end.
-func (w *world) finish(outcome string) {
+func (w *model) finish(outcome string) {
 	id, batch := w.pop()
-	_, seals := spec(w.rig, batch)
+	_, seals := spec(w.fixture, batch)
 	if outcome == "unsent" {
 		w.must(w.s.Journal.Refuse(w.ctx(), id, Refusal{Disposition: Retry}))
 		return
@@ -114,7 +114,7 @@ func (w *world) finish(outcome string) {
 			w.must(w.s.Journal.Refuse(w.ctx(), id, Refusal{Disposition: Requeue}))
 			return
 		}
-		// Those that cannot be sealed leave, and are resolved again; the others go on in a new batch.
+		// Members that cannot be sealed leave and are resolved again; the others go on in a new batch.
 		w.must(w.s.Journal.Refuse(w.ctx(), id, Refusal{Disposition: Keep}))
 		var rest []HashedDocument
 		for i, d := range batch {
@@ -156,14 +156,14 @@ func (w *world) finish(outcome string) {
 	}
 }
 
-func (w *world) crash() {
+func (w *model) crash() {
 	w.claimed, w.open, w.ids = nil, nil, nil
 	w.s.begun = map[int64]begun{}
 	_, err := w.s.Journal.Recover(w.ctx(), w.sync.ID)
 	w.must(err)
 }
 
-func (w *world) resend() {
+func (w *model) resend() {
 	docs, err := w.s.Queue.ClaimResends(w.ctx(), w.sync.ID, 0, 2)
 	w.must(err)
 	var batch []HashedDocument
@@ -184,8 +184,8 @@ func (w *world) resend() {
 	w.claimed = rest
 }
 
-// TestNothingIsLostOrDoubled: whatever happens, in the end every content on the root was accepted, none more than once but
-// those of a lost answer (twice at the most) and those that a person asked for again.
+// After any sequence of events every content on the root was accepted in the end, and none twice, except contents of a
+// lost answer (twice at most) and contents that a person asked for again.
 func TestNothingIsLostOrDoubled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kbsync.db")
 	rapid.Check(t, func(rt *rapid.T) {
@@ -194,7 +194,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 			rt.Fatal(err)
 		}
 		defer s.Close()
-		w := &world{rig: &rig{t: t, s: s, next: 1}, root: map[string]string{}, accepted: map[string]int{}, unsure: map[string]bool{}, asked: map[string]int{}}
+		w := &model{fixture: &fixture{t: t, s: s, next: 1}, root: map[string]string{}, accepted: map[string]int{}, unsure: map[string]bool{}, asked: map[string]int{}}
 		// Another destination for every check: the file is made once.
 		dest := testDestination
 		syncs, err := s.Syncs.All(t.Context())
@@ -249,7 +249,7 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 			},
 		})
 
-		// Everything is well again, and kbsync runs once more.
+		// All faults end, and kbsync runs once more.
 		w.crash()
 		w.scan(rt)
 		for range 50 {

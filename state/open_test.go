@@ -7,7 +7,7 @@ import (
 )
 
 // Processes that open a new state at the same time all get it.
-func TestOpenTogether(t *testing.T) {
+func TestProcessesOpenANewStateTogether(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "kbsync.db")
 	var group sync.WaitGroup

@@ -1,234 +1,15 @@
 package state
 
 import (
-	"context"
-	"crypto/sha256"
 	"errors"
-	"flag"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	// A check of TestNothingIsLostOrDoubled writes to the disk a hundred times. More are asked for by -rapid.checks.
-	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
-		if err := checks.Value.Set("30"); err != nil {
-			panic(err)
-		}
-	}
-	goleak.VerifyTestMain(m)
-}
-
-var testDestination = Destination{Origin: "https://api.reply.cx", Account: "51", KnowledgeBase: 876}
-
-// A rig is a store with one sync, and short words for what the stages do to it.
-type rig struct {
-	t    testing.TB
-	s    *Store
-	sync Sync
-	next int64 // the next source id
-}
-
-func newRig(t testing.TB) *rig {
-	t.Helper()
-	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "dir", "kbsync.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	r := &rig{t: t, s: s, next: 330000}
-	r.sync, err = s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false)
-	r.must(err)
-	return r
-}
-
-func (r *rig) must(err error) {
-	r.t.Helper()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func (r *rig) ctx() context.Context { return context.Background() }
-
-// hash is the SHA-256 of a content named by a word.
-func hash(content string) SHA256 { return sha256.Sum256([]byte(content)) }
-
-// scan records that the root now holds exactly these keys; every call gives new fingerprints to the keys in changed.
-func (r *rig) put(keys ...string) {
-	r.t.Helper()
-	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
-	r.must(err)
-	var cs []Change
-	for i, k := range keys {
-		cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 10, MTime: scan.ID, CTime: scan.ID, Inode: uint64(1000*int(scan.ID) + i)}})
-	}
-	r.must(r.s.Scans.Record(r.ctx(), scan, cs))
-	_, err = r.s.Scans.Finish(r.ctx(), scan, "1:2")
-	r.must(err)
-}
-
-func (r *rig) vanish(keys ...string) {
-	r.t.Helper()
-	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
-	r.must(err)
-	var cs []Change
-	for _, k := range keys {
-		cs = append(cs, Change{Op: Vanish, Key: k})
-	}
-	r.must(r.s.Scans.Record(r.ctx(), scan, cs))
-	n, err := r.s.Scans.Finish(r.ctx(), scan, "1:2")
-	r.must(err)
-	if n != len(keys) {
-		r.t.Fatalf("%d removed, want %d", n, len(keys))
-	}
-}
-
-// resolve claims what is due and resolves it; contents maps keys to contents.
-func (r *rig) resolve(contents map[string]string, sharing Sharing) (upload []HashedDocument, verdicts map[string]Action) {
-	r.t.Helper()
-	docs, err := r.s.Queue.Claim(r.ctx(), r.sync.ID, 100)
-	r.must(err)
-	return r.resolveClaimed(docs, contents, sharing)
-}
-
-func (r *rig) resolveClaimed(docs []ClaimedDocument, contents map[string]string, sharing Sharing) (upload []HashedDocument, verdicts map[string]Action) {
-	r.t.Helper()
-	var hs []HashedDocument
-	for _, d := range docs {
-		hs = append(hs, HashedDocument{ClaimedDocument: d, SHA256: hash(contents[d.Key]), Size: 10})
-	}
-	vs, err := r.s.Queue.Resolve(r.ctx(), r.sync.ID, hs, sharing)
-	r.must(err)
-	verdicts = map[string]Action{}
-	for i, v := range vs {
-		verdicts[hs[i].Key] = v.Action
-		if v.Action == ActionUpload {
-			upload = append(upload, hs[i])
-		}
-	}
-	return upload, verdicts
-}
-
-func spec(r *rig, docs []HashedDocument) (BatchSpec, []Seal) {
-	b := BatchSpec{SyncID: r.sync.ID}
-	var seals []Seal
-	for _, d := range docs {
-		b.Members = append(b.Members, d.ClaimedDocument)
-		b.Bytes += d.Size
-		b.ResendOf = d.ResendOf
-		seals = append(seals, Seal{SHA256: d.SHA256, Size: d.Size})
-	}
-	return b, seals
-}
-
-// seal begins and seals a batch of docs.
-func (r *rig) seal(docs []HashedDocument) int64 {
-	r.t.Helper()
-	b, seals := spec(r, docs)
-	id, err := r.s.Journal.Begin(r.ctx(), b)
-	r.must(err)
-	r.must(r.s.Journal.Seal(r.ctx(), id, seals))
-	return id
-}
-
-func (r *rig) accept(batch int64, documents int) []int64 {
-	r.t.Helper()
-	var a Answer
-	var ids []int64
-	for range documents {
-		a.Sources = append(a.Sources, []SourceAnswer{{ID: r.next, Type: "file", Name: "x", Status: "in-progress"}})
-		ids = append(ids, r.next)
-		r.next++
-	}
-	a.StatusCode, a.NextPoll = 200, time.Now()
-	r.must(r.s.Journal.Accept(r.ctx(), batch, a))
-	return ids
-}
-
-func (r *rig) trained(outcome Outcome, ids ...int64) {
-	r.t.Helper()
-	var ps []Poll
-	for _, id := range ids {
-		ps = append(ps, Poll{SourceID: id, Status: "word", Outcome: outcome, Seen: true, NextPoll: time.Now()})
-	}
-	r.must(r.s.Inventory.RecordPolls(r.ctx(), r.sync.Destination.ID, ps))
-}
-
-// upload brings the keys, with their contents, to completed.
-func (r *rig) upload(contents map[string]string) []int64 {
-	r.t.Helper()
-	docs, _ := r.resolve(contents, Sharing{})
-	ids := r.accept(r.seal(docs), len(docs))
-	r.trained(TrainingCompleted, ids...)
-	return ids
-}
-
-func (r *rig) states() map[string]DocumentState {
-	r.t.Helper()
-	got := map[string]DocumentState{}
-	for d, err := range r.s.Documents.All(r.ctx(), r.sync.ID) {
-		r.must(err)
-		got[d.Key] = d.State
-	}
-	return got
-}
-
-func (r *rig) want(want string) {
-	r.t.Helper()
-	var got []string
-	for k, st := range r.states() {
-		got = append(got, k+"="+string(st))
-	}
-	slices.Sort(got)
-	if fmt.Sprint(got) != "["+want+"]" {
-		r.t.Fatalf("documents are %v, want [%s]", got, want)
-	}
-	counts, err := r.s.Documents.Counts(r.ctx(), r.sync.ID)
-	r.must(err)
-	byState := map[DocumentState]int{}
-	for _, st := range r.states() {
-		byState[st]++
-	}
-	if fmt.Sprint(counts) != fmt.Sprint(byState) {
-		r.t.Fatalf("counts are %v, want %v", counts, byState)
-	}
-	findings, err := r.s.Check(r.ctx())
-	r.must(err)
-	if len(findings) > 0 {
-		r.t.Fatalf("the state is unsound: %v", findings)
-	}
-}
-
-func (r *rig) standings() map[int64]Standing {
-	r.t.Helper()
-	got := map[int64]Standing{}
-	for src, err := range r.s.Inventory.Sources(r.ctx(), SourceFilter{}) {
-		r.must(err)
-		got[src.ID] = src.Standing
-	}
-	return got
-}
-
-func (r *rig) wantStanding(id int64, want Standing) {
-	r.t.Helper()
-	if got := r.standings()[id]; got != want {
-		r.t.Fatalf("source %d is %q, want %q", id, got, want)
-	}
-}
-
 func TestLifeOfADocument(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	r.put("a.md", "b.md")
 	r.want("a.md=pending b.md=pending")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
@@ -243,7 +24,7 @@ func TestLifeOfADocument(t *testing.T) {
 	due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, 0, 10)
 	r.must(err)
 	if len(due) != 0 {
-		t.Fatalf("settled sources are due: %v", due)
+		t.Fatalf("sources in a final state are due: %v", due)
 	}
 	d, err := r.s.Documents.Get(t.Context(), r.sync.ID, "b.md")
 	r.must(err)
@@ -258,7 +39,7 @@ func TestLifeOfADocument(t *testing.T) {
 }
 
 func TestContentsAreShared(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	r.put("a.md")
 	ids := r.upload(map[string]string{"a.md": "A"})
 
@@ -276,7 +57,7 @@ func TestContentsAreShared(t *testing.T) {
 	r.vanish("copy.md")
 	r.wantStanding(ids[0], Orphaned)
 
-	// It comes back, after an edit and a revert elsewhere: only what a status answer has just shown is shared.
+	// It comes back, after an edit and a revert elsewhere: only a source that a status answer has just shown is shared.
 	r.put("c.md")
 	_, verdicts := r.resolve(map[string]string{"c.md": "A"}, Sharing{})
 	if verdicts["c.md"] != ActionVerify {
@@ -301,12 +82,12 @@ func TestContentsAreShared(t *testing.T) {
 	r.want("a.md=removed c.md=pending copy.md=removed")
 	up, _ = r.resolve(map[string]string{"c.md": "A"}, Sharing{})
 	if len(up) != 1 {
-		t.Fatal("what is gone is not uploaded again")
+		t.Fatal("the gone content is not uploaded again")
 	}
 }
 
 func TestGoneLeftBehindSourceIsNotShared(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	r.put("a.md")
 	ids := r.upload(map[string]string{"a.md": "A"})
 	r.vanish("a.md")
@@ -322,7 +103,7 @@ func TestGoneLeftBehindSourceIsNotShared(t *testing.T) {
 }
 
 func TestEditSupersedes(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	r.put("a.md")
 	first := r.upload(map[string]string{"a.md": "A"})
 	r.put("a.md")
@@ -344,8 +125,8 @@ func TestEditSupersedes(t *testing.T) {
 	r.wantStanding(first[0], Orphaned)
 }
 
-func TestEditInFlight(t *testing.T) {
-	r := newRig(t)
+func TestEditInFlightIsUploadedAgain(t *testing.T) {
+	r := newFixture(t)
 	r.put("a.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
 	b, seals := spec(r, docs)
@@ -371,7 +152,7 @@ func TestEditInFlight(t *testing.T) {
 }
 
 func TestTwinIsNotSealedTwice(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, Sharing{})
 	b, seals := spec(r, docs)
@@ -391,7 +172,7 @@ func TestTwinIsNotSealedTwice(t *testing.T) {
 	r.trained(TrainingCompleted, ids...)
 	r.want("a.md=completed b.md=completed")
 
-	// A refusal takes those that share along.
+	// A refusal also ends the wait of documents that share the content.
 	r.put("c.md", "d.md")
 	docs, _ = r.resolve(map[string]string{"c.md": "C", "d.md": "C"}, Sharing{})
 	first = r.seal(docs[:1])
@@ -400,7 +181,7 @@ func TestTwinIsNotSealedTwice(t *testing.T) {
 	r.want("a.md=completed b.md=completed c.md=pending d.md=pending")
 }
 
-func TestRefusals(t *testing.T) {
+func TestRefusalDisposesOfDocuments(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	for _, tt := range []struct {
 		name    string
@@ -418,7 +199,7 @@ func TestRefusals(t *testing.T) {
 		{"fail before the seal", false, Refusal{Disposition: Fail, StatusCode: 413, Message: "too large"}, "a.md=failed", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := newRig(t)
+			r := newFixture(t)
 			r.put("a.md")
 			docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
 			b, seals := spec(r, docs)
@@ -451,14 +232,14 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestFailedIsFailedForEveryDocumentUntilRetry(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	r.put("a.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
 	r.must(r.s.Journal.Refuse(t.Context(), r.seal(docs), Refusal{Disposition: Fail, StatusCode: 400, Message: "no"}))
 	r.put("a.md", "b.md")
 	up, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, Sharing{})
 	if len(up) != 0 {
-		t.Fatal("what failed was to be sent again, unasked")
+		t.Fatal("a failed content was to be sent again, unasked")
 	}
 	r.want("a.md=failed b.md=failed")
 	n, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{States: []DocumentState{Failed}})
@@ -479,8 +260,8 @@ func TestFailedIsFailedForEveryDocumentUntilRetry(t *testing.T) {
 	r.want("a.md=completed b.md=completed")
 }
 
-func TestReindex(t *testing.T) {
-	r := newRig(t)
+func TestReindexUploadsEachContentOnce(t *testing.T) {
+	r := newFixture(t)
 	r.put("a.md", "twin.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
 	first := r.accept(r.seal(docs[:1]), 1)
@@ -511,7 +292,7 @@ func TestReindex(t *testing.T) {
 	r.wantStanding(second, Superseded)
 	r.wantStanding(third, Live)
 
-	// A refused reindex is asked for again, and leaves the document as it was until then.
+	// A refused reindex keeps its mark.
 	_, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{})
 	r.must(err)
 	up, _ := r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
@@ -519,12 +300,12 @@ func TestReindex(t *testing.T) {
 	r.must(r.s.Queue.Release(t.Context(), []ClaimedDocument{up[1].ClaimedDocument}, time.Time{}, false))
 	up, _ = r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
 	if len(up) == 0 {
-		t.Fatal("the wish was lost with the refusal")
+		t.Fatal("the mark was lost with the refusal")
 	}
 }
 
 func TestUncertainIsSentAgainOnce(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	lost := r.seal(docs)
@@ -609,7 +390,7 @@ func TestUncertainIsSentAgainOnce(t *testing.T) {
 }
 
 func TestBreakerStopsTransfersInFlight(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	b, seals := spec(r, docs[1:])
@@ -622,8 +403,8 @@ func TestBreakerStopsTransfersInFlight(t *testing.T) {
 	}
 }
 
-func TestFieldMissingFromTheAnswer(t *testing.T) {
-	r := newRig(t)
+func TestFieldMissingFromTheAnswerIsUncertain(t *testing.T) {
+	r := newFixture(t)
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	batch := r.seal(docs)
@@ -639,8 +420,8 @@ func TestFieldMissingFromTheAnswer(t *testing.T) {
 	}
 }
 
-func TestRecover(t *testing.T) {
-	r := newRig(t)
+func TestRecoverEndsWhatAKilledProcessLeft(t *testing.T) {
+	r := newFixture(t)
 	r.put("claimed.md", "open.md", "sealed.md")
 	docs, _ := r.resolve(map[string]string{"claimed.md": "A", "open.md": "B", "sealed.md": "C"}, Sharing{})
 	b, _ := spec(r, docs[1:2])
@@ -658,8 +439,8 @@ func TestRecover(t *testing.T) {
 	}
 }
 
-func TestOtherDestination(t *testing.T) {
-	r := newRig(t)
+func TestOtherDestinationNeedsConfirmation(t *testing.T) {
+	r := newFixture(t)
 	r.put("a.md")
 	ids := r.upload(map[string]string{"a.md": "A"})
 	other := testDestination
@@ -679,8 +460,8 @@ func TestOtherDestination(t *testing.T) {
 	}
 }
 
-func TestAccountIsFilledIn(t *testing.T) {
-	r := newRig(t)
+func TestUnknownAccountIsFilledIn(t *testing.T) {
+	r := newFixture(t)
 	unknown := testDestination
 	unknown.Account, unknown.KnowledgeBase = "", 1
 	a, err := r.s.Syncs.Ensure(t.Context(), "a", "/a", unknown, false)
@@ -698,8 +479,8 @@ func TestAccountIsFilledIn(t *testing.T) {
 	}
 }
 
-func TestForget(t *testing.T) {
-	r := newRig(t)
+func TestForgetOrphansSources(t *testing.T) {
+	r := newFixture(t)
 	r.put("a.md")
 	ids := r.upload(map[string]string{"a.md": "A"})
 	r.must(r.s.Syncs.Forget(t.Context(), r.sync.ID))
@@ -715,8 +496,8 @@ func TestForget(t *testing.T) {
 	}
 }
 
-func TestSharingOptions(t *testing.T) {
-	r := newRig(t)
+func TestSharingOptionsUploadKnownContents(t *testing.T) {
+	r := newFixture(t)
 	r.put("a.md", "b.md")
 	each := Sharing{Each: true}
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "A"}, each)
@@ -728,7 +509,7 @@ func TestSharingOptions(t *testing.T) {
 	r.accept(batch, 2)
 	r.want("a.md=training b.md=training")
 
-	r = newRig(t)
+	r = newFixture(t)
 	r.put("a.md")
 	r.upload(map[string]string{"a.md": "A"})
 	r.vanish("a.md")
@@ -745,8 +526,8 @@ func TestSharingOptions(t *testing.T) {
 	r.must(r.s.Journal.Seal(t.Context(), batch, seals))
 }
 
-func TestScan(t *testing.T) {
-	r := newRig(t)
+func TestScanRemovesVanishedDocuments(t *testing.T) {
+	r := newFixture(t)
 	r.put("a-b", "a/b", "a/c", "a0", "\xff")
 	known := func(prefix string) (keys []string) {
 		t.Helper()
@@ -789,8 +570,8 @@ func TestScan(t *testing.T) {
 	}
 }
 
-func TestUnreadableAndVanished(t *testing.T) {
-	r := newRig(t)
+func TestUnreadableAndVanishedDocumentsKeepTheirVersion(t *testing.T) {
+	r := newFixture(t)
 	r.put("old.md")
 	r.upload(map[string]string{"old.md": "A"})
 	r.put("new.md", "old.md")
@@ -816,7 +597,7 @@ func TestUnreadableAndVanished(t *testing.T) {
 }
 
 func TestPauseHoldsClaimsBack(t *testing.T) {
-	r := newRig(t)
+	r := newFixture(t)
 	r.put("a.md")
 	until := time.Now().Add(time.Hour).Truncate(time.Millisecond)
 	r.must(r.s.Journal.Pause(t.Context(), r.sync.Destination.ID, until))
@@ -829,8 +610,8 @@ func TestPauseHoldsClaimsBack(t *testing.T) {
 	}
 }
 
-func TestReopen(t *testing.T) {
-	r := newRig(t)
+func TestReopenMakesRefusedDocumentsPending(t *testing.T) {
+	r := newFixture(t)
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	r.must(r.s.Journal.Refuse(t.Context(), r.seal(docs[:1]), Refusal{Disposition: Fail, Message: "quota"}))
@@ -843,8 +624,8 @@ func TestReopen(t *testing.T) {
 	r.want("a.md=pending b.md=pending")
 }
 
-func TestLock(t *testing.T) {
-	r := newRig(t)
+func TestLockAdmitsOneHolder(t *testing.T) {
+	r := newFixture(t)
 	l, err := r.s.Lock(t.Context(), "handbook", 0)
 	r.must(err)
 	if _, err := r.s.Lock(t.Context(), "handbook", 150*time.Millisecond); !errors.Is(err, ErrLocked) {
@@ -861,8 +642,8 @@ func TestLock(t *testing.T) {
 	r.must(l.Unlock())
 }
 
-func TestDueSourcesFillsUp(t *testing.T) {
-	r := newRig(t)
+func TestDueSourcesFillsTheRequest(t *testing.T) {
+	r := newFixture(t)
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	ids := r.accept(r.seal(docs), 2)

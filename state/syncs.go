@@ -6,13 +6,20 @@ import (
 	"fmt"
 )
 
-const syncColumns = `s.id, s.name, s.root, s.root_identity, s.scanned_at, s.trouble, t.id, t.origin, t.account, t.knowledge_base
-	FROM syncs s JOIN destinations t ON t.id = s.destination_id WHERE s.forgotten_at = 0`
+// Syncs are the named pairs of a root and a destination.
+type Syncs struct{ *db }
+
+// activeSyncs are the columns of the syncs s that were not forgotten, with their destinations t.
+const activeSyncs = `s.id, s.name, s.root, s.root_identity, s.scanned_at, s.last_error, t.id, t.origin, t.account, t.knowledge_base
+	FROM syncs s
+	JOIN destinations t ON t.id = s.destination_id
+	WHERE s.forgotten_at = 0`
 
 func scanSync(scan func(...any) error) (Sync, error) {
 	var y Sync
 	var scanned int64
-	err := scan(&y.ID, &y.Name, &y.Root, &y.RootIdentity, &scanned, &y.LastError, &y.Destination.ID, &y.Destination.Origin, &y.Destination.Account, &y.Destination.KnowledgeBase)
+	d := &y.Destination
+	err := scan(&y.ID, &y.Name, &y.Root, &y.RootIdentity, &scanned, &y.LastError, &d.ID, &d.Origin, &d.Account, &d.KnowledgeBase)
 	y.ScannedAt = fromMillis(scanned)
 	return y, err
 }
@@ -20,7 +27,7 @@ func scanSync(scan func(...any) error) (Sync, error) {
 // Get returns a sync by name. Errors: ErrNotFound.
 func (s *Syncs) Get(ctx context.Context, name string) (Sync, error) {
 	found := Sync{}
-	err := s.query(ctx, `SELECT `+syncColumns+` AND s.name = $1`, []any{name}, func(scan func(...any) error) (err error) {
+	err := s.query(ctx, `SELECT `+activeSyncs+` AND s.name = $1`, []any{name}, func(scan func(...any) error) (err error) {
 		found, err = scanSync(scan)
 		return err
 	})
@@ -36,7 +43,7 @@ func (s *Syncs) Get(ctx context.Context, name string) (Sync, error) {
 // All returns every sync that was not forgotten, by name.
 func (s *Syncs) All(ctx context.Context) ([]Sync, error) {
 	var all []Sync
-	err := s.query(ctx, `SELECT `+syncColumns+` ORDER BY s.name`, nil, func(scan func(...any) error) error {
+	err := s.query(ctx, `SELECT `+activeSyncs+` ORDER BY s.name`, nil, func(scan func(...any) error) error {
 		y, err := scanSync(scan)
 		all = append(all, y)
 		return err
@@ -48,35 +55,40 @@ func (s *Syncs) All(ctx context.Context) ([]Sync, error) {
 }
 
 // Ensure finds or creates the sync of that name. A sync that belongs to another destination is a *DestinationError,
-// unless confirmed: then its documents become pending at the new one, and what they had at the old one is left behind.
-// An account that was not known before is filled in.
+// unless confirmed: then its documents become pending at the new one, and their sources at the old one are left behind.
+// An account that was unknown before is filled in.
 func (s *Syncs) Ensure(ctx context.Context, name, root string, dest Destination, confirmed bool) (Sync, error) {
 	err := s.update(ctx, func(t *tx) error {
-		destination, err := ensureDestination(t, dest)
+		destination, err := t.ensureDestination(dest)
 		if err != nil {
 			return err
 		}
 		var id int64
 		var have Destination
-		err = t.one(`SELECT s.id, t.id, t.origin, t.account, t.knowledge_base FROM syncs s JOIN destinations t ON t.id = s.destination_id WHERE s.name = $1 AND s.forgotten_at = 0`,
+		err = t.one(`SELECT s.id, t.id, t.origin, t.account, t.knowledge_base
+			FROM syncs s
+			JOIN destinations t ON t.id = s.destination_id
+			WHERE s.name = $1
+			  AND s.forgotten_at = 0`,
 			[]any{name}, &id, &have.ID, &have.Origin, &have.Account, &have.KnowledgeBase)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			_, err = t.exec(`INSERT INTO syncs (name, destination_id, root, created_at) VALUES ($1, $2, $3, $4)`, name, destination, root, now())
+			_, err = t.exec(`INSERT INTO syncs (name, destination_id, root, created_at)
+				VALUES ($1, $2, $3, $4)`, name, destination, root, now())
 			return err
 		case err != nil:
 			return err
 		case have.ID != destination && !confirmed:
 			return &DestinationError{Sync: name, Have: have, Want: dest}
 		case have.ID != destination:
-			if err := leave(t, `d.sync_id = $2 AND d.state <> 5`, id); err != nil {
-				return err
-			}
-			if _, err := t.exec(`UPDATE documents SET content_id = NULL, state = 0, claim = 0, attempts = 0, next_attempt = 0, reason = '', changed_at = $1 WHERE sync_id = $2 AND state NOT IN (4, 5)`, now(), id); err != nil {
+			if err := t.restartDocuments(id); err != nil {
 				return err
 			}
 		}
-		_, err = t.exec(`UPDATE syncs SET destination_id = $1, root = $2 WHERE id = $3 AND (destination_id <> $1 OR root <> $2)`, destination, root, id)
+		_, err = t.exec(`UPDATE syncs
+			SET destination_id = $1, root = $2
+			WHERE id = $3
+			  AND (destination_id <> $1 OR root <> $2)`, destination, root, id)
 		return err
 	})
 	if err != nil {
@@ -85,35 +97,62 @@ func (s *Syncs) Ensure(ctx context.Context, name, root string, dest Destination,
 	return s.Get(ctx, name)
 }
 
-// ensureDestination returns the destination's id. An account that is not known, here or there, matches any one.
-func ensureDestination(t *tx, d Destination) (int64, error) {
+// ensureDestination returns the destination's id. An unknown account, here or there, matches every account.
+func (t *tx) ensureDestination(d Destination) (int64, error) {
 	var id int64
 	var account string
-	err := t.one(`SELECT id, account FROM destinations WHERE origin = $1 AND knowledge_base = $2 AND (account = $3 OR account = '' OR $3 = '')
-		ORDER BY account <> $3, id LIMIT 1`, []any{d.Origin, d.KnowledgeBase, d.Account}, &id, &account)
+	err := t.one(`SELECT id, account
+		FROM destinations
+		WHERE origin = $1
+		  AND knowledge_base = $2
+		  AND (account = $3 OR account = '' OR $3 = '')
+		ORDER BY account <> $3, id
+		LIMIT 1`, []any{d.Origin, d.KnowledgeBase, d.Account}, &id, &account)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		err = t.one(`INSERT INTO destinations (origin, account, knowledge_base) VALUES ($1, $2, $3) RETURNING id`, []any{d.Origin, d.Account, d.KnowledgeBase}, &id)
+		err = t.one(`INSERT INTO destinations (origin, account, knowledge_base)
+			VALUES ($1, $2, $3)
+			RETURNING id`, []any{d.Origin, d.Account, d.KnowledgeBase}, &id)
 	case err == nil && account == "" && d.Account != "":
 		_, err = t.exec(`UPDATE destinations SET account = $1 WHERE id = $2`, d.Account, id)
 	}
 	return id, err
 }
 
-// leave notes for the documents d that match where ($2 is arg) that they had the content that they are about to lose.
-func leave(t *tx, where string, arg any) error {
-	_, err := t.exec(`INSERT INTO former (content_id, document_id, until) SELECT d.content_id, d.id, $1 FROM documents d WHERE d.content_id IS NOT NULL AND `+where+`
-		ON CONFLICT (content_id, document_id) DO UPDATE SET until = excluded.until`, now(), arg)
+// restartDocuments takes the contents from the sync's documents and makes them pending.
+func (t *tx) restartDocuments(syncID int64) error {
+	if err := t.keepPastContents(`d.sync_id = $2 AND d.state <> {doc.removed}`, syncID); err != nil {
+		return err
+	}
+	_, err := t.exec(`UPDATE documents
+		SET content_id = NULL, state = {doc.pending}, claim = 0, attempts = 0, next_attempt = 0, reason = '', changed_at = $1
+		WHERE sync_id = $2
+		  AND state NOT IN ({doc.skipped}, {doc.removed})`, now(), syncID)
+	return err
+}
+
+// keepPastContents records, for the documents d that match where ($2 and up are args), the content that they are about
+// to lose.
+func (t *tx) keepPastContents(where string, args ...any) error {
+	_, err := t.exec(`INSERT INTO past_contents (content_id, document_id, until)
+		SELECT d.content_id, d.id, $1
+		FROM documents d
+		WHERE d.content_id IS NOT NULL
+		  AND `+where+`
+		ON CONFLICT (content_id, document_id) DO UPDATE SET until = excluded.until`, append([]any{now()}, args...)...)
 	return err
 }
 
 // Forget drops a sync: its documents are removed, its sources left behind. The caller holds the sync's lock.
 func (s *Syncs) Forget(ctx context.Context, syncID int64) error {
 	err := s.update(ctx, func(t *tx) error {
-		if err := leave(t, `d.sync_id = $2`, syncID); err != nil {
+		if err := t.keepPastContents(`d.sync_id = $2`, syncID); err != nil {
 			return err
 		}
-		if _, err := t.exec(`UPDATE documents SET state = 5, content_id = NULL, claim = 0, vanished = 0 WHERE sync_id = $1 AND state <> 5`, syncID); err != nil {
+		if _, err := t.exec(`UPDATE documents
+			SET state = {doc.removed}, content_id = NULL, claim = 0, vanished = 0
+			WHERE sync_id = $1
+			  AND state <> {doc.removed}`, syncID); err != nil {
 			return err
 		}
 		_, err := t.exec(`UPDATE syncs SET forgotten_at = $1 WHERE id = $2`, now(), syncID)
@@ -125,52 +164,17 @@ func (s *Syncs) Forget(ctx context.Context, syncID int64) error {
 	return nil
 }
 
-// SetLastError notes why the sync's last pass was halted or stopped; empty clears it.
-func (s *Syncs) SetLastError(ctx context.Context, syncID int64, trouble string) error {
+// SetLastError saves why the sync's last pass was halted or stopped. An empty text clears it.
+func (s *Syncs) SetLastError(ctx context.Context, syncID int64, text string) error {
 	err := s.update(ctx, func(t *tx) error {
-		_, err := t.exec(`UPDATE syncs SET trouble = $1 WHERE id = $2 AND trouble <> $1`, trouble, syncID)
+		_, err := t.exec(`UPDATE syncs
+			SET last_error = $1
+			WHERE id = $2
+			  AND last_error <> $1`, text, syncID)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("note trouble: %w", err)
+		return fmt.Errorf("save last error: %w", err)
 	}
 	return nil
-}
-
-// Recover gives back what an earlier holder of the sync's lock left: claims become pending, batches that were not sealed
-// are ended, and sealed ones without an answer become uncertain. It returns how many did.
-func (s *Journal) Recover(ctx context.Context, syncID int64) (int, error) {
-	uncertain := 0
-	err := s.update(ctx, func(t *tx) error {
-		uncertain = 0
-		var sealed []int64
-		err := t.each(`SELECT id FROM batches WHERE sync_id = $1 AND state < 2 AND state = 1`, []any{syncID}, func(scan func(...any) error) error {
-			var id int64
-			err := scan(&id)
-			sealed = append(sealed, id)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, id := range sealed {
-			if err := t.lose(id, 0, "kbsync ended before the answer came"); err != nil {
-				return err
-			}
-		}
-		uncertain = len(sealed)
-		if _, err := t.exec(`UPDATE batches SET state = 4, ended_at = $1, message = 'kbsync ended before it was sealed' WHERE sync_id = $2 AND state < 2`, now(), syncID); err != nil {
-			return err
-		}
-		if _, err := t.exec(`UPDATE destinations SET probe_batch = 0 WHERE probe_batch <> 0 AND id = (SELECT destination_id FROM syncs WHERE id = $1)
-			AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id = probe_batch AND b.state < 2)`, syncID); err != nil {
-			return err
-		}
-		_, err = t.exec(`UPDATE documents SET state = 0, claim = 0 WHERE sync_id = $1 AND state < 3 AND state = 1`, syncID)
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("recover sync: %w", err)
-	}
-	return uncertain, nil
 }

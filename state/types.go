@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A DocumentState is where a document stands, as the state picture in docs/design.md has it. Its text is what is printed.
+// A DocumentState is a state of the picture in docs/design.md. Its text is printed as it is.
 type DocumentState string
 
 // The states of a document. Uploading covers the time from the claim to the answer.
@@ -23,11 +23,11 @@ const (
 	Removed   DocumentState = "removed"
 )
 
-// A Destination is what an inventory belongs to. Nothing is shared across destinations.
+// A Destination owns an inventory. Destinations share nothing.
 type Destination struct {
 	ID            int64
 	Origin        string // scheme://host[:port] of the API
-	Account       string // empty while not known; two destinations that differ only by an unknown account are one
+	Account       string // empty while unknown; two destinations that differ only by an unknown account are one
 	KnowledgeBase int64
 }
 
@@ -47,11 +47,11 @@ type Sync struct {
 	RootIdentity string // of the last complete scan; empty before the first
 	Destination  Destination
 	ScannedAt    time.Time // zero before the first complete scan
-	LastError    string    // why its last pass was halted or stopped; empty if it was not
+	LastError    string    // why its last pass was halted or stopped; empty if it ended well
 }
 
-// A Fingerprint is what a listing shows of a version. Two equal fingerprints mean that nothing is hashed.
-// Where a root does not have a part it is zero.
+// A Fingerprint is the part of a version that a listing shows. A document whose fingerprint is unchanged is not hashed.
+// Fields that a root does not have are zero.
 type Fingerprint struct {
 	Size  int64
 	MTime int64 // nanoseconds since 1970
@@ -63,24 +63,24 @@ type Fingerprint struct {
 // A SHA256 is the hash of a document's bytes: the identity of a version.
 type SHA256 [32]byte
 
-// Known is what the state holds of one document that is on the root, as far as a scan needs it.
+// A KnownDocument is a document that the state knows to be on the root, as far as a scan needs it.
 type KnownDocument struct {
 	Key         string
 	Fingerprint Fingerprint
-	Skip        string // why it is skipped; empty if it is not
+	Skip        string // why it is skipped; empty if it is uploaded
 }
 
-// An Op is what a Change does to a document.
+// An Op is the operation of a Change.
 type Op uint8
 
 // The operations of a Change.
 const (
 	Put    Op = iota // new, or its fingerprint changed: it becomes pending
 	Skip             // on the root, but not uploaded; Reason says why
-	Vanish           // not listed any more; takes effect when the scan is finished
+	Vanish           // no longer listed; takes effect when the scan is finished
 )
 
-// A Change is one difference between a listing and what is known.
+// A Change is one difference between a listing and the known documents.
 type Change struct {
 	Op          Op
 	Key         string
@@ -93,36 +93,36 @@ type Scan struct {
 	SyncID int64
 	ID     int64
 	Prefix string
-	// Rest holds a changed document back until its last version was uploaded that long ago: every version is permanent. It is the
-	// caller's to set; zero holds nothing back.
+	// Rest holds a changed document back until its last upload is that old, because every version is permanent. The
+	// caller sets it; zero holds nothing back.
 	Rest time.Duration
 }
 
-// A Claimed is a document that the caller works on until it gives it back by Resolve, Seal, Release or an outcome.
+// A ClaimedDocument belongs to the caller until Resolve, Seal, Release or an outcome ends the claim.
 type ClaimedDocument struct {
 	DocumentID  int64
-	Claim       int64 // proves the claim; a change of the document in between takes it away
+	Claim       int64 // proves the claim; a change of the document ends it
 	Key         string
 	Fingerprint Fingerprint
 	Attempts    int  // failed attempts so far
 	Forced      bool // a person asked for the upload, whatever the content
-	// Of a document to be sent again after an uncertain batch: that batch and the content that it had. Zero otherwise.
+	// The uncertain batch of a document that is to be sent again, and the content that it had. Zero otherwise.
 	ResendOf int64
 	SHA256   SHA256
 
-	content int64 // that it had when it was claimed; 0 for none
+	content int64 // at the time of the claim; 0 for none
 }
 
-// A Hashed is a claimed document with its content's hash.
+// A HashedDocument is a claimed document with its content's hash.
 type HashedDocument struct {
 	ClaimedDocument
 	SHA256 SHA256
 	Size   int64
-	// Verified says that the caller has just seen every source of an earlier Verdict's Verify list in a status answer.
+	// Verified: the caller has just seen every source of an earlier Verdict's Verify list in a status answer.
 	Verified bool
 }
 
-// A Verdict says what is to be done with a hashed document.
+// A Verdict is the decision on a hashed document.
 type Verdict struct {
 	Action Action
 	Verify []int64 // source ids, of ActionVerify
@@ -133,13 +133,13 @@ type Action uint8
 
 // The actions of a Verdict.
 const (
-	ActionUpload Action = iota // the content is not there: send it
-	ActionShare                // the content is known or on its way: the document was given to it, and is no longer claimed
-	ActionVerify               // the content was left behind: ask for these sources, then Resolve again with Verified, or Forsake them
+	ActionUpload Action = iota // the destination does not have the content: send it
+	ActionShare                // the content is known or on its way: the document was linked to it, and is no longer claimed
+	ActionVerify               // the content was left behind: ask for its sources, then Resolve with Verified, or MarkSourcesGone
 	ActionLost                 // the claim was lost: the document changed, or was removed
 )
 
-// Sharing says when documents get a source of their own although the content is there.
+// Sharing lists the cases in which a document gets its own source although the destination has the content.
 type Sharing struct {
 	Each          bool // duplicates: each
 	UploadRenamed bool // on_rename: upload
@@ -148,20 +148,20 @@ type Sharing struct {
 // A BatchSpec describes a batch before its first byte.
 type BatchSpec struct {
 	SyncID   int64
-	ResendOf int64 // the uncertain batch of which every member is sent again; 0 for none
-	Probe    bool  // the one batch that tries whether an open breaker may close
+	ResendOf int64 // the uncertain batch whose documents it sends again; 0 for none
+	Probe    bool  // the one batch that tests whether an open breaker may close
 	Members  []ClaimedDocument
 	Bytes    int64 // of contents
 	Sharing  Sharing
 }
 
-// A Seal is a member's content as it was hashed while it was sent.
+// A Seal is a member's content, hashed while it was sent.
 type Seal struct {
 	SHA256 SHA256
 	Size   int64
 }
 
-// A SourceAnswer is a source as an upload's answer has it.
+// A SourceAnswer is a source in an upload's answer.
 type SourceAnswer struct {
 	ID      int64
 	Type    string
@@ -171,7 +171,7 @@ type SourceAnswer struct {
 	Outcome Outcome
 }
 
-// An Outcome is what a training status means to us.
+// An Outcome is the meaning of a training status.
 type Outcome uint8
 
 // The outcomes of training. An unknown status word is InTraining.
@@ -182,7 +182,10 @@ const (
 	TrainingStuck // past the deadline; still polled, slowly
 )
 
-// An Answer is what came back for a sealed batch.
+// final reports whether the outcome ends the polling.
+func (o Outcome) final() bool { return o == TrainingCompleted || o == TrainingFailed }
+
+// An Answer is the API's answer to a sealed batch.
 type Answer struct {
 	StatusCode int
 	// Sources by member position. A position without sources makes that member's document uncertain.
@@ -192,29 +195,29 @@ type Answer struct {
 	NextPoll time.Time
 }
 
-// A Refusal is an answer, or a failure before sealing, that leaves nothing behind in the knowledge base.
+// A Refusal is an answer, or a failure before sealing, after which the knowledge base has nothing of the batch.
 type Refusal struct {
 	StatusCode int // 0 where there was no answer
 	Code       string
 	Message    string
-	// Disposition says what becomes of the members.
+	// Disposition is the next state of the members.
 	Disposition Disposition
-	// NextAttempt is when members may be claimed again, of Retry.
+	// NextAttempt is when the members may be claimed again after Retry.
 	NextAttempt time.Time
 }
 
-// A Disposition says what becomes of the documents of a batch that left nothing behind.
+// A Disposition is the next state of the documents of a refused batch.
 type Disposition uint8
 
 // The dispositions of a Refusal.
 const (
 	Retry   Disposition = iota // pending, one failed attempt more
-	Requeue                    // pending as before: the documents are not to blame
-	Keep                       // still claimed by the caller, who goes on with them
+	Requeue                    // pending as before: the documents did not cause the refusal
+	Keep                       // still claimed by the caller
 	Fail                       // failed for good, with the refusal's words
 )
 
-// A DueSource is a source whose status is to be asked for.
+// A DueSource is a source whose status is due to be asked for.
 type DueSource struct {
 	ID        int64
 	Polls     int
@@ -223,37 +226,37 @@ type DueSource struct {
 	Stuck     bool
 }
 
-// A Poll is what a status answer, or its absence, says of one source.
+// A Poll is the result of one question for a source's status.
 type Poll struct {
 	SourceID int64
 	Status   string // ReplyCX's word; empty keeps the last one
 	Outcome  Outcome
 	NextPoll time.Time // of InTraining and TrainingStuck
-	Seen     bool      // the answer had the source
+	Seen     bool      // the answer contained the source
 	Errors   string
 }
 
 // Errors that callers decide on.
 var (
-	// ErrLocked: another process works on the sync. The error's text names it where known.
+	// ErrLocked: another process works on the sync. The error's text names the process if it is known.
 	ErrLocked = errors.New("another kbsync works on this sync")
 	// ErrNewerSchema: the state was written by a newer kbsync.
 	ErrNewerSchema = errors.New("the state was written by a newer kbsync")
-	// ErrCorrupt: the state's file is no sound database.
+	// ErrCorrupt: the state's file is damaged, or no database.
 	ErrCorrupt = errors.New("the state is damaged")
-	// ErrBreakerOpen: an upload's outcome is unknown, so nothing else may be sealed for this destination, but one probe.
+	// ErrBreakerOpen: an upload's outcome is unknown, so that only one probe may be sealed for this destination.
 	ErrBreakerOpen = errors.New("the destination's uploads are halted until one goes through")
-	// ErrNotFound: there is no such sync, document, batch or source.
+	// ErrNotFound: the state has no such sync, document, batch or source.
 	ErrNotFound = errors.New("not in the state")
 	// ErrNotEmpty: an import would mix two inventories.
 	ErrNotEmpty = errors.New("the state is not empty")
-	// ErrChanged: what is on the root is no longer the version that was listed. Roots return it, ingest decides on it.
+	// ErrChanged: the file is no longer the version that was listed. Roots return it, ingest decides on it.
 	ErrChanged = errors.New("changed since it was listed")
 	// ErrBatchEnded: the batch was sealed or ended before.
 	ErrBatchEnded = errors.New("the batch was ended before")
 )
 
-// A DestinationError says that a sync's inventory belongs to another destination than the one it is to be used with.
+// A DestinationError reports that a sync's inventory belongs to another destination than the configured one.
 type DestinationError struct {
 	Sync       string
 	Have, Want Destination
@@ -263,10 +266,10 @@ func (e *DestinationError) Error() string {
 	return fmt.Sprintf("sync %q was synced to %s, and is now configured for %s", e.Sync, e.Have, e.Want)
 }
 
-// A SealError says which members keep a batch from being sealed. Nothing was written; the batch is still open.
+// A SealError lists the members that keep a batch from being sealed. Nothing was written; the batch is still open.
 type SealError struct {
-	Lost  []int // positions whose claim was lost: changed or removed meanwhile
-	Known []int // positions whose content turned out to be known or on its way
+	Lost  []int // positions whose claim was lost: the document changed or was removed
+	Known []int // positions whose content is known or on its way
 }
 
 func (e *SealError) Error() string {

@@ -99,7 +99,7 @@ func viewSource(s state.Source) sourceView {
 		ID: s.ID, Sync: s.Sync, Key: s.Key,
 		Origin: s.Destination.Origin, Account: s.Destination.Account, KnowledgeBase: s.Destination.KnowledgeBase,
 		Name: s.Name, Type: s.Type, Status: s.Status, Errors: s.Errors, Standing: string(s.Standing), SHA256: hexOf(s.SHA256),
-		Batch: s.Batch, CreatedAt: s.CreatedAt, SettledAt: timeOrNil(s.SettledAt), AckedAt: timeOrNil(s.AckedAt),
+		Batch: s.Batch, CreatedAt: s.CreatedAt, SettledAt: timeOrNil(s.OutcomeAt), AckedAt: timeOrNil(s.AckedAt),
 	}
 }
 

@@ -1,7 +1,9 @@
 -- +goose Up
 
--- What an inventory belongs to. account is '' while it is not known. uncertain_streak above zero is an open breaker;
--- probe_batch is then the one batch that may be sealed. Times are Unix milliseconds, 0 for never.
+-- Times are Unix milliseconds, 0 for never. The numbers of states are named in codes.go.
+
+-- A destination is the owner of an inventory. account is '' while it is unknown. The breaker is open while
+-- uncertain_streak is above zero; then only the batch probe_batch may be sealed.
 CREATE TABLE destinations (
     id               INTEGER PRIMARY KEY,
     origin           TEXT    NOT NULL,
@@ -23,15 +25,16 @@ CREATE TABLE syncs (
     root_identity  TEXT    NOT NULL DEFAULT '',
     scan           BIGINT  NOT NULL DEFAULT 0,
     scanned_at     BIGINT  NOT NULL DEFAULT 0,
-    trouble        TEXT    NOT NULL DEFAULT '',
+    last_error     TEXT    NOT NULL DEFAULT '',
     created_at     BIGINT  NOT NULL,
     forgotten_at   BIGINT  NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX syncs_name ON syncs (name) WHERE forgotten_at = 0;
 
 -- States of contents: 0 open (free to be sent), 1 reserved by a sealed batch, 2 uncertain, 3 training, 4 stuck, 5 completed, 6 failed.
--- A content of a destination: what reservations, outcomes and sources hang on. scope is empty where documents share a
--- content, and the document's own where they do not. prior_* is what a refused upload gives back.
+-- A content belongs to one destination. Reservations, outcomes and sources refer to it. scope is empty where documents
+-- share a content, and names the document where they do not. prior_* is the state before the reservation; a refused
+-- upload restores it.
 CREATE TABLE contents (
     id             INTEGER PRIMARY KEY,
     destination_id BIGINT  NOT NULL REFERENCES destinations (id),
@@ -48,10 +51,10 @@ CREATE TABLE contents (
     UNIQUE (destination_id, sha256, scope)
 );
 CREATE INDEX contents_large ON contents (destination_id, size) WHERE size > 1048576;
-CREATE INDEX contents_unsettled ON contents (destination_id, state) WHERE state <> 5;
+CREATE INDEX contents_unfinished ON contents (destination_id, state) WHERE state <> 5;
 CREATE INDEX contents_again ON contents (destination_id) WHERE prior_batch <> 0;
 
--- States of documents: 0 pending, 1 claimed, 2 refused, 3 settled: its state is then its content's, 4 skipped, 5 removed.
+-- States of documents: 0 pending, 1 claimed, 2 refused, 3 linked (the content's state is the document's), 4 skipped, 5 removed.
 CREATE TABLE documents (
     id           INTEGER PRIMARY KEY,
     sync_id      BIGINT  NOT NULL REFERENCES syncs (id),
@@ -77,17 +80,17 @@ CREATE INDEX documents_open ON documents (sync_id, state, next_attempt) WHERE st
 CREATE INDEX documents_large ON documents (size) WHERE state < 2 AND size > 1048576;
 CREATE INDEX documents_vanished ON documents (sync_id, vanished, size, inode) WHERE vanished <> 0;
 
--- The contents that a document had once and has no longer.
-CREATE TABLE former (
+-- The contents that a document had before its current one.
+CREATE TABLE past_contents (
     content_id  BIGINT NOT NULL REFERENCES contents (id),
     document_id BIGINT NOT NULL REFERENCES documents (id),
     until       BIGINT NOT NULL,
     PRIMARY KEY (content_id, document_id)
 );
-CREATE INDEX former_document ON former (document_id);
+CREATE INDEX past_contents_document ON past_contents (document_id);
 
--- The journal: every POST, before its first byte. States: 0 open, 1 sealed, 2 answered, 3 refused, 4 ended before it was
--- sealed, 5 uncertain.
+-- The journal has every POST before its first byte. States: 0 open, 1 sealed, 2 answered, 3 refused, 4 abandoned
+-- (ended before it was sealed), 5 uncertain.
 CREATE TABLE batches (
     id             INTEGER PRIMARY KEY,
     sync_id        BIGINT  NOT NULL REFERENCES syncs (id),
@@ -104,10 +107,10 @@ CREATE TABLE batches (
     message        TEXT    NOT NULL DEFAULT ''
 );
 CREATE INDEX batches_open ON batches (sync_id) WHERE state < 2;
-CREATE INDEX batches_unsure ON batches (sync_id) WHERE state IN (3, 5);
+CREATE INDEX batches_unanswered ON batches (sync_id) WHERE state IN (3, 5);
 CREATE INDEX batches_resends ON batches (resend_of) WHERE resend_of <> 0;
 
--- content_id is 0 until the batch is sealed.
+-- The members of sealed batches.
 CREATE TABLE members (
     batch_id    BIGINT  NOT NULL REFERENCES batches (id),
     position    INTEGER NOT NULL,
@@ -116,8 +119,8 @@ CREATE TABLE members (
     PRIMARY KEY (batch_id, position)
 ) WITHOUT ROWID;
 
--- The inventory: every source that ReplyCX ever said it created. Rows are never deleted. content_id is 0 for a source
--- that came back under a field that was not sent. next_poll is 0 once the status is final.
+-- The inventory has every source that an answer of ReplyCX named. Rows are never deleted. content_id is 0 for a source
+-- that came back under a field that was not sent. next_poll is 0 once the outcome is final.
 CREATE TABLE sources (
     destination_id BIGINT  NOT NULL REFERENCES destinations (id),
     source_id      BIGINT  NOT NULL,
@@ -130,7 +133,7 @@ CREATE TABLE sources (
     outcome        INTEGER NOT NULL,
     errors         TEXT    NOT NULL DEFAULT '',
     created_at     BIGINT  NOT NULL,
-    settled_at     BIGINT  NOT NULL DEFAULT 0,
+    outcome_at     BIGINT  NOT NULL DEFAULT 0,
     polls          INTEGER NOT NULL DEFAULT 0,
     next_poll      BIGINT  NOT NULL DEFAULT 0,
     seen_at        BIGINT  NOT NULL DEFAULT 0,
@@ -140,11 +143,33 @@ CREATE TABLE sources (
 CREATE INDEX sources_content ON sources (content_id);
 CREATE INDEX sources_due ON sources (destination_id, next_poll) WHERE next_poll <> 0;
 
+-- Messages to hooks. A delivery deletes the row.
+CREATE TABLE outbox (
+    id           INTEGER PRIMARY KEY,
+    sync_id      BIGINT  NOT NULL REFERENCES syncs (id),
+    event        TEXT    NOT NULL,
+    body         BLOB    NOT NULL,
+    created_at   BIGINT  NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    next_attempt BIGINT  NOT NULL DEFAULT 0
+);
+CREATE INDEX outbox_due ON outbox (sync_id, next_attempt);
+
+-- The items that are true now and were put into a message, so that each is reported once.
+CREATE TABLE reported (
+    sync_id BIGINT NOT NULL REFERENCES syncs (id),
+    event   TEXT   NOT NULL,
+    item    TEXT   NOT NULL,
+    PRIMARY KEY (sync_id, event, item)
+) WITHOUT ROWID;
+
 -- +goose Down
+DROP TABLE reported;
+DROP TABLE outbox;
 DROP TABLE sources;
 DROP TABLE members;
 DROP TABLE batches;
-DROP TABLE former;
+DROP TABLE past_contents;
 DROP TABLE documents;
 DROP TABLE contents;
 DROP TABLE syncs;

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-func TestTell(t *testing.T) {
-	r := newRig(t)
-	tell := func(event string, items ...string) int {
+func TestEnqueueReportsNewItemsOnce(t *testing.T) {
+	r := newFixture(t)
+	enqueue := func(event string, items ...string) int {
 		t.Helper()
 		n, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, event, items, func(fresh []string) ([]byte, error) {
 			return []byte(strings.Join(fresh, " ")), nil
@@ -33,19 +33,19 @@ func TestTell(t *testing.T) {
 		return strings.Join(out, ", ")
 	}
 	if at, err := r.s.Outbox.NextDue(r.ctx(), r.sync.ID); err != nil || !at.IsZero() {
-		t.Fatalf("without notices the next is at %v, %v", at, err)
+		t.Fatalf("without messages the next is at %v, %v", at, err)
 	}
-	if n := tell("failure"); n != 0 || bodies() != "" {
-		t.Fatalf("nothing is the case, and %d told: %s", n, bodies())
+	if n := enqueue("failure"); n != 0 || bodies() != "" {
+		t.Fatalf("no item is true, and %d were reported: %s", n, bodies())
 	}
-	tell("failure", "a", "b", "b")
-	tell("failure", "a", "b")
-	tell("orphan", "a")
+	enqueue("failure", "a", "b", "b")
+	enqueue("failure", "a", "b")
+	enqueue("orphan", "a")
 	if got := bodies(); got != "failure:a b, orphan:a" {
 		t.Fatalf("due are %s", got)
 	}
-	tell("failure", "b", "c") // a is well again
-	tell("failure", "a", "b") // and is not, again
+	enqueue("failure", "b", "c") // a is true no more
+	enqueue("failure", "a", "b") // and is true again
 	if got := bodies(); got != "failure:a b, orphan:a, failure:c, failure:a" {
 		t.Fatalf("due are %s", got)
 	}
@@ -53,8 +53,8 @@ func TestTell(t *testing.T) {
 	if _, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, "failure", []string{"a", "b", "d"}, func([]string) ([]byte, error) { return nil, refused }); !errors.Is(err, refused) {
 		t.Fatalf("the body's error is %v", err)
 	}
-	if n := tell("failure", "a", "b", "d"); n != 1 {
-		t.Fatal("what could not be told counts as told")
+	if n := enqueue("failure", "a", "b", "d"); n != 1 {
+		t.Fatal("an item whose message failed counts as reported")
 	}
 
 	all := due()
@@ -69,7 +69,7 @@ func TestTell(t *testing.T) {
 	at, err := r.s.Outbox.NextDue(r.ctx(), r.sync.ID)
 	r.must(err)
 	if d := time.Until(at); d < 59*time.Minute || d > time.Hour {
-		t.Fatalf("the next notice is in %v", d)
+		t.Fatalf("the next message is in %v", d)
 	}
 	r.must(r.s.Outbox.Retry(r.ctx(), all[1].ID, time.Now().Add(-time.Second)))
 	if got := due(); len(got) != 1 || got[0].Attempts != 2 || got[0].Event != "orphan" || time.Since(got[0].CreatedAt) > time.Minute {
@@ -77,21 +77,21 @@ func TestTell(t *testing.T) {
 	}
 }
 
-func TestMilestone(t *testing.T) {
-	r := newRig(t)
+func TestChangeTokenChangesWithDocumentsAndUploads(t *testing.T) {
+	r := newFixture(t)
 	seen := map[string]string{}
-	step := func(what string) {
+	step := func(name string) {
 		t.Helper()
 		time.Sleep(2 * time.Millisecond) // times are in milliseconds
 		m, err := r.s.Documents.ChangeToken(r.ctx(), r.sync.ID)
 		r.must(err)
 		if again, err := r.s.Documents.ChangeToken(r.ctx(), r.sync.ID); err != nil || again != m {
-			t.Fatalf("%s: %q and %q, %v", what, m, again, err)
+			t.Fatalf("%s: %q and %q, %v", name, m, again, err)
 		}
 		if before, twice := seen[m]; twice {
-			t.Errorf("%s and %s are the same milestone", before, what)
+			t.Errorf("%s and %s have the same token", before, name)
 		}
-		seen[m] = what
+		seen[m] = name
 	}
 	step("nothing")
 	r.put("a.md")
@@ -104,9 +104,9 @@ func TestMilestone(t *testing.T) {
 	step("removed")
 }
 
-// A changed document rests until its last upload is old enough; a new one does not, and no clock makes it wait longer.
-func TestRest(t *testing.T) {
-	r := newRig(t)
+// A new document does not rest, and a wrong clock never makes a document wait longer.
+func TestChangedDocumentRestsAfterItsUpload(t *testing.T) {
+	r := newFixture(t)
 	put := func(rest time.Duration, keys ...string) {
 		t.Helper()
 		scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
@@ -163,33 +163,12 @@ func TestRest(t *testing.T) {
 			t.Errorf("%v after its upload, with a rest of %v: held is %v", tt.age, tt.rest, held)
 		}
 	}
-	// A person's wish does not wait.
+	// A marked document does not wait.
 	put(time.Hour, "a.md")
 	if n, err := r.s.Queue.Mark(r.ctx(), r.sync.ID, Selection{}); err != nil || n != 2 {
 		t.Fatal(n, err)
 	}
 	if got := fmt.Sprint(claimed()); got != "[a.md b.md]" {
 		t.Errorf("claimed %s after a mark", got)
-	}
-}
-
-// What a waiting process asks again and again does not read all documents.
-func TestIdleQueriesReadLittle(t *testing.T) {
-	r := newRig(t)
-	for name, query := range map[string]string{
-		"outstanding": outstanding,
-		"resendable":  `SELECT min(c.since) ` + resendable,
-		"unfinished":  unfinished,
-	} {
-		err := r.s.query(r.ctx(), `EXPLAIN QUERY PLAN `+query, []any{r.sync.ID}, func(scan func(...any) error) error {
-			var id, parent, unused int
-			var detail string
-			err := scan(&id, &parent, &unused, &detail)
-			if strings.Contains(detail, "autoindex_documents") || strings.HasPrefix(detail, "SCAN d") || strings.HasPrefix(detail, "SCAN c") {
-				t.Errorf("%s: %s", name, detail)
-			}
-			return err
-		})
-		r.must(err)
 	}
 }

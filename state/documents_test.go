@@ -8,7 +8,7 @@ import (
 )
 
 // age moves everything that the state knows into the past.
-func (r *rig) age(by time.Duration) {
+func (r *fixture) age(by time.Duration) {
 	r.t.Helper()
 	r.must(r.s.update(r.ctx(), func(t *tx) error {
 		for _, column := range []string{"documents SET changed_at = changed_at", "contents SET since = since", "syncs SET scanned_at = scanned_at", "batches SET ended_at = ended_at"} {
@@ -20,7 +20,7 @@ func (r *rig) age(by time.Duration) {
 	}))
 }
 
-func (r *rig) progress() Progress {
+func (r *fixture) progress() Progress {
 	r.t.Helper()
 	p, err := r.s.Documents.Progress(r.ctx(), r.sync.ID)
 	r.must(err)
@@ -32,8 +32,8 @@ func about(at time.Time, ago time.Duration) bool {
 	return !at.IsZero() && (time.Since(at)-ago).Abs() < time.Minute
 }
 
-func TestProgress(t *testing.T) {
-	r := newRig(t)
+func TestProgressCountsFromTheLongestWaitingDocument(t *testing.T) {
+	r := newFixture(t)
 	if p := r.progress(); p != (Progress{}) {
 		t.Fatalf("nothing is known, and progress is %+v", p)
 	}
@@ -63,7 +63,7 @@ func TestProgress(t *testing.T) {
 		t.Fatalf("all is completed: %+v", p)
 	}
 
-	// What a person asked for waits since then, not since the file changed.
+	// A document that a person marked waits since then, not since the file changed.
 	r.age(240 * time.Hour)
 	n, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{})
 	r.must(err)
@@ -88,8 +88,8 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-func TestTroubledAndRecentBatches(t *testing.T) {
-	r := newRig(t)
+func TestNeedingAttentionAndRecentBatches(t *testing.T) {
+	r := newFixture(t)
 	r.put("a.md", "b.md", "c.md", "d.md", "e.md")
 	contents := map[string]string{"a.md": "A", "b.md": "B", "c.md": "C", "d.md": "D", "e.md": "E"}
 	docs, _ := r.resolve(contents, Sharing{})
@@ -119,7 +119,7 @@ func TestTroubledAndRecentBatches(t *testing.T) {
 	}
 	want := `[handbook d.md uncertain "the gateway went away" handbook c.md stuck "" handbook b.md failed "ReplyCX reported that its training failed" handbook e.md failed "too odd"]`
 	if fmt.Sprint(got) != want {
-		t.Errorf("troubled: %v\nwant %s", got, want)
+		t.Errorf("documents that need attention: %v\nwant %s", got, want)
 	}
 	two, err := r.s.Documents.NeedingAttention(t.Context(), r.sync.ID, 2)
 	r.must(err)
@@ -145,8 +145,8 @@ func TestTroubledAndRecentBatches(t *testing.T) {
 	}
 }
 
-func TestVersion(t *testing.T) {
-	r := newRig(t)
+func TestVersionChangesWithEveryWrite(t *testing.T) {
+	r := newFixture(t)
 	version := func() int64 {
 		t.Helper()
 		v, err := r.s.Version(t.Context())
@@ -183,7 +183,7 @@ func TestVersion(t *testing.T) {
 	changed("another process")
 	r.must(other.Close())
 
-	// A question that was broken off costs no more than one reading too many.
+	// A cancelled call costs at most one read too many.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := r.s.Version(ctx); err == nil {

@@ -1,0 +1,227 @@
+package state
+
+import (
+	"context"
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// A check of TestNothingIsLostOrDoubled writes to the disk a hundred times. More are asked for by -rapid.checks.
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		if err := checks.Value.Set("30"); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var testDestination = Destination{Origin: "https://api.reply.cx", Account: "51", KnowledgeBase: 876}
+
+// A fixture is a store with one sync, and short names for the steps of the stages.
+type fixture struct {
+	t    testing.TB
+	s    *Store
+	sync Sync
+	next int64 // the next source id
+}
+
+func newFixture(t testing.TB) *fixture {
+	t.Helper()
+	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "dir", "kbsync.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := &fixture{t: t, s: s, next: 330000}
+	r.sync, err = s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false)
+	r.must(err)
+	return r
+}
+
+func (r *fixture) must(err error) {
+	r.t.Helper()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *fixture) ctx() context.Context { return context.Background() }
+
+// hash is the SHA-256 of a content named by a word.
+func hash(content string) SHA256 { return sha256.Sum256([]byte(content)) }
+
+// put records new fingerprints of these keys.
+func (r *fixture) put(keys ...string) {
+	r.t.Helper()
+	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
+	r.must(err)
+	var cs []Change
+	for i, k := range keys {
+		cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 10, MTime: scan.ID, CTime: scan.ID, Inode: uint64(1000*int(scan.ID) + i)}})
+	}
+	r.must(r.s.Scans.Record(r.ctx(), scan, cs))
+	_, err = r.s.Scans.Finish(r.ctx(), scan, "1:2")
+	r.must(err)
+}
+
+func (r *fixture) vanish(keys ...string) {
+	r.t.Helper()
+	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
+	r.must(err)
+	var cs []Change
+	for _, k := range keys {
+		cs = append(cs, Change{Op: Vanish, Key: k})
+	}
+	r.must(r.s.Scans.Record(r.ctx(), scan, cs))
+	n, err := r.s.Scans.Finish(r.ctx(), scan, "1:2")
+	r.must(err)
+	if n != len(keys) {
+		r.t.Fatalf("%d removed, want %d", n, len(keys))
+	}
+}
+
+// resolve claims what is due and resolves it; contents maps keys to contents.
+func (r *fixture) resolve(contents map[string]string, sharing Sharing) (upload []HashedDocument, verdicts map[string]Action) {
+	r.t.Helper()
+	docs, err := r.s.Queue.Claim(r.ctx(), r.sync.ID, 100)
+	r.must(err)
+	return r.resolveClaimed(docs, contents, sharing)
+}
+
+func (r *fixture) resolveClaimed(docs []ClaimedDocument, contents map[string]string, sharing Sharing) (upload []HashedDocument, verdicts map[string]Action) {
+	r.t.Helper()
+	var hs []HashedDocument
+	for _, d := range docs {
+		hs = append(hs, HashedDocument{ClaimedDocument: d, SHA256: hash(contents[d.Key]), Size: 10})
+	}
+	vs, err := r.s.Queue.Resolve(r.ctx(), r.sync.ID, hs, sharing)
+	r.must(err)
+	verdicts = map[string]Action{}
+	for i, v := range vs {
+		verdicts[hs[i].Key] = v.Action
+		if v.Action == ActionUpload {
+			upload = append(upload, hs[i])
+		}
+	}
+	return upload, verdicts
+}
+
+func spec(r *fixture, docs []HashedDocument) (BatchSpec, []Seal) {
+	b := BatchSpec{SyncID: r.sync.ID}
+	var seals []Seal
+	for _, d := range docs {
+		b.Members = append(b.Members, d.ClaimedDocument)
+		b.Bytes += d.Size
+		b.ResendOf = d.ResendOf
+		seals = append(seals, Seal{SHA256: d.SHA256, Size: d.Size})
+	}
+	return b, seals
+}
+
+// seal begins and seals a batch of docs.
+func (r *fixture) seal(docs []HashedDocument) int64 {
+	r.t.Helper()
+	b, seals := spec(r, docs)
+	id, err := r.s.Journal.Begin(r.ctx(), b)
+	r.must(err)
+	r.must(r.s.Journal.Seal(r.ctx(), id, seals))
+	return id
+}
+
+func (r *fixture) accept(batch int64, documents int) []int64 {
+	r.t.Helper()
+	var a Answer
+	var ids []int64
+	for range documents {
+		a.Sources = append(a.Sources, []SourceAnswer{{ID: r.next, Type: "file", Name: "x", Status: "in-progress"}})
+		ids = append(ids, r.next)
+		r.next++
+	}
+	a.StatusCode, a.NextPoll = 200, time.Now()
+	r.must(r.s.Journal.Accept(r.ctx(), batch, a))
+	return ids
+}
+
+func (r *fixture) trained(outcome Outcome, ids ...int64) {
+	r.t.Helper()
+	var ps []Poll
+	for _, id := range ids {
+		ps = append(ps, Poll{SourceID: id, Status: "word", Outcome: outcome, Seen: true, NextPoll: time.Now()})
+	}
+	r.must(r.s.Inventory.RecordPolls(r.ctx(), r.sync.Destination.ID, ps))
+}
+
+// upload brings the keys, with their contents, to completed.
+func (r *fixture) upload(contents map[string]string) []int64 {
+	r.t.Helper()
+	docs, _ := r.resolve(contents, Sharing{})
+	ids := r.accept(r.seal(docs), len(docs))
+	r.trained(TrainingCompleted, ids...)
+	return ids
+}
+
+func (r *fixture) states() map[string]DocumentState {
+	r.t.Helper()
+	got := map[string]DocumentState{}
+	for d, err := range r.s.Documents.All(r.ctx(), r.sync.ID) {
+		r.must(err)
+		got[d.Key] = d.State
+	}
+	return got
+}
+
+func (r *fixture) want(want string) {
+	r.t.Helper()
+	var got []string
+	for k, st := range r.states() {
+		got = append(got, k+"="+string(st))
+	}
+	slices.Sort(got)
+	if fmt.Sprint(got) != "["+want+"]" {
+		r.t.Fatalf("documents are %v, want [%s]", got, want)
+	}
+	counts, err := r.s.Documents.Counts(r.ctx(), r.sync.ID)
+	r.must(err)
+	byState := map[DocumentState]int{}
+	for _, st := range r.states() {
+		byState[st]++
+	}
+	if fmt.Sprint(counts) != fmt.Sprint(byState) {
+		r.t.Fatalf("counts are %v, want %v", counts, byState)
+	}
+	findings, err := r.s.Check(r.ctx())
+	r.must(err)
+	if len(findings) > 0 {
+		r.t.Fatalf("the state is unsound: %v", findings)
+	}
+}
+
+func (r *fixture) standings() map[int64]Standing {
+	r.t.Helper()
+	got := map[int64]Standing{}
+	for src, err := range r.s.Inventory.Sources(r.ctx(), SourceFilter{}) {
+		r.must(err)
+		got[src.ID] = src.Standing
+	}
+	return got
+}
+
+func (r *fixture) wantStanding(id int64, want Standing) {
+	r.t.Helper()
+	if got := r.standings()[id]; got != want {
+		r.t.Fatalf("source %d is %q, want %q", id, got, want)
+	}
+}

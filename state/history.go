@@ -1,0 +1,119 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// An Event is a line of a document's history.
+type Event struct {
+	At     time.Time
+	What   string // a phrase for people
+	Batch  int64  // 0 if the event has none
+	Source int64  // 0 if the event has none
+	SHA256 SHA256 // of the event's content; zero if unknown
+}
+
+// A history collects the events of one document.
+type history struct {
+	db       *db
+	document int64
+	events   []Event
+}
+
+func (h *history) add(at int64, what string, batch, source int64, sha []byte) {
+	e := Event{At: fromMillis(at), What: what, Batch: batch, Source: source}
+	copy(e.SHA256[:], sha)
+	h.events = append(h.events, e)
+}
+
+// History returns the events of a document, oldest first.
+func (s *Documents) History(ctx context.Context, documentID int64) ([]Event, error) {
+	h := history{db: s.db, document: documentID}
+	for _, read := range []func(context.Context) error{h.readBatches, h.readSources, h.readPastContents} {
+		if err := read(ctx); err != nil {
+			return nil, fmt.Errorf("read history: %w", err)
+		}
+	}
+	slices.SortStableFunc(h.events, func(a, b Event) int { return a.At.Compare(b.At) })
+	return h.events, nil
+}
+
+func (h *history) readBatches(ctx context.Context) error {
+	return h.db.query(ctx, `SELECT b.id, b.state, b.created_at, b.ended_at, b.resend_of,
+			b.status_code, b.message, coalesce(c.sha256, $2)
+		FROM members m
+		JOIN batches b ON b.id = m.batch_id
+		LEFT JOIN contents c ON c.id = m.content_id
+		WHERE m.document_id = $1`, []any{h.document, []byte{}}, func(scan func(...any) error) error {
+		var id, created, ended, resendOf int64
+		var state, status int
+		var message string
+		var sha []byte
+		if err := scan(&id, &state, &created, &ended, &resendOf, &status, &message, &sha); err != nil {
+			return err
+		}
+		begun := "upload began"
+		if resendOf != 0 {
+			begun = fmt.Sprintf("sent again, because batch %d has no answer", resendOf)
+		}
+		h.add(created, begun, id, 0, sha)
+		detail := ""
+		if status != 0 {
+			detail = fmt.Sprintf(", HTTP status %d", status)
+		}
+		if message != "" {
+			detail += ": " + message
+		}
+		switch state {
+		case batchAnswered:
+			h.add(ended, "accepted"+detail, id, 0, sha)
+		case batchRefused:
+			h.add(ended, "refused"+detail, id, 0, sha)
+		case batchAbandoned:
+			h.add(ended, "ended unsent"+detail, id, 0, sha)
+		case batchUncertain:
+			h.add(ended, "the answer was lost"+detail, id, 0, sha)
+		}
+		return nil
+	})
+}
+
+func (h *history) readSources(ctx context.Context) error {
+	return h.db.query(ctx, `SELECT o.source_id, o.batch_id, o.status, o.errors, o.created_at, o.outcome_at, o.acked_at, c.sha256
+		FROM members m
+		JOIN sources o ON o.batch_id = m.batch_id AND o.position = m.position
+		JOIN contents c ON c.id = o.content_id
+		WHERE m.document_id = $1`, []any{h.document}, func(scan func(...any) error) error {
+		var id, batch, created, outcomeAt, acked int64
+		var status, errors string
+		var sha []byte
+		if err := scan(&id, &batch, &status, &errors, &created, &outcomeAt, &acked, &sha); err != nil {
+			return err
+		}
+		h.add(created, "source created", batch, id, sha)
+		if outcomeAt != 0 {
+			h.add(outcomeAt, strings.TrimSuffix("training "+status+": "+errors, ": "), batch, id, sha)
+		}
+		if acked != 0 {
+			h.add(acked, "source gone from the knowledge base", batch, id, sha)
+		}
+		return nil
+	})
+}
+
+func (h *history) readPastContents(ctx context.Context) error {
+	return h.db.query(ctx, `SELECT f.until, c.sha256
+		FROM past_contents f
+		JOIN contents c ON c.id = f.content_id
+		WHERE f.document_id = $1`, []any{h.document}, func(scan func(...any) error) error {
+		var at int64
+		var sha []byte
+		err := scan(&at, &sha)
+		h.add(at, "this version was left behind", 0, 0, sha)
+		return err
+	})
+}

@@ -1,0 +1,209 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+)
+
+// The Inventory has a row for every source that ReplyCX created, with the outcome of its training. No row is ever deleted.
+type Inventory struct{ *db }
+
+// A Standing is the relation of a source to the documents that exist now.
+type Standing string
+
+// The standings of a source.
+const (
+	Live       Standing = "live"
+	Superseded Standing = "superseded" // left behind by an edit, or by a newer completed source of the same content
+	Orphaned   Standing = "orphaned"   // left behind by a delete, a filter, a rename or forget
+	Gone       Standing = "gone"       // removed by hand, as a person or a status answer reported
+)
+
+// A Source is a row of the inventory.
+type Source struct {
+	ID          int64
+	Sync        string // that uploaded it
+	Key         string // of the document that it was uploaded for; empty for a source under a field that was not sent
+	Destination Destination
+	Name        string
+	Type        string
+	Status      string // ReplyCX's last word
+	Outcome     Outcome
+	Errors      string
+	Standing    Standing
+	SHA256      SHA256
+	Batch       int64
+	CreatedAt   time.Time
+	OutcomeAt   time.Time // when its training ended; zero while in training
+	AckedAt     time.Time // of Gone
+}
+
+// A SourceFilter selects rows of the inventory; its zero value selects all.
+type SourceFilter struct {
+	SyncID    int64
+	Standings []Standing
+}
+
+// standing is the Standing of a source o.
+const standing = `CASE
+		WHEN o.acked_at <> 0 THEN 'gone'
+		WHEN EXISTS (SELECT 1 FROM documents d WHERE d.content_id = o.content_id) THEN CASE
+			WHEN EXISTS (
+				SELECT 1
+				FROM sources n
+				WHERE n.content_id = o.content_id
+				  AND n.batch_id > o.batch_id
+				  AND n.outcome = {outcome.completed}
+				  AND n.acked_at = 0) THEN 'superseded'
+			ELSE 'live'
+		END
+		WHEN EXISTS (
+			SELECT 1
+			FROM past_contents f
+			JOIN documents d ON d.id = f.document_id
+			WHERE f.content_id = o.content_id
+			  AND d.state <> {doc.removed}) THEN 'superseded'
+		ELSE 'orphaned'
+	END`
+
+// maybeLeftBehind selects the contents that may have a superseded or orphaned source.
+const maybeLeftBehind = `SELECT content_id FROM past_contents
+		UNION
+		SELECT id FROM contents WHERE prior_batch <> 0`
+
+// Sources streams the inventory by destination and id. If only left-behind sources are asked for, its cost grows with the
+// number of contents that documents ever left.
+func (s *Inventory) Sources(ctx context.Context, f SourceFilter) iter.Seq2[Source, error] {
+	only := ""
+	if len(f.Standings) > 0 && !slices.Contains(f.Standings, Live) && !slices.Contains(f.Standings, Gone) {
+		only = ` AND (o.content_id = 0 OR o.content_id IN (` + maybeLeftBehind + `))`
+	}
+	return stream(ctx, s.db, "inventory", `SELECT o.source_id, y.name, coalesce(d.key, $2),
+			t.id, t.origin, t.account, t.knowledge_base,
+			o.name, o.type, o.status, o.outcome, o.errors, `+standing+`,
+			coalesce(c.sha256, $2), o.batch_id, o.created_at, o.outcome_at, o.acked_at
+		FROM sources o
+		JOIN batches b ON b.id = o.batch_id
+		JOIN syncs y ON y.id = b.sync_id
+		JOIN destinations t ON t.id = o.destination_id
+		LEFT JOIN members m ON m.batch_id = o.batch_id AND m.position = o.position
+		LEFT JOIN documents d ON d.id = m.document_id
+		LEFT JOIN contents c ON c.id = o.content_id
+		WHERE ($1 = 0 OR b.sync_id = $1)`+only+`
+		ORDER BY o.destination_id, o.source_id`, []any{f.SyncID, []byte{}}, func(scan func(...any) error) (Source, bool, error) {
+		r, err := scanSource(scan)
+		return r, len(f.Standings) == 0 || slices.Contains(f.Standings, r.Standing), err
+	})
+}
+
+func scanSource(scan func(...any) error) (Source, error) {
+	var r Source
+	var key, sha []byte
+	var created, outcomeAt, acked int64
+	d := &r.Destination
+	err := scan(&r.ID, &r.Sync, &key, &d.ID, &d.Origin, &d.Account, &d.KnowledgeBase,
+		&r.Name, &r.Type, &r.Status, &r.Outcome, &r.Errors, &r.Standing,
+		&sha, &r.Batch, &created, &outcomeAt, &acked)
+	r.Key, r.CreatedAt, r.OutcomeAt, r.AckedAt = string(key), fromMillis(created), fromMillis(outcomeAt), fromMillis(acked)
+	copy(r.SHA256[:], sha)
+	return r, err
+}
+
+// CountLeftBehind returns how many sources that the sync uploaded are superseded and orphaned. Its cost grows with the number of
+// contents that documents ever left, or that were uploaded twice.
+func (s *Inventory) CountLeftBehind(ctx context.Context, syncID int64) (superseded, orphaned int, err error) {
+	err = s.query(ctx, `SELECT standing, count(*)
+		FROM (
+			SELECT `+standing+` AS standing
+			FROM sources o
+			JOIN batches b ON b.id = o.batch_id
+			WHERE b.sync_id = $1
+			  AND o.content_id IN (`+maybeLeftBehind+`))
+		GROUP BY standing`, []any{syncID}, func(scan func(...any) error) error {
+		var st Standing
+		var n int
+		err := scan(&st, &n)
+		switch st {
+		case Superseded:
+			superseded = n
+		case Orphaned:
+			orphaned = n
+		}
+		return err
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("count left-behind sources: %w", err)
+	}
+	return superseded, orphaned, nil
+}
+
+// A PossibleDuplicate is a document that may have a source that is not in the inventory.
+type PossibleDuplicate struct {
+	Sync string
+	Key  string
+	// Class is "uncertain" (the whole request was sent, and no answer for the document came back) or "refused" (the
+	// request was refused as a whole and the document accepted later: it has two sources if the server kept a part of
+	// the refused request).
+	Class      string
+	Batch      int64
+	ResentAs   int64 // the batch that sent it again; 0 for none
+	SHA256     SHA256
+	At         time.Time
+	LeftBehind bool // the document has another content by now, or is gone
+}
+
+// sentLater is the first batch after b that sent the content of its member m again, for whatever document; 0 for none.
+const sentLater = `coalesce((
+			SELECT min(l.batch_id)
+			FROM sources l
+			WHERE l.content_id = m.content_id
+			  AND l.batch_id > b.id), 0)`
+
+// PossibleDuplicates streams the possible duplicates by batch; syncID 0 for all syncs.
+func (s *Inventory) PossibleDuplicates(ctx context.Context, syncID int64) iter.Seq2[PossibleDuplicate, error] {
+	return stream(ctx, s.db, "possible duplicates", `SELECT y.name, d.key,
+			CASE b.state WHEN {batch.refused} THEN 'refused' ELSE 'uncertain' END,
+			b.id, `+sentLater+`, c.sha256, b.ended_at, coalesce(d.content_id, 0) <> m.content_id
+		FROM batches b
+		JOIN syncs y ON y.id = b.sync_id
+		JOIN members m ON m.batch_id = b.id
+		JOIN documents d ON d.id = m.document_id
+		JOIN contents c ON c.id = m.content_id
+		WHERE ($1 = 0 OR b.sync_id = $1)
+		  AND b.sealed_at <> 0
+		  AND (
+			b.state = {batch.uncertain}
+			OR b.state = {batch.refused} AND b.status_code IN (400, 413, 422) AND `+sentLater+` <> 0
+			OR b.state = {batch.answered} AND NOT EXISTS (
+				SELECT 1 FROM sources o WHERE o.content_id = m.content_id AND o.batch_id = b.id))
+		ORDER BY b.id, m.position`, []any{syncID}, func(scan func(...any) error) (PossibleDuplicate, bool, error) {
+		var p PossibleDuplicate
+		var key, sha []byte
+		var at int64
+		err := scan(&p.Sync, &key, &p.Class, &p.Batch, &p.ResentAs, &sha, &at, &p.LeftBehind)
+		p.Key, p.At = string(key), fromMillis(at)
+		copy(p.SHA256[:], sha)
+		return p, true, err
+	})
+}
+
+// KnownContents returns, by position, the state that a document with each content would have at the destination. It is
+// empty for a content that the destination does not have. A content that no document has any more would be verified first.
+func (s *Inventory) KnownContents(ctx context.Context, destination Destination, contents []SHA256) ([]DocumentState, error) {
+	states := make([]DocumentState, len(contents))
+	for i, sha := range contents {
+		err := s.queryOne(ctx, `SELECT CASE c.state WHEN {content.open} THEN '' ELSE `+contentStateName+` END
+			FROM contents c
+			WHERE c.destination_id = $1
+			  AND c.sha256 = $2
+			  AND c.scope = $3`, []any{destination.ID, sha[:], []byte{}}, &states[i])
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, fmt.Errorf("look up contents: %w", err)
+		}
+	}
+	return states, nil
+}

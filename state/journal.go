@@ -1,0 +1,214 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// The Journal has a row for every upload request. It decides which documents are sent, and which are sent again.
+type Journal struct{ *db }
+
+// A begun batch is kept in the memory of the process that began it: no other process may seal it.
+type begun struct {
+	members []ClaimedDocument
+	sharing Sharing
+}
+
+func (s *db) remember(batchID int64, b begun) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun[batchID] = b
+}
+
+func (s *db) remembered(batchID int64) begun {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun[batchID]
+}
+
+func (s *db) forget(batchID int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.begun, batchID)
+}
+
+// Begin writes the batch to the journal. Call it before the first byte. While the breaker is open only one batch at a time
+// may begin, with Probe set. Errors: ErrBreakerOpen.
+func (s *Journal) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err error) {
+	err = s.update(ctx, func(t *tx) error {
+		var destination, probe int64
+		var streak int
+		if err := t.one(`SELECT t.id, t.uncertain_streak, t.probe_batch
+			FROM destinations t
+			JOIN syncs s ON s.destination_id = t.id
+			WHERE s.id = $1`, []any{spec.SyncID}, &destination, &streak, &probe); err != nil {
+			return err
+		}
+		if streak > 0 && (!spec.Probe || probe != 0) {
+			return ErrBreakerOpen
+		}
+		if err := t.one(`INSERT INTO batches (sync_id, destination_id, state, resend_of, documents, bytes, created_at)
+			VALUES ($1, $2, {batch.open}, $3, $4, $5, $6)
+			RETURNING id`,
+			[]any{spec.SyncID, destination, spec.ResendOf, len(spec.Members), spec.Bytes, now()}, &batchID); err != nil {
+			return err
+		}
+		if streak == 0 {
+			return nil
+		}
+		_, err := t.exec(`UPDATE destinations SET probe_batch = $1 WHERE id = $2`, batchID, destination)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("begin batch: %w", err)
+	}
+	s.remember(batchID, begun{members: slices.Clone(spec.Members), sharing: spec.Sharing})
+	return batchID, nil
+}
+
+// Breaker returns how many batches of the destination became uncertain since the last accepted one (0: the breaker is
+// closed), and until when a Retry-After holds back uploads.
+func (s *Journal) Breaker(ctx context.Context, destinationID int64) (streak int, pausedUntil time.Time, err error) {
+	var until int64
+	err = s.queryOne(ctx, `SELECT uncertain_streak, paused_until
+		FROM destinations
+		WHERE id = $1`, []any{destinationID}, &streak, &until)
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("read breaker: %w", err)
+	}
+	return streak, fromMillis(until), nil
+}
+
+// Pause holds back the destination's uploads until then; a longer pause stays.
+func (s *Journal) Pause(ctx context.Context, destinationID int64, until time.Time) error {
+	err := s.update(ctx, func(t *tx) error {
+		_, err := t.exec(`UPDATE destinations
+			SET paused_until = $1
+			WHERE id = $2
+			  AND paused_until < $1`, millis(until), destinationID)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("pause destination: %w", err)
+	}
+	return nil
+}
+
+// Limits returns the bytes of the largest request that the destination accepted, and of the smallest that it refused as too
+// large (413); 0 if there was none.
+func (s *Journal) Limits(ctx context.Context, destinationID int64) (largestAccepted, smallestRefused int64, err error) {
+	err = s.queryOne(ctx, `SELECT largest_accepted, smallest_refused
+		FROM destinations
+		WHERE id = $1`, []any{destinationID}, &largestAccepted, &smallestRefused)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read limits: %w", err)
+	}
+	return largestAccepted, smallestRefused, nil
+}
+
+// Recover ends the work that an earlier holder of the sync's lock left: claims become pending, batches that were not
+// sealed are abandoned, and sealed ones without an answer become uncertain. It returns the number of uncertain ones.
+func (s *Journal) Recover(ctx context.Context, syncID int64) (int, error) {
+	uncertain := 0
+	err := s.update(ctx, func(t *tx) error {
+		sealed, err := t.ids(`SELECT id
+			FROM batches
+			WHERE sync_id = $1
+			  AND state < {batch.answered}
+			  AND state = {batch.sealed}`, syncID)
+		if err != nil {
+			return err
+		}
+		for _, id := range sealed {
+			if err := t.markUncertain(id, 0, "kbsync ended before the answer came"); err != nil {
+				return err
+			}
+		}
+		uncertain = len(sealed)
+		if _, err := t.exec(`UPDATE batches
+			SET state = {batch.abandoned}, ended_at = $1, message = 'kbsync ended before it was sealed'
+			WHERE sync_id = $2
+			  AND state < {batch.answered}`, now(), syncID); err != nil {
+			return err
+		}
+		if _, err := t.exec(`UPDATE destinations
+			SET probe_batch = 0
+			WHERE probe_batch <> 0
+			  AND id = (SELECT destination_id FROM syncs WHERE id = $1)
+			  AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id = probe_batch AND b.state < {batch.answered})`, syncID); err != nil {
+			return err
+		}
+		_, err = t.exec(`UPDATE documents
+			SET state = {doc.pending}, claim = 0
+			WHERE sync_id = $1
+			  AND state < {doc.linked}
+			  AND state = {doc.claimed}`, syncID)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("recover sync: %w", err)
+	}
+	return uncertain, nil
+}
+
+// A BatchState is the state of a batch. Its text is printed as it is.
+type BatchState string
+
+// The states of a batch.
+const (
+	BatchOpen      BatchState = "open"      // being sent
+	BatchSealed    BatchState = "sealed"    // sent, and waiting for the answer
+	BatchAccepted  BatchState = "accepted"  // the API answered with sources
+	BatchRefused   BatchState = "refused"   // the API refused all of it
+	BatchAbandoned BatchState = "abandoned" // ended before it was sealed, so the API cannot have it
+	BatchUncertain BatchState = "uncertain" // sent whole, and the answer was lost
+)
+
+// A Batch is a row of the journal as a person sees it.
+type Batch struct {
+	ID         int64
+	Sync       string
+	State      BatchState
+	ResendOf   int64 // the uncertain batch whose documents it sends again; 0 for none
+	Documents  int
+	Bytes      int64 // of contents
+	BegunAt    time.Time
+	EndedAt    time.Time // zero while open or sealed
+	StatusCode int       // of the answer; 0 for none
+	Message    string    // why it was not accepted
+}
+
+// Recent returns the last limit batches of all syncs, the latest first.
+func (s *Journal) Recent(ctx context.Context, limit int) ([]Batch, error) {
+	var batches []Batch
+	states := [...]BatchState{
+		batchOpen: BatchOpen, batchSealed: BatchSealed, batchAnswered: BatchAccepted,
+		batchRefused: BatchRefused, batchAbandoned: BatchAbandoned, batchUncertain: BatchUncertain,
+	}
+	err := s.query(ctx, `SELECT b.id, y.name, b.state, b.resend_of, b.documents, b.bytes, b.created_at, b.ended_at,
+			b.status_code, b.message
+		FROM batches b
+		JOIN syncs y ON y.id = b.sync_id
+		ORDER BY b.id DESC
+		LIMIT $1`, []any{limit}, func(scan func(...any) error) error {
+		var b Batch
+		var state int
+		var begun, ended int64
+		err := scan(&b.ID, &b.Sync, &state, &b.ResendOf, &b.Documents, &b.Bytes, &begun, &ended, &b.StatusCode, &b.Message)
+		if err != nil {
+			return err
+		}
+		if state < 0 || state >= len(states) {
+			return fmt.Errorf("batch %d has the unknown state %d", b.ID, state)
+		}
+		b.State, b.BegunAt, b.EndedAt = states[state], fromMillis(begun), fromMillis(ended)
+		batches = append(batches, b)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read batches: %w", err)
+	}
+	return batches, nil
+}

@@ -1,0 +1,54 @@
+package state
+
+import (
+	"strings"
+	"testing"
+)
+
+// A waiting process asks these queries again and again: they must not read all documents.
+func TestIdleQueriesReadLittle(t *testing.T) {
+	r := newFixture(t)
+	for name, query := range map[string]string{
+		"outstanding": outstanding,
+		"resendable":  `SELECT min(c.since) ` + resendable,
+		"unfinished":  unfinished,
+	} {
+		for _, step := range r.plan(query, r.sync.ID) {
+			if strings.Contains(step, "autoindex_documents") || strings.HasPrefix(step, "SCAN d") || strings.HasPrefix(step, "SCAN c") {
+				t.Errorf("%s: %s", name, step)
+			}
+		}
+	}
+}
+
+// plan returns the steps of SQLite's plan for a query.
+func (r *fixture) plan(query string, args ...any) (steps []string) {
+	r.t.Helper()
+	r.must(r.s.query(r.ctx(), `EXPLAIN QUERY PLAN `+query, args, func(scan func(...any) error) error {
+		var id, parent, unused int
+		var detail string
+		err := scan(&id, &parent, &unused, &detail)
+		steps = append(steps, detail)
+		return err
+	}))
+	return steps
+}
+
+func TestHotQueriesUsePartialIndexes(t *testing.T) {
+	r := newFixture(t)
+	for _, tt := range []struct {
+		index, query string
+		args         []any
+	}{
+		{"documents_open", `SELECT $1, id FROM (` + duePending + ` ORDER BY next_attempt, id LIMIT $4)`, []any{0, 1, 0, 10}},
+		{"documents_open", outstanding, []any{1}},
+		{"contents_unfinished", outstanding, []any{1}},
+		{"contents_unfinished", `SELECT min(c.since) ` + resendable, []any{1}},
+		{"documents_content", `SELECT min(c.since) ` + resendable, []any{1}},
+		{"documents_vanished", `SELECT $1, id FROM (` + someVanished + `)`, []any{0, 1, 1, 10}},
+	} {
+		if plan := strings.Join(r.plan(tt.query, tt.args...), "; "); !strings.Contains(plan, "INDEX "+tt.index+" ") {
+			t.Errorf("index %s is not used by\n%s\nplan: %s", tt.index, sqlText(tt.query), plan)
+		}
+	}
+}

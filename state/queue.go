@@ -1,0 +1,358 @@
+package state
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// The Queue holds the documents that wait for their upload. A claim takes a document out of it for one owner.
+type Queue struct{ *db }
+
+const claimedColumns = `id, key, size, mtime, ctime, inode, etag, attempts, forced, coalesce(content_id, 0)`
+
+func scanClaimed(scan func(...any) error, claim int64) (ClaimedDocument, error) {
+	c := ClaimedDocument{Claim: claim}
+	var key []byte
+	var inode int64
+	f := &c.Fingerprint
+	err := scan(&c.DocumentID, &key, &f.Size, &f.MTime, &f.CTime, &inode, &f.ETag, &c.Attempts, &c.Forced, &c.content)
+	c.Key, f.Inode = string(key), uint64(inode)
+	return c, err
+}
+
+// newClaim returns a random token: no two claims share one.
+func newClaim() int64 { return 1 + rand.Int64N(1<<62) }
+
+func sortByID(docs []ClaimedDocument) {
+	slices.SortFunc(docs, func(a, b ClaimedDocument) int { return cmp.Compare(a.DocumentID, b.DocumentID) })
+}
+
+// paused reports whether a Retry-After holds back the uploads of the sync's destination.
+func (t *tx) paused(syncID int64) (bool, error) {
+	var until int64
+	err := t.one(`SELECT paused_until
+		FROM destinations
+		WHERE id = (SELECT destination_id FROM syncs WHERE id = $1)`, []any{syncID}, &until)
+	return until > now(), err
+}
+
+// claim claims the documents whose ids selection returns ($2 is the sync, $3 and up are args).
+func (s *db) claim(ctx context.Context, syncID int64, selection string, args ...any) ([]ClaimedDocument, error) {
+	var docs []ClaimedDocument
+	err := s.update(ctx, func(t *tx) error {
+		docs = nil
+		if held, err := t.paused(syncID); held || err != nil {
+			return err
+		}
+		claim := newClaim()
+		return t.each(`UPDATE documents
+			SET state = {doc.claimed}, claim = $1
+			WHERE id IN (`+selection+`)
+			RETURNING `+claimedColumns, append([]any{claim, syncID}, args...), func(scan func(...any) error) error {
+			c, err := scanClaimed(scan, claim)
+			docs = append(docs, c)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim documents: %w", err)
+	}
+	sortByID(docs)
+	return docs, nil
+}
+
+// duePending selects the pending documents of the sync $2 that are due at $3.
+const duePending = `SELECT id
+			FROM documents
+			WHERE sync_id = $2
+			  AND state = {doc.pending}
+			  AND state < {doc.linked}
+			  AND next_attempt <= $3`
+
+// Claim takes up to limit due pending documents of the sync, the longest waiting first. It returns none while a
+// Retry-After holds back the destination.
+func (s *Queue) Claim(ctx context.Context, syncID int64, limit int) ([]ClaimedDocument, error) {
+	return s.claim(ctx, syncID, duePending+` ORDER BY next_attempt, id LIMIT $4`, now(), limit)
+}
+
+// ClaimSmallest takes the smallest due pending document for a probe of the breaker or, if there is none, the smallest
+// document that is due to be sent again. No document is no error.
+func (s *Queue) ClaimSmallest(ctx context.Context, syncID int64, resendAfter time.Duration) ([]ClaimedDocument, error) {
+	docs, err := s.claim(ctx, syncID, duePending+` ORDER BY size, id LIMIT 1`, now())
+	if err != nil || len(docs) > 0 {
+		return docs, err
+	}
+	return s.claimResends(ctx, syncID, resendAfter, 1, `d.size`)
+}
+
+// ClaimResends takes documents whose content has been uncertain for resendAfter and was not sent again yet: all of one
+// batch, one document a content. ResendOf and SHA256 are set.
+func (s *Queue) ClaimResends(ctx context.Context, syncID int64, resendAfter time.Duration, limit int) ([]ClaimedDocument, error) {
+	return s.claimResends(ctx, syncID, resendAfter, limit, `d.id`)
+}
+
+// resendable joins the contents c that may be sent again with the documents d that have them ($1: the sync).
+const resendable = linkedUnfinished + `
+			  AND c.state = {content.uncertain}
+			  AND c.resends = 0`
+
+func (s *db) claimResends(ctx context.Context, syncID int64, resendAfter time.Duration,
+	limit int, order string) ([]ClaimedDocument, error) {
+	var docs []ClaimedDocument
+	err := s.update(ctx, func(t *tx) (err error) {
+		docs, err = t.claimResends(syncID, now()-resendAfter.Milliseconds(), limit, order)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim uncertain documents: %w", err)
+	}
+	sortByID(docs)
+	return docs, nil
+}
+
+func (t *tx) claimResends(syncID, uncertainSince int64, limit int, order string) ([]ClaimedDocument, error) {
+	if held, err := t.paused(syncID); held || err != nil {
+		return nil, err
+	}
+	var batch int64
+	err := t.one(`SELECT c.batch_id `+resendable+`
+			  AND c.since <= $2
+			ORDER BY `+order+`
+			LIMIT 1`, []any{syncID, uncertainSince}, &batch)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	contents := map[int64]SHA256{} // by document
+	err = t.each(`SELECT c.sha256, min(d.id) `+resendable+`
+			  AND c.batch_id = $2
+			GROUP BY c.id, c.sha256
+			ORDER BY min(`+order+`)
+			LIMIT $3`, []any{syncID, batch, limit}, func(scan func(...any) error) error {
+		var document int64
+		var sha []byte
+		err := scan(&sha, &document)
+		if err == nil {
+			contents[document] = SHA256(sha)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	claim := newClaim()
+	var docs []ClaimedDocument
+	for document, sha := range contents {
+		err := t.each(`UPDATE documents
+			SET state = {doc.claimed}, claim = $1
+			WHERE id = $2
+			RETURNING `+claimedColumns, []any{claim, document}, func(scan func(...any) error) error {
+			c, err := scanClaimed(scan, claim)
+			c.ResendOf, c.SHA256 = batch, sha
+			docs = append(docs, c)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return docs, nil
+}
+
+// NextDue returns when the next document of the sync may be claimed or, if resendAfter is not negative, sent again; zero
+// for never.
+func (s *Queue) NextDue(ctx context.Context, syncID int64, resendAfter time.Duration) (time.Time, error) {
+	const never = int64(1) << 62
+	due, pausedUntil := never, int64(0)
+	err := s.queryOne(ctx, `SELECT coalesce(min(next_attempt), $2)
+		FROM documents
+		WHERE sync_id = $1
+		  AND state = {doc.pending}
+		  AND state < {doc.linked}`, []any{syncID, never}, &due)
+	if err == nil && resendAfter >= 0 {
+		var since int64
+		err = s.queryOne(ctx, `SELECT coalesce(min(c.since), $2) `+resendable, []any{syncID, never}, &since)
+		if since != never {
+			due = min(due, since+resendAfter.Milliseconds())
+		}
+	}
+	if err == nil {
+		err = s.queryOne(ctx, `SELECT paused_until
+			FROM destinations
+			WHERE id = (SELECT destination_id FROM syncs WHERE id = $1)`, []any{syncID}, &pausedUntil)
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read queue: %w", err)
+	}
+	if due == never {
+		return time.Time{}, nil
+	}
+	// 1 ms after 1970 is in the past, and is not zero.
+	return time.UnixMilli(max(due, pausedUntil, 1)), nil
+}
+
+// Release gives claimed documents back as pending, to be claimed again at nextAttempt (zero: at once). failed counts an
+// attempt. Lost claims are ignored.
+func (s *Queue) Release(ctx context.Context, docs []ClaimedDocument, nextAttempt time.Time, failed bool) error {
+	err := s.update(ctx, func(t *tx) error {
+		for _, d := range docs {
+			if _, err := t.exec(`UPDATE documents
+				SET state = {doc.pending}, claim = 0, attempts = attempts + $1, next_attempt = $2
+				WHERE id = $3
+				  AND state = {doc.claimed}
+				  AND claim = $4`, failed, millis(nextAttempt), d.DocumentID, d.Claim); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("release documents: %w", err)
+	}
+	return nil
+}
+
+// MarkUnreadable ends the claim of a document that could not be read. A document with a version keeps it and its source;
+// a new one is skipped with the reason. The next scan looks at both again.
+func (s *Queue) MarkUnreadable(ctx context.Context, doc ClaimedDocument, reason string) error {
+	err := s.update(ctx, func(t *tx) error { return t.endClaimUnread(doc, docSkipped, reason) })
+	if err != nil {
+		return fmt.Errorf("mark document unreadable: %w", err)
+	}
+	return nil
+}
+
+// MarkVanished ends the claim of a document that does not exist any more. A document with a version keeps it until a
+// scan removes it; a new one is removed.
+func (s *Queue) MarkVanished(ctx context.Context, doc ClaimedDocument) error {
+	err := s.update(ctx, func(t *tx) error { return t.endClaimUnread(doc, docRemoved, "") })
+	if err != nil {
+		return fmt.Errorf("mark document vanished: %w", err)
+	}
+	return nil
+}
+
+// endClaimUnread ends the claim of a document whose bytes were not read. It keeps its version; a document without one
+// gets the state newState. Without its fingerprint it differs from every listing, so the next scan looks at it again.
+func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) error {
+	n, err := t.exec(`UPDATE documents
+		SET state = {doc.linked}, claim = 0, forced = 0, mtime = 0, ctime = 0, inode = 0, etag = ''
+		WHERE id = $1
+		  AND state = {doc.claimed}
+		  AND claim = $2
+		  AND content_id IN (SELECT id FROM contents WHERE state <> {content.open})`, doc.DocumentID, doc.Claim)
+	if err != nil || n > 0 {
+		return err
+	}
+	// It has no content, or one that is not in the knowledge base.
+	err = t.keepPastContents(`d.id = $2 AND d.state = {doc.claimed} AND d.claim = $3`, doc.DocumentID, doc.Claim)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`UPDATE documents
+		SET state = $3, reason = $4, content_id = NULL, claim = 0, forced = 0, mtime = 0, ctime = 0, inode = 0, etag = ''
+		WHERE id = $1
+		  AND state = {doc.claimed}
+		  AND claim = $2`, doc.DocumentID, doc.Claim, newState, reason)
+	return err
+}
+
+// Reopen makes failed documents pending again, after a series of refusals that a quota explains better than the
+// documents.
+func (s *Queue) Reopen(ctx context.Context, documentIDs []int64) error {
+	err := s.update(ctx, func(t *tx) error {
+		for _, id := range documentIDs {
+			if _, err := t.exec(`UPDATE contents
+				SET state = {content.open}
+				WHERE state <> {content.completed}
+				  AND state = {content.failed}
+				  AND id = (SELECT content_id FROM documents WHERE id = $1 AND state = {doc.linked})`, id); err != nil {
+				return err
+			}
+			if _, err := t.exec(`UPDATE documents
+				SET state = {doc.pending}, attempts = 0, next_attempt = 0, reason = ''
+				WHERE state IN ({doc.refused}, {doc.linked})
+				  AND (id = $1 OR content_id = (
+					SELECT c.id
+					FROM contents c
+					JOIN documents d ON d.content_id = c.id
+					WHERE d.id = $1
+					  AND c.state = {content.open}))`, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reopen documents: %w", err)
+	}
+	return nil
+}
+
+// A Selection names documents of a sync for Mark. Skipped and removed documents, and documents that are being uploaded,
+// never match.
+type Selection struct {
+	States    []DocumentState       // any if empty
+	Match     func(key string) bool // any if nil
+	OlderThan time.Time             // outcome recorded, or changed, before; any if zero
+}
+
+// Mark makes the selected documents pending, to be uploaded once more whatever their content. It needs no lock: a process
+// that works on the sync uploads them.
+func (s *Queue) Mark(ctx context.Context, syncID int64, sel Selection) (int, error) {
+	marked := 0
+	err := s.update(ctx, func(t *tx) error {
+		ids, err := t.selected(syncID, sel)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if _, err := t.exec(`UPDATE documents
+				SET state = {doc.pending}, forced = 1, claim = 0, attempts = 0, next_attempt = 0, reason = '', changed_at = $1
+				WHERE id = $2`, now(), id); err != nil {
+				return err
+			}
+		}
+		marked = len(ids)
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("mark documents: %w", err)
+	}
+	return marked, nil
+}
+
+func (sel Selection) matches(state DocumentState, key []byte) bool {
+	return state != Uploading &&
+		(len(sel.States) == 0 || slices.Contains(sel.States, state)) &&
+		(sel.Match == nil || sel.Match(string(key)))
+}
+
+func (t *tx) selected(syncID int64, sel Selection) (ids []int64, err error) {
+	older := int64(1) << 62
+	if !sel.OlderThan.IsZero() {
+		older = millis(sel.OlderThan)
+	}
+	err = t.each(`SELECT d.id, d.key, `+documentStateName+` AS state
+		FROM documents d
+		LEFT JOIN contents c ON c.id = d.content_id
+		WHERE d.sync_id = $1
+		  AND d.state IN ({doc.pending}, {doc.refused}, {doc.linked})
+		  AND coalesce(c.since, d.changed_at) < $2`, []any{syncID, older}, func(scan func(...any) error) error {
+		var id int64
+		var key []byte
+		var state DocumentState
+		err := scan(&id, &key, &state)
+		if sel.matches(state, key) {
+			ids = append(ids, id)
+		}
+		return err
+	})
+	return ids, err
+}

@@ -1,0 +1,242 @@
+package state
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"iter"
+	"strings"
+)
+
+// Scans compare a root with the state: a scan reads Known, records its changes, and is finished or dropped.
+type Scans struct{ *db }
+
+// Begin starts a scan of the root below prefix: all of it, if prefix is empty; a directory, if it ends in a slash; else
+// the one document of that key.
+func (s *Scans) Begin(ctx context.Context, syncID int64, prefix string) (Scan, error) {
+	scan := Scan{SyncID: syncID, Prefix: prefix}
+	err := s.update(ctx, func(t *tx) error {
+		return t.one(`UPDATE syncs SET scan = scan + 1 WHERE id = $1 RETURNING scan`, []any{syncID}, &scan.ID)
+	})
+	if err != nil {
+		return Scan{}, fmt.Errorf("begin scan: %w", err)
+	}
+	return scan, nil
+}
+
+// keysBelow returns a condition on the column key, whose arguments are numbered from n, for the keys below prefix.
+func keysBelow(prefix string, n int) (string, []any) {
+	switch {
+	case prefix == "":
+		return "1 = 1", nil
+	case strings.HasSuffix(prefix, "/"):
+		// '0' is the byte after '/'.
+		return fmt.Sprintf("key >= $%d AND key < $%d", n, n+1), []any{[]byte(prefix), []byte(strings.TrimSuffix(prefix, "/") + "0")}
+	default:
+		return fmt.Sprintf("key = $%d", n), []any{[]byte(prefix)}
+	}
+}
+
+// Known streams the documents below prefix (see Begin) that the state knows to be on the root, in byte order of the key,
+// as of one moment. Skip is set for skipped documents. Other goroutines may write to the state meanwhile.
+func (s *Scans) Known(ctx context.Context, syncID int64, prefix string) iter.Seq2[KnownDocument, error] {
+	return func(yield func(KnownDocument, error) bool) {
+		where, args := keysBelow(prefix, 2)
+		rows, err := s.read.QueryContext(ctx, sqlText(`SELECT key, size, mtime, ctime, inode, etag, state, reason
+			FROM documents
+			WHERE sync_id = $1
+			  AND `+where+`
+			  AND state <> {doc.removed}
+			ORDER BY key`), append([]any{syncID}, args...)...)
+		if err != nil {
+			yield(KnownDocument{}, fmt.Errorf("read known documents: %w", remedy(err)))
+			return
+		}
+		defer rows.Close()
+		var key, etag, reason sql.RawBytes
+		for rows.Next() {
+			var k KnownDocument
+			var inode int64
+			var state int
+			f := &k.Fingerprint
+			if err := rows.Scan(&key, &f.Size, &f.MTime, &f.CTime, &inode, &etag, &state, &reason); err != nil {
+				yield(KnownDocument{}, fmt.Errorf("read known documents: %w", err))
+				return
+			}
+			k.Key, f.ETag, f.Inode = string(key), string(etag), uint64(inode)
+			if state == docSkipped {
+				k.Skip = string(reason)
+			}
+			if !yield(k, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(KnownDocument{}, fmt.Errorf("read known documents: %w", remedy(err)))
+		}
+	}
+}
+
+// Record writes changes of a scan in one transaction: all or none. Vanish only marks until Finish. A changed document is
+// due at once, or when Scan.Rest has passed since its last upload.
+func (s *Scans) Record(ctx context.Context, scan Scan, changes []Change) error {
+	err := s.update(ctx, func(t *tx) error {
+		at := now()
+		for i := range changes {
+			var err error
+			switch c := &changes[i]; c.Op {
+			case Put:
+				err = t.put(scan, c, at)
+			case Skip:
+				err = t.skip(scan, c, at)
+			case Vanish:
+				_, err = t.exec(`UPDATE documents
+					SET vanished = $1
+					WHERE sync_id = $2
+					  AND key = $3
+					  AND state <> {doc.removed}`, scan.ID, scan.SyncID, []byte(c.Key))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("record changes: %w", err)
+	}
+	return nil
+}
+
+// put makes a new or changed document pending.
+func (t *tx) put(scan Scan, c *Change, at int64) error {
+	f := &c.Fingerprint
+	_, err := t.exec(`INSERT INTO documents (sync_id, key, size, mtime, ctime, inode, etag, state, changed_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, {doc.pending}, $8)
+		ON CONFLICT (sync_id, key) DO UPDATE
+		SET size = excluded.size, mtime = excluded.mtime, ctime = excluded.ctime, inode = excluded.inode, etag = excluded.etag,
+			state = excluded.state, claim = 0, attempts = 0, vanished = 0, reason = '', changed_at = excluded.changed_at,
+			next_attempt = CASE
+				WHEN $9 <= 0 OR documents.content_id IS NULL THEN 0
+				ELSE coalesce((
+					SELECT b.sealed_at + $9
+					FROM contents c
+					JOIN batches b ON b.id = c.batch_id
+					WHERE c.id = documents.content_id
+					  AND b.sealed_at <= $8
+					  AND b.sealed_at + $9 > $8), 0)
+			END`,
+		scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at, scan.Rest.Milliseconds())
+	return err
+}
+
+// skip takes a document's content and saves why it is not uploaded.
+func (t *tx) skip(scan Scan, c *Change, at int64) error {
+	if err := t.keepPastContents(`d.sync_id = $2 AND d.key = $3`, scan.SyncID, []byte(c.Key)); err != nil {
+		return err
+	}
+	f := &c.Fingerprint
+	_, err := t.exec(`INSERT INTO documents (sync_id, key, size, mtime, ctime, inode, etag, state, changed_at, reason)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, {doc.skipped}, $8, $9)
+		ON CONFLICT (sync_id, key) DO UPDATE
+		SET size = excluded.size, mtime = excluded.mtime, ctime = excluded.ctime, inode = excluded.inode, etag = excluded.etag,
+			state = excluded.state, content_id = NULL, forced = 0, claim = 0, attempts = 0, next_attempt = 0, vanished = 0,
+			reason = excluded.reason, changed_at = excluded.changed_at`,
+		scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at, c.Reason)
+	return err
+}
+
+// A ScanCount is the basis of the guard against mass removals.
+type ScanCount struct {
+	Vanished int // known documents that are not listed any more
+	Renamed  int // vanished documents that seem to be listed under a new key: same inode, size and mtime
+}
+
+// Count counts the documents that Finish would remove.
+func (s *Scans) Count(ctx context.Context, scan Scan) (ScanCount, error) {
+	var n ScanCount
+	err := s.queryOne(ctx, `SELECT count(*)
+		FROM documents
+		WHERE sync_id = $1
+		  AND vanished = $2
+		  AND vanished <> 0`, []any{scan.SyncID, scan.ID}, &n.Vanished)
+	if err == nil && n.Vanished > 0 {
+		err = s.queryOne(ctx, `SELECT count(DISTINCT v.id)
+			FROM documents n
+			JOIN documents v ON v.sync_id = $1 AND v.vanished = $2 AND v.vanished <> 0 AND v.size = n.size AND v.inode = n.inode
+			WHERE n.sync_id = $1
+			  AND n.state = {doc.pending}
+			  AND n.state < {doc.linked}
+			  AND n.inode <> 0
+			  AND n.mtime = v.mtime
+			  AND n.vanished = 0`, []any{scan.SyncID, scan.ID}, &n.Renamed)
+	}
+	if err != nil {
+		return ScanCount{}, fmt.Errorf("count scan: %w", err)
+	}
+	return n, nil
+}
+
+// vanishedAtOnce is the number of documents that Finish and Drop take in one transaction: SQLite keeps the earlier
+// pages of a transaction in memory.
+const vanishedAtOnce = 1000
+
+// someVanished selects vanishedAtOnce documents that a scan marked, always the same until they change.
+const someVanished = `SELECT id
+		FROM documents
+		WHERE sync_id = $2
+		  AND vanished = $3
+		  AND vanished <> 0
+		ORDER BY size, inode, id
+		LIMIT $4`
+
+// Finish ends a complete scan: the vanished documents are removed, and identity becomes the root's if the scan was of
+// the whole root. Drop ends a scan that broke off, or that a guard halted. After an error some documents may be
+// removed; another scan finds the others.
+func (s *Scans) Finish(ctx context.Context, scan Scan, identity string) (removed int, err error) {
+	for n := int64(vanishedAtOnce); n == vanishedAtOnce; {
+		err := s.update(ctx, func(t *tx) (err error) {
+			err = t.keepPastContents(`d.id IN (`+someVanished+`)`, scan.SyncID, scan.ID, vanishedAtOnce)
+			if err != nil {
+				return err
+			}
+			n, err = t.exec(`UPDATE documents
+				SET state = {doc.removed}, content_id = NULL, forced = 0, claim = 0, vanished = 0, reason = '', changed_at = $1
+				WHERE id IN (`+someVanished+`)`, now(), scan.SyncID, scan.ID, vanishedAtOnce)
+			return err
+		})
+		if err != nil {
+			return removed, fmt.Errorf("finish scan: %w", err)
+		}
+		removed += int(n)
+	}
+	if scan.Prefix != "" {
+		return removed, nil
+	}
+	err = s.update(ctx, func(t *tx) error {
+		_, err := t.exec(`UPDATE syncs
+			SET root_identity = $1, scanned_at = $2
+			WHERE id = $3`, identity, now(), scan.SyncID)
+		return err
+	})
+	if err != nil {
+		return removed, fmt.Errorf("finish scan: %w", err)
+	}
+	return removed, nil
+}
+
+// Drop clears the vanish marks of a scan.
+func (s *Scans) Drop(ctx context.Context, scan Scan) error {
+	for n := int64(vanishedAtOnce); n == vanishedAtOnce; {
+		err := s.update(ctx, func(t *tx) (err error) {
+			n, err = t.exec(`UPDATE documents
+				SET vanished = $1
+				WHERE id IN (`+someVanished+`)`, 0, scan.SyncID, scan.ID, vanishedAtOnce)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("drop scan: %w", err)
+		}
+	}
+	return nil
+}
