@@ -10,7 +10,7 @@ import (
 	"github.com/kbsync/kbsync/replycx"
 )
 
-// An outcomeKind says what follows from an upload that was not accepted.
+// An outcomeKind is the consequence of an upload that was not accepted.
 type outcomeKind uint8
 
 const (

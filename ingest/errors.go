@@ -46,7 +46,8 @@ type QuotaError struct {
 }
 
 func (e *QuotaError) Error() string {
-	return fmt.Sprintf("%d documents refused in a row, likely a limit of the account and not the documents: %v", e.Documents, e.Err)
+	return fmt.Sprintf("%d documents refused in a row, likely a limit of the account and not the documents: %v",
+		e.Documents, e.Err)
 }
 
 // Unwrap returns Err.

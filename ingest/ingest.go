@@ -17,7 +17,8 @@ import (
 // API is the part of the ReplyCX client that an Ingest needs. Each call makes one attempt. Package replycx describes the
 // errors.
 type API interface {
-	UploadSources(ctx context.Context, knowledgeBase int64, parts []replycx.Part, opts *replycx.UploadOptions) (*replycx.UploadResult, error)
+	UploadSources(ctx context.Context, knowledgeBase int64, parts []replycx.Part,
+		opts *replycx.UploadOptions) (*replycx.UploadResult, error)
 	SourceStatus(ctx context.Context, ids []int64) ([]replycx.SourceStatus, error)
 }
 

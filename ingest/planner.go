@@ -16,7 +16,7 @@ const (
 	never = 100 * 365 * 24 * time.Hour
 )
 
-// A planner decides what a run claims, hashes and sends next. A run has one, and only its goroutine uses the planner.
+// A planner decides which documents a run claims, hashes and sends next. A run has one planner, and one goroutine uses it.
 type planner struct {
 	*run
 	api       API

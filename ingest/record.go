@@ -15,7 +15,9 @@ import (
 )
 
 // recordAccepted records an answer of success.
-func (u *uploader) recordAccepted(ctx context.Context, q *request, parts []replycx.Part, result *replycx.UploadResult) error {
+func (u *uploader) recordAccepted(
+	ctx context.Context, q *request, parts []replycx.Part, result *replycx.UploadResult,
+) error {
 	answer, missing, bytes := answerOf(parts, result)
 	answer.NextPoll = time.Now().Add(u.opts.PollAfter)
 	err := u.persist(ctx, "an accepted upload", true, func(ctx context.Context) error {

@@ -55,7 +55,9 @@ type unverified struct {
 func (p *planner) resolveHashed(ctx context.Context, docs []*document) (left []unverified, err error) {
 	hashed := make([]state.HashedDocument, len(docs))
 	for i, d := range docs {
-		hashed[i] = state.HashedDocument{ClaimedDocument: d.ClaimedDocument, SHA256: d.sha, Size: d.Fingerprint.Size, Verified: d.verified}
+		hashed[i] = state.HashedDocument{
+			ClaimedDocument: d.ClaimedDocument, SHA256: d.sha, Size: d.Fingerprint.Size, Verified: d.verified,
+		}
 	}
 	verdicts, err := p.queue.Resolve(ctx, p.sync.ID, hashed, p.opts.Sharing)
 	if err != nil {

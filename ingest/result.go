@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A Result counts what a run did.
+// A Result counts the work of a run.
 type Result struct {
 	Uploaded  int   // documents accepted by the API
 	Shared    int   // documents that share the source of their content, without an upload

@@ -13,7 +13,7 @@ import (
 // errPatience ends a run whose destination accepts no upload within the run's patience. Run does not return it.
 var errPatience = errors.New("the API asked to wait for longer than the run's patience")
 
-// A run is what the planner and the workers of one call of Run share.
+// A run holds the parts that the planner and the workers of one call of Run share.
 type run struct {
 	sync     state.Sync
 	opts     Options

@@ -12,7 +12,9 @@ const maxMisses = 3
 
 // decide returns the poll that an answer means for a source. seen is false if the answer lacks the source, for the
 // misses-th time in a row.
-func decide(d state.DueSource, s replycx.SourceStatus, seen bool, misses int, now time.Time, deadline time.Duration) state.Poll {
+func decide(
+	d state.DueSource, s replycx.SourceStatus, seen bool, misses int, now time.Time, deadline time.Duration,
+) state.Poll {
 	p := state.Poll{SourceID: d.ID, Seen: seen, Outcome: state.InTraining}
 	if seen {
 		p.Status, p.Errors = string(s.Status), s.Errors

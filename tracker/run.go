@@ -207,7 +207,8 @@ func (r *run) logUnknownStatus(s replycx.SourceStatus) {
 		return
 	}
 	r.words[string(s.Status)] = true
-	r.opts.Logger.Warn("unknown training status from ReplyCX; it counts as in progress", "status", string(s.Status), "source", s.ID)
+	r.opts.Logger.Warn("unknown training status from ReplyCX; it counts as in progress",
+		"status", string(s.Status), "source", s.ID)
 }
 
 // statusCode returns the HTTP status of the answer to a status request, or 0 for none.
