@@ -35,7 +35,7 @@ func newServed(t *testing.T, opts emulator.Options) *servedFixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.emulator.Close() })
-	s.client, err = replycx.New(s.emulator.Token(51), replycx.Options{BaseURL: url, Timeouts: replycx.Timeouts{Stall: 500 * time.Millisecond, Answer: 500 * time.Millisecond}})
+	s.client, err = replycx.New(s.emulator.Token(51), replycx.Options{BaseURL: url, Timeouts: replycx.Timeouts{Stall: 1500 * time.Millisecond, Answer: 1500 * time.Millisecond}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestEmulatorFaultsLoseNothingAndListDuplicates(t *testing.T) {
 		fault     emulator.Fault
 		uncertain bool
 		twice     bool
-		size      int // of a document beyond its text: a broken request must be larger than the sockets' buffers
+		size      int // of a document beyond its text: a broken request must not be in the sockets' buffers when it breaks
 	}{
 		{name: "no fault", fault: emulator.Fault{Operation: emulator.OpBots}},
 		{name: "reset before", fault: emulator.Fault{Reset: true, At: emulator.Before}, size: 400_000},
@@ -125,6 +125,9 @@ func TestEmulatorFaultsLoseNothingAndListDuplicates(t *testing.T) {
 				s.tree.put(fmt.Sprintf("dir/%02d.md", i), fmt.Sprintf("content %d", i)+strings.Repeat(".", c.size))
 			}
 			s.scan()
+			if c.size > 0 {
+				s.opts.BytesPerSecond = 10 << 20
+			}
 			if c.fault.Operation == "" {
 				c.fault.Operation = emulator.OpUpload
 			}
