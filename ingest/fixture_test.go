@@ -115,8 +115,10 @@ type service struct {
 
 	// fault, if set, returns the fault of a request, given its number from 1 and its contents: nil before the body is read.
 	fault func(post int, contents []string) fault
-	// status, if set, returns the error of a status request, given its number from 1.
-	status func(ask int) error
+	// status, if set, returns the error of a status request, given its number from 1. refuseIDs, if set, returns the error of
+	// a request for those ids.
+	status    func(ask int) error
+	refuseIDs func(ids []int64) error
 	// latency is the time between the seal and the answer.
 	latency time.Duration
 	// sealed, if set, is called after each seal.
@@ -244,6 +246,11 @@ func (s *service) SourceStatus(ctx context.Context, ids []int64) ([]replycx.Sour
 	s.asks++
 	if s.status != nil {
 		if err := s.status(s.asks); err != nil {
+			return nil, err
+		}
+	}
+	if s.refuseIDs != nil {
+		if err := s.refuseIDs(ids); err != nil {
 			return nil, err
 		}
 	}

@@ -287,6 +287,92 @@ func TestSourceMissingFromOneAnswerIsAskedForAlone(t *testing.T) {
 	}
 }
 
+// revert uploads documents, edits them, and reverts the edit, so that the next run verifies their old sources. It returns the
+// ids of those.
+func (fx *fixture) revert(documents int) (left []int64) {
+	fx.t.Helper()
+	for _, version := range []string{"old", "new", "old"} {
+		for i := range documents {
+			fx.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint(version, i))
+		}
+		if fx.scan(); left == nil {
+			fx.mustRun()
+			for id := range fx.service.sources {
+				left = append(left, id)
+			}
+		} else if version == "new" {
+			fx.mustRun()
+		}
+	}
+	slices.Sort(left)
+	return left
+}
+
+func notFound() error { return apiError(404, "SOURCE_NOT_FOUND", "no such source") }
+
+// The API may answer 404 or 400 to a request with an id that it does not know.
+func TestUnknownIDDoesNotKeepTheOthersFromBeingShared(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		err              error
+		uploaded, pended int
+	}{
+		{name: "404", err: notFound(), uploaded: 1},
+		{name: "400", err: apiError(400, "BAD_REQUEST", "invalid id"), pended: 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fx := newFixture(t)
+			fx.opts.Patience = time.Millisecond
+			unknown := fx.revert(20)[7]
+			delete(fx.service.sources, unknown)
+			fx.service.refuseIDs = func(ids []int64) error {
+				if slices.Contains(ids, unknown) {
+					return c.err
+				}
+				return nil
+			}
+			if res := fx.mustRun(); res.Shared != 19 || res.Uploaded != c.uploaded || res.Deferred != c.pended {
+				t.Fatalf("%+v", res)
+			}
+			fx.check()
+		})
+	}
+}
+
+// A 404 for every status request proves nothing about the sources: nothing is uploaded again.
+func TestAPIThatAnswers404ToEveryStatusRequestCausesNoUpload(t *testing.T) {
+	for name, err := range map[string]error{"of the API": notFound(), "of a gateway": apiError(404, "", "page not found")} {
+		t.Run(name, func(t *testing.T) {
+			fx := newFixture(t)
+			fx.opts.Patience = time.Millisecond
+			fx.revert(3)
+			fx.service.refuseIDs = func([]int64) error { return err }
+			before := fx.service.posted()
+			if res := fx.mustRun(); fx.service.posted() != before || res.Deferred != 3 || res.Why == "" {
+				t.Fatalf("%d requests, %+v", fx.service.posted()-before, res)
+			}
+			fx.check()
+		})
+	}
+}
+
+// A single left-behind source that the API answers with a 404 is gone if the API accepts another status request.
+func TestSingleSourceWithA404IsUploadedAgain(t *testing.T) {
+	fx := newFixture(t)
+	unknown := fx.revert(1)[0]
+	delete(fx.service.sources, unknown)
+	fx.service.refuseIDs = func(ids []int64) error {
+		if slices.Contains(ids, unknown) {
+			return notFound()
+		}
+		return nil
+	}
+	if res := fx.mustRun(); res.Uploaded != 1 || res.Incomplete() {
+		t.Fatalf("%+v", res)
+	}
+	fx.check()
+}
+
 func TestDeniedVerificationIsFatal(t *testing.T) {
 	fx := newFixture(t)
 	fx.tree.put("a.md", "old")

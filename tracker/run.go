@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/kbsync/kbsync/internal/retry"
@@ -22,7 +21,6 @@ type run struct {
 	result Result
 	wake   <-chan struct{} // nil when nothing keeps the run going
 	policy retry.Policy    // of polls, and of requests without a usable answer
-	chunk  int             // sources in a request; fewer after the API refused a request as too long
 
 	misses map[int64]int   // answers in a row that lacked a source
 	words  map[string]bool // unknown status words that were logged
@@ -36,7 +34,6 @@ func newRun(t *Tracker) *run {
 		Tracker: t,
 		wake:    t.opts.Wake,
 		policy:  retry.AddedJitter(t.opts.Min, t.opts.Max),
-		chunk:   replycx.MaxStatusIDs,
 		misses:  map[int64]int{},
 		words:   map[string]bool{},
 	}
@@ -47,12 +44,12 @@ func (r *run) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		due, err := r.inventory.DueSources(ctx, r.dest.ID, slack(r.opts.Min), r.chunk)
+		due, err := r.inventory.DueSources(ctx, r.dest.ID, slack(r.opts.Min), replycx.MaxStatusIDs)
 		if err != nil {
 			return err
 		}
 		if len(due) > 0 {
-			if err := r.ask(ctx, fitting(due)); err != nil {
+			if err := r.ask(ctx, due); err != nil {
 				return err
 			}
 			continue
@@ -65,18 +62,6 @@ func (r *run) run(ctx context.Context) error {
 
 // slack is how much earlier than due a source may be asked for to fill a request.
 func slack(least time.Duration) time.Duration { return least / 2 }
-
-// fitting returns the due sources, from the first, whose ids fit in one URL.
-func fitting(due []state.DueSource) []state.DueSource {
-	length := 0
-	for i, d := range due {
-		length += len(strconv.FormatInt(d.ID, 10)) + 1
-		if length > replycx.MaxStatusLength && i > 0 {
-			return due[:i]
-		}
-	}
-	return due
-}
 
 // wait waits for the next source to become due, or for new sources. more is false when nothing trains and nothing else
 // keeps the run going.
@@ -131,44 +116,70 @@ func (r *run) training(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// ask makes one status request and records its answer.
+// ask asks for the due sources and records the answers.
 func (r *run) ask(ctx context.Context, due []state.DueSource) error {
 	ids := make([]int64, len(due))
 	for i, d := range due {
 		ids[i] = d.ID
 	}
-	r.result.Requests++
-	statuses, err := r.api.SourceStatus(ctx, ids)
+	var change Result
+	answers, cause := replycx.CollectStatuses(ctx, ids, func(ctx context.Context, ids []int64) ([]replycx.SourceStatus, error) {
+		change.Requests++
+		statuses, err := r.api.SourceStatus(ctx, ids)
+		if r.opts.Answered != nil && ctx.Err() == nil {
+			r.opts.Answered(statusCode(err))
+		}
+		return statuses, err
+	})
+	r.result.Requests += change.Requests
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	now := time.Now()
-	if r.opts.Answered != nil {
-		r.opts.Answered(statusCode(err))
+	answered, unanswered := split(due, answers)
+	if err := r.record(ctx, answered, answers.Found, &change, now); err != nil {
+		return err
 	}
-	if len(due) == 1 && refusesIDs(err) {
-		err = nil // the API refuses this id: an answer without the source
+	if cause == nil || answers.Answered() {
+		r.failures = 0
 	}
-	if err != nil {
-		return r.retryLater(ctx, due, err, now)
+	if cause != nil {
+		return r.retryLater(ctx, unanswered, cause, &change, now)
 	}
-	r.failures, r.chunk = 0, min(2*r.chunk, replycx.MaxStatusIDs)
-	return r.record(ctx, due, statuses, now)
+	r.report(change)
+	return nil
 }
 
-// record records an answer to a request for the due sources.
-func (r *run) record(ctx context.Context, due []state.DueSource, statuses []replycx.SourceStatus, now time.Time) error {
-	seen := make(map[int64]replycx.SourceStatus, len(statuses))
-	for _, s := range statuses {
-		seen[s.ID] = s
+// split returns the due sources with and without an answer. A refusal of a source alone is an answer without it.
+func split(due []state.DueSource, answers *replycx.SourceStatuses) (answered, unanswered []state.DueSource) {
+	missing := make(map[int64]bool, len(answers.Missing))
+	for _, id := range answers.Missing {
+		missing[id] = true
+	}
+	for _, d := range due {
+		_, found := answers.Found[d.ID]
+		if found || missing[d.ID] || answers.Refused[d.ID] != nil {
+			answered = append(answered, d)
+		} else {
+			unanswered = append(unanswered, d)
+		}
+	}
+	return answered, unanswered
+}
+
+// record records the answers about sources. An answer lacks the sources that are not in found.
+func (r *run) record(
+	ctx context.Context, due []state.DueSource, found map[int64]replycx.SourceStatus, change *Result, now time.Time,
+) error {
+	if len(due) == 0 {
+		return nil
 	}
 	// The sources of one request get one next time: with different ones each would soon need its own request. The poll at
 	// hand is not counted yet.
 	next := now.Add(r.policy.Delay(fewestPolls(due)+1, rand.Float64()))
-	change := Result{Requests: 1}
 	polls := make([]state.Poll, len(due))
 	for i, d := range due {
-		s, ok := seen[d.ID]
+		s, ok := found[d.ID]
 		if ok {
 			delete(r.misses, d.ID)
 			r.logUnknownStatus(s)
@@ -194,7 +205,6 @@ func (r *run) record(ctx context.Context, due []state.DueSource, statuses []repl
 			r.opts.Trained(p.Outcome, now.Sub(due[i].CreatedAt))
 		}
 	}
-	r.report(change)
 	return nil
 }
 
@@ -246,16 +256,17 @@ func (r *run) report(change Result) {
 }
 
 // retryLater waits after a request without a usable answer, or returns why the run ends.
-func (r *run) retryLater(ctx context.Context, due []state.DueSource, cause error, now time.Time) error {
+func (r *run) retryLater(
+	ctx context.Context, due []state.DueSource, cause error, change *Result, now time.Time,
+) error {
 	wait, err := r.failed(cause, now)
 	if err != nil {
 		return err
 	}
-	change := Result{Requests: 1}
-	if err := r.expire(ctx, due, &change, now); err != nil {
+	if err := r.expire(ctx, due, change, now); err != nil {
 		return err
 	}
-	r.report(change)
+	r.report(*change)
 	return retry.Sleep(ctx, wait)
 }
 
@@ -270,10 +281,6 @@ func (r *run) failed(cause error, now time.Time) (time.Duration, error) {
 		if e.Class() == replycx.ClassDenied {
 			return 0, &FatalError{Err: cause}
 		}
-		if refusesIDs(cause) && r.chunk > 1 {
-			r.chunk /= 2
-			wait = 0
-		}
 		wait = max(wait, min(e.RetryAfter, r.opts.RetryAfterCap))
 	}
 	if r.opts.Patience > 0 && now.Add(wait).Sub(r.failingSince) > r.opts.Patience {
@@ -281,13 +288,6 @@ func (r *run) failed(cause error, now time.Time) (time.Duration, error) {
 	}
 	r.opts.Logger.Debug("no usable answer to a status request", "error", cause, "wait", wait)
 	return wait, nil
-}
-
-// refusesIDs reports whether an answer refuses a request for its ids, or for their number. A 404 does not: it may mean that
-// a new source is not known everywhere yet.
-func refusesIDs(err error) bool {
-	e, ok := errors.AsType[*replycx.Error](err)
-	return ok && (e.Class() == replycx.ClassRejected || e.Class() == replycx.ClassTooLong)
 }
 
 // expire marks the sources past their deadline as stuck without an answer.

@@ -400,18 +400,45 @@ func TestDeniedRequestEndsTheRunAndFailsNoSource(t *testing.T) {
 	}
 }
 
-func TestRefusedIDDoesNotDelayTheOthersForEver(t *testing.T) {
+// The API may answer 404 or 400 to a request with an id that it does not know. Only that source becomes stuck, and the others
+// complete as soon as without it.
+func TestUnknownIDAloneIsStuck(t *testing.T) {
+	for name, refusal := range map[string]*replycx.Error{
+		"404": {StatusCode: 404, Code: "SOURCE_NOT_FOUND", FromAPI: true},
+		"400": {StatusCode: 400, Code: "BAD_REQUEST", FromAPI: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fx := newFixture(t, 150, 1000)
+				fx.status = trainsFor(time.Second)
+				fx.fails = func(_ int, ids []int64) error {
+					if slices.Contains(ids, 1077) {
+						return refusal
+					}
+					return nil
+				}
+				var completed time.Duration // when the last one completed
+				res, err := fx.track(t.Context(), Options{Progress: func(c Result) {
+					if c.Completed > 0 {
+						completed = time.Since(fx.start)
+					}
+				}})
+				if err != nil || res.Completed != 149 || res.Stuck != 1 || completed > 5*time.Second {
+					t.Fatalf("%+v, the last one completed after %v, %v", res, completed, err)
+				}
+				fx.wantCounts(map[state.DocumentState]int{state.Completed: 149, state.Stuck: 1})
+			})
+		})
+	}
+}
+
+// An API that refuses every request with a 400 is out of order. Most sources are in training afterwards.
+func TestAPIThatRefusesEveryRequestIsAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fx := newFixture(t, 150, 1000)
-		fx.status = trainsFor(time.Second)
-		fx.fails = func(_ int, ids []int64) error {
-			if slices.Contains(ids, 1077) {
-				return &replycx.Error{StatusCode: 400, Code: "BAD_REQUEST", FromAPI: true}
-			}
-			return nil
-		}
+		fx.fails = func(int, []int64) error { return &replycx.Error{StatusCode: 400} }
 		res, err := fx.track(t.Context(), Options{})
-		if err != nil || res.Completed != 149 || res.Stuck != 1 {
+		if _, ok := errors.AsType[*OutageError](err); !ok || res.Stuck > 50 {
 			t.Fatalf("%+v, %v", res, err)
 		}
 	})
