@@ -20,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/atomicfile"
 	"github.com/kbsync/kbsync/replycx"
 )
 
@@ -246,7 +247,7 @@ func (a *app) serveEvents(ctx context.Context, socket net.Listener, handler http
 	address := "http://" + socket.Addr().String()
 	a.out.note("listening at %s until interrupted", address)
 	if envFile != "" {
-		err = replaceFile(envFile, func(w io.Writer) error {
+		err = atomicfile.Write(envFile, func(w io.Writer) error {
 			_, err := fmt.Fprintf(w, "export WEBHOOK_URL=%s\n", address)
 			return err
 		})

@@ -12,7 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/atomicfile"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
@@ -58,7 +60,7 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 		return nil, errors.Join(err, e.Close())
 	}
 	return &api{
-		client:   &announcing{Client: client, out: a.out},
+		client:   engine.NewLoggingClient(client, a.out.log, a.out.verbose > 0),
 		origin:   emulatorOrigin,
 		account:  emulatorAccount(),
 		emulator: &embedded{Emulator: e, out: a.out},
@@ -177,7 +179,7 @@ func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
 		return err
 	}
 	if o.envFile != "" {
-		if err := replaceFile(o.envFile, func(w io.Writer) error {
+		if err := atomicfile.Write(o.envFile, func(w io.Writer) error {
 			_, err := io.WriteString(w, assignments)
 			return err
 		}); err != nil {
@@ -203,28 +205,4 @@ func readYAML[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
 		return nil, &exitError{exitUsage, fmt.Errorf("%s: %w", path, err)}
 	}
 	return v, nil
-}
-
-// replaceFile replaces a file atomically. Only the owner can read the new file.
-func replaceFile(path string, write func(io.Writer) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if err := write(f); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/kbsync/kbsync/internal/config"
 )
 
-var errNoToken = errors.New("there is no API token: set REPLYCX_TOKEN, or token_file or token_command below api in the config (--emulator needs none)")
+var errNoToken = errors.New("no API token: set REPLYCX_TOKEN, or api.token_file or api.token_command in the config (--emulator needs no token)")
 
-// tokenTimeout bounds a token_command.
+// tokenTimeout is the time limit of a token_command.
 const tokenTimeout = time.Minute
 
-// tokenSource gives the API's token for each request: REPLYCX_TOKEN, or the content of the token's file, read again when
-// it changes, or the output of the token's command, run once.
+// tokenSource returns the source of the API token: REPLYCX_TOKEN, or the token_file, read again when it changes, or the
+// output of the token_command, run once.
 func (a *app) tokenSource(cfg *config.Config) (func(context.Context) (string, error), error) {
 	switch {
 	case !cfg.API.Token.IsZero():
@@ -56,7 +56,7 @@ func (f *tokenFile) token(context.Context) (string, error) {
 		return f.text, nil
 	}
 	if f.seen == nil && readableByOthers(info) {
-		f.app.out.log.Warn("the token's file can be read by others; chmod 600 it", "file", f.path)
+		f.app.out.log.Warn("every user can read the token_file; run chmod 600 on it", "file", f.path)
 	}
 	data, err := os.ReadFile(f.path)
 	if err != nil {
@@ -103,14 +103,14 @@ func (c *tokenCommand) token(ctx context.Context) (string, error) {
 	return text, nil
 }
 
-// aToken checks what was read as a token, and sees to it that it is never printed.
+// aToken checks the text of a token and hides it from all output.
 func (a *app) aToken(data []byte) (string, error) {
 	text := strings.TrimSpace(string(data))
 	switch {
 	case text == "":
-		return "", errors.New("gives nothing; put the token alone into it")
+		return "", errors.New("is empty; it must give the token and nothing else")
 	case len(text) > 16<<10 || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "", errors.New("gives something that is no token; put the token alone into it, on one line")
+		return "", errors.New("does not give a token; it must give the token on one line and nothing else")
 	}
 	a.out.hidden.hide(text)
 	return text, nil
