@@ -18,7 +18,7 @@ func (a *app) watchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch [NAME...]",
 		Short: "Stay, and keep the knowledge bases true to the roots",
-		Long: `watch stays and works on all syncs of the config, or on those that are named, each by itself: it notices changes as they
+		Long: `watch stays and works on all syncs of the config, or on the named ones, each by itself: it notices changes as they
 happen, lists each root now and then all the same (--rescan), uploads what has settled, and follows the training. A sync
 that has trouble waits and tries again; no other sync has to wait for it.
 

@@ -19,7 +19,7 @@ type Options struct {
 	Logger *slog.Logger
 	Now    func() time.Time
 
-	// Cut ends when work that was begun must end at once. The context of a driver ends before it, softly: what is sent is
+	// Cut ends when work that was begun must end at once. The context of a driver ends before it, softly: sealed requests are
 	// finished within Config.ShutdownGrace, and nothing new is begun.
 	Cut context.Context
 	// Accept names the guards that a person has overridden. Optional.

@@ -21,7 +21,7 @@ type pass struct {
 	isMarked bool
 }
 
-// A PassResult is what a pass did.
+// A PassResult is the result of a pass.
 type PassResult struct {
 	// Config is the sync in the config, and Sync the sync as the state knows it; its ID is 0 if the pass ended before it was open.
 	Config  config.Sync

@@ -68,7 +68,7 @@ func (p *Progress) ingest(done func()) ingest.Progress {
 // sleep waits for d. It returns the cause of the context's end if that comes first.
 func sleep(ctx context.Context, d time.Duration) error { return retry.Sleep(ctx, d) }
 
-// A RunResult is what a run did.
+// A RunResult is the result of a run.
 type RunResult struct {
 	Passes  []PassResult   // of the selected syncs, in their order
 	Trained tracker.Result // sums of all destinations

@@ -98,7 +98,7 @@ func (w *worker) saveLastError(ctx context.Context, err error) {
 	w.lastError = text
 }
 
-// WithRemedy adds to an error what a person may type.
+// WithRemedy adds the remedy to an error: the flag that a person may type.
 func WithRemedy(err error) error {
 	if e, ok := errors.AsType[*state.DestinationError](err); ok {
 		return fmt.Errorf("%w. If that is meant, run again with --accept-new-destination: everything is uploaded there, and what was "+
