@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
@@ -57,7 +58,7 @@ func group(name, short, long string) *cobra.Command {
 			if len(args) == 0 {
 				return usageError("a command is missing; " + use + "; --help describes each")
 			}
-			message := fmt.Sprintf("unknown command %s %s; ", cmd.CommandPath(), printable(args[0]))
+			message := fmt.Sprintf("unknown command %s %s; ", cmd.CommandPath(), console.Printable(args[0]))
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 				return usageError(message + "did you mean " + strings.Join(near, " or ") + "?")
 			}
@@ -100,7 +101,7 @@ func (a *app) connectByHand(ctx context.Context, cfg *config.Config, knowledgeBa
 	}
 	p, err := a.connectEmulator(cfg, knowledgeBases...)
 	if err == nil {
-		a.out.note("emulator: this is not ReplyCX; the emulator keeps its data in %s", printable(emulatorFile(cfg.State)))
+		a.out.Note("emulator: this is not ReplyCX; the emulator keeps its data in %s", console.Printable(emulatorFile(cfg.State)))
 	}
 	return p, err
 }
@@ -207,24 +208,24 @@ func (a *app) botsCommand() *cobra.Command {
 				for i, b := range bots {
 					rows[i] = answered[replycx.Bot]{b, b.Raw}
 				}
-				return printRows(a.out, botColumns(), slice(rows))
+				return console.PrintRows(a.out, botColumns(), slice(rows))
 			})
 		},
 	}
 }
 
-func botColumns() []column[answered[replycx.Bot]] {
+func botColumns() []console.Column[answered[replycx.Bot]] {
 	type bot = answered[replycx.Bot]
-	return []column[bot]{
-		{"bot_id", true, func(b bot) string { return strconv.FormatInt(b.row.ID, 10) }},
-		{"bot_title", true, func(b bot) string { return b.row.Title }},
-		{"type", true, func(b bot) string { return b.row.Type }},
-		{"channels", true, func(b bot) string { return strings.Join(b.row.Channels, ",") }},
-		{"is_active", true, func(b bot) string { return strconv.FormatBool(b.row.Active) }},
-		{"language", true, func(b bot) string { return b.row.Language }},
-		{"bot_owner", true, func(b bot) string { return cmp.Or(b.row.OwnerEmail, b.row.OwnerName) }},
-		{"last_deployed_at", true, func(b bot) string { return b.row.LastDeployedAt }},
-		{"bot_key", true, func(b bot) string { return b.row.Key }},
+	return []console.Column[bot]{
+		console.Brief("bot_id", func(b bot) string { return strconv.FormatInt(b.row.ID, 10) }),
+		console.Brief("bot_title", func(b bot) string { return b.row.Title }),
+		console.Brief("type", func(b bot) string { return b.row.Type }),
+		console.Brief("channels", func(b bot) string { return strings.Join(b.row.Channels, ",") }),
+		console.Brief("is_active", func(b bot) string { return strconv.FormatBool(b.row.Active) }),
+		console.Brief("language", func(b bot) string { return b.row.Language }),
+		console.Brief("bot_owner", func(b bot) string { return cmp.Or(b.row.OwnerEmail, b.row.OwnerName) }),
+		console.Brief("last_deployed_at", func(b bot) string { return b.row.LastDeployedAt }),
+		console.Brief("bot_key", func(b bot) string { return b.row.Key }),
 	}
 }
 
@@ -269,7 +270,7 @@ func (a *app) sourceIDs(cmd *cobra.Command, args []string) ([]int64, error) {
 	for _, word := range words {
 		id, err := strconv.ParseInt(word, 10, 64)
 		if err != nil || id <= 0 {
-			return nil, usageError(quoted(word) + " is not the id of a source; an id is a number such as 330783")
+			return nil, usageError(console.Quoted(word) + " is not the id of a source; an id is a number such as 330783")
 		}
 		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
@@ -295,12 +296,16 @@ func (a *app) apiStatus(ctx context.Context, api *api, ids []int64) error {
 			missing = slices.DeleteFunc(missing, func(id int64) bool { return id == s.ID })
 		}
 	}
-	if err := printRows(a.out, []column[source]{
-		{"id", true, func(s source) string { return strconv.FormatInt(s.row.ID, 10) }},
-		{"status", true, func(s source) string { return string(s.row.Status) }},
-		{"knowledge_base_id", true, func(s source) string { return strconv.FormatInt(s.row.KnowledgeBaseID, 10) }},
-		{"name", true, func(s source) string { return s.row.Name }},
-		{"errors", slices.ContainsFunc(rows, func(s source) bool { return s.row.Errors != "" }), func(s source) string { return s.row.Errors }},
+	if err := console.PrintRows(a.out, []console.Column[source]{
+		console.Brief("id", func(s source) string { return strconv.FormatInt(s.row.ID, 10) }),
+		console.Brief("status", func(s source) string { return string(s.row.Status) }),
+		console.Brief("knowledge_base_id", func(s source) string { return strconv.FormatInt(s.row.KnowledgeBaseID, 10) }),
+		console.Brief("name", func(s source) string { return s.row.Name }),
+		{
+			Name:  "errors",
+			Brief: slices.ContainsFunc(rows, func(s source) bool { return s.row.Errors != "" }),
+			Text:  func(s source) string { return s.row.Errors },
+		},
 	}, slice(rows)); err != nil {
 		return err
 	}
@@ -326,7 +331,7 @@ func numbers(ids []int64) string {
 
 // done prints the result of an operation whose answer is only "ok".
 func (a *app) done(format string, args ...any) error {
-	return a.out.result(map[string]bool{"ok": true}, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
+	return a.out.Result(map[string]bool{"ok": true}, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
 }
 
 // member returns a member of an answer as text, empty if the answer lacks it.
@@ -360,10 +365,10 @@ func pairs(label string, args []string) ([][2]string, error) {
 	for _, arg := range args {
 		name, value, ok := strings.Cut(arg, "=")
 		if !ok || name == "" {
-			return nil, usageError(fmt.Sprintf("%s %s is not name=value", label, quoted(arg)))
+			return nil, usageError(fmt.Sprintf("%s %s is not name=value", label, console.Quoted(arg)))
 		}
 		if slices.ContainsFunc(list, func(p [2]string) bool { return p[0] == name }) {
-			return nil, usageError(fmt.Sprintf("%s %s is given twice", label, quoted(name)))
+			return nil, usageError(fmt.Sprintf("%s %s is given twice", label, console.Quoted(name)))
 		}
 		list = append(list, [2]string{name, value})
 	}
@@ -378,12 +383,12 @@ func (e *embedded) deliver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, deliveryTimeout)
 	defer cancel()
 	if e.Delivered(ctx) != nil {
-		e.out.note("emulator: the webhook accepts no events; is kbsync api webhook listen running?")
+		e.out.Note("emulator: the webhook accepts no events; is kbsync api webhook listen running?")
 		return
 	}
 	for _, d := range e.Deliveries() {
 		if d.Err != "" {
-			e.out.note("emulator: the webhook did not accept the event %s: %s", printable(d.Type), printable(d.Err))
+			e.out.Note("emulator: the webhook did not accept the event %s: %s", console.Printable(d.Type), console.Printable(d.Err))
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
@@ -140,7 +141,7 @@ func (m *messageFlags) attachment(flag, address string) (*replycx.File, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		return nil, usageError(fmt.Sprintf("%s %s is not a URL; the API fetches the file from the web, for example from https://example.com/photo.jpg",
-			flag, quoted(address)))
+			flag, console.Quoted(address)))
 	}
 	f := &replycx.File{Path: address, Size: m.size, Type: m.mediaType, Name: m.name}
 	if f.Name == "" {
@@ -151,7 +152,7 @@ func (m *messageFlags) attachment(flag, address string) (*replycx.File, error) {
 	}
 	if f.Type == "" {
 		if f.Type = mime.TypeByExtension(path.Ext(f.Name)); f.Type == "" {
-			return nil, usageError(fmt.Sprintf("the media type of %s is unknown; --type is required, such as --type image/jpeg", quoted(f.Name)))
+			return nil, usageError(fmt.Sprintf("the media type of %s is unknown; --type is required, such as --type image/jpeg", console.Quoted(f.Name)))
 		}
 	}
 	if f.Size <= 0 {
@@ -206,7 +207,7 @@ conversation for the other commands. With --file FILE, or - for stdin, it sends 
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				if args[0] != "-" || o.file != "" {
-					return usageError(fmt.Sprintf("unexpected argument %s; use --file FILE for a JSON request", quoted(args[0])))
+					return usageError(fmt.Sprintf("unexpected argument %s; use --file FILE for a JSON request", console.Quoted(args[0])))
 				}
 				o.file = "-"
 			}
@@ -301,14 +302,14 @@ func (a *app) jsonBody(cmd *cobra.Command, name string) (json.RawMessage, error)
 			why = ": " + err.Error()
 		}
 		return nil, usageError(fmt.Sprintf("%s is not a JSON object of at most 1 MiB%s; see the example of kbsync api conversation create --help",
-			printable(name), why))
+			console.Printable(name), why))
 	}
 	return data, nil
 }
 
 // created prints a conversation.
 func (a *app) created(raw json.RawMessage) error {
-	return a.out.result(raw, func(w io.Writer) {
+	return a.out.Result(raw, func(w io.Writer) {
 		contact := []string{}
 		for _, name := range []string{"name", "phone", "email", "id"} {
 			if text := member(raw, "contact", name); text != "" {
@@ -323,7 +324,7 @@ func (a *app) created(raw json.RawMessage) error {
 			{"assignee", member(raw, "conversation", "assignee", "to")},
 		} {
 			if line[1] != "" {
-				fmt.Fprintf(w, "%-13s %s\n", line[0], printable(line[1]))
+				fmt.Fprintf(w, "%-13s %s\n", line[0], console.Printable(line[1]))
 			}
 		}
 	})
@@ -351,10 +352,10 @@ func (a *app) sendCommand() *cobra.Command {
 				if err != nil {
 					return apiFailure(err, "the message")
 				}
-				return a.out.result(struct {
+				return a.out.Result(struct {
 					OK        bool   `json:"ok"`
 					MessageID string `json:"message_id"`
-				}{true, id}, func(w io.Writer) { fmt.Fprintf(w, "%-13s %s\n", "message", printable(id)) })
+				}{true, id}, func(w io.Writer) { fmt.Fprintf(w, "%-13s %s\n", "message", console.Printable(id)) })
 			})
 		},
 	}
@@ -379,7 +380,7 @@ func (a *app) closeConversationCommand() *cobra.Command {
 				if err := api.client.CloseConversation(ctx, args[0], by); err != nil {
 					return apiFailure(err, "")
 				}
-				return a.done("conversation %s is closed", printable(args[0]))
+				return a.done("conversation %s is closed", console.Printable(args[0]))
 			})
 		},
 	}
@@ -407,12 +408,12 @@ func (a *app) assignCommand() *cobra.Command {
 					if err := api.client.AssignToTeam(ctx, args[0], by, team); err != nil {
 						return apiFailure(err, "")
 					}
-					return a.done("conversation %s is assigned to the team %s", printable(args[0]), printable(team))
+					return a.done("conversation %s is assigned to the team %s", console.Printable(args[0]), console.Printable(team))
 				}
 				if err := api.client.AssignToUser(ctx, args[0], by, to); err != nil {
 					return apiFailure(err, "")
 				}
-				return a.done("conversation %s is assigned to %s", printable(args[0]), printable(to))
+				return a.done("conversation %s is assigned to %s", console.Printable(args[0]), console.Printable(to))
 			})
 		},
 	}
@@ -449,7 +450,7 @@ func (a *app) variablesCommand() *cobra.Command {
 				if err := api.client.UpdateVariables(ctx, args[0], list); err != nil {
 					return apiFailure(err, "")
 				}
-				return a.done("set %s of conversation %s", count(len(list), "variable"), printable(args[0]))
+				return a.done("set %s of conversation %s", console.Count(len(list), "variable"), console.Printable(args[0]))
 			})
 		},
 	}

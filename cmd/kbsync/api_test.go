@@ -21,6 +21,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/replycx"
 )
 
@@ -288,7 +289,7 @@ func TestDocumentedCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := (&app{out: newOutput(nil, nil, nil)}).rootCommand()
+	root := (&app{out: console.New(nil, nil, false)}).rootCommand()
 	story := regexp.MustCompile("`TestScripts/([a-z_]+)`")
 	documented := map[string]bool{}
 	for line := range strings.Lines(string(data)) {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
@@ -109,7 +110,7 @@ func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err
 		ids = append(ids, strconv.FormatInt(r.ID, 10))
 	}
 	if len(rows) > 0 || failure == nil {
-		if err := printRows(a.out, uploadedColumns(), slice(rows)); err != nil {
+		if err := console.PrintRows(a.out, uploadedColumns(), slice(rows)); err != nil {
 			// The ids exist nowhere else.
 			return errors.Join(fmt.Errorf("print sources %s: %w", strings.Join(ids, " "), err), failure)
 		}
@@ -122,7 +123,7 @@ func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err
 		if a.useEmulator {
 			follow += " --emulator"
 		}
-		a.out.note("to see the training status: kbsync api status %s", follow)
+		a.out.Note("to see the training status: kbsync api status %s", follow)
 	}
 	return failure
 }
@@ -147,11 +148,11 @@ func (a *app) confirmUpload(cfg *config.Config, o uploadOptions, n int, stdin bo
 		return nil
 	}
 	const warning = "a sync does not know these sources and uploads the same content again, and the API cannot remove them"
-	if stdin || !isTerminalInput(a.stdin) {
+	if stdin || !console.IsTerminal(a.stdin) {
 		return usageError("api upload bypasses the inventory: " + warning + "; add --yes to confirm, try it with --emulator, or use kbsync sync")
 	}
-	fmt.Fprintf(a.out.stderr, "Upload %s to knowledge base %d of %s without the inventory? %s. [y/N] ",
-		count(n, "file"), o.knowledgeBase, printable(cfg.API.URL), strings.ToUpper(warning[:1])+warning[1:])
+	fmt.Fprintf(a.out.Stderr, "Upload %s to knowledge base %d of %s without the inventory? %s. [y/N] ",
+		console.Count(n, "file"), o.knowledgeBase, console.Printable(cfg.API.URL), strings.ToUpper(warning[:1])+warning[1:])
 	answer, _ := bufio.NewReader(a.stdin).ReadString('\n')
 	if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
 		return engine.WithClass(engine.ClassOther, errors.New("nothing was uploaded"))
@@ -184,13 +185,13 @@ func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (fil
 		case err != nil:
 			return files, cleanup, engine.WithClass(engine.ClassUsage, fmt.Errorf("%w; nothing was uploaded", err))
 		case info.IsDir():
-			return files, cleanup, usageError(fmt.Sprintf("%s is a directory; list its files, or use kbsync sync", quoted(arg)))
+			return files, cleanup, usageError(fmt.Sprintf("%s is a directory; list its files, or use kbsync sync", console.Quoted(arg)))
 		case !info.Mode().IsRegular():
-			return files, cleanup, usageError(fmt.Sprintf("%s is not a regular file; use - and send its content to stdin", quoted(arg)))
+			return files, cleanup, usageError(fmt.Sprintf("%s is not a regular file; use - and send its content to stdin", console.Quoted(arg)))
 		case info.Size() == 0:
-			return files, cleanup, usageError(fmt.Sprintf("%s is empty; nothing was uploaded", quoted(arg)))
+			return files, cleanup, usageError(fmt.Sprintf("%s is empty; nothing was uploaded", console.Quoted(arg)))
 		case isOwn(cfg, path, info):
-			return files, cleanup, usageError(fmt.Sprintf("%s belongs to kbsync (config, state or token) and must not be uploaded; nothing was uploaded", quoted(arg)))
+			return files, cleanup, usageError(fmt.Sprintf("%s belongs to kbsync (config, state or token) and must not be uploaded; nothing was uploaded", console.Quoted(arg)))
 		}
 		if o.name != "" {
 			f.name = o.name
@@ -257,7 +258,7 @@ func (a *app) sendFiles(ctx context.Context, api *api, knowledgeBase int64, file
 				rows = append(rows, row)
 			}
 			if slices.Contains(result.Missing, parts[i].Field) {
-				missing = append(missing, quoted(f.path))
+				missing = append(missing, console.Quoted(f.path))
 			}
 		}
 		if len(missing) > 0 {
@@ -272,11 +273,11 @@ func (a *app) sendFiles(ctx context.Context, api *api, knowledgeBase int64, file
 func uploadFailure(err error, batch []handFile, left int) error {
 	names := make([]string, len(batch))
 	for i, f := range batch {
-		names[i] = quoted(f.path)
+		names[i] = console.Quoted(f.path)
 	}
 	list := strings.Join(names, ", ")
 	if len(names) > 3 {
-		list = fmt.Sprintf("%s and %s", names[0], count(len(names)-1, "more file"))
+		list = fmt.Sprintf("%s and %s", names[0], console.Count(len(names)-1, "more file"))
 	}
 	err = apiFailure(err, list)
 	class := engine.Classify(err)
@@ -285,7 +286,7 @@ func uploadFailure(err error, batch []handFile, left int) error {
 		err = fmt.Errorf("interrupted; nothing of this request was uploaded: %s", list)
 	case is[*replycx.PartError](err):
 		if p, _ := errors.AsType[*replycx.PartError](err); p.Index < len(batch) {
-			err = fmt.Errorf("%s: %w; nothing of this request was uploaded: %s", printable(batch[p.Index].path), p.Err, list)
+			err = fmt.Errorf("%s: %w; nothing of this request was uploaded: %s", console.Printable(batch[p.Index].path), p.Err, list)
 		}
 	case neverSent(err):
 		err = fmt.Errorf("%w; nothing of this request was uploaded: %s", err, list)
@@ -297,7 +298,7 @@ func notSent(left int) error {
 	if left == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s after that: not uploaded", count(left, "more file"))
+	return fmt.Errorf("%s after that: not uploaded", console.Count(left, "more file"))
 }
 
 // requests divides files, in order, into requests and returns the number of files in each.
@@ -316,18 +317,18 @@ func requests(files []handFile) []int {
 	return counts
 }
 
-func uploadedColumns() []column[uploadedRow] {
-	return []column[uploadedRow]{
-		{"id", true, func(r uploadedRow) string { return strconv.FormatInt(r.ID, 10) }},
-		{"type", true, func(r uploadedRow) string { return r.Type }},
-		{"status", true, func(r uploadedRow) string { return r.Status }},
-		{"name", true, func(r uploadedRow) string { return r.Name }},
-		{"file", true, func(r uploadedRow) string { return r.File }},
-		{"errors", true, func(r uploadedRow) string {
+func uploadedColumns() []console.Column[uploadedRow] {
+	return []console.Column[uploadedRow]{
+		console.Brief("id", func(r uploadedRow) string { return strconv.FormatInt(r.ID, 10) }),
+		console.Brief("type", func(r uploadedRow) string { return r.Type }),
+		console.Brief("status", func(r uploadedRow) string { return r.Status }),
+		console.Brief("name", func(r uploadedRow) string { return r.Name }),
+		console.Brief("file", func(r uploadedRow) string { return r.File }),
+		console.Brief("errors", func(r uploadedRow) string {
 			if r.Errors == nil {
 				return ""
 			}
 			return *r.Errors
-		}},
+		}),
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/atomicfile"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
@@ -59,7 +60,7 @@ func (a *app) webhookToken(path string) (string, error) {
 		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read webhook token: %w", err))
 	}
 	if readableByOthers(info) {
-		a.out.log.Warn("other users can read the webhook token's file; chmod 600 it", "file", path)
+		a.out.Log.Warn("other users can read the webhook token's file; chmod 600 it", "file", path)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -67,7 +68,7 @@ func (a *app) webhookToken(path string) (string, error) {
 	}
 	token, err := a.aToken(data)
 	if err != nil {
-		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("--webhook-token-file %s %w", printable(path), err))
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("--webhook-token-file %s %w", console.Printable(path), err))
 	}
 	return token, nil
 }
@@ -117,7 +118,7 @@ func (a *app) setWebhook(cmd *cobra.Command, o webhookSetOptions) error {
 	for _, name := range o.events {
 		e := replycx.EventType(strings.TrimSpace(name))
 		if !slices.Contains(replycx.EventTypes(), e) {
-			return usageError(fmt.Sprintf("--events: unknown event %s; the events are %s", quoted(name), eventNames()))
+			return usageError(fmt.Sprintf("--events: unknown event %s; the events are %s", console.Quoted(name), eventNames()))
 		}
 		w.Events = append(w.Events, e)
 	}
@@ -127,10 +128,10 @@ func (a *app) setWebhook(cmd *cobra.Command, o webhookSetOptions) error {
 		}
 		u, err := url.Parse(o.url)
 		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			return usageError(fmt.Sprintf("--url %s is not a valid URL; expected one such as https://hooks.example.com/replycx", quoted(o.url)))
+			return usageError(fmt.Sprintf("--url %s is not a valid URL; expected one such as https://hooks.example.com/replycx", console.Quoted(o.url)))
 		}
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-			a.out.log.Warn("plain http sends the token and all messages unencrypted; use https")
+			a.out.Log.Warn("plain http sends the token and all messages unencrypted; use https")
 		}
 	}
 	if !o.disable || o.tokenFile != "" || variable(a.env, webhookTokenVariable) != "" {
@@ -151,7 +152,7 @@ func (a *app) setWebhook(cmd *cobra.Command, o webhookSetOptions) error {
 		for _, e := range w.Events {
 			names = append(names, string(e))
 		}
-		return a.done("%s receives the events %s", printable(o.url), strings.Join(names, ", "))
+		return a.done("%s receives the events %s", console.Printable(o.url), strings.Join(names, ", "))
 	})
 }
 
@@ -203,18 +204,18 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	}
 	host, port, err := net.SplitHostPort(o.listen)
 	if err != nil {
-		return usageError(fmt.Sprintf("--listen %s is not an address; expected host:port, such as %s", quoted(o.listen), listenAddress))
+		return usageError(fmt.Sprintf("--listen %s is not an address; expected host:port, such as %s", console.Quoted(o.listen), listenAddress))
 	}
 	if host == "" {
 		host = "127.0.0.1"
 	}
 	if !isLoopback(host) {
-		a.out.log.Warn("the listener accepts plain http from other machines; put a proxy with a certificate in front of it", "listen", o.listen)
+		a.out.Log.Warn("the listener accepts plain http from other machines; put a proxy with a certificate in front of it", "listen", o.listen)
 	}
 	ctx, stop := context.WithCancelCause(cmd.Context())
 	defer stop(nil)
 	l := &listener{out: a.out, now: a.now, count: o.count, stop: stop}
-	handler, err := replycx.NewEventHandler(token, l.event, replycx.EventHandlerOptions{Logger: a.out.log})
+	handler, err := replycx.NewEventHandler(token, l.event, replycx.EventHandlerOptions{Logger: a.out.Log})
 	if err != nil {
 		return err
 	}
@@ -226,7 +227,7 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	if !ended {
 		return err
 	}
-	a.out.note("%s received", count(int(l.events.Load()), "event"))
+	a.out.Note("%s received", console.Count(int(l.events.Load()), "event"))
 	if cause := context.Cause(ctx); err == nil && cmd.Context().Err() == nil && !errors.Is(cause, errCountReached) {
 		err = cause
 	}
@@ -246,7 +247,7 @@ func (a *app) serveEvents(ctx context.Context, socket net.Listener, handler http
 	go func() { served <- server.Serve(socket) }()
 
 	address := "http://" + socket.Addr().String()
-	a.out.note("listening at %s until interrupted", address)
+	a.out.Note("listening at %s until interrupted", address)
 	if envFile != "" {
 		err = atomicfile.Write(envFile, func(w io.Writer) error {
 			_, err := fmt.Fprintf(w, "export WEBHOOK_URL=%s\n", address)
@@ -277,7 +278,7 @@ var errCountReached = errors.New("received the requested number of events")
 
 // A listener prints events.
 type listener struct {
-	out    *output
+	out    *console.Console
 	now    func() time.Time
 	count  int64
 	stop   context.CancelCauseFunc
@@ -288,18 +289,18 @@ type listener struct {
 // accept the event and the sender may retry.
 func (l *listener) event(_ context.Context, e replycx.Event) error {
 	line := []byte(eventLine(l.now(), e))
-	if l.out.format == formatJSON {
+	if l.out.Format == console.FormatJSON {
 		var b bytes.Buffer
 		if err := json.Compact(&b, e.Raw); err != nil {
 			return fmt.Errorf("print event: %w", err)
 		}
 		b.WriteByte('\n')
 		line = b.Bytes()
-	} else if l.out.quiet {
+	} else if l.out.Quiet {
 		line = nil
 	}
 	if len(line) > 0 {
-		if _, err := l.out.stdout.Write(line); err != nil {
+		if _, err := l.out.Stdout.Write(line); err != nil {
 			err = fmt.Errorf("print event: %w", err)
 			l.stop(err)
 			return err
@@ -318,7 +319,7 @@ func (l *listener) logHandshake(next http.Handler) http.Handler {
 		s := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(s, r)
 		if s.status == http.StatusOK && l.events.Load() == before {
-			l.out.note("received a request with the right token and no event: the webhook is being set")
+			l.out.Note("received a request with the right token and no event: the webhook is being set")
 		}
 	})
 }
@@ -351,7 +352,7 @@ func eventLine(at time.Time, e replycx.Event) string {
 	} else {
 		facts = payloadFacts("", e.Payload, nil, 0)
 	}
-	line := fmt.Sprintf("%s  %-19s  %s  %s", at.Local().Format("15:04:05"), printable(kind), printable(conversation), shortened(strings.Join(facts, " ")))
+	line := fmt.Sprintf("%s  %-19s  %s  %s", at.Local().Format("15:04:05"), console.Printable(kind), console.Printable(conversation), shortened(strings.Join(facts, " ")))
 	return strings.TrimRight(line, " ") + "\n"
 }
 
@@ -406,12 +407,12 @@ func payloadFacts(name string, raw json.RawMessage, facts []string, depth int) [
 
 func fact(name, value string) string {
 	if name == "" {
-		return quoted(value)
+		return console.Quoted(value)
 	}
 	if value == "" || strings.ContainsAny(value, " =\"") {
-		return printable(name) + "=" + quoted(value)
+		return console.Printable(name) + "=" + console.Quoted(value)
 	}
-	return printable(name) + "=" + printable(value)
+	return console.Printable(name) + "=" + console.Printable(value)
 }
 
 // shortened cuts a long line; --json prints everything.

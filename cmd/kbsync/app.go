@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
@@ -27,7 +27,7 @@ import (
 type app struct {
 	env     []string
 	stdin   io.Reader
-	out     *output
+	out     *console.Console
 	now     func() time.Time
 	signals *signals
 
@@ -46,18 +46,18 @@ func (a *app) begin(cmd *cobra.Command) error {
 	switch a.format {
 	case "":
 		if a.json {
-			a.out.format = formatJSON
+			a.out.Format = console.FormatJSON
 		}
-	case formatText, formatJSON, formatCSV:
-		if a.json && a.format != formatJSON {
+	case console.FormatText, console.FormatJSON, console.FormatCSV:
+		if a.json && a.format != console.FormatJSON {
 			return usageError("--json contradicts --output " + a.format + "; remove one of them")
 		}
-		if a.format == formatCSV && cmd.Annotations[allowsCSV] == "" {
+		if a.format == console.FormatCSV && cmd.Annotations[allowsCSV] == "" {
 			return usageError("only kbsync sources supports --output csv; write text or json")
 		}
-		a.out.format = a.format
+		a.out.Format = a.format
 	default:
-		return usageError(fmt.Sprintf("--output: unknown format %s; write text, json or csv", quoted(a.format)))
+		return usageError(fmt.Sprintf("--output: unknown format %s; write text, json or csv", console.Quoted(a.format)))
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func (a *app) configFile() (path string, data []byte, err error) {
 		data, err = os.ReadFile(a.configPath)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", nil, usageError(fmt.Sprintf("config file %s does not exist; kbsync init --config %s writes one",
-				quoted(a.configPath), printable(a.configPath)))
+				console.Quoted(a.configPath), console.Printable(a.configPath)))
 		}
 		if err != nil {
 			return "", nil, engine.WithClass(engine.ClassUsage, fmt.Errorf("read config: %w", err))
@@ -119,31 +119,15 @@ func (a *app) parse(cmd *cobra.Command, path string, data []byte, args ...string
 	if err != nil {
 		return nil, err
 	}
-	a.out.hidden.hide(cfg.API.Token.Reveal())
-	a.out.logAs(cfg.Log.Format)
-	a.out.level.Set(logLevel(cfg.Log.Level, a.out.verbose, a.out.quiet))
+	a.out.Hide(cfg.API.Token.Reveal())
+	a.out.SetLog(cfg.Log.Format, cfg.Log.Level)
 	for _, w := range cfg.Warnings {
-		a.out.log.Warn(w.String())
+		a.out.Log.Warn(w.String())
 	}
 	if a.useEmulator {
 		cfg.State = emulatorState(cfg.State)
 	}
 	return cfg, nil
-}
-
-// logLevel returns the configured level, changed by -v and -q.
-func logLevel(configured string, verbose int, quiet bool) slog.Level {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(configured))
-	switch {
-	case quiet:
-		return max(level, slog.LevelWarn)
-	case verbose > 1:
-		return slog.LevelDebug
-	case verbose == 1:
-		return min(level, slog.LevelInfo)
-	}
-	return level
 }
 
 // open opens the state. Commands that change nothing open it read-only.
@@ -180,8 +164,8 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if a.useEmulator {
 		p, err := a.connectEmulator(cfg)
 		if err == nil {
-			a.out.note("emulator: nothing leaves this machine; the knowledge base is %s, its inventory %s",
-				printable(emulatorFile(cfg.State)), printable(cfg.State))
+			a.out.Note("emulator: nothing leaves this machine; the knowledge base is %s, its inventory %s",
+				console.Printable(emulatorFile(cfg.State)), console.Printable(cfg.State))
 		}
 		return p, err
 	}
@@ -196,7 +180,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		TokenSource:   token,
 		CAFile:        cfg.API.CACert,
 		UserAgent:     "kbsync/" + buildVersion(),
-		Logger:        a.out.log,
+		Logger:        a.out.Log,
 	}
 	if cfg.API.Rate > 0 {
 		options.Limiter = rate.NewLimiter(rate.Limit(cfg.API.Rate), max(1, int(cfg.API.Rate)))
@@ -209,7 +193,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: engine.NewLoggingClient(client, a.out.log, a.out.verbose > 0), origin: client.Origin() + basePath(cfg.API.URL)}
+	p := &api{client: engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0), origin: client.Origin() + basePath(cfg.API.URL)}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}

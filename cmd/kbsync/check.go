@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/watcher"
@@ -80,13 +81,13 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 		found := fmt.Sprintf("%d; not checked, because the API reports a missing one only at the first upload", s.KnowledgeBase)
 		add("knowledge base of "+name, found, nil)
 	}
-	if err := a.out.result(list, func(w io.Writer) {
+	if err := a.out.Result(list, func(w io.Writer) {
 		for _, c := range list {
 			mark := "ok"
 			if !c.OK {
 				mark = "FAILED"
 			}
-			fmt.Fprintf(w, "%-6s %s: %s\n", mark, printable(c.What), printable(c.Found))
+			fmt.Fprintf(w, "%-6s %s: %s\n", mark, console.Printable(c.What), console.Printable(c.Found))
 		}
 	}); err != nil {
 		return err
@@ -99,7 +100,7 @@ func checkState(ctx context.Context, cfg *config.Config, store *state.Store) (st
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s, with %s", cfg.State, count(len(syncs), "sync")), nil
+	return fmt.Sprintf("%s, with %s", cfg.State, console.Count(len(syncs), "sync")), nil
 }
 
 func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) (string, error) {
@@ -125,9 +126,9 @@ func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) 
 		}
 	}
 	if unlisted > 0 {
-		return "", engine.WithClass(engine.ClassTemporary, fmt.Errorf("cannot list %s: %w", count(unlisted, "part"), first))
+		return "", engine.WithClass(engine.ClassTemporary, fmt.Errorf("cannot list %s: %w", console.Count(unlisted, "part"), first))
 	}
-	found := fmt.Sprintf("%s, %s", s.Root, count(documents, "document"))
+	found := fmt.Sprintf("%s, %s", s.Root, console.Count(documents, "document"))
 	if skipped > 0 {
 		found += fmt.Sprintf(", %d of them skipped", skipped)
 	}

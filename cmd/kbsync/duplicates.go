@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -30,22 +31,22 @@ func viewDuplicate(d state.PossibleDuplicate, known []int64) duplicateView {
 	return duplicateView{d.Sync, d.Key, d.Class, d.Batch, d.ResentAs, hexOf(d.SHA256), d.At, d.LeftBehind, append([]int64{}, known...)}
 }
 
-func duplicateColumns() []column[duplicateView] {
-	return []column[duplicateView]{
-		{"class", true, func(v duplicateView) string { return v.Class }},
-		{"sync", true, func(v duplicateView) string { return v.Sync }},
-		{"key", true, func(v duplicateView) string { return v.Key }},
-		{"batch", true, func(v duplicateView) string { return strconv.FormatInt(v.Batch, 10) }},
-		{"resent_as", true, func(v duplicateView) string {
+func duplicateColumns() []console.Column[duplicateView] {
+	return []console.Column[duplicateView]{
+		console.Brief("class", func(v duplicateView) string { return v.Class }),
+		console.Brief("sync", func(v duplicateView) string { return v.Sync }),
+		console.Brief("key", func(v duplicateView) string { return v.Key }),
+		console.Brief("batch", func(v duplicateView) string { return strconv.FormatInt(v.Batch, 10) }),
+		console.Brief("resent_as", func(v duplicateView) string {
 			if v.ResentAs == 0 {
 				return ""
 			}
 			return strconv.FormatInt(v.ResentAs, 10)
-		}},
-		{"at", true, func(v duplicateView) string { return v.At.UTC().Format(time.RFC3339) }},
-		{"left_behind", true, func(v duplicateView) string { return strconv.FormatBool(v.LeftBehind) }},
-		{"sha256", false, func(v duplicateView) string { return v.SHA256 }},
-		{"known_sources", true, func(v duplicateView) string { return idList(v.KnownSources) }},
+		}),
+		console.Brief("at", func(v duplicateView) string { return v.At.UTC().Format(time.RFC3339) }),
+		console.Brief("left_behind", func(v duplicateView) string { return strconv.FormatBool(v.LeftBehind) }),
+		console.Detail("sha256", func(v duplicateView) string { return v.SHA256 }),
+		console.Brief("known_sources", func(v duplicateView) string { return idList(v.KnownSources) }),
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kbsync/kbsync/internal/atomicfile"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/replycx/emulator"
@@ -23,7 +24,7 @@ import (
 // run finds them.
 type embedded struct {
 	*emulator.Emulator
-	out *output
+	out *console.Console
 }
 
 // emulatorOrigin replaces the API's origin in the inventory of --emulator, because the emulator's port changes with every
@@ -36,7 +37,7 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 		// The emulator's sources and the inventory of --emulator belong together.
 		File:           emulatorFile(cfg.State),
 		KnowledgeBases: knowledgeBases,
-		Logger:         a.out.log,
+		Logger:         a.out.Log,
 	}
 	for _, s := range cfg.Syncs {
 		options.KnowledgeBases = append(options.KnowledgeBases, s.KnowledgeBase)
@@ -54,13 +55,13 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 		BaseURL:   url,
 		AccountID: account,
 		UserAgent: "kbsync/" + buildVersion(),
-		Logger:    a.out.log,
+		Logger:    a.out.Log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
 	return &api{
-		client:   engine.NewLoggingClient(client, a.out.log, a.out.verbose > 0),
+		client:   engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0),
 		origin:   emulatorOrigin,
 		account:  emulatorAccount(),
 		emulator: &embedded{Emulator: e, out: a.out},
@@ -154,7 +155,7 @@ func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	options.Logger = a.out.log
+	options.Logger = a.out.Log
 	e, err := emulator.New(options)
 	if err != nil {
 		return err
@@ -175,7 +176,7 @@ func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
 		Token   string `json:"token"`
 		Account int64  `json:"account"`
 	}{url, token, account}
-	if err := a.out.result(ready, func(w io.Writer) { _, _ = io.WriteString(w, assignments) }); err != nil {
+	if err := a.out.Result(ready, func(w io.Writer) { _, _ = io.WriteString(w, assignments) }); err != nil {
 		return err
 	}
 	if o.envFile != "" {
@@ -186,12 +187,12 @@ func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
 			return err
 		}
 	}
-	a.out.note("emulator: serving at %s until interrupted; training takes %s", url, o.train)
+	a.out.Note("emulator: serving at %s until interrupted; training takes %s", url, o.train)
 	<-cmd.Context().Done()
 	c := e.Counts()
-	a.out.note("emulator: %s, %s accepted, %s; %s held",
-		count(int(c.Uploads), "upload request"), count(int(c.AcceptedUploads), "upload"),
-		count(int(c.Statuses), "status request"), count(len(e.Accepted()), "source"))
+	a.out.Note("emulator: %s, %s accepted, %s; %s held",
+		console.Count(int(c.Uploads), "upload request"), console.Count(int(c.AcceptedUploads), "upload"),
+		console.Count(int(c.Statuses), "status request"), console.Count(len(e.Accepted()), "source"))
 	return nil
 }
 

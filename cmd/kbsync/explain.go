@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -80,9 +81,9 @@ func (a *app) explain(ctx context.Context, cfg *config.Config, path string) (err
 		list = append(list, e)
 	}
 	if len(list) == 0 {
-		return usageError(fmt.Sprintf("no sync has a root that contains %s", quoted(path)))
+		return usageError(fmt.Sprintf("no sync has a root that contains %s", console.Quoted(path)))
 	}
-	return a.out.result(list, func(w io.Writer) {
+	return a.out.Result(list, func(w io.Writer) {
 		for _, e := range list {
 			e.print(w)
 		}
@@ -124,9 +125,9 @@ func (e explainResult) print(w io.Writer) {
 	if e.Uploaded {
 		verdict = "is uploaded"
 	}
-	fmt.Fprintf(w, "%s: %s %s: %s", printable(e.Sync), printable(e.Key), verdict, printable(e.Reason))
+	fmt.Fprintf(w, "%s: %s %s: %s", console.Printable(e.Sync), console.Printable(e.Key), verdict, console.Printable(e.Reason))
 	if rule := strings.Trim(e.Place+": "+e.Rule, ": "); rule != "" {
-		fmt.Fprintf(w, " (%s)", printable(rule))
+		fmt.Fprintf(w, " (%s)", console.Printable(rule))
 	}
 	fmt.Fprintln(w)
 	if e.Document == nil {
@@ -135,7 +136,7 @@ func (e explainResult) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  in the state: %s", e.Document.State)
 	if e.Document.Reason != "" {
-		fmt.Fprintf(w, ", %s", printable(e.Document.Reason))
+		fmt.Fprintf(w, ", %s", console.Printable(e.Document.Reason))
 	}
 	fmt.Fprintln(w)
 }

@@ -53,8 +53,8 @@ func (a *app) globalFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&a.configPath, "config", "", "The config file. Default: kbsync.yaml in the working directory, if it exists.")
 	flags.BoolVar(&a.json, "json", false, "Print results as JSON; the same as -o json.")
 	flags.StringVarP(&a.format, "output", "o", "", "Format of the results: text, json, or csv (kbsync sources only).")
-	flags.BoolVarP(&a.out.quiet, "quiet", "q", false, "Print only warnings and errors.")
-	flags.CountVarP(&a.out.verbose, "verbose", "v", "Log each document; -vv logs each request.")
+	flags.BoolVarP(&a.out.Quiet, "quiet", "q", false, "Print only warnings and errors.")
+	flags.CountVarP(&a.out.Verbose, "verbose", "v", "Log each document; -vv logs each request.")
 	flags.BoolVar(&a.useEmulator, "emulator", false, "Use the embedded emulator of the API, with a separate state.")
 	settingFlags(flags, config.ScopeAll)
 	flags.SortFlags = false
@@ -102,4 +102,14 @@ func otherFlags(root *cobra.Command) []string {
 		names = append(names, otherFlags(c)...)
 	}
 	return names
+}
+
+// variable returns the last value of an environment variable.
+func variable(env []string, name string) string {
+	for _, e := range slices.Backward(env) {
+		if key, value, _ := strings.Cut(e, "="); key == name {
+			return value
+		}
+	}
+	return ""
 }

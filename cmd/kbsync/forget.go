@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
@@ -38,11 +39,11 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 		return err
 	}
 	if !yes {
-		if !isTerminalInput(a.stdin) {
+		if !console.IsTerminal(a.stdin) {
 			return usageError(fmt.Sprintf("forget removes sync %s from the state and makes its sources orphans; confirm with --yes",
-				printable(s.Name)))
+				console.Printable(s.Name)))
 		}
-		fmt.Fprintf(a.out.stderr, "Forget sync %s of %s? Its sources stay in the knowledge base. [y/N] ", printable(s.Name), printable(s.Root))
+		fmt.Fprintf(a.out.Stderr, "Forget sync %s of %s? Its sources stay in the knowledge base. [y/N] ", console.Printable(s.Name), console.Printable(s.Root))
 		answer, _ := bufio.NewReader(a.stdin).ReadString('\n')
 		if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
 			return engine.WithClass(engine.ClassOther, errors.New("cancelled; nothing has changed"))
@@ -64,8 +65,8 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 		Sync     string `json:"sync"`
 		Orphaned int    `json:"orphaned"`
 	}{s.Name, orphaned}
-	return a.out.result(result, func(w io.Writer) {
+	return a.out.Result(result, func(w io.Writer) {
 		fmt.Fprintf(w, "forgot %s; %s left in the knowledge base (kbsync sources --orphaned)\n",
-			printable(s.Name), count(orphaned, "source"))
+			console.Printable(s.Name), console.Count(orphaned, "source"))
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 )
 
 func (a *app) initCommand() *cobra.Command {
@@ -35,7 +36,7 @@ that --config names. init never overwrites a file.`,
 func (a *app) writeConfig(path string, data []byte) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return usageError(fmt.Sprintf("%s already exists; name another file with --config", quoted(path)))
+		return usageError(fmt.Sprintf("%s already exists; name another file with --config", console.Quoted(path)))
 	}
 	if err != nil {
 		return fmt.Errorf("write config: %w", err)
@@ -48,6 +49,6 @@ func (a *app) writeConfig(path string, data []byte) (err error) {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("write config: %w", err)
 	}
-	a.out.note("wrote %s; next, run kbsync check, then kbsync plan to see the uploads", printable(path))
+	a.out.Note("wrote %s; next, run kbsync check, then kbsync plan to see the uploads", console.Printable(path))
 	return nil
 }

@@ -1,7 +1,7 @@
 // Command kbsync uploads document folders to a ReplyCX knowledge base and keeps it up to date.
 //
-// Each command has its own file. All commands share app.go (config, state and API), output.go (results and log),
-// flags.go and exit.go.
+// Each command has its own file. All commands share app.go (config, state and API), flags.go and exit.go, and print to the
+// console of package console.
 package main
 
 import (
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/kbsync/kbsync/internal/console"
 )
 
 func main() {
@@ -24,7 +26,7 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 	signals := watchSignals(ctx)
 	defer signals.end()
 
-	a := &app{env: env, stdin: stdin, out: newOutput(stdout, stderr, env), now: time.Now, signals: signals}
+	a := &app{env: env, stdin: stdin, out: console.New(stdout, stderr, variable(env, "TERM") == "dumb"), now: time.Now, signals: signals}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	// This context ends with the first signal. Work that may finish after it takes a context of signals instead.
@@ -36,8 +38,20 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 	if code == exitOther && signals.soft.Err() != nil {
 		code = exitInterrupted
 	}
-	a.out.fail(err, code)
+	a.fail(err, code)
 	return code
+}
+
+// fail prints the error that ends the program.
+func (a *app) fail(err error, code int) {
+	text := err.Error()
+	if text == "" {
+		return
+	}
+	if code == exitInterrupted && !is[*plainError](err) {
+		text = "interrupted; the next run does the remaining work"
+	}
+	a.out.Fail(text)
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -58,7 +72,7 @@ Try it without an account:
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			message := fmt.Sprintf("unknown command %s", quoted(args[0]))
+			message := fmt.Sprintf("unknown command %s", console.Quoted(args[0]))
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 				return usageError(message + "; did you mean " + strings.Join(near, " or ") + "?")
 			}
@@ -67,8 +81,8 @@ Try it without an account:
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.begin(cmd) },
 	}
 	root.SetIn(a.stdin)
-	root.SetOut(a.out.stdout)
-	root.SetErr(a.out.stderr)
+	root.SetOut(a.out.Stdout)
+	root.SetErr(a.out.Stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Sprintf("%v; %s --help lists the flags", err, cmd.CommandPath()))
 	})
@@ -99,7 +113,7 @@ Try it without an account:
 func atMost(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > n {
-			return usageError(fmt.Sprintf("unexpected argument %s; usage: %s", quoted(args[n]), cmd.UseLine()))
+			return usageError(fmt.Sprintf("unexpected argument %s; usage: %s", console.Quoted(args[n]), cmd.UseLine()))
 		}
 		return nil
 	}

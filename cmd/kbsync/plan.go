@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
@@ -81,7 +82,7 @@ func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	}
 	defer closeStore(store, &err)
 	progress := a.startProgress()
-	defer progress.end()
+	defer progress.End()
 
 	var totals []planTotal
 	var failures []error
@@ -105,49 +106,49 @@ func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err 
 
 // printPlan prints the documents as they arrive, and then the totals. The items fill the totals.
 func (a *app) printPlan(items iter.Seq2[planItem, error], totals *[]planTotal, progress *progress) error {
-	if a.out.format == formatJSON {
-		if _, err := io.WriteString(a.out.stdout, `{"documents": `); err != nil {
+	if a.out.Format == console.FormatJSON {
+		if _, err := io.WriteString(a.out.Stdout, `{"documents": `); err != nil {
 			return err
 		}
-		if err := printJSON(a.out.stdout, items); err != nil {
+		if err := console.PrintJSON(a.out, items); err != nil {
 			return err
 		}
 		data, err := json.MarshalIndent(*totals, "", "  ")
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.out.stdout, ", \"syncs\": %s}\n", data)
+		_, err = fmt.Fprintf(a.out.Stdout, ", \"syncs\": %s}\n", data)
 		return err
 	}
 	for item := range items {
-		if a.out.quiet {
+		if a.out.Quiet {
 			continue
 		}
-		progress.end() // the bars would overwrite the results
-		text := fmt.Sprintf("%-10s %s", item.Action, printable(item.Key))
+		progress.End() // the bars would overwrite the results
+		text := fmt.Sprintf("%-10s %s", item.Action, console.Printable(item.Key))
 		if item.Reason != "" {
-			text += " (" + printable(item.Reason) + ")"
+			text += " (" + console.Printable(item.Reason) + ")"
 		}
-		if _, err := fmt.Fprintln(a.out.stdout, text); err != nil {
+		if _, err := fmt.Fprintln(a.out.Stdout, text); err != nil {
 			return err
 		}
 	}
-	progress.end()
-	if a.out.quiet {
+	progress.End()
+	if a.out.Quiet {
 		return nil
 	}
 	for _, t := range *totals {
 		if t.Error != "" {
 			continue
 		}
-		text := fmt.Sprintf("%s: would upload %d (%s), share %d, remove %d", printable(t.Sync), t.Upload, bytesOf(t.Bytes), t.Share, t.Remove)
+		text := fmt.Sprintf("%s: would upload %d (%s), share %d, remove %d", console.Printable(t.Sync), t.Upload, console.Bytes(t.Bytes), t.Share, t.Remove)
 		if len(t.Skipped) > 0 {
 			text += "; skipped " + reasons(t.Skipped)
 		}
 		if t.Unsettled > 0 {
-			text += fmt.Sprintf("; %s still being written", count(t.Unsettled, "document"))
+			text += fmt.Sprintf("; %s still being written", console.Count(t.Unsettled, "document"))
 		}
-		if _, err := fmt.Fprintln(a.out.stdout, text); err != nil {
+		if _, err := fmt.Fprintln(a.out.Stdout, text); err != nil {
 			return err
 		}
 	}
@@ -166,7 +167,7 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	if err != nil {
 		return err
 	}
-	root.Listed = progress.listed
+	root.Listed = progress.Listed
 	defer func() { _ = root.Close() }()
 	if err := retry.Sleep(ctx, racy); err != nil {
 		return err
@@ -191,10 +192,10 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 		return err
 	}
 	if scan.IncompleteCount > 0 {
-		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(scan.IncompleteCount, "part"), scan.Incomplete[0]))
+		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", console.Count(scan.IncompleteCount, "part"), scan.Incomplete[0]))
 	}
 	if e.Unreadable > 0 {
-		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s could not be read", count(e.Unreadable, "document")))
+		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s could not be read", console.Count(e.Unreadable, "document")))
 	}
 	return nil
 }

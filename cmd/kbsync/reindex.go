@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -42,7 +43,7 @@ reindex needs a selection: globs of keys, --failed, --stuck, --older-than or --a
 			if olderThan != "" {
 				age, err := parseAge(olderThan)
 				if err != nil {
-					return usageError(fmt.Sprintf("--older-than: invalid age %s; write for example 30d, 2w or 12h", quoted(olderThan)))
+					return usageError(fmt.Sprintf("--older-than: invalid age %s; write for example 30d, 2w or 12h", console.Quoted(olderThan)))
 				}
 				sel.OlderThan = a.now().Add(-age)
 			}
@@ -138,7 +139,7 @@ func looksLikeRoot(arg string) bool {
 func keyMatcher(globs []string) (func(string) bool, error) {
 	for _, g := range globs {
 		if !doublestar.ValidatePattern(g) {
-			return nil, usageError("invalid glob " + quoted(g) + "; write for example 'guides/**' or '**/*.md'")
+			return nil, usageError("invalid glob " + console.Quoted(g) + "; write for example 'guides/**' or '**/*.md'")
 		}
 	}
 	return func(key string) bool {

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 // parseOnly parses a command line with the commands of the program and runs none of them. It returns the command, its
 // arguments, and the app with the global flags. A sentence may leave arguments out: `kbsync sources ack`.
 func parseOnly(argv []string, sentence bool) (a *app, cmd *cobra.Command, args []string, err error) {
-	a = &app{stdin: strings.NewReader(""), out: newOutput(io.Discard, io.Discard, nil), now: time.Now}
+	a = &app{stdin: strings.NewReader(""), out: console.New(io.Discard, io.Discard, false), now: time.Now}
 	root := a.rootCommand()
 	root.PersistentPreRunE = nil
 	var replace func(*cobra.Command)

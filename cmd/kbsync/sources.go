@@ -1,20 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -41,7 +38,7 @@ func (a *app) sourcesCommand() *cobra.Command {
 					filter.SyncID = s.ID
 				}
 				if duplicates {
-					return printRows(a.out, duplicateColumns(), listDuplicates(ctx, store, filter.SyncID))
+					return console.PrintRows(a.out, duplicateColumns(), listDuplicates(ctx, store, filter.SyncID))
 				}
 				if orphaned {
 					filter.Standings = append(filter.Standings, state.Orphaned)
@@ -49,7 +46,7 @@ func (a *app) sourcesCommand() *cobra.Command {
 				if superseded {
 					filter.Standings = append(filter.Standings, state.Superseded)
 				}
-				return printRows(a.out, sourceColumns(), mapped(store.Inventory.Sources(ctx, filter), viewSource))
+				return console.PrintRows(a.out, sourceColumns(), mapped(store.Inventory.Sources(ctx, filter), viewSource))
 			})
 		},
 	}
@@ -103,31 +100,24 @@ func viewSource(s state.Source) sourceView {
 	}
 }
 
-// A column of rows. The table has only the brief columns, the CSV has all columns.
-type column[T any] struct {
-	name  string
-	brief bool
-	text  func(T) string
-}
-
-func sourceColumns() []column[sourceView] {
-	return []column[sourceView]{
-		{"id", true, func(v sourceView) string { return strconv.FormatInt(v.ID, 10) }},
-		{"standing", true, func(v sourceView) string { return v.Standing }},
-		{"status", true, func(v sourceView) string { return v.Status }},
-		{"knowledge_base", true, func(v sourceView) string { return strconv.FormatInt(v.KnowledgeBase, 10) }},
-		{"sync", true, func(v sourceView) string { return v.Sync }},
-		{"key", true, func(v sourceView) string { return v.Key }},
-		{"name", false, func(v sourceView) string { return v.Name }},
-		{"type", false, func(v sourceView) string { return v.Type }},
-		{"errors", false, func(v sourceView) string { return v.Errors }},
-		{"created_at", true, func(v sourceView) string { return v.CreatedAt.UTC().Format(time.RFC3339) }},
-		{"settled_at", false, func(v sourceView) string { return formatOptional(v.SettledAt) }},
-		{"acked_at", false, func(v sourceView) string { return formatOptional(v.AckedAt) }},
-		{"sha256", false, func(v sourceView) string { return v.SHA256 }},
-		{"batch", false, func(v sourceView) string { return strconv.FormatInt(v.Batch, 10) }},
-		{"origin", false, func(v sourceView) string { return v.Origin }},
-		{"account", false, func(v sourceView) string { return v.Account }},
+func sourceColumns() []console.Column[sourceView] {
+	return []console.Column[sourceView]{
+		console.Brief("id", func(v sourceView) string { return strconv.FormatInt(v.ID, 10) }),
+		console.Brief("standing", func(v sourceView) string { return v.Standing }),
+		console.Brief("status", func(v sourceView) string { return v.Status }),
+		console.Brief("knowledge_base", func(v sourceView) string { return strconv.FormatInt(v.KnowledgeBase, 10) }),
+		console.Brief("sync", func(v sourceView) string { return v.Sync }),
+		console.Brief("key", func(v sourceView) string { return v.Key }),
+		console.Detail("name", func(v sourceView) string { return v.Name }),
+		console.Detail("type", func(v sourceView) string { return v.Type }),
+		console.Detail("errors", func(v sourceView) string { return v.Errors }),
+		console.Brief("created_at", func(v sourceView) string { return v.CreatedAt.UTC().Format(time.RFC3339) }),
+		console.Detail("settled_at", func(v sourceView) string { return formatOptional(v.SettledAt) }),
+		console.Detail("acked_at", func(v sourceView) string { return formatOptional(v.AckedAt) }),
+		console.Detail("sha256", func(v sourceView) string { return v.SHA256 }),
+		console.Detail("batch", func(v sourceView) string { return strconv.FormatInt(v.Batch, 10) }),
+		console.Detail("origin", func(v sourceView) string { return v.Origin }),
+		console.Detail("account", func(v sourceView) string { return v.Account }),
 	}
 }
 
@@ -149,115 +139,6 @@ func mapped[T, V any](rows iter.Seq2[T, error], view func(T) V) iter.Seq2[V, err
 	}
 }
 
-// printRows prints a stream of rows as a table, CSV or JSON. CSV and JSON keep one row in memory. A table needs the width
-// of its columns, so printRows writes it in chunks.
-func printRows[T any](out *output, columns []column[T], rows iter.Seq2[T, error]) error {
-	switch out.format {
-	case formatJSON:
-		return printJSON(out.stdout, rows)
-	case formatCSV:
-		return printCSV(out.stdout, columns, rows)
-	}
-	if out.quiet {
-		return nil
-	}
-	brief := slices.DeleteFunc(columns, func(c column[T]) bool { return !c.brief })
-	const chunk = 1000
-	var lines [][]string
-	flush := func() error {
-		var b bytes.Buffer
-		table(&b, lines)
-		lines = lines[:0]
-		_, err := out.stdout.Write(b.Bytes())
-		return err
-	}
-	lines = append(lines, names(brief))
-	n := 0
-	for row, err := range rows {
-		if err != nil {
-			return err
-		}
-		n++
-		cells := make([]string, len(brief))
-		for i, c := range brief {
-			cells[i] = printable(c.text(row))
-		}
-		if lines = append(lines, cells); len(lines) >= chunk {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	if n == 0 {
-		_, err := io.WriteString(out.stdout, "none\n")
-		return err
-	}
-	return flush()
-}
-
-func names[T any](columns []column[T]) []string {
-	out := make([]string, len(columns))
-	for i, c := range columns {
-		out[i] = c.name
-	}
-	return out
-}
-
-func printJSON[T any](w io.Writer, rows iter.Seq2[T, error]) error {
-	before := "[\n  "
-	for row, err := range rows {
-		if err != nil {
-			return err
-		}
-		var b bytes.Buffer
-		b.WriteString(before)
-		e := json.NewEncoder(&b)
-		e.SetEscapeHTML(false)
-		if err := e.Encode(row); err != nil {
-			return err
-		}
-		if _, err := w.Write(bytes.TrimRight(b.Bytes(), "\n")); err != nil {
-			return err
-		}
-		before = ",\n  "
-	}
-	end := "\n]\n"
-	if strings.HasPrefix(before, "[") {
-		end = "[]\n"
-	}
-	_, err := io.WriteString(w, end)
-	return err
-}
-
-func printCSV[T any](w io.Writer, columns []column[T], rows iter.Seq2[T, error]) error {
-	c := csv.NewWriter(w)
-	if err := c.Write(names(columns)); err != nil {
-		return err
-	}
-	for row, err := range rows {
-		if err != nil {
-			return err
-		}
-		cells := make([]string, len(columns))
-		for i, column := range columns {
-			cells[i] = harmlessCell(column.text(row))
-		}
-		if err := c.Write(cells); err != nil {
-			return err
-		}
-	}
-	c.Flush()
-	return c.Error()
-}
-
-// harmlessCell prevents a spreadsheet from reading the name of a document as a formula.
-func harmlessCell(text string) string {
-	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
-		return "'" + text
-	}
-	return text
-}
-
 func (a *app) ackCommand() *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
@@ -276,7 +157,7 @@ Documents that still have the content of such a source become pending, and the n
 			for i, text := range args {
 				id, err := strconv.ParseInt(text, 10, 64)
 				if err != nil || id <= 0 {
-					return usageError(quoted(text) + " is not the id of a source; kbsync sources lists the ids")
+					return usageError(console.Quoted(text) + " is not the id of a source; kbsync sources lists the ids")
 				}
 				ids[i] = id
 			}
@@ -329,10 +210,10 @@ func (a *app) ack(ctx context.Context, store *state.Store, name string, ids []in
 		Acknowledged int `json:"acknowledged"`
 		Pending      int `json:"pending"`
 	}{len(destinations), pending}
-	return a.out.result(result, func(w io.Writer) {
-		fmt.Fprintf(w, "%s recorded as removed\n", count(len(destinations), "source"))
+	return a.out.Result(result, func(w io.Writer) {
+		fmt.Fprintf(w, "%s recorded as removed\n", console.Count(len(destinations), "source"))
 		if pending > 0 {
-			fmt.Fprintf(w, "the next sync uploads %s with the same content again\n", count(pending, "document"))
+			fmt.Fprintf(w, "the next sync uploads %s with the same content again\n", console.Count(pending, "document"))
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/atomicfile"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
@@ -22,7 +23,7 @@ func (a *app) stateCommand() *cobra.Command {
 document again and the knowledge base holds each one twice. Export the state regularly.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state export, import or check", printable(args[0])))
+				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state export, import or check", console.Printable(args[0])))
 			}
 			return nil
 		},
@@ -42,7 +43,7 @@ func (a *app) exportCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withStore(cmd, true, func(ctx context.Context, store *state.Store) error {
 				if len(args) == 0 || args[0] == "-" {
-					return store.Export(ctx, a.out.stdout)
+					return store.Export(ctx, a.out.Stdout)
 				}
 				if err := atomicfile.Write(args[0], func(w io.Writer) error { return store.Export(ctx, w) }); err != nil {
 					return fmt.Errorf("export state: %w", err)
@@ -94,9 +95,9 @@ func (a *app) stateCheckCommand() *cobra.Command {
 				result := struct {
 					Findings []string `json:"findings"`
 				}{append([]string{}, findings...)}
-				if err := a.out.result(result, func(w io.Writer) {
+				if err := a.out.Result(result, func(w io.Writer) {
 					for _, f := range findings {
-						fmt.Fprintln(w, printable(f))
+						fmt.Fprintln(w, console.Printable(f))
 					}
 					if len(findings) == 0 {
 						fmt.Fprintln(w, "the state is sound")
@@ -105,7 +106,7 @@ func (a *app) stateCheckCommand() *cobra.Command {
 					return err
 				}
 				if len(findings) > 0 {
-					return engine.WithClass(engine.ClassOther, fmt.Errorf("%s in the state; restore a backup with kbsync state import", count(len(findings), "finding")))
+					return engine.WithClass(engine.ClassOther, fmt.Errorf("%s in the state; restore a backup with kbsync state import", console.Count(len(findings), "finding")))
 				}
 				return nil
 			})

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/hooks"
 	"github.com/kbsync/kbsync/state"
 )
@@ -103,9 +104,9 @@ func (a *app) syncStatus(ctx context.Context, cfg *config.Config, store *state.S
 		State string       `json:"state"`
 		Syncs []syncStatus `json:"syncs"`
 	}{cfg.State, append([]syncStatus{}, views...)}
-	return a.out.result(result, func(w io.Writer) {
+	return a.out.Result(result, func(w io.Writer) {
 		if len(views) == 0 {
-			fmt.Fprintf(w, "%s holds no sync yet.\n", printable(cfg.State))
+			fmt.Fprintf(w, "%s holds no sync yet.\n", console.Printable(cfg.State))
 		}
 		for i, v := range views {
 			if i > 0 {
@@ -154,18 +155,18 @@ func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus
 }
 
 func (v syncStatus) print(w io.Writer) {
-	fmt.Fprintf(w, "%s: %s\n", printable(v.Sync), printable(v.Root))
+	fmt.Fprintf(w, "%s: %s\n", console.Printable(v.Sync), console.Printable(v.Root))
 	if v.neverStarted {
 		fmt.Fprintln(w, "  never synced")
 		return
 	}
 	d := state.Destination{Origin: v.Destination.Origin, Account: v.Destination.Account, KnowledgeBase: v.Destination.KnowledgeBase}
-	fmt.Fprintf(w, "  to %s\n", printable(d.String()))
+	fmt.Fprintf(w, "  to %s\n", console.Printable(d.String()))
 	if !v.Configured {
-		fmt.Fprintf(w, "  not in the config; its sources stay live until: kbsync forget %s\n", printable(v.Sync))
+		fmt.Fprintf(w, "  not in the config; its sources stay live until: kbsync forget %s\n", console.Printable(v.Sync))
 	}
 	if v.ScannedAt != nil {
-		fmt.Fprintf(w, "  last complete scan %s\n", moment(*v.ScannedAt))
+		fmt.Fprintf(w, "  last complete scan %s\n", console.Moment(*v.ScannedAt))
 	} else {
 		fmt.Fprintln(w, "  no complete scan yet")
 	}
@@ -175,7 +176,7 @@ func (v syncStatus) print(w io.Writer) {
 			v.Superseded, v.Orphaned)
 	}
 	if v.Trouble != "" {
-		fmt.Fprintf(w, "  halted: %s\n", printable(v.Trouble))
+		fmt.Fprintf(w, "  halted: %s\n", console.Printable(v.Trouble))
 	}
 	var groups []problemGroup
 	for _, t := range v.Troubled {
@@ -239,7 +240,7 @@ func findSync(ctx context.Context, store *state.Store, nameOrRoot string) (state
 	if len(names) > 0 {
 		known = "it holds " + strings.Join(names, ", ")
 	}
-	return state.Sync{}, usageError(fmt.Sprintf("the state holds no sync %s; %s", quoted(nameOrRoot), printable(known)))
+	return state.Sync{}, usageError(fmt.Sprintf("the state holds no sync %s; %s", console.Quoted(nameOrRoot), console.Printable(known)))
 }
 
 // findSyncs finds the sync that args name, or returns all syncs if args is empty.
@@ -284,7 +285,7 @@ func (a *app) documentStatus(ctx context.Context, store *state.Store, name, key 
 	}
 	d, err := store.Documents.Get(ctx, s.ID, key)
 	if errors.Is(err, state.ErrNotFound) {
-		return usageError(fmt.Sprintf("sync %s has no document %s; kbsync explain shows why", printable(s.Name), quoted(key)))
+		return usageError(fmt.Sprintf("sync %s has no document %s; kbsync explain shows why", console.Printable(s.Name), console.Quoted(key)))
 	}
 	if err != nil {
 		return err
@@ -293,7 +294,7 @@ func (a *app) documentStatus(ctx context.Context, store *state.Store, name, key 
 	if err != nil {
 		return err
 	}
-	return a.out.result(v, v.print)
+	return a.out.Result(v, v.print)
 }
 
 func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state.Document) (documentView, error) {
@@ -321,31 +322,31 @@ func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state
 }
 
 func (v documentView) print(w io.Writer) {
-	fmt.Fprintf(w, "%s in %s: %s\n", printable(v.Key), printable(v.Sync), v.State)
+	fmt.Fprintf(w, "%s in %s: %s\n", console.Printable(v.Key), console.Printable(v.Sync), v.State)
 	if v.Reason != "" {
-		fmt.Fprintf(w, "  %s\n", printable(v.Reason))
+		fmt.Fprintf(w, "  %s\n", console.Printable(v.Reason))
 	}
-	fmt.Fprintf(w, "  %s", bytesOf(v.Size))
+	fmt.Fprintf(w, "  %s", console.Bytes(v.Size))
 	if v.SHA256 != "" {
 		fmt.Fprintf(w, ", sha256 %s", v.SHA256)
 	}
 	fmt.Fprintln(w)
 	if v.NextAttempt != nil {
-		fmt.Fprintf(w, "  %s; next attempt at %s\n", count(v.Attempts, "failed attempt"), moment(*v.NextAttempt))
+		fmt.Fprintf(w, "  %s; next attempt at %s\n", console.Count(v.Attempts, "failed attempt"), console.Moment(*v.NextAttempt))
 	}
 	if len(v.Sources) > 0 {
 		fmt.Fprintln(w, "sources:")
 		rows := [][]string{}
 		for _, s := range v.Sources {
-			rows = append(rows, []string{"  " + strconv.FormatInt(s.ID, 10), s.Standing, s.Status, moment(s.CreatedAt), printable(s.Name)})
+			rows = append(rows, []string{"  " + strconv.FormatInt(s.ID, 10), s.Standing, s.Status, console.Moment(s.CreatedAt), console.Printable(s.Name)})
 		}
-		table(w, rows)
+		console.Table(w, rows)
 	}
 	if len(v.History) > 0 {
 		fmt.Fprintln(w, "history:")
 		rows := [][]string{}
 		for _, e := range v.History {
-			row := []string{"  " + moment(e.At), printable(e.What), "", ""}
+			row := []string{"  " + console.Moment(e.At), console.Printable(e.What), "", ""}
 			if e.Batch != 0 {
 				row[2] = "batch " + strconv.FormatInt(e.Batch, 10)
 			}
@@ -354,7 +355,7 @@ func (v documentView) print(w io.Writer) {
 			}
 			rows = append(rows, row)
 		}
-		table(w, rows)
+		console.Table(w, rows)
 	}
 }
 

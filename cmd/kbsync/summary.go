@@ -10,8 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/internal/hooks"
 	"github.com/kbsync/kbsync/state"
@@ -116,7 +115,7 @@ func summarize(ctx context.Context, store *state.Store, o passOptions, p engine.
 
 // becauseUnfinished adds the documents that keep the sync from being complete to the reasons of the exit code.
 func (s *summary) becauseUnfinished(p engine.PassResult) {
-	for _, e := range engine.Remaining(printable(s.Sync), s.Documents, p.Uploads.Why) {
+	for _, e := range engine.Remaining(console.Printable(s.Sync), s.Documents, p.Uploads.Why) {
 		s.because(e)
 	}
 	for _, row := range []struct {
@@ -127,11 +126,11 @@ func (s *summary) becauseUnfinished(p engine.PassResult) {
 		{s.Unread, "not readable"},
 	} {
 		if row.n > 0 {
-			s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s %s", count(row.n, "document"), row.text)))
+			s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s %s", console.Count(row.n, "document"), row.text)))
 		}
 	}
 	if s.Unlisted > 0 {
-		s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(s.Unlisted, "part"), errors.Join(p.Scan.Incomplete[:1]...))))
+		s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", console.Count(s.Unlisted, "part"), errors.Join(p.Scan.Incomplete[:1]...))))
 	}
 }
 
@@ -198,10 +197,10 @@ func (r *runSummary) print(w io.Writer) {
 		s.print(w)
 	}
 	if slices.ContainsFunc(r.Syncs, func(s *summary) bool { return s.Scanned }) {
-		fmt.Fprintf(w, "%s in %s\n", count(r.Requests, "request"), shortDuration(time.Duration(r.Seconds*float64(time.Second))))
+		fmt.Fprintf(w, "%s in %s\n", console.Count(r.Requests, "request"), console.Duration(time.Duration(r.Seconds*float64(time.Second))))
 	}
 	if e := r.Emulator; e != nil {
-		fmt.Fprintf(w, "emulator: %s in this run, %s held\n", count(int(e.UploadRequests), "upload request"), count(e.SourcesHeld, "source"))
+		fmt.Fprintf(w, "emulator: %s in this run, %s held\n", console.Count(int(e.UploadRequests), "upload request"), console.Count(e.SourcesHeld, "source"))
 	}
 }
 
@@ -223,12 +222,12 @@ func (r *runSummary) err() error {
 }
 
 func (s *summary) print(w io.Writer) {
-	fmt.Fprintf(w, "%s: %s -> knowledge base %d\n", printable(s.Sync), printable(s.Root), s.KnowledgeBase)
+	fmt.Fprintf(w, "%s: %s -> knowledge base %d\n", console.Printable(s.Sync), console.Printable(s.Root), s.KnowledgeBase)
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "  %-12s%s\n", name, fmt.Sprintf(format, args...))
 	}
 	if s.wasMarked {
-		line("marked", "%s to upload once more", count(s.Marked, "document"))
+		line("marked", "%s to upload once more", console.Count(s.Marked, "document"))
 	}
 	if s.leftOver {
 		line("left", "to the kbsync process that works on this sync")
@@ -248,7 +247,7 @@ func (s *summary) print(w io.Writer) {
 	if len(s.Skipped) > 0 {
 		line("skipped", "%s", reasons(s.Skipped))
 	}
-	uploaded := fmt.Sprintf("%s, %s in %s", count(s.Uploaded, "document"), bytesOf(s.Bytes), count(s.Requests, "request"))
+	uploaded := fmt.Sprintf("%s, %s in %s", console.Count(s.Uploaded, "document"), console.Bytes(s.Bytes), console.Count(s.Requests, "request"))
 	if s.Shared > 0 {
 		uploaded += fmt.Sprintf("; %d more share a content that is there", s.Shared)
 	}
@@ -280,7 +279,7 @@ func addProblem(groups []problemGroup, p troubledView) []problemGroup {
 	}
 	g := &groups[i]
 	if g.count++; len(g.keys) < shown {
-		g.keys = append(g.keys, printable(p.Key))
+		g.keys = append(g.keys, console.Printable(p.Key))
 	}
 	return groups
 }
@@ -290,7 +289,7 @@ func (g problemGroup) String() string {
 	if more := g.count - len(g.keys); more > 0 {
 		keys += fmt.Sprintf(", %d more", more)
 	}
-	return fmt.Sprintf("%s: %s: %s", g.state, keys, printable(g.reason))
+	return fmt.Sprintf("%s: %s: %s", g.state, keys, console.Printable(g.reason))
 }
 
 // reasons lists counts by reason, the most frequent first.
@@ -305,9 +304,7 @@ func reasons(counts map[string]int) string {
 	parts := make([]string, len(keys))
 	for i, k := range keys {
 		total += counts[k]
-		parts[i] = fmt.Sprintf("%d %s", counts[k], printable(k))
+		parts[i] = fmt.Sprintf("%d %s", counts[k], console.Printable(k))
 	}
 	return fmt.Sprintf("%d: %s", total, strings.Join(parts, ", "))
 }
-
-func bytesOf(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -79,7 +79,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	}
 	defer closeStore(store, &err)
 	progress := a.startProgress()
-	defer progress.end()
+	defer progress.End()
 	options := a.engineOptions(cfg, store, api, o)
 	run := engine.RunOnce(ctx, engine.RunOptions{Options: options, Began: began, Wait: o.wait, Mark: o.mark, Progress: progress.engine(store)})
 
@@ -98,8 +98,8 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	engine.ReportPasses(a.signals.hard, options, run.Passes, outcomes)
 	result.Seconds = a.now().Sub(began).Seconds()
 	result.Emulator = api.emulator.report()
-	progress.end()
-	if err := a.out.result(result, result.print); err != nil {
+	progress.End()
+	if err := a.out.Result(result, result.print); err != nil {
 		return err
 	}
 	return result.err()
@@ -111,7 +111,7 @@ func (a *app) engineOptions(cfg *config.Config, store *state.Store, api *api, o 
 		Config:   cfg,
 		Store:    store,
 		API:      api.engine(cfg),
-		Logger:   a.out.log,
+		Logger:   a.out.Log,
 		Now:      a.now,
 		Cut:      a.signals.hard,
 		Accept:   engine.Accept{Destination: o.acceptDestination, Root: o.acceptRoot, State: o.acceptState},

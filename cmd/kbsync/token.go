@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 )
 
@@ -58,7 +59,7 @@ func (f *tokenFile) token(context.Context) (string, error) {
 		return f.text, nil
 	}
 	if f.seen == nil && readableByOthers(info) {
-		f.app.out.log.Warn("every user can read the token_file; run chmod 600 on it", "file", f.path)
+		f.app.out.Log.Warn("every user can read the token_file; run chmod 600 on it", "file", f.path)
 	}
 	data, err := os.ReadFile(f.path)
 	if err != nil {
@@ -92,14 +93,14 @@ func (c *tokenCommand) token(ctx context.Context) (string, error) {
 	cmd := exec.CommandContext(ctx, c.args[0], c.args[1:]...)
 	cmd.Env = c.app.env
 	cmd.Stdout = &out
-	cmd.Stderr = c.app.out.stderr
+	cmd.Stderr = c.app.out.Stderr
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("run token_command %s: %w", printable(c.args[0]), err))
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("run token_command %s: %w", console.Printable(c.args[0]), err))
 	}
 	text, err := c.app.aToken(out.Bytes())
 	if err != nil {
-		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("token_command %s %w", printable(c.args[0]), err))
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("token_command %s %w", console.Printable(c.args[0]), err))
 	}
 	c.text = text
 	return text, nil
@@ -114,6 +115,6 @@ func (a *app) aToken(data []byte) (string, error) {
 	case len(text) > 16<<10 || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return "", errors.New("does not give a token; it must give the token on one line and nothing else")
 	}
-	a.out.hidden.hide(text)
+	a.out.Hide(text)
 	return text, nil
 }

@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 )
 
 // TestTokenFileIsReadAgainWhenItChanges replaces a token_file by one of the same size, a larger one and invalid ones.
 func TestTokenFileIsReadAgainWhenItChanges(t *testing.T) {
 	t.Parallel()
 	var stderr bytes.Buffer
-	a := &app{out: newOutput(&bytes.Buffer{}, &stderr, nil)}
+	a := &app{out: console.New(&bytes.Buffer{}, &stderr, false)}
 	path := filepath.Join(t.TempDir(), "token")
 	cfg := &config.Config{API: config.API{TokenFile: path}}
 	source, err := a.tokenSource(cfg)
@@ -38,7 +39,7 @@ func TestTokenFileIsReadAgainWhenItChanges(t *testing.T) {
 			}
 		}
 	}
-	a.out.note("token-one and another-token")
+	a.out.Note("token-one and another-token")
 	if got := stderr.String(); strings.Contains(got, "token-one") || strings.Contains(got, "another-token") {
 		t.Errorf("printed: %s", got)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
@@ -96,7 +97,7 @@ func (a *app) verify(ctx context.Context, cfg *config.Config, args []string) (er
 		return err
 	}
 	if elsewhere > 0 {
-		a.out.log.Warn("verify skipped the sources of another API or account", "sources", elsewhere, "api", api.origin)
+		a.out.Log.Warn("verify skipped the sources of another API or account", "sources", elsewhere, "api", api.origin)
 	}
 	return a.reportDrifts(verifyResult{v.checked, elsewhere, v.drifts})
 }
@@ -110,18 +111,18 @@ type verifyResult struct {
 
 // reportDrifts prints the result. It returns an error if a source differs.
 func (a *app) reportDrifts(r verifyResult) error {
-	err := a.out.result(r, func(w io.Writer) {
+	err := a.out.Result(r, func(w io.Writer) {
 		for _, d := range r.Drifts {
 			fmt.Fprintf(w, "%d  %s: %s, in the state: %s  (%s: %s)\n",
-				d.ID, d.Drift, printable(d.Found), printable(d.Known), printable(d.Sync), printable(d.Key))
+				d.ID, d.Drift, console.Printable(d.Found), console.Printable(d.Known), console.Printable(d.Sync), console.Printable(d.Key))
 		}
-		fmt.Fprintf(w, "%s verified, %d different from the state\n", count(r.Checked, "live source"), len(r.Drifts))
+		fmt.Fprintf(w, "%s verified, %d different from the state\n", console.Count(r.Checked, "live source"), len(r.Drifts))
 	})
 	if err != nil || len(r.Drifts) == 0 {
 		return err
 	}
 	return engine.WithClass(engine.ClassDocumentsFailed, fmt.Errorf("%s different from the state; for sources removed by hand run "+
-		"kbsync sources ack ID..., for the others kbsync reindex", count(len(r.Drifts), "source")))
+		"kbsync sources ack ID..., for the others kbsync reindex", console.Count(len(r.Drifts), "source")))
 }
 
 // compare asks the API for sources and records the differences.

@@ -21,7 +21,7 @@ func (a *app) versionCommand() *cobra.Command {
 				Go       string `json:"go"`
 				Platform string `json:"platform"`
 			}{buildVersion(), buildSetting("vcs.revision"), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
-			return a.out.result(v, func(w io.Writer) {
+			return a.out.Result(v, func(w io.Writer) {
 				fmt.Fprintf(w, "kbsync %s (%s, %s)\n", v.Version, v.Go, v.Platform)
 			})
 		},

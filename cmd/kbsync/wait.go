@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
@@ -61,7 +62,7 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 	}
 	defer func() { err = errors.Join(err, api.close()) }()
 	progress := a.startProgress()
-	defer progress.end()
+	defer progress.End()
 
 	connection := api.engine(cfg)
 	trackers := engine.NewTrackers(ctx, a.engineOptions(cfg, store, api, passOptions{}), progress.tracked)
@@ -92,8 +93,8 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 		}
 		failures = append(failures, errs...)
 	}
-	progress.end()
-	if err := a.out.result(result, result.print); err != nil {
+	progress.End()
+	if err := a.out.Result(result, result.print); err != nil {
 		return err
 	}
 	return engine.JoinErrors(failures)
@@ -112,7 +113,7 @@ func (r *waitResult) add(ctx context.Context, store *state.Store, s state.Sync) 
 		}
 	}
 	r.Syncs = append(r.Syncs, w)
-	for _, e := range engine.Remaining(printable(s.Name), outstanding, "") {
+	for _, e := range engine.Remaining(console.Printable(s.Name), outstanding, "") {
 		failures = append(failures, fmt.Errorf("%s: %w", s.Name, e))
 	}
 	return failures, nil

@@ -50,7 +50,7 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 	// Before all else, because a signal without a receiver ends the process.
 	reload, dump, end := watchRequests()
 	defer end()
-	a.out.logFixed = true // a reload does not change --log-format
+	a.out.FixLog() // a reload does not change --log-format
 	token := &tokenWatch{}
 	token.changed(cfg) // before the file is read for the first time
 	api, err := a.connect(ctx, cfg)

@@ -1,0 +1,143 @@
+package console
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestPrintableEscapesControlCharacters(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"guides/one.md":                     "guides/one.md",
+		"Überblick 概要.md":                   "Überblick 概要.md",
+		"a\nb":                              `a\nb`,
+		"\x1b[2J":                           `\x1b[2J`,
+		"\u009b2J":                          `\u009b2J`,
+		"x\u202egnp.md":                     `x\u202egnp.md`,
+		"bad\xff\xfe":                       `bad\xff\xfe`,
+		"family \U0001F468\u200d\U0001F469": "family \U0001F468\u200d\U0001F469",
+		"":                                  "",
+	} {
+		if got := Printable(in); got != want {
+			t.Errorf("Printable(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func FuzzPrintable(f *testing.F) {
+	for _, seed := range []string{"", "a.md", "\x1b]0;x\x07", "\xff\u2028\u202e\r\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		got := Printable(in)
+		if !utf8.ValidString(got) || strings.ContainsFunc(got, unprintable) {
+			t.Fatalf("Printable(%q) = %q", in, got)
+		}
+		if Printable(got) != got {
+			t.Fatalf("Printable(%q) is not stable", in)
+		}
+	})
+}
+
+func TestNoOutputShowsASecret(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	out := New(&stdout, &stderr, false)
+	out.Hide(`can"ary<1>`)
+	out.Log.Warn("token is can\"ary<1>", "token", `can"ary<1>`)
+	out.SetLog(FormatJSON, "info")
+	out.Log.Warn("again", "token", `can"ary<1>`)
+	fmt.Fprint(out.Stdout, `can"ary<1> and can"ary<1>`)
+	out.Note("%s", `can"ary<1>`)
+	out.Fail(`can"ary<1>`)
+	for _, s := range []string{stdout.String(), stderr.String()} {
+		if strings.Contains(s, "ary") || !strings.Contains(s, "[redacted]") {
+			t.Errorf("not redacted: %s", s)
+		}
+	}
+}
+
+// TestRowsInEveryFormat prints the same rows as a table, CSV and JSON. A quiet console prints all but the table.
+func TestRowsInEveryFormat(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		Name string `json:"name"`
+		Size int    `json:"size"`
+	}
+	rows := []row{{"a\x1b.md", 1}, {"=1+1", 20}}
+	for _, test := range []struct {
+		format string
+		quiet  bool
+		rows   []row
+		want   string
+	}{
+		{FormatText, false, rows, "name\na\\x1b.md\n=1+1\n"},
+		{FormatText, false, nil, "none\n"},
+		{FormatText, true, rows, ""},
+		{FormatCSV, true, rows, "name,size\na\x1b.md,1\n'=1+1,20\n"},
+		{FormatCSV, false, nil, "name,size\n"},
+		{FormatJSON, true, rows, "[\n  {\"name\":\"a\\u001b.md\",\"size\":1},\n  {\"name\":\"=1+1\",\"size\":20}\n]\n"},
+		{FormatJSON, false, nil, "[]\n"},
+	} {
+		var stdout bytes.Buffer
+		c := New(&stdout, io.Discard, false)
+		c.Format, c.Quiet = test.format, test.quiet
+		columns := []Column[row]{
+			Brief("name", func(r row) string { return r.Name }),
+			Detail("size", func(r row) string { return strconv.Itoa(r.Size) }),
+		}
+		if err := PrintRows(c, columns, func(yield func(row, error) bool) {
+			for _, r := range test.rows {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := stdout.String(); got != test.want {
+			t.Errorf("%s, quiet %v, %d rows:\n%q\nwant\n%q", test.format, test.quiet, len(test.rows), got, test.want)
+		}
+	}
+}
+
+func TestVerboseAndQuietChangeTheLevelOfTheLog(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		level   string
+		verbose int
+		quiet   bool
+		want    string // the levels that are printed
+	}{
+		{"info", 0, false, "INFO WARN "},
+		{"warn", 0, false, "WARN "},
+		{"warn", 1, false, "INFO WARN "},
+		{"error", 2, false, "DEBUG INFO WARN "},
+		{"debug", 1, true, "WARN "},
+		{"error", 0, true, ""},
+	} {
+		var stderr bytes.Buffer
+		c := New(io.Discard, &stderr, false)
+		c.Verbose, c.Quiet = test.verbose, test.quiet
+		c.SetLog(FormatText, "info")
+		c.FixLog()
+		c.SetLog(FormatJSON, test.level)
+		c.Log.Debug("x")
+		c.Log.Info("x")
+		c.Log.Warn("x")
+		got := ""
+		for line := range strings.Lines(stderr.String()) {
+			_, rest, _ := strings.Cut(line, "level=")
+			level, _, _ := strings.Cut(rest, " ")
+			got += level + " "
+		}
+		if got != test.want {
+			t.Errorf("%+v: printed %q", test, got)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package console
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+)
+
+// A Column of rows of type T. The table has only the brief columns, the CSV has all columns.
+type Column[T any] struct {
+	Name  string
+	Brief bool
+	Text  func(T) string
+}
+
+// Brief returns a column of the table and of the CSV.
+func Brief[T any](name string, text func(T) string) Column[T] { return Column[T]{name, true, text} }
+
+// Detail returns a column of the CSV only.
+func Detail[T any](name string, text func(T) string) Column[T] { return Column[T]{name, false, text} }
+
+// PrintRows prints a stream of rows as a table, CSV or JSON. CSV and JSON keep one row in memory. A table needs the width
+// of its columns, so PrintRows writes it in chunks. A quiet console prints no table.
+func PrintRows[T any](c *Console, columns []Column[T], rows iter.Seq2[T, error]) error {
+	switch c.Format {
+	case FormatJSON:
+		return PrintJSON(c, rows)
+	case FormatCSV:
+		return printCSV(c.Stdout, columns, rows)
+	}
+	if c.Quiet {
+		return nil
+	}
+	brief := slices.DeleteFunc(columns, func(column Column[T]) bool { return !column.Brief })
+	const chunk = 1000
+	var lines [][]string
+	flush := func() error {
+		var b bytes.Buffer
+		Table(&b, lines)
+		lines = lines[:0]
+		_, err := c.Stdout.Write(b.Bytes())
+		return err
+	}
+	lines = append(lines, names(brief))
+	n := 0
+	for row, err := range rows {
+		if err != nil {
+			return err
+		}
+		n++
+		cells := make([]string, len(brief))
+		for i, column := range brief {
+			cells[i] = Printable(column.Text(row))
+		}
+		if lines = append(lines, cells); len(lines) >= chunk {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if n == 0 {
+		_, err := io.WriteString(c.Stdout, "none\n")
+		return err
+	}
+	return flush()
+}
+
+func names[T any](columns []Column[T]) []string {
+	out := make([]string, len(columns))
+	for i, c := range columns {
+		out[i] = c.Name
+	}
+	return out
+}
+
+// PrintJSON prints a stream of rows as a JSON array. It ends the line.
+func PrintJSON[T any](c *Console, rows iter.Seq2[T, error]) error {
+	before := "[\n  "
+	for row, err := range rows {
+		if err != nil {
+			return err
+		}
+		var b bytes.Buffer
+		b.WriteString(before)
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(row); err != nil {
+			return err
+		}
+		if _, err := c.Stdout.Write(bytes.TrimRight(b.Bytes(), "\n")); err != nil {
+			return err
+		}
+		before = ",\n  "
+	}
+	end := "\n]\n"
+	if strings.HasPrefix(before, "[") {
+		end = "[]\n"
+	}
+	_, err := io.WriteString(c.Stdout, end)
+	return err
+}
+
+func printCSV[T any](w io.Writer, columns []Column[T], rows iter.Seq2[T, error]) error {
+	c := csv.NewWriter(w)
+	if err := c.Write(names(columns)); err != nil {
+		return err
+	}
+	for row, err := range rows {
+		if err != nil {
+			return err
+		}
+		cells := make([]string, len(columns))
+		for i, column := range columns {
+			cells[i] = harmlessCell(column.Text(row))
+		}
+		if err := c.Write(cells); err != nil {
+			return err
+		}
+	}
+	c.Flush()
+	return c.Error()
+}
+
+// harmlessCell prevents a spreadsheet from reading the name of a document as a formula.
+func harmlessCell(text string) string {
+	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+		return "'" + text
+	}
+	return text
+}

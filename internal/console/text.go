@@ -1,0 +1,86 @@
+package console
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/dustin/go-humanize"
+)
+
+// Printable makes foreign text safe for one line of a terminal. It escapes unprintable characters as Go does.
+func Printable(text string) string {
+	if !strings.ContainsFunc(text, unprintable) && utf8.ValidString(text) {
+		return text
+	}
+	var b strings.Builder
+	for len(text) > 0 {
+		r, n := utf8.DecodeRuneInString(text)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, text[0])
+		case unprintable(r):
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+		default:
+			b.WriteRune(r)
+		}
+		text = text[n:]
+	}
+	return b.String()
+}
+
+// unprintable reports whether a rune can control a terminal or hide in a text: control and format characters, including
+// the bidirectional ones, and line ends. The joiner of emoji is harmless.
+func unprintable(r rune) bool {
+	const zeroWidthJoiner, softHyphen = '\u200d', '\u00ad'
+	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' ||
+		unicode.Is(unicode.Cf, r) && r != zeroWidthJoiner && r != softHyphen
+}
+
+// Quoted returns Printable text in quotation marks, for names in sentences.
+func Quoted(text string) string { return `"` + Printable(text) + `"` }
+
+// Count returns a number with its noun: 1 document, 2 documents.
+func Count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}
+
+// Duration rounds a duration for a person: to seconds from a minute on, to tenths from a second on, else to milliseconds.
+func Duration(d time.Duration) string {
+	switch {
+	case d >= time.Minute:
+		return d.Round(time.Second).String()
+	case d >= time.Second:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Millisecond).String()
+}
+
+// Moment formats a time to the second, and the zero time as a dash.
+func Moment(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format("2006-01-02 15:04:05")
+}
+
+// Bytes formats a number of bytes with a binary unit, such as 1.2 MiB.
+func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// Table writes rows in aligned columns. The first row holds the names of the columns.
+func Table(w io.Writer, rows [][]string) {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.TrimRight(strings.Join(row, "\t"), "\t"))
+	}
+	_ = t.Flush()
+}
