@@ -19,6 +19,7 @@ import (
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
+	"github.com/kbsync/kbsync/internal/token"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
@@ -169,7 +170,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		}
 		return p, err
 	}
-	token, err := a.tokenSource(cfg)
+	source, err := a.tokenSource(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +178,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		BaseURL:       cfg.API.URL,
 		AllowInsecure: cfg.API.AllowInsecure,
 		AccountID:     cfg.API.AccountID,
-		TokenSource:   token,
+		TokenSource:   source,
 		CAFile:        cfg.API.CACert,
 		UserAgent:     "kbsync/" + buildVersion(),
 		Logger:        a.out.Log,
@@ -198,6 +199,33 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		p.account = strconv.FormatInt(account, 10)
 	}
 	return p, nil
+}
+
+var errNoToken = errors.New("no API token: set REPLYCX_TOKEN, or api.token_file or api.token_command in the config " +
+	"(--emulator needs no token)")
+
+// tokenSource returns the source of the API token: REPLYCX_TOKEN, or the token_file, read again when it changes, or the
+// output of the token_command, run once.
+func (a *app) tokenSource(cfg *config.Config) (func(context.Context) (string, error), error) {
+	var read func(context.Context) (string, error)
+	switch {
+	case !cfg.API.Token.IsZero():
+		text := cfg.API.Token.Reveal()
+		return func(context.Context) (string, error) { return text, nil }, nil
+	case cfg.API.TokenFile != "":
+		read = (&token.File{Path: cfg.API.TokenFile, Console: a.out}).Token
+	case len(cfg.API.TokenCommand) > 0:
+		read = (&token.Command{Args: cfg.API.TokenCommand, Env: a.env, Console: a.out}).Token
+	default:
+		return nil, engine.WithClass(engine.ClassUsage, errNoToken)
+	}
+	return func(ctx context.Context) (string, error) {
+		text, err := read(ctx)
+		if err != nil {
+			return "", engine.WithClass(engine.ClassUsage, err)
+		}
+		return text, nil
+	}, nil
 }
 
 // basePath returns the path of the URL of an API, without a slash at its end. It is part of the destination, because one

@@ -22,10 +22,7 @@ import (
 
 // An embedded emulator serves --emulator. It keeps the accepted sources in a file beside its own state, so that the next
 // run finds them.
-type embedded struct {
-	*emulator.Emulator
-	out *console.Console
-}
+type embedded struct{ *emulator.Emulator }
 
 // emulatorOrigin replaces the API's origin in the inventory of --emulator, because the emulator's port changes with every
 // run.
@@ -64,7 +61,7 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 		client:   engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0),
 		origin:   emulatorOrigin,
 		account:  emulatorAccount(),
-		emulator: &embedded{Emulator: e, out: a.out},
+		emulator: &embedded{e},
 	}, nil
 }
 

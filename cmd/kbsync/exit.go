@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/kbsync/kbsync/internal/engine"
 )
@@ -50,10 +49,4 @@ func usageError(text string) error { return engine.WithClass(engine.ClassUsage, 
 func is[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
-}
-
-func isOneOf(targets ...error) func(error) bool {
-	return func(err error) bool {
-		return slices.ContainsFunc(targets, func(t error) bool { return errors.Is(err, t) })
-	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/apicommand"
 	"github.com/kbsync/kbsync/internal/console"
 )
 
@@ -48,7 +49,7 @@ func (a *app) fail(err error, code int) {
 	if text == "" {
 		return
 	}
-	if code == exitInterrupted && !is[*plainError](err) {
+	if code == exitInterrupted && !is[*apicommand.PlainError](err) {
 		text = "interrupted; the next run does the remaining work"
 	}
 	a.out.Fail(text)

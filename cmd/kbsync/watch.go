@@ -10,6 +10,7 @@ import (
 
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/engine"
+	"github.com/kbsync/kbsync/internal/token"
 )
 
 func (a *app) watchCommand() *cobra.Command {
@@ -51,8 +52,8 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 	reload, dump, end := watchRequests()
 	defer end()
 	a.out.FixLog() // a reload does not change --log-format
-	token := &tokenWatch{}
-	token.changed(cfg) // before the file is read for the first time
+	file := &tokenWatch{}
+	file.changed(cfg) // before the file is read for the first time
 	api, err := a.connect(ctx, cfg)
 	if err != nil {
 		return err
@@ -72,7 +73,7 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 			_, err = selected(cfg)
 			return cfg, err
 		},
-		TokenChanged: token.changed,
+		TokenChanged: file.changed,
 		MatchKeys:    keyMatcher,
 		Reload:       reload,
 		Dump:         dump,
@@ -102,11 +103,11 @@ func (a *app) listenToken(cfg *config.Config) (string, error) {
 	if err != nil {
 		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read --listen-token-file: %w", err))
 	}
-	token, err := a.aToken(data)
+	text, err := token.Parse(data, a.out)
 	if err != nil {
 		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("--listen-token-file %s %w", path, err))
 	}
-	return token, nil
+	return text, nil
 }
 
 // A tokenWatch notices that the token file of the API has changed.

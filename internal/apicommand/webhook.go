@@ -1,4 +1,4 @@
-package main
+package apicommand
 
 import (
 	"bytes"
@@ -23,14 +23,15 @@ import (
 	"github.com/kbsync/kbsync/internal/atomicfile"
 	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
+	"github.com/kbsync/kbsync/internal/token"
 	"github.com/kbsync/kbsync/replycx"
 )
 
-func (a *app) webhookCommand() *cobra.Command {
+func (p *Program) webhookCommand() *cobra.Command {
 	cmd := group("webhook", "Subscribe to events of conversations, and print them",
 		`webhook sets the URL to which ReplyCX posts the events of conversations, and can receive these events. Sender and receiver share a
 token that you choose; it proves that an event comes from the sender. webhook reads it from REPLYCX_WEBHOOK_TOKEN or --webhook-token-file.`)
-	cmd.AddCommand(a.webhookSetCommand(), a.webhookListenCommand())
+	cmd.AddCommand(p.webhookSetCommand(), p.webhookListenCommand())
 	return cmd
 }
 
@@ -42,14 +43,14 @@ func webhookTokenFlag(cmd *cobra.Command, path *string) {
 }
 
 // webhookToken returns the webhook's token and registers it as a secret that is never printed.
-func (a *app) webhookToken(path string) (string, error) {
+func (p *Program) webhookToken(path string) (string, error) {
 	if path == "" {
-		text := variable(a.env, webhookTokenVariable)
+		text := p.Getenv(webhookTokenVariable)
 		if strings.TrimSpace(text) == "" {
 			return "", usageError("the webhook token is missing: choose one of at least 16 letters and digits, and set " + webhookTokenVariable +
 				" or --webhook-token-file FILE; sender and receiver need the same token")
 		}
-		token, err := a.aToken([]byte(text))
+		token, err := token.Parse([]byte(text), p.Console)
 		if err != nil {
 			return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("%s %w", webhookTokenVariable, err))
 		}
@@ -59,14 +60,14 @@ func (a *app) webhookToken(path string) (string, error) {
 	if err != nil {
 		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read webhook token: %w", err))
 	}
-	if readableByOthers(info) {
-		a.out.Log.Warn("other users can read the webhook token's file; chmod 600 it", "file", path)
+	if token.ReadableByOthers(info) {
+		p.Console.Log.Warn("other users can read the webhook token's file; chmod 600 it", "file", path)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read webhook token: %w", err))
 	}
-	token, err := a.aToken(data)
+	token, err := token.Parse(data, p.Console)
 	if err != nil {
 		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("--webhook-token-file %s %w", console.Printable(path), err))
 	}
@@ -79,7 +80,7 @@ type webhookSetOptions struct {
 	disable        bool
 }
 
-func (a *app) webhookSetCommand() *cobra.Command {
+func (p *Program) webhookSetCommand() *cobra.Command {
 	var o webhookSetOptions
 	cmd := &cobra.Command{
 		Use:   "set",
@@ -90,8 +91,8 @@ The API posts to the URL at once, and the receiver must return the token, as kbs
 		Example: `  kbsync api webhook set --url https://hooks.example.com/replycx
   kbsync api webhook set --url https://hooks.example.com/replycx --events message,status
   kbsync api webhook set --disable`,
-		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.setWebhook(cmd, o) },
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.setWebhook(cmd, o) },
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
@@ -110,7 +111,7 @@ func eventNames() string {
 	return strings.Join(names, ", ")
 }
 
-func (a *app) setWebhook(cmd *cobra.Command, o webhookSetOptions) error {
+func (p *Program) setWebhook(cmd *cobra.Command, o webhookSetOptions) error {
 	w := replycx.Webhook{URL: o.url, Disabled: o.disable, Events: replycx.EventTypes()}
 	if o.events != nil {
 		w.Events = nil
@@ -131,28 +132,28 @@ func (a *app) setWebhook(cmd *cobra.Command, o webhookSetOptions) error {
 			return usageError(fmt.Sprintf("--url %s is not a valid URL; expected one such as https://hooks.example.com/replycx", console.Quoted(o.url)))
 		}
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-			a.out.Log.Warn("plain http sends the token and all messages unencrypted; use https")
+			p.Console.Log.Warn("plain http sends the token and all messages unencrypted; use https")
 		}
 	}
-	if !o.disable || o.tokenFile != "" || variable(a.env, webhookTokenVariable) != "" {
-		token, err := a.webhookToken(o.tokenFile)
+	if !o.disable || o.tokenFile != "" || p.Getenv(webhookTokenVariable) != "" {
+		token, err := p.webhookToken(o.tokenFile)
 		if err != nil {
 			return err
 		}
 		w.Token = token
 	}
-	return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
-		if err := api.client.SetWebhook(ctx, w); err != nil {
+	return p.withAPI(cmd, true, func(ctx context.Context, conn *Connection) error {
+		if err := conn.Client.SetWebhook(ctx, w); err != nil {
 			return apiFailure(err, "")
 		}
 		if o.disable {
-			return a.done("the webhook is switched off")
+			return p.done("the webhook is switched off")
 		}
 		var names []string
 		for _, e := range w.Events {
 			names = append(names, string(e))
 		}
-		return a.done("%s receives the events %s", console.Printable(o.url), strings.Join(names, ", "))
+		return p.done("%s receives the events %s", console.Printable(o.url), strings.Join(names, ", "))
 	})
 }
 
@@ -170,7 +171,7 @@ type listenOptions struct {
 // listenAddress is the default of --listen. Its port is fixed so that a tunnel or proxy can be configured for it.
 const listenAddress = "127.0.0.1:8760"
 
-func (a *app) webhookListenCommand() *cobra.Command {
+func (p *Program) webhookListenCommand() *cobra.Command {
 	var o listenOptions
 	cmd := &cobra.Command{
 		Use:   "listen",
@@ -182,8 +183,8 @@ It serves plain HTTP on this machine only; to receive events from outside, forwa
 Try it without an account, with two terminals and the same REPLYCX_WEBHOOK_TOKEN in both:
   kbsync api webhook listen
   kbsync api webhook set --emulator --url http://` + listenAddress,
-		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.listen(cmd, o) },
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.listen(cmd, o) },
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
@@ -194,11 +195,11 @@ Try it without an account, with two terminals and the same REPLYCX_WEBHOOK_TOKEN
 	return cmd
 }
 
-func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
-	if _, err := a.load(cmd); err != nil {
+func (p *Program) listen(cmd *cobra.Command, o listenOptions) error {
+	if _, err := p.Load(cmd); err != nil {
 		return err
 	}
-	token, err := a.webhookToken(o.tokenFile)
+	token, err := p.webhookToken(o.tokenFile)
 	if err != nil {
 		return err
 	}
@@ -210,12 +211,12 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 		host = "127.0.0.1"
 	}
 	if !isLoopback(host) {
-		a.out.Log.Warn("the listener accepts plain http from other machines; put a proxy with a certificate in front of it", "listen", o.listen)
+		p.Console.Log.Warn("the listener accepts plain http from other machines; put a proxy with a certificate in front of it", "listen", o.listen)
 	}
 	ctx, stop := context.WithCancelCause(cmd.Context())
 	defer stop(nil)
-	l := &listener{out: a.out, now: a.now, count: o.count, stop: stop}
-	handler, err := replycx.NewEventHandler(token, l.event, replycx.EventHandlerOptions{Logger: a.out.Log})
+	l := &listener{out: p.Console, count: o.count, stop: stop}
+	handler, err := replycx.NewEventHandler(token, l.event, replycx.EventHandlerOptions{Logger: p.Console.Log})
 	if err != nil {
 		return err
 	}
@@ -223,11 +224,11 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	if err != nil {
 		return engine.WithClass(engine.ClassOther, fmt.Errorf("%w; --listen 127.0.0.1:0 selects a free port", err))
 	}
-	ended, err := a.serveEvents(ctx, socket, l.logHandshake(handler), o.envFile)
+	ended, err := p.serveEvents(ctx, socket, l.logHandshake(handler), o.envFile)
 	if !ended {
 		return err
 	}
-	a.out.Note("%s received", console.Count(int(l.events.Load()), "event"))
+	p.Console.Note("%s received", console.Count(int(l.events.Load()), "event"))
 	if cause := context.Cause(ctx); err == nil && cmd.Context().Err() == nil && !errors.Is(cause, errCountReached) {
 		err = cause
 	}
@@ -235,7 +236,7 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 }
 
 // serveEvents serves events until ctx ends. It reports false if the server failed before that.
-func (a *app) serveEvents(ctx context.Context, socket net.Listener, handler http.Handler, envFile string) (ended bool, err error) {
+func (p *Program) serveEvents(ctx context.Context, socket net.Listener, handler http.Handler, envFile string) (ended bool, err error) {
 	server := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -247,7 +248,7 @@ func (a *app) serveEvents(ctx context.Context, socket net.Listener, handler http
 	go func() { served <- server.Serve(socket) }()
 
 	address := "http://" + socket.Addr().String()
-	a.out.Note("listening at %s until interrupted", address)
+	p.Console.Note("listening at %s until interrupted", address)
 	if envFile != "" {
 		err = atomicfile.Write(envFile, func(w io.Writer) error {
 			_, err := fmt.Fprintf(w, "export WEBHOOK_URL=%s\n", address)
@@ -262,7 +263,7 @@ func (a *app) serveEvents(ctx context.Context, socket net.Listener, handler http
 		}
 	}
 	// Requests in progress get an answer.
-	end, cancel := context.WithTimeout(a.signals.hard, 5*time.Second)
+	end, cancel := context.WithTimeout(p.Hard(), 5*time.Second)
 	defer cancel()
 	if server.Shutdown(end) != nil {
 		_ = server.Close()
@@ -279,7 +280,6 @@ var errCountReached = errors.New("received the requested number of events")
 // A listener prints events.
 type listener struct {
 	out    *console.Console
-	now    func() time.Time
 	count  int64
 	stop   context.CancelCauseFunc
 	events atomic.Int64
@@ -288,7 +288,7 @@ type listener struct {
 // event prints one event in one write, so that concurrent deliveries do not mix. If printing fails, the listener does not
 // accept the event and the sender may retry.
 func (l *listener) event(_ context.Context, e replycx.Event) error {
-	line := []byte(eventLine(l.now(), e))
+	line := []byte(eventLine(time.Now(), e))
 	if l.out.Format == console.FormatJSON {
 		var b bytes.Buffer
 		if err := json.Compact(&b, e.Raw); err != nil {

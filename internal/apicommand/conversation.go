@@ -1,4 +1,4 @@
-package main
+package apicommand
 
 import (
 	"context"
@@ -20,16 +20,16 @@ import (
 	"github.com/kbsync/kbsync/replycx"
 )
 
-func (a *app) conversationCommand() *cobra.Command {
+func (p *Program) conversationCommand() *cobra.Command {
 	cmd := group("conversation", "Create, answer, assign and close conversations",
 		`conversation starts conversations over SMS and WhatsApp and acts in them as an agent. The contact sees every message at once.
 --by EMAIL names the acting agent; KBSYNC_BY can replace it.`)
 	cmd.AddCommand(
-		a.createConversationCommand(),
-		a.sendCommand(),
-		a.closeConversationCommand(),
-		a.assignCommand(),
-		a.variablesCommand(),
+		p.createConversationCommand(),
+		p.sendCommand(),
+		p.closeConversationCommand(),
+		p.assignCommand(),
+		p.variablesCommand(),
 	)
 	return cmd
 }
@@ -41,7 +41,7 @@ func conversationArgs(n int) cobra.PositionalArgs {
 			return usageError("the id of the conversation is missing; usage: " + cmd.UseLine())
 		}
 		if n > 0 {
-			return exactly(n)(cmd, args)
+			return arguments(n, n)(cmd, args)
 		}
 		return nil
 	}
@@ -110,14 +110,14 @@ func (m *messageFlags) check(kinds string) error {
 }
 
 // message returns the message of the flags.
-func (m *messageFlags) message(a *app, kinds string) (message replycx.Message, err error) {
+func (m *messageFlags) message(p *Program, kinds string) (message replycx.Message, err error) {
 	if err := m.check(kinds); err != nil {
 		return message, err
 	}
 	switch {
 	case m.text == "-":
 		const most = 1 << 20
-		data, err := io.ReadAll(io.LimitReader(a.stdin, most+1))
+		data, err := io.ReadAll(io.LimitReader(p.Stdin, most+1))
 		if err != nil {
 			return message, fmt.Errorf("read text: %w", err)
 		}
@@ -191,7 +191,7 @@ type createOptions struct {
 	message                 messageFlags
 }
 
-func (a *app) createConversationCommand() *cobra.Command {
+func (p *Program) createConversationCommand() *cobra.Command {
 	var o createOptions
 	cmd := &cobra.Command{
 		Use:   "create [-]",
@@ -203,7 +203,7 @@ conversation for the other commands. With --file FILE, or - for stdin, it sends 
     --header John --body Doe --body Doe2 --button-otp 123456 --variable name="John Doe"
   echo '{"channel": "SMS", "from": "1-123-1231230", "to": {"phone": "1-132-1231320"},
     "message": {"type": "text", "text": "We open at nine."}}' | kbsync api conversation create --emulator -`,
-		Args: atMost(1),
+		Args: arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				if args[0] != "-" || o.file != "" {
@@ -211,7 +211,7 @@ conversation for the other commands. With --file FILE, or - for stdin, it sends 
 				}
 				o.file = "-"
 			}
-			return a.createConversation(cmd, o)
+			return p.createConversation(cmd, o)
 		},
 	}
 	f := cmd.Flags()
@@ -227,23 +227,23 @@ conversation for the other commands. With --file FILE, or - for stdin, it sends 
 	return cmd
 }
 
-func (a *app) createConversation(cmd *cobra.Command, o createOptions) error {
+func (p *Program) createConversation(cmd *cobra.Command, o createOptions) error {
 	const lost = "the conversation"
 	if o.file != "" {
-		body, err := a.jsonBody(cmd, o.file)
+		body, err := p.jsonBody(cmd, o.file)
 		if err != nil {
 			return err
 		}
-		return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
-			req, err := api.client.NewRequest(ctx, http.MethodPost, "/v1/conversations", body)
+		return p.withAPI(cmd, true, func(ctx context.Context, conn *Connection) error {
+			req, err := conn.Client.NewRequest(ctx, http.MethodPost, "/v1/conversations", body)
 			if err != nil {
 				return err
 			}
 			var raw json.RawMessage
-			if err := api.client.Do(req, &raw); err != nil {
+			if err := conn.Client.Do(req, &raw); err != nil {
 				return apiFailure(err, lost)
 			}
-			return a.created(raw)
+			return p.created(raw)
 		})
 	}
 	switch {
@@ -254,23 +254,23 @@ func (a *app) createConversation(cmd *cobra.Command, o createOptions) error {
 	case o.to.Phone == "":
 		return usageError("--to-phone NUMBER is required")
 	}
-	message, err := o.message.message(a, "--text TEXT and --template NAME")
+	message, err := o.message.message(p, "--text TEXT and --template NAME")
 	if err != nil {
 		return err
 	}
-	return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
-		c, err := api.client.CreateConversation(ctx, replycx.NewConversation{
+	return p.withAPI(cmd, true, func(ctx context.Context, conn *Connection) error {
+		c, err := conn.Client.CreateConversation(ctx, replycx.NewConversation{
 			Channel: replycx.Channel(strings.ToUpper(o.channel)), From: o.from, To: o.to, Message: message, Assignee: o.assignee,
 		})
 		if err != nil {
 			return apiFailure(err, lost)
 		}
-		return a.created(c.Raw)
+		return p.created(c.Raw)
 	})
 }
 
 // jsonBody reads a request from a file or stdin. It checks only that the request is a JSON object.
-func (a *app) jsonBody(cmd *cobra.Command, name string) (json.RawMessage, error) {
+func (p *Program) jsonBody(cmd *cobra.Command, name string) (json.RawMessage, error) {
 	for _, flag := range []string{
 		"channel", "from", "to-phone", "to-name", "to-email", "assignee", "text", "template", "header", "body",
 		"button-copy-code", "button-otp", "button-url", "variable",
@@ -279,7 +279,7 @@ func (a *app) jsonBody(cmd *cobra.Command, name string) (json.RawMessage, error)
 			return nil, usageError("--file and --" + flag + " exclude each other, because the file is the whole request")
 		}
 	}
-	in := a.stdin
+	in := p.Stdin
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
@@ -308,8 +308,8 @@ func (a *app) jsonBody(cmd *cobra.Command, name string) (json.RawMessage, error)
 }
 
 // created prints a conversation.
-func (a *app) created(raw json.RawMessage) error {
-	return a.out.Result(raw, func(w io.Writer) {
+func (p *Program) created(raw json.RawMessage) error {
+	return p.Console.Result(raw, func(w io.Writer) {
 		contact := []string{}
 		for _, name := range []string{"name", "phone", "email", "id"} {
 			if text := member(raw, "contact", name); text != "" {
@@ -330,7 +330,7 @@ func (a *app) created(raw json.RawMessage) error {
 	})
 }
 
-func (a *app) sendCommand() *cobra.Command {
+func (p *Program) sendCommand() *cobra.Command {
 	var by string
 	var flags messageFlags
 	cmd := &cobra.Command{
@@ -343,16 +343,16 @@ func (a *app) sendCommand() *cobra.Command {
 			if err := requireBy(by); err != nil {
 				return err
 			}
-			message, err := flags.message(a, "--text TEXT, --file URL, --voice URL and --template NAME")
+			message, err := flags.message(p, "--text TEXT, --file URL, --voice URL and --template NAME")
 			if err != nil {
 				return err
 			}
-			return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
-				id, err := api.client.SendMessage(ctx, args[0], by, message)
+			return p.withAPI(cmd, true, func(ctx context.Context, conn *Connection) error {
+				id, err := conn.Client.SendMessage(ctx, args[0], by, message)
 				if err != nil {
 					return apiFailure(err, "the message")
 				}
-				return a.out.Result(struct {
+				return p.Console.Result(struct {
 					OK        bool   `json:"ok"`
 					MessageID string `json:"message_id"`
 				}{true, id}, func(w io.Writer) { fmt.Fprintf(w, "%-13s %s\n", "message", console.Printable(id)) })
@@ -364,7 +364,7 @@ func (a *app) sendCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) closeConversationCommand() *cobra.Command {
+func (p *Program) closeConversationCommand() *cobra.Command {
 	var by string
 	cmd := &cobra.Command{
 		Use:     "close ID",
@@ -376,11 +376,11 @@ func (a *app) closeConversationCommand() *cobra.Command {
 			if err := requireBy(by); err != nil {
 				return err
 			}
-			return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
-				if err := api.client.CloseConversation(ctx, args[0], by); err != nil {
+			return p.withAPI(cmd, true, func(ctx context.Context, conn *Connection) error {
+				if err := conn.Client.CloseConversation(ctx, args[0], by); err != nil {
 					return apiFailure(err, "")
 				}
-				return a.done("conversation %s is closed", console.Printable(args[0]))
+				return p.done("conversation %s is closed", console.Printable(args[0]))
 			})
 		},
 	}
@@ -388,7 +388,7 @@ func (a *app) closeConversationCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) assignCommand() *cobra.Command {
+func (p *Program) assignCommand() *cobra.Command {
 	var by, to, team string
 	cmd := &cobra.Command{
 		Use:   "assign ID",
@@ -403,17 +403,17 @@ func (a *app) assignCommand() *cobra.Command {
 			if (to == "") == (team == "") {
 				return usageError("exactly one of --to EMAIL and --team NAME is required")
 			}
-			return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
+			return p.withAPI(cmd, true, func(ctx context.Context, conn *Connection) error {
 				if team != "" {
-					if err := api.client.AssignToTeam(ctx, args[0], by, team); err != nil {
+					if err := conn.Client.AssignToTeam(ctx, args[0], by, team); err != nil {
 						return apiFailure(err, "")
 					}
-					return a.done("conversation %s is assigned to the team %s", console.Printable(args[0]), console.Printable(team))
+					return p.done("conversation %s is assigned to the team %s", console.Printable(args[0]), console.Printable(team))
 				}
-				if err := api.client.AssignToUser(ctx, args[0], by, to); err != nil {
+				if err := conn.Client.AssignToUser(ctx, args[0], by, to); err != nil {
 					return apiFailure(err, "")
 				}
-				return a.done("conversation %s is assigned to %s", console.Printable(args[0]), console.Printable(to))
+				return p.done("conversation %s is assigned to %s", console.Printable(args[0]), console.Printable(to))
 			})
 		},
 	}
@@ -423,7 +423,7 @@ func (a *app) assignCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) variablesCommand() *cobra.Command {
+func (p *Program) variablesCommand() *cobra.Command {
 	var contact []string
 	cmd := &cobra.Command{
 		Use:     "variables ID NAME=VALUE...",
@@ -446,11 +446,11 @@ func (a *app) variablesCommand() *cobra.Command {
 			if len(list) == 0 {
 				return usageError("a variable is required: NAME=VALUE for the conversation, --contact NAME=VALUE for the contact")
 			}
-			return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
-				if err := api.client.UpdateVariables(ctx, args[0], list); err != nil {
+			return p.withAPI(cmd, true, func(ctx context.Context, conn *Connection) error {
+				if err := conn.Client.UpdateVariables(ctx, args[0], list); err != nil {
 					return apiFailure(err, "")
 				}
-				return a.done("set %s of conversation %s", console.Count(len(list), "variable"), console.Printable(args[0]))
+				return p.done("set %s of conversation %s", console.Count(len(list), "variable"), console.Printable(args[0]))
 			})
 		},
 	}

@@ -1,4 +1,4 @@
-package main
+package apicommand
 
 import (
 	"bufio"
@@ -32,7 +32,7 @@ type uploadOptions struct {
 	yes           bool
 }
 
-func (a *app) apiUploadCommand() *cobra.Command {
+func (p *Program) apiUploadCommand() *cobra.Command {
 	var o uploadOptions
 	cmd := &cobra.Command{
 		Use:   "upload FILE... | -",
@@ -44,7 +44,7 @@ upload bypasses the inventory: a sync does not know these sources and uploads th
 list, replace or remove them, so keep the printed ids. To upload files permanently, use kbsync sync.`,
 		Example: `  kbsync api upload price-list.pdf --knowledge-base 876
   date | kbsync api upload - --name today.txt --knowledge-base 876 --emulator`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.apiUpload(cmd, o, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return p.apiUpload(cmd, o, args) },
 	}
 	cmd.Flags().Int64Var(&o.knowledgeBase, "knowledge-base", 0, "Id of the knowledge base.")
 	cmd.Flags().StringVar(&o.name, "name", "", "Name of the source, for a single file or stdin.")
@@ -71,7 +71,7 @@ type uploadedRow struct {
 	KnowledgeBase int64   `json:"knowledge_base_id"`
 }
 
-func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err error) {
+func (p *Program) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err error) {
 	if len(args) == 0 {
 		return usageError("the files are missing; usage: " + cmd.UseLine())
 	}
@@ -81,36 +81,36 @@ func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err
 	if o.name != "" && len(args) > 1 {
 		return usageError("--name allows a single file; without it each source has its file's name")
 	}
-	cfg, err := a.load(cmd)
+	s, err := p.Load(cmd)
 	if err != nil {
 		return err
 	}
 	if o.knowledgeBase <= 0 {
-		return usageError("--knowledge-base ID is required" + configuredBases(cfg))
+		return usageError("--knowledge-base ID is required" + configuredBases(s.Config))
 	}
-	files, cleanup, err := a.handFiles(cfg, o, args)
+	files, cleanup, err := p.handFiles(s, o, args)
 	defer func() { err = errors.Join(err, cleanup()) }()
 	if err != nil {
 		return err
 	}
-	if err := a.confirmUpload(cfg, o, len(files), slices.Contains(args, "-")); err != nil {
+	if err := p.confirmUpload(s, o, len(files), slices.Contains(args, "-")); err != nil {
 		return err
 	}
-	api, err := a.connectByHand(cmd.Context(), cfg, o.knowledgeBase)
+	conn, err := s.Connect(cmd.Context(), o.knowledgeBase)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, api.close()) }()
-	ctx, cancel := a.signals.graceful(cfg.ShutdownGrace)
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	ctx, cancel := p.graceful(cmd, s)
 	defer cancel()
 
-	rows, failure := a.sendFiles(ctx, api, o.knowledgeBase, files)
+	rows, failure := sendFiles(ctx, cmd.Context(), conn, o.knowledgeBase, files)
 	var ids []string
 	for _, r := range rows {
 		ids = append(ids, strconv.FormatInt(r.ID, 10))
 	}
 	if len(rows) > 0 || failure == nil {
-		if err := console.PrintRows(a.out, uploadedColumns(), slice(rows)); err != nil {
+		if err := console.PrintRows(p.Console, uploadedColumns(), slice(rows)); err != nil {
 			// The ids exist nowhere else.
 			return errors.Join(fmt.Errorf("print sources %s: %w", strings.Join(ids, " "), err), failure)
 		}
@@ -120,10 +120,10 @@ func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err
 		if len(rows) <= 10 {
 			follow = strings.Join(ids, " ")
 		}
-		if a.useEmulator {
+		if s.Emulated {
 			follow += " --emulator"
 		}
-		a.out.Note("to see the training status: kbsync api status %s", follow)
+		p.Console.Note("to see the training status: kbsync api status %s", follow)
 	}
 	return failure
 }
@@ -143,17 +143,17 @@ func configuredBases(cfg *config.Config) string {
 }
 
 // confirmUpload asks for confirmation, unless the emulator gets the sources or --yes is set.
-func (a *app) confirmUpload(cfg *config.Config, o uploadOptions, n int, stdin bool) error {
-	if a.useEmulator || o.yes {
+func (p *Program) confirmUpload(s *Session, o uploadOptions, n int, stdin bool) error {
+	if s.Emulated || o.yes {
 		return nil
 	}
 	const warning = "a sync does not know these sources and uploads the same content again, and the API cannot remove them"
-	if stdin || !console.IsTerminal(a.stdin) {
+	if stdin || !console.IsTerminal(p.Stdin) {
 		return usageError("api upload bypasses the inventory: " + warning + "; add --yes to confirm, try it with --emulator, or use kbsync sync")
 	}
-	fmt.Fprintf(a.out.Stderr, "Upload %s to knowledge base %d of %s without the inventory? %s. [y/N] ",
-		console.Count(n, "file"), o.knowledgeBase, console.Printable(cfg.API.URL), strings.ToUpper(warning[:1])+warning[1:])
-	answer, _ := bufio.NewReader(a.stdin).ReadString('\n')
+	fmt.Fprintf(p.Console.Stderr, "Upload %s to knowledge base %d of %s without the inventory? %s. [y/N] ",
+		console.Count(n, "file"), o.knowledgeBase, console.Printable(s.Config.API.URL), strings.ToUpper(warning[:1])+warning[1:])
+	answer, _ := bufio.NewReader(p.Stdin).ReadString('\n')
 	if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
 		return engine.WithClass(engine.ClassOther, errors.New("nothing was uploaded"))
 	}
@@ -162,7 +162,7 @@ func (a *app) confirmUpload(cfg *config.Config, o uploadOptions, n int, stdin bo
 
 // handFiles checks all files before the first upload, because an upload cannot be undone. It copies stdin to a temporary
 // file, because a request begins with its length; cleanup removes that file.
-func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (files []handFile, cleanup func() error, err error) {
+func (p *Program) handFiles(s *Session, o uploadOptions, args []string) (files []handFile, cleanup func() error, err error) {
 	cleanup = func() error { return nil }
 	for _, arg := range args {
 		f := handFile{path: arg, name: filepath.Base(arg)}
@@ -173,7 +173,7 @@ func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (fil
 			}
 			f.path = "stdin"
 			var n int64
-			if path, n, cleanup, err = a.spool(); err != nil {
+			if path, n, cleanup, err = p.spool(); err != nil {
 				return files, cleanup, err
 			}
 			if n == 0 {
@@ -190,7 +190,7 @@ func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (fil
 			return files, cleanup, usageError(fmt.Sprintf("%s is not a regular file; use - and send its content to stdin", console.Quoted(arg)))
 		case info.Size() == 0:
 			return files, cleanup, usageError(fmt.Sprintf("%s is empty; nothing was uploaded", console.Quoted(arg)))
-		case isOwn(cfg, path, info):
+		case isOwn(s, path, info):
 			return files, cleanup, usageError(fmt.Sprintf("%s belongs to kbsync (config, state or token) and must not be uploaded; nothing was uploaded", console.Quoted(arg)))
 		}
 		if o.name != "" {
@@ -204,13 +204,13 @@ func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (fil
 }
 
 // spool copies stdin to a temporary file.
-func (a *app) spool() (path string, n int64, remove func() error, err error) {
+func (p *Program) spool() (path string, n int64, remove func() error, err error) {
 	f, err := os.CreateTemp("", "kbsync-stdin-*")
 	if err != nil {
 		return "", 0, func() error { return nil }, fmt.Errorf("read stdin: %w", err)
 	}
 	remove = func() error { return os.Remove(f.Name()) }
-	n, err = io.Copy(f, a.stdin)
+	n, err = io.Copy(f, p.Stdin)
 	if err = errors.Join(err, f.Close()); err != nil {
 		err = fmt.Errorf("read stdin: %w", err)
 	}
@@ -218,18 +218,21 @@ func (a *app) spool() (path string, n int64, remove func() error, err error) {
 }
 
 // isOwn reports whether the file belongs to kbsync. A pattern of the shell may have matched it by accident.
-func isOwn(cfg *config.Config, path string, info os.FileInfo) bool {
-	for _, own := range append(cfg.Private(), emulatorFile(cfg.State)) {
+func isOwn(s *Session, path string, info os.FileInfo) bool {
+	for _, own := range s.OwnFiles {
 		if i, err := os.Stat(own); err == nil && os.SameFile(i, info) {
 			return true
 		}
 	}
 	abs, err := filepath.Abs(path)
-	return err == nil && (strings.HasPrefix(abs, cfg.State+"-") || strings.HasPrefix(abs, cfg.State+"."))
+	return err == nil && (strings.HasPrefix(abs, s.Config.State+"-") || strings.HasPrefix(abs, s.Config.State+"."))
 }
 
 // sendFiles uploads the files in several requests. It stops at the first failure and returns the sources created so far.
-func (a *app) sendFiles(ctx context.Context, api *api, knowledgeBase int64, files []handFile) (rows []uploadedRow, err error) {
+// No request is completed after soft ends.
+func sendFiles(
+	ctx, soft context.Context, conn *Connection, knowledgeBase int64, files []handFile,
+) (rows []uploadedRow, err error) {
 	sent := 0
 	for _, n := range requests(files) {
 		batch := files[sent : sent+n]
@@ -240,9 +243,9 @@ func (a *app) sendFiles(ctx context.Context, api *api, knowledgeBase int64, file
 				Open: func(context.Context) (io.ReadCloser, error) { return f.open() },
 			}
 		}
-		result, err := api.client.UploadSources(ctx, knowledgeBase, parts, &replycx.UploadOptions{
+		result, err := conn.Client.UploadSources(ctx, knowledgeBase, parts, &replycx.UploadOptions{
 			// The first signal abandons an incomplete request; then it creates no source.
-			Seal: func(context.Context) error { return a.signals.soft.Err() },
+			Seal: func(context.Context) error { return soft.Err() },
 		})
 		if err != nil {
 			return rows, uploadFailure(err, batch, len(files)-sent-n)
@@ -263,7 +266,7 @@ func (a *app) sendFiles(ctx context.Context, api *api, knowledgeBase int64, file
 		}
 		if len(missing) > 0 {
 			err = fmt.Errorf("the API's answer has no source for %s: check in ReplyCX before you upload it again", strings.Join(missing, ", "))
-			return rows, engine.WithClass(engine.ClassOther, &plainError{errors.Join(err, notSent(len(files)-sent))})
+			return rows, engine.WithClass(engine.ClassOther, &PlainError{errors.Join(err, notSent(len(files)-sent))})
 		}
 	}
 	return rows, nil
@@ -281,17 +284,18 @@ func uploadFailure(err error, batch []handFile, left int) error {
 	}
 	err = apiFailure(err, list)
 	class := engine.Classify(err)
+	part, unreadable := errors.AsType[*replycx.PartError](err)
 	switch {
-	case isOneOf(context.Canceled)(err) && neverSent(err):
+	case errors.Is(err, context.Canceled) && neverSent(err):
 		err = fmt.Errorf("interrupted; nothing of this request was uploaded: %s", list)
-	case is[*replycx.PartError](err):
-		if p, _ := errors.AsType[*replycx.PartError](err); p.Index < len(batch) {
-			err = fmt.Errorf("%s: %w; nothing of this request was uploaded: %s", console.Printable(batch[p.Index].path), p.Err, list)
+	case unreadable:
+		if part.Index < len(batch) {
+			err = fmt.Errorf("%s: %w; nothing of this request was uploaded: %s", console.Printable(batch[part.Index].path), part.Err, list)
 		}
 	case neverSent(err):
 		err = fmt.Errorf("%w; nothing of this request was uploaded: %s", err, list)
 	}
-	return engine.WithClass(class, &plainError{errors.Join(err, notSent(left))})
+	return engine.WithClass(class, &PlainError{errors.Join(err, notSent(left))})
 }
 
 func notSent(left int) error {

@@ -1,0 +1,106 @@
+// Package token reads secret tokens: of the API, of a webhook, of the status page. Each token that it reads is hidden in all
+// output.
+package token
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kbsync/kbsync/internal/console"
+)
+
+// timeout is the time limit of a Command.
+const timeout = time.Minute
+
+// Parse returns the token that a file or a program gives, and hides it in all output of c. An error begins with a verb; the
+// caller puts the origin of the text before it.
+func Parse(data []byte, c *console.Console) (string, error) {
+	text := strings.TrimSpace(string(data))
+	switch {
+	case text == "":
+		return "", errors.New("is empty; it must give the token and nothing else")
+	case len(text) > 16<<10 || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", errors.New("does not give a token; it must give the token on one line and nothing else")
+	}
+	c.Hide(text)
+	return text, nil
+}
+
+// A File reads a token from a file, and again when the file changes. Several goroutines can use it.
+type File struct {
+	Path    string
+	Console *console.Console // hides the token, and logs a warning about a file that every user can read
+
+	mu   sync.Mutex
+	seen os.FileInfo
+	text string
+}
+
+// Token returns the token. An error means that the file is missing or wrong.
+func (f *File) Token(context.Context) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info, err := os.Stat(f.Path)
+	if err != nil {
+		return "", fmt.Errorf("read token_file: %w", err)
+	}
+	if f.seen != nil && os.SameFile(f.seen, info) && f.seen.ModTime().Equal(info.ModTime()) && f.seen.Size() == info.Size() {
+		return f.text, nil
+	}
+	if f.seen == nil && ReadableByOthers(info) {
+		f.Console.Log.Warn("every user can read the token_file; run chmod 600 on it", "file", f.Path)
+	}
+	data, err := os.ReadFile(f.Path)
+	if err != nil {
+		return "", fmt.Errorf("read token_file: %w", err)
+	}
+	text, err := Parse(data, f.Console)
+	if err != nil {
+		return "", fmt.Errorf("token_file %s %w", f.Path, err)
+	}
+	f.seen, f.text = info, text
+	return text, nil
+}
+
+// A Command runs a program once and reads the token from its output. Several goroutines can use it.
+type Command struct {
+	Args    []string         // the program and its arguments
+	Env     []string         // the environment of the program
+	Console *console.Console // hides the token, and gets what the program prints on stderr
+
+	mu   sync.Mutex
+	text string
+}
+
+// Token returns the token. It runs the program for at most a minute, and again after a failure.
+func (c *Command) Token(ctx context.Context) (string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.text != "" {
+		return c.text, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var out bytes.Buffer
+	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
+	cmd.Env = c.Env
+	cmd.Stdout = &out
+	cmd.Stderr = c.Console.Stderr
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("run token_command %s: %w", console.Printable(c.Args[0]), err)
+	}
+	text, err := Parse(out.Bytes(), c.Console)
+	if err != nil {
+		return "", fmt.Errorf("token_command %s %w", console.Printable(c.Args[0]), err)
+	}
+	c.text = text
+	return text, nil
+}
