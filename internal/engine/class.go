@@ -15,7 +15,7 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// A Class says what an error means for the person or the program that started the work. Programs decide on the class of an
+// A Class is the meaning of an error for the person or the program that started the work. Programs decide on the class of an
 // error, never on its text.
 type Class uint8
 
@@ -61,7 +61,7 @@ func (c Class) NeedsPerson() bool {
 	return c == ClassFatal || c == ClassGuard || c == ClassUsage
 }
 
-// Worse returns the more serious of two classes, for a run in which both apply.
+// Worse returns the more serious of two classes that apply to one run.
 func Worse(a, b Class) Class { return max(a, b) }
 
 // A ClassError is an error whose class was decided where it was made. WithClass makes it.

@@ -30,7 +30,7 @@ func PendingDocuments(ctx context.Context, store *state.Store, syncID int64) ite
 	}
 }
 
-// An Action is what a sync would do with a document.
+// An Action is the step that a sync would take for a document.
 type Action string
 
 // The actions of an estimate.
@@ -62,7 +62,7 @@ type Estimate struct {
 	// Report, if not nil, receives each item. It returns false to end the estimate.
 	Report func(PlanItem) bool
 
-	// The sums of what was added.
+	// The sums of all documents that were added.
 	Uploads, Shares, Failed, Unreadable int
 	Bytes                               int64 // of the uploads
 

@@ -61,7 +61,7 @@ func (l *loops) runScans(ctx context.Context) {
 	}
 }
 
-// step scans what is to be scanned now, if anything.
+// step scans the prefixes that the schedule has due.
 func (s *scanLoop) step(ctx context.Context, triggered bool) {
 	var dirty []string
 	if s.source != nil {

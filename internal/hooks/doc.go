@@ -2,9 +2,9 @@
 // the status files of the process.
 //
 // A notification is a row of the state's outbox before it is delivered, so a hook gets each one at least once, whenever the
-// process ends. A Notifier enqueues what is new about a sync and delivers what is due; the holder of the sync's lock uses it.
+// process ends. A Notifier enqueues the news of a sync and delivers the messages that are due; the holder of the sync's lock uses it.
 //
-//   - notifier.go decides what is new and puts it into the outbox.
+//   - notifier.go finds the news of a sync and puts it into the outbox.
 //   - message.go is the JSON body of a notification.
 //   - deliver.go takes notifications out of the outbox and calls commands and webhooks.
 //   - heartbeat.go requests the heartbeat.

@@ -66,7 +66,7 @@ func (n *Notifier) hook(event string) []string {
 	return nil
 }
 
-// Enqueue puts what is new about the sync into the outbox: a problem (nil for none), documents that failed, sources that were left
+// Enqueue puts the news of the sync into the outbox: a problem (nil for none), documents that failed, sources that were left
 // behind, and with complete that every known document is uploaded and trained.
 func (n *Notifier) Enqueue(ctx context.Context, problem *Problem, complete bool) error {
 	if len(n.hook(eventFailure)) > 0 {
