@@ -31,7 +31,7 @@ func sorted(known map[string]state.KnownDocument) []state.KnownDocument {
 	return slices.SortedFunc(maps.Values(known), func(a, b state.KnownDocument) int { return cmp.Compare(a.Key, b.Key) })
 }
 
-// apply does to known what the state does with a change.
+// apply changes known as the state would.
 func apply(known map[string]state.KnownDocument, c state.Change) {
 	switch c.Op {
 	case state.Vanish:

@@ -715,7 +715,7 @@ func TestScanAll(t *testing.T) {
 	if halted, ok := errors.AsType[*GuardError](err); !ok || halted.Removals != 40 || halted.Known != 61 || len(s.store.known) != 61 {
 		t.Errorf("got %v, %d known", err, len(s.store.known))
 	}
-	// An incomplete part keeps what vanished from the others.
+	// An incomplete part keeps the vanished documents of the other parts.
 	s.opts.MaxDelete.Percent = 100
 	s.root.fault = func(key string) error {
 		if key == "z/" {

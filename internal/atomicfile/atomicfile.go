@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// Write replaces the file at path by what write writes, readable and writable by its owner alone. After an error, or a crash at
+// Write replaces the file at path by the output of write. Only its owner may read and write it. After an error, or a crash at
 // any moment, the file is as it was before.
 func Write(path string, write func(io.Writer) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")

@@ -61,7 +61,7 @@ func (c Class) NeedsPerson() bool {
 	return c == ClassFatal || c == ClassGuard || c == ClassUsage
 }
 
-// Worse returns the more serious of two classes that apply to one run.
+// Worse returns the more serious of two classes, when both apply to a run.
 func Worse(a, b Class) Class { return max(a, b) }
 
 // A ClassError is an error whose class was decided where it was made. WithClass makes it.

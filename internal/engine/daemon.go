@@ -178,7 +178,7 @@ func (d *daemon) named(name string) ([]*loops, error) {
 	return all[i : i+1], nil
 }
 
-// eventLoop handles reloads, dumps, timers and status changes until ctx ends.
+// eventLoop handles reloads, signals and timers of the whole daemon until ctx ends.
 func (d *daemon) eventLoop(ctx context.Context) {
 	ticker := time.NewTicker(statusEvery)
 	defer ticker.Stop()

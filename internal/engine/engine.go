@@ -19,8 +19,8 @@ type Options struct {
 	Logger *slog.Logger
 	Now    func() time.Time
 
-	// Cut ends when all work must end at once. The context of a driver ends before it, softly: the driver begins nothing new and
-	// finishes requests that are under way within Config.ShutdownGrace.
+	// Cut ends when work that was begun must end at once. The context of a driver ends before it, softly: sealed requests are
+	// finished within Config.ShutdownGrace, and nothing new is begun.
 	Cut context.Context
 	// Accept names the guards that a person has overridden. Optional.
 	Accept Accept

@@ -30,7 +30,7 @@ func PendingDocuments(ctx context.Context, store *state.Store, syncID int64) ite
 	}
 }
 
-// An Action is the step that a sync would take for a document.
+// An Action is the treatment of a document by a sync.
 type Action string
 
 // The actions of an estimate.
@@ -62,7 +62,7 @@ type Estimate struct {
 	// Report, if not nil, receives each item. It returns false to end the estimate.
 	Report func(PlanItem) bool
 
-	// The sums of all documents that were added.
+	// The sums of the added documents.
 	Uploads, Shares, Failed, Unreadable int
 	Bytes                               int64 // of the uploads
 

@@ -12,7 +12,7 @@ const (
 	livenessEvery = 15 * time.Second // a loop that waits gives a sign of life this often
 )
 
-// A liveness is the sign of life of a loop, for the page and for the service manager.
+// A liveness records when a loop last made progress. The page and the service manager read it.
 type liveness struct {
 	loop *statuspage.Loop
 	last atomic.Int64 // in Unix nanoseconds

@@ -15,7 +15,7 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// A host holds the parts of a daemon that the loops of all syncs share.
+// A host holds the parts that the loops of all syncs of a daemon share.
 type host struct {
 	page     *statuspage.Page
 	files    *hooks.StatusFiles

@@ -61,7 +61,7 @@ func (l *loops) runScans(ctx context.Context) {
 	}
 }
 
-// step scans the prefixes that the schedule has due.
+// step scans the prefixes that are due, if any.
 func (s *scanLoop) step(ctx context.Context, triggered bool) {
 	var dirty []string
 	if s.source != nil {

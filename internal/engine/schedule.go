@@ -43,7 +43,7 @@ func (s *scanSchedule) wait(now time.Time) time.Duration {
 	return wait
 }
 
-// take returns the prefixes to scan now, given those that may have changed; triggered demands a full scan. With periodic a full
+// take returns the prefixes to scan now, given the prefixes that may have changed; triggered demands a full scan. With periodic a full
 // scan for its own sake follows.
 func (s *scanSchedule) take(now time.Time, dirty []string, triggered bool) (prefixes []string, periodic bool) {
 	everything := triggered || slices.Contains(dirty, "")

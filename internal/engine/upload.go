@@ -63,7 +63,7 @@ func (l *loops) runUploads(ctx context.Context) {
 	}
 }
 
-// waitForDue waits until documents may be due. It reports whether failed uploads are to be retried now. The error is that of ctx.
+// waitForDue waits until documents may be due. It reports whether failed work is to be retried now. It returns the error of ctx.
 func (l *loops) waitForDue(ctx context.Context, wait time.Duration) (retryNow bool, err error) {
 	timer := time.NewTimer(min(wait, pollQueueEvery))
 	defer timer.Stop()
@@ -180,7 +180,7 @@ func (l *loops) gather(ctx context.Context) bool {
 	}
 }
 
-// uploadDue uploads until no document is due. When ctx ends, it waits for the answers to requests that are under way, within the grace.
+// uploadDue uploads until no document is due. When ctx ends, it waits for the answers to sealed requests, within the grace.
 func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
 	l.uploading.Store(true)
 	defer l.uploading.Store(false)

@@ -98,7 +98,7 @@ func (w *worker) saveLastError(ctx context.Context, err error) {
 	w.lastError = text
 }
 
-// WithRemedy adds the command that accepts the change to a destination error.
+// WithRemedy adds the remedy to an error: the flag that a person may type.
 func WithRemedy(err error) error {
 	if e, ok := errors.AsType[*state.DestinationError](err); ok {
 		return fmt.Errorf("%w. To upload every document there, run again with --accept-new-destination; the sources at the old "+

@@ -10,7 +10,7 @@ import (
 // A Problem is why a sync cannot go on.
 type Problem struct {
 	Text string
-	// Kind names the class of the problem. A problem of the same kind is reported once, whatever its text, until it is
+	// Kind names the action that it needs from a person. A problem of the same kind is reported once, whatever its text, until it is
 	// gone. The outbox keeps it.
 	Kind string
 	// ExitCode is the code with which the command kbsync sync ends for it.

@@ -11,7 +11,7 @@ import (
 	"github.com/kbsync/kbsync/replycx"
 )
 
-func TestJudge(t *testing.T) {
+func TestClassifyByCompletenessAndAnswer(t *testing.T) {
 	api := func(status int, code, message string) *replycx.Error {
 		return &replycx.Error{StatusCode: status, Code: code, Message: message, FromAPI: code != ""}
 	}
@@ -22,7 +22,7 @@ func TestJudge(t *testing.T) {
 	const unsure, busy, refused, fatal = outcomeUncertain, outcomeBusy, outcomeRefused, outcomeFatal
 	for _, c := range []struct {
 		err              error
-		complete, before outcome // with the whole request out, and before
+		complete, before outcomeKind // with the whole request sent, and before
 		pause            bool
 	}{
 		{err: errors.New("connection reset by peer"), complete: unsure, before: busy},
@@ -65,51 +65,33 @@ func TestJudge(t *testing.T) {
 		{err: api(200, "WHATEVER", ""), complete: unsure, before: busy},
 	} {
 		err := fmt.Errorf("upload sources: %w", c.err)
-		if got := judge(err, true); got.outcome != c.complete || got.pause != c.pause {
+		if got := classify(err, true); got.kind != c.complete || got.pause != c.pause {
 			t.Errorf("%v, complete: got %+v", c.err, got)
 		}
-		if got := judge(err, false); got.outcome != c.before || got.pause != c.pause {
+		if got := classify(err, false); got.kind != c.before || got.pause != c.pause {
 			t.Errorf("%v, incomplete: got %+v", c.err, got)
 		}
-		if got := judge(err, true); got.message == "" {
-			t.Errorf("%v: no words", c.err)
+		if got := classify(err, true); got.message == "" {
+			t.Errorf("%v: no message", c.err)
 		}
 	}
 }
 
-func TestRetryDelay(t *testing.T) {
-	for attempts, bound := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300} {
-		bound *= time.Second
-		if got := retryDelay(attempts, 0); got != 0 {
-			t.Errorf("attempt %d, least: %v", attempts, got)
-		}
-		if got := retryDelay(attempts, 0.999999); got > bound || got < bound-time.Second {
-			t.Errorf("attempt %d, most: %v, want about %v", attempts, got, bound)
-		}
-	}
-	if got := retryDelay(1_000_000, 0.5); got != maxRetry/2 {
-		t.Errorf("after many: %v", got)
-	}
-	if got := retryDelay(-1, 0.5); got != minRetry/2 {
-		t.Errorf("after a negative number: %v", got)
-	}
-}
-
-func TestGiveUp(t *testing.T) {
+func TestRunGivesUpAfterUncertainBatchesInARow(t *testing.T) {
 	for _, c := range []struct {
 		streak, atStart, probes int
 		want                    bool
 	}{
 		{1, 0, 0, false}, {2, 0, 1, false}, {3, 0, 2, true}, {4, 0, 0, true},
-		{3, 3, 0, false}, {4, 3, 1, true}, {3, 2, 1, true}, {1, 1, maxProbes, true},
+		{3, 3, 0, false}, {4, 3, 1, true}, {3, 2, 1, true}, {1, 1, maxBreakerProbes, true},
 	} {
-		if got := giveUp(c.streak, c.atStart, c.probes); got != c.want {
+		if got := givesUp(c.streak, c.atStart, c.probes); got != c.want {
 			t.Errorf("%+v: got %v", c, got)
 		}
 	}
 }
 
-func TestHalves(t *testing.T) {
+func TestHalvesKeepTheKindOfTheBatch(t *testing.T) {
 	docs := make([]*document, 5)
 	for i := range docs {
 		docs[i] = &document{}
@@ -121,7 +103,7 @@ func TestHalves(t *testing.T) {
 	}
 }
 
-func TestSourceName(t *testing.T) {
+func TestSourceNameIsCleanAndUnique(t *testing.T) {
 	long := strings.Repeat("ö", 150)
 	for _, c := range []struct {
 		key  string
@@ -139,7 +121,7 @@ func TestSourceName(t *testing.T) {
 		{`back\slash.md`, "back_slash-*.md", Flat},
 		{"line\nbreak\x00.md", "line_break_-*.md", Flat},
 		{"bad\xff.md", "bad_-*.md", Flat},
-		{"a/../b.md", "a_____b-*.md", Flat}, // cannot be a key, and does no harm
+		{"a/../b.md", "a_____b-*.md", Flat}, // no root has such a key
 		{"a..b.md", "a_b-*.md", Flat},
 		{"turned\u202etxt.exe", "turned_txt-*.exe", Flat},
 		{" spaced .md ", "spaced -*.md", Flat},

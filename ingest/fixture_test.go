@@ -24,7 +24,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// A world of its own a check takes a while; -rapid.checks on the command line wins.
+	// Each check makes a fixture, which takes a while. -rapid.checks on the command line overrides this number.
 	if err := flag.Set("rapid.checks", "25"); err != nil {
 		panic(err)
 	}
@@ -39,7 +39,7 @@ type tree struct {
 	files map[string]*file
 	clock int64
 	opens int
-	// broken, if set, is asked at each opening.
+	// broken, if set, is called at each Open, which returns its error.
 	broken func(key string) error
 }
 
@@ -91,17 +91,17 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// A fault is what becomes of one request.
+// A fault is the outcome of one request.
 type fault struct {
-	// at is empty for none, "before" and "middle" for an end before the whole request is
-	// there, "refuse" for an answer that refuses all of it, "lost" for an answer that is
-	// lost, "lose" for one that is lost after the request was taken.
+	// at is empty for none, "before" and "middle" for a failure before the service has the whole request, "refuse" for a
+	// refusal of all of it, "lost" for a lost answer to a request that created no source, "lose" for a lost answer to a
+	// request that did.
 	at   string
 	err  error
-	drop int // fields missing from the answer, the last ones
+	drop int // how many of the last fields the answer lacks
 }
 
-// A service is the API in memory. It takes requests whole.
+// A service is the API in memory. It accepts only whole requests.
 type service struct {
 	mu       sync.Mutex
 	posts    int
@@ -113,11 +113,12 @@ type service struct {
 	sources  map[int64]state.SHA256
 	largest  int // parts of a request
 
-	// fault, if set, decides on a request, given its number from 1 and its contents as
-	// far as they are known: all of them once the body is read.
+	// fault, if set, returns the fault of a request, given its number from 1 and its contents: nil before the body is read.
 	fault func(post int, contents []string) fault
-	// status, if set, answers a status request in place of the service.
-	status func(ask int) error
+	// status, if set, returns the error of a status request, given its number from 1. refuseIDs, if set, returns the error of
+	// a request for those ids.
+	status    func(ask int) error
+	refuseIDs func(ids []int64) error
 	// latency is the time between the seal and the answer.
 	latency time.Duration
 	// sealed, if set, is called after each seal.
@@ -146,7 +147,7 @@ func (s *service) UploadSources(ctx context.Context, kb int64, parts []replycx.P
 	s.largest = max(s.largest, len(parts))
 	s.mu.Unlock()
 	if kb != knowledgeBase {
-		return nil, errors.New("a knowledge base of someone else")
+		return nil, errors.New("wrong knowledge base")
 	}
 	if f := s.decide(post, nil); f.at == "before" {
 		return nil, unsent(f.err)
@@ -160,7 +161,7 @@ func (s *service) UploadSources(ctx context.Context, kb int64, parts []replycx.P
 	fields := map[string]bool{}
 	for i, p := range parts {
 		if fields[p.Field] {
-			return nil, unsent(errors.New("a field twice"))
+			return nil, unsent(errors.New("duplicate field"))
 		}
 		fields[p.Field] = true
 		text, sum, err := read(ctx, p)
@@ -221,7 +222,7 @@ func read(ctx context.Context, p replycx.Part) (string, state.SHA256, error) {
 	defer r.Close()
 	h := sha256.New()
 	var text bytes.Buffer
-	n, err := io.Copy(h, io.TeeReader(r, &limited{&text}))
+	n, err := io.Copy(h, io.TeeReader(r, &limitedBuffer{&text}))
 	if err == nil && n != p.Size {
 		err = replycx.ErrPartShort
 	}
@@ -229,10 +230,10 @@ func read(ctx context.Context, p replycx.Part) (string, state.SHA256, error) {
 	return text.String(), sum, err
 }
 
-// limited keeps the first bytes.
-type limited struct{ b *bytes.Buffer }
+// A limitedBuffer keeps the first bytes.
+type limitedBuffer struct{ b *bytes.Buffer }
 
-func (l *limited) Write(p []byte) (int, error) {
+func (l *limitedBuffer) Write(p []byte) (int, error) {
 	if room := 1000 - l.b.Len(); room > 0 {
 		l.b.Write(p[:min(room, len(p))])
 	}
@@ -245,6 +246,11 @@ func (s *service) SourceStatus(ctx context.Context, ids []int64) ([]replycx.Sour
 	s.asks++
 	if s.status != nil {
 		if err := s.status(s.asks); err != nil {
+			return nil, err
+		}
+	}
+	if s.refuseIDs != nil {
+		if err := s.refuseIDs(ids); err != nil {
 			return nil, err
 		}
 	}
@@ -276,8 +282,8 @@ func (s *service) posted() int {
 	return s.posts
 }
 
-// A world is a sync with all around it.
-type world struct {
+// A fixture is a sync with a root in memory, a state and a service.
+type fixture struct {
 	t       tester
 	path    string
 	store   *state.Store
@@ -285,11 +291,11 @@ type world struct {
 	tree    *tree
 	service *service
 	opts    Options
-	// around, if set, wraps the journal of the runs.
+	// around, if set, wraps the journal of each run.
 	around func(journal) journal
 }
 
-// A tester is what a world needs of a test, or of a property that is checked.
+// A tester is the part of testing.T and of rapid.T that a fixture needs.
 type tester interface {
 	Helper()
 	Errorf(format string, args ...any)
@@ -297,57 +303,57 @@ type tester interface {
 	Fatalf(format string, args ...any)
 }
 
-func newWorld(t testing.TB) *world {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	w := newWorldAt(t, filepath.Join(t.TempDir(), "kbsync.db"))
+	fx := newFixtureAt(t, filepath.Join(t.TempDir(), "kbsync.db"))
 	if testing.Verbose() {
-		w.opts.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+		fx.opts.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	t.Cleanup(func() {
-		if err := w.store.Close(); err != nil {
+		if err := fx.store.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return w
+	return fx
 }
 
-func newWorldAt(t tester, path string) *world {
+func newFixtureAt(t tester, path string) *fixture {
 	t.Helper()
-	w := &world{t: t, path: path, tree: newTree(), service: newService()}
-	w.open()
-	return w
+	fx := &fixture{t: t, path: path, tree: newTree(), service: newService()}
+	fx.open()
+	return fx
 }
 
-func (w *world) open() {
-	w.t.Helper()
+func (fx *fixture) open() {
+	fx.t.Helper()
 	var err error
-	if w.store, err = state.Open(context.Background(), state.Options{Path: w.path}); err != nil {
-		w.t.Fatal(err)
+	if fx.store, err = state.Open(context.Background(), state.Options{Path: fx.path}); err != nil {
+		fx.t.Fatal(err)
 	}
 	dest := state.Destination{Origin: "http://127.0.0.1", Account: "51", KnowledgeBase: knowledgeBase}
-	if w.sync, err = w.store.Syncs.Ensure(context.Background(), "docs", "/docs", dest, false); err != nil {
-		w.t.Fatal(err)
+	if fx.sync, err = fx.store.Syncs.Ensure(context.Background(), "docs", "/docs", dest, false); err != nil {
+		fx.t.Fatal(err)
 	}
 }
 
-// scan records what is in the tree.
-func (w *world) scan() {
-	w.t.Helper()
+// scan records the contents of the tree.
+func (fx *fixture) scan() {
+	fx.t.Helper()
 	ctx := context.Background()
-	scan, err := w.store.Scans.Begin(ctx, w.sync.ID, "")
+	scan, err := fx.store.Scans.Begin(ctx, fx.sync.ID, "")
 	if err != nil {
-		w.t.Fatal(err)
+		fx.t.Fatal(err)
 	}
-	w.tree.mu.Lock()
+	fx.tree.mu.Lock()
 	listed := make(map[string]state.Fingerprint)
-	for key, f := range w.tree.files {
+	for key, f := range fx.tree.files {
 		listed[key] = f.fp
 	}
-	w.tree.mu.Unlock()
+	fx.tree.mu.Unlock()
 	var changes []state.Change
-	for known, err := range w.store.Scans.Known(ctx, w.sync.ID, "") {
+	for known, err := range fx.store.Scans.Known(ctx, fx.sync.ID, "") {
 		if err != nil {
-			w.t.Fatal(err)
+			fx.t.Fatal(err)
 		}
 		fp, ok := listed[known.Key]
 		switch {
@@ -362,46 +368,46 @@ func (w *world) scan() {
 		changes = append(changes, state.Change{Op: state.Put, Key: key, Fingerprint: fp})
 	}
 	slices.SortFunc(changes, func(a, b state.Change) int { return bytes.Compare([]byte(a.Key), []byte(b.Key)) })
-	if err := w.store.Scans.Record(ctx, scan, changes); err != nil {
-		w.t.Fatal(err)
+	if err := fx.store.Scans.Record(ctx, scan, changes); err != nil {
+		fx.t.Fatal(err)
 	}
-	if _, err := w.store.Scans.Finish(ctx, scan, "tree"); err != nil {
-		w.t.Fatal(err)
+	if _, err := fx.store.Scans.Finish(ctx, scan, "tree"); err != nil {
+		fx.t.Fatal(err)
 	}
 }
 
-func (w *world) ingest() *Ingest {
-	in := New(w.store, w.service, w.tree, w.sync, w.opts)
-	if w.around != nil {
-		in.journal = w.around(in.journal)
+func (fx *fixture) ingest() *Ingest {
+	in := New(fx.store, fx.service, fx.tree, fx.sync, fx.opts)
+	if fx.around != nil {
+		in.journal = fx.around(in.journal)
 	}
 	return in
 }
 
-// run recovers, as a holder of the lock does, and runs.
-func (w *world) run(ctx context.Context) (Result, error) {
-	w.t.Helper()
-	if _, err := w.store.Journal.Recover(context.WithoutCancel(ctx), w.sync.ID); err != nil {
-		w.t.Fatal(err)
+// run recovers, as the holder of the sync's lock does, and runs.
+func (fx *fixture) run(ctx context.Context) (Result, error) {
+	fx.t.Helper()
+	if _, err := fx.store.Journal.Recover(context.WithoutCancel(ctx), fx.sync.ID); err != nil {
+		fx.t.Fatal(err)
 	}
-	return w.ingest().Run(ctx)
+	return fx.ingest().Run(ctx)
 }
 
-// mustRun runs without an error.
-func (w *world) mustRun() Result {
-	w.t.Helper()
-	res, err := w.run(context.Background())
+// mustRun runs, and fails the test on an error.
+func (fx *fixture) mustRun() Result {
+	fx.t.Helper()
+	res, err := fx.run(context.Background())
 	if err != nil {
-		w.t.Fatalf("run: %v (%+v)", err, res)
+		fx.t.Fatalf("run: %v (%+v)", err, res)
 	}
 	return res
 }
 
-func (w *world) counts() map[state.DocumentState]int {
-	w.t.Helper()
-	counts, err := w.store.Documents.Counts(context.Background(), w.sync.ID)
+func (fx *fixture) counts() map[state.DocumentState]int {
+	fx.t.Helper()
+	counts, err := fx.store.Documents.Counts(context.Background(), fx.sync.ID)
 	if err != nil {
-		w.t.Fatal(err)
+		fx.t.Fatal(err)
 	}
 	for s, n := range counts {
 		if n == 0 {
@@ -411,56 +417,56 @@ func (w *world) counts() map[state.DocumentState]int {
 	return counts
 }
 
-func (w *world) wantCounts(want map[state.DocumentState]int) {
-	w.t.Helper()
-	got := w.counts()
+func (fx *fixture) wantCounts(want map[state.DocumentState]int) {
+	fx.t.Helper()
+	got := fx.counts()
 	if len(got) != len(want) {
-		w.t.Fatalf("documents: got %v, want %v", got, want)
+		fx.t.Fatalf("documents: got %v, want %v", got, want)
 	}
 	for s, n := range want {
 		if got[s] != n {
-			w.t.Fatalf("documents: got %v, want %v", got, want)
+			fx.t.Fatalf("documents: got %v, want %v", got, want)
 		}
 	}
 }
 
-// wantOnce says that each of the tree's contents was accepted once.
-func (w *world) wantOnce() {
-	w.t.Helper()
-	for key, f := range w.tree.files {
-		if n := w.service.count(string(f.content)); f.content != nil && n != 1 {
-			w.t.Errorf("%s: accepted %d times", key, n)
+// wantOnce fails the test unless the service accepted each content of the tree once.
+func (fx *fixture) wantOnce() {
+	fx.t.Helper()
+	for key, f := range fx.tree.files {
+		if n := fx.service.count(string(f.content)); f.content != nil && n != 1 {
+			fx.t.Errorf("%s: accepted %d times", key, n)
 		}
 	}
 }
 
-// check fails on what the state finds wrong with itself.
-func (w *world) check() {
-	w.t.Helper()
-	findings, err := w.store.Check(context.Background())
+// check fails the test on each finding of the state's own check.
+func (fx *fixture) check() {
+	fx.t.Helper()
+	findings, err := fx.store.Check(context.Background())
 	if err != nil {
-		w.t.Fatal(err)
+		fx.t.Fatal(err)
 	}
 	for _, f := range findings {
-		w.t.Errorf("state check: %s", f)
+		fx.t.Errorf("state check: %s", f)
 	}
 }
 
-func (w *world) document(key string) state.Document {
-	w.t.Helper()
-	d, err := w.store.Documents.Get(context.Background(), w.sync.ID, key)
+func (fx *fixture) document(key string) state.Document {
+	fx.t.Helper()
+	d, err := fx.store.Documents.Get(context.Background(), fx.sync.ID, key)
 	if err != nil {
-		w.t.Fatal(err)
+		fx.t.Fatal(err)
 	}
 	return d
 }
 
-func (w *world) duplicates() []state.PossibleDuplicate {
-	w.t.Helper()
+func (fx *fixture) duplicates() []state.PossibleDuplicate {
+	fx.t.Helper()
 	var out []state.PossibleDuplicate
-	for d, err := range w.store.Inventory.PossibleDuplicates(context.Background(), w.sync.ID) {
+	for d, err := range fx.store.Inventory.PossibleDuplicates(context.Background(), fx.sync.ID) {
 		if err != nil {
-			w.t.Fatal(err)
+			fx.t.Fatal(err)
 		}
 		out = append(out, d)
 	}
@@ -477,7 +483,7 @@ type counter struct{ n atomic.Int64 }
 
 func (c *counter) add(n int64) { c.n.Add(n) }
 
-// hooks replace steps of a journal.
+// hooks replaces steps of a journal.
 type hooks struct {
 	journal
 	begin  func(context.Context, state.BatchSpec) (int64, error)
