@@ -127,17 +127,6 @@ type Request struct {
 	Retry      bool          // it had documents of an earlier request
 }
 
-// An End is how a batch ended.
-type End uint8
-
-// The ends of a batch.
-const (
-	Accepted  End = iota
-	Refused       // the API created no source
-	Abandoned     // it ended before it was complete
-	Uncertain     // it was sent completely, and its answer was lost
-)
-
 // An Ingest uploads the due documents of one sync. Its caller holds the sync's lock.
 type Ingest struct {
 	queue     *state.Queue

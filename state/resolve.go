@@ -6,9 +6,6 @@ import (
 	"fmt"
 )
 
-// HashAhead is the size in bytes up to which every document is hashed before it is sent. SizeTaken knows larger sizes only.
-const HashAhead = 1 << 20
-
 // SizeTaken reports whether another document that is pending or claimed, or a content of the destination, has this size
 // of more than HashAhead bytes. If so, the document is to be hashed before it is sent.
 func (s *Queue) SizeTaken(ctx context.Context, destinationID, size, documentID int64) (bool, error) {

@@ -282,3 +282,6 @@ func (e *SealError) Error() string {
 	}
 	return "the batch cannot be sealed: " + strings.Join(parts, ", ")
 }
+
+// errHeld is tryLock's error for a lock that another process, or another Lock, holds.
+var errHeld = errors.New("held")
