@@ -109,42 +109,11 @@ func (s *Journal) Limits(ctx context.Context, destinationID int64) (largestAccep
 }
 
 // Recover ends the work that an earlier holder of the sync's lock left: claims become pending, batches that were not
-// sealed are abandoned, and sealed ones without an answer become uncertain. It returns the number of uncertain ones.
-func (s *Journal) Recover(ctx context.Context, syncID int64) (int, error) {
-	uncertain := 0
-	err := s.update(ctx, func(t *tx) error {
-		sealed, err := t.ids(`SELECT id
-			FROM batches
-			WHERE sync_id = $1
-			  AND state < {batch.answered}
-			  AND state = {batch.sealed}`, syncID)
-		if err != nil {
-			return err
-		}
-		for _, id := range sealed {
-			if err := t.markUncertain(id, 0, "kbsync ended before the answer came"); err != nil {
-				return err
-			}
-		}
-		uncertain = len(sealed)
-		if _, err := t.exec(`UPDATE batches
-			SET state = {batch.abandoned}, ended_at = $1, message = 'kbsync ended before it was sealed'
-			WHERE sync_id = $2
-			  AND state < {batch.answered}`, now(), syncID); err != nil {
-			return err
-		}
-		if _, err := t.exec(`UPDATE destinations
-			SET probe_batch = 0
-			WHERE probe_batch <> 0
-			  AND id = (SELECT destination_id FROM syncs WHERE id = $1)
-			  AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id = probe_batch AND b.state < {batch.answered})`, syncID); err != nil {
-			return err
-		}
-		_, err = t.exec(`UPDATE documents
-			SET state = {doc.pending}, claim = 0
-			WHERE sync_id = $1
-			  AND state < {doc.linked}
-			  AND state = {doc.claimed}`, syncID)
+// sealed are abandoned, and sealed ones without an answer become uncertain, which opens the breaker. It returns the number
+// of uncertain ones.
+func (s *Journal) Recover(ctx context.Context, syncID int64) (uncertain int, err error) {
+	err = s.update(ctx, func(t *tx) error {
+		uncertain, err = t.recover(syncID)
 		return err
 	})
 	if err != nil {

@@ -56,16 +56,7 @@ func (t *tx) accept(b batchRow, answer Answer) error {
 			return err
 		}
 	}
-	if _, err := t.exec(`UPDATE batches
-		SET state = {batch.answered}, ended_at = $1, status_code = $2
-		WHERE id = $3`, at, answer.StatusCode, b.id); err != nil {
-		return err
-	}
-	_, err = t.exec(`UPDATE destinations
-		SET uncertain_streak = 0, probe_batch = 0,
-			largest_accepted = CASE WHEN largest_accepted < $1 THEN $1 ELSE largest_accepted END
-		WHERE id = $2
-		  AND (uncertain_streak <> 0 OR largest_accepted < $1)`, b.bytes, b.destination)
+	_, err = t.endBatch(b, ending{state: batchAnswered, statusCode: answer.StatusCode})
 	return err
 }
 
@@ -189,23 +180,7 @@ func (t *tx) refuse(b batchRow, docs []ClaimedDocument, refusal Refusal) error {
 			}
 		}
 	}
-	if _, err := t.exec(`UPDATE batches
-		SET state = $1, ended_at = $2, status_code = $3, code = $4, message = $5
-		WHERE id = $6`, end, now(), refusal.StatusCode, refusal.Code, refusal.Message, b.id); err != nil {
-		return err
-	}
-	if refusal.StatusCode == 413 {
-		if _, err := t.exec(`UPDATE destinations
-			SET smallest_refused = $1
-			WHERE id = $2
-			  AND (smallest_refused = 0 OR smallest_refused > $1)`, b.bytes, b.destination); err != nil {
-			return err
-		}
-	}
-	_, err := t.exec(`UPDATE destinations
-		SET probe_batch = 0
-		WHERE id = $1
-		  AND probe_batch = $2`, b.destination, b.id)
+	_, err := t.endBatch(b, ending{state: end, statusCode: refusal.StatusCode, code: refusal.Code, message: refusal.Message})
 	return err
 }
 
@@ -286,35 +261,12 @@ func (s *Journal) MarkUncertain(ctx context.Context, batchID int64, statusCode i
 		if b.state != batchSealed {
 			return ErrBatchEnded
 		}
-		if err := t.markUncertain(batchID, statusCode, reason); err != nil {
-			return err
-		}
-		return t.one(`UPDATE destinations
-			SET uncertain_streak = uncertain_streak + 1,
-				probe_batch = CASE WHEN probe_batch = $1 THEN 0 ELSE probe_batch END
-			WHERE id = $2
-			RETURNING uncertain_streak`, []any{batchID, b.destination}, &streak)
+		streak, err = t.endBatch(b, ending{state: batchUncertain, statusCode: statusCode, message: reason})
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("record lost answer: %w", err)
 	}
 	s.forget(batchID)
 	return streak, nil
-}
-
-// markUncertain marks a sealed batch and its contents uncertain.
-func (t *tx) markUncertain(batchID int64, statusCode int, reason string) error {
-	at := now()
-	if _, err := t.exec(`UPDATE contents
-		SET state = {content.uncertain}, since = $1, reason = $2
-		WHERE state <> {content.completed}
-		  AND state = {content.reserved}
-		  AND batch_id = $3
-		  AND id IN (SELECT content_id FROM members WHERE batch_id = $3)`, at, reason, batchID); err != nil {
-		return err
-	}
-	_, err := t.exec(`UPDATE batches
-		SET state = {batch.uncertain}, ended_at = $1, status_code = $2, message = $3
-		WHERE id = $4`, at, statusCode, reason, batchID)
-	return err
 }

@@ -434,9 +434,6 @@ func TestRecoverEndsWhatAKilledProcessLeft(t *testing.T) {
 		t.Fatalf("%d uncertain", n)
 	}
 	r.want("claimed.md=pending open.md=pending sealed.md=uncertain")
-	if streak, _, err := r.s.Journal.Breaker(t.Context(), r.sync.Destination.ID); err != nil || streak != 0 {
-		t.Fatalf("a crash is no outage: streak %d, %v", streak, err)
-	}
 }
 
 func TestOtherDestinationNeedsConfirmation(t *testing.T) {
