@@ -28,6 +28,14 @@ func TestEveryPathToUncertainOpensTheBreaker(t *testing.T) {
 			_, err := r.s.Journal.Recover(r.ctx(), r.sync.ID)
 			r.must(err)
 		}},
+		{"recovery of a sync that no process works on", func(r *fixture, _ int64) {
+			got, err := r.s.Journal.RecoverUnowned(r.ctx())
+			r.must(err)
+			if len(got) != 1 || got[0] != (Recovered{Sync: "handbook", Uncertain: 1}) {
+				r.t.Errorf("recovered %+v", got)
+			}
+		}},
+		{"forget", func(r *fixture, _ int64) { r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID)) }},
 		{"import", func(r *fixture, _ int64) {
 			to, err := Open(r.ctx(), Options{Path: filepath.Join(r.t.(*testing.T).TempDir(), "copy.db")})
 			r.must(err)
@@ -97,4 +105,75 @@ func TestRestartsLeaveTheBreakerOpen(t *testing.T) {
 			t.Fatalf("streak %d after %d restarts", r.streak(), i+1)
 		}
 	}
+}
+
+// other adds a second sync to the destination, with one pending document.
+func (r *fixture) other() *fixture {
+	r.t.Helper()
+	y, err := r.s.Syncs.Ensure(r.ctx(), "other", "/other", testDestination, false)
+	r.must(err)
+	o := &fixture{t: r.t, s: r.s, sync: y, next: 990000}
+	o.put("copy.md")
+	return o
+}
+
+func TestSyncThatNoProcessWorksOnBlocksNoOther(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(r *fixture)
+	}{
+		{"forget", func(r *fixture) { r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID)) }},
+		{"recovery", func(r *fixture) {
+			_, err := r.s.Journal.RecoverUnowned(r.ctx())
+			r.must(err)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newFixture(t)
+			r.put("a.md", "b.md")
+			docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+			_, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[1:]), 502, "bad gateway")
+			r.must(err)
+			b, seals := spec(r, docs[:1])
+			b.Probe = true
+			probe, err := r.s.Journal.Begin(t.Context(), b)
+			r.must(err)
+			r.must(r.s.Journal.Seal(t.Context(), probe, seals))
+
+			o := r.other()
+			o.resolve(map[string]string{"copy.md": "A"}, Sharing{})
+			o.want("copy.md=uploading")
+			o.put("new.md")
+			held, err := r.s.Lock(t.Context(), o.sync.Name, 0)
+			r.must(err)
+			docs, _ = o.resolve(map[string]string{"new.md": "N"}, Sharing{})
+			tt.end(r)
+			r.must(held.Unlock())
+			o.want("copy.md=uncertain new.md=uploading")
+			b, _ = spec(o, docs)
+			b.Probe = true
+			if _, err := r.s.Journal.Begin(t.Context(), b); err != nil {
+				t.Fatalf("the probe of a dead process blocks the next one: %v", err)
+			}
+		})
+	}
+}
+
+func TestRecoverUnownedSkipsHeldLocks(t *testing.T) {
+	r := newFixture(t)
+	r.put("a.md")
+	r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+	lock, err := r.s.Lock(t.Context(), r.sync.Name, 0)
+	r.must(err)
+	got, err := r.s.Journal.RecoverUnowned(t.Context())
+	r.must(err)
+	r.want("a.md=uploading")
+	r.must(lock.Unlock())
+	if len(got) != 0 {
+		t.Fatalf("recovered %+v while the lock was held", got)
+	}
+	if got, err = r.s.Journal.RecoverUnowned(t.Context()); err != nil || len(got) != 1 {
+		t.Fatalf("recovered %+v, %v", got, err)
+	}
+	r.want("a.md=pending")
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -120,6 +121,60 @@ func (s *Journal) Recover(ctx context.Context, syncID int64) (uncertain int, err
 		return 0, fmt.Errorf("recover sync: %w", err)
 	}
 	return uncertain, nil
+}
+
+// A Recovered is a sync whose left work RecoverUnowned has ended.
+type Recovered struct {
+	Sync      string
+	Uncertain int // batches
+}
+
+// RecoverUnowned recovers every sync that has work under way and that no process works on: a sync that left the config, or
+// that was not started. Its reservations would keep the documents of other syncs uploading, and its probe would keep the
+// breaker of the destination open. It skips each sync whose lock is held, and does not wait.
+func (s *Journal) RecoverUnowned(ctx context.Context) ([]Recovered, error) {
+	type unowned struct {
+		id   int64
+		name string
+	}
+	var left []unowned
+	err := s.query(ctx, `SELECT s.id, s.name
+		FROM syncs s
+		WHERE EXISTS (
+			SELECT 1
+			FROM batches b
+			WHERE b.sync_id = s.id
+			  AND b.state < {batch.answered})
+		OR EXISTS (
+			SELECT 1
+			FROM documents d
+			WHERE d.sync_id = s.id
+			  AND d.state < {doc.linked}
+			  AND d.state = {doc.claimed})
+		ORDER BY s.id`, nil, func(scan func(...any) error) error {
+		var u unowned
+		err := scan(&u.id, &u.name)
+		left = append(left, u)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read unfinished syncs: %w", err)
+	}
+	var all []Recovered
+	for _, u := range left {
+		lock, err := s.lock(ctx, u.name, 0)
+		if errors.Is(err, ErrLocked) {
+			continue
+		} else if err != nil {
+			return all, err
+		}
+		n, err := s.Recover(ctx, u.id)
+		if err := errors.Join(err, lock.Unlock()); err != nil {
+			return all, err
+		}
+		all = append(all, Recovered{Sync: u.name, Uncertain: n})
+	}
+	return all, nil
 }
 
 // A BatchState is the state of a batch. Its text is printed as it is.
