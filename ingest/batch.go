@@ -369,7 +369,8 @@ func (r *run) accept(ctx context.Context, id int64, b *batch, parts []replycx.Pa
 	}
 	slices.SortFunc(answer.Unasked, func(a, b state.SourceAnswer) int { return cmp.Compare(a.ID, b.ID) })
 	if err := r.record(ctx, "an accepted upload", true, func(ctx context.Context) error {
-		return r.in.journal.Accept(ctx, id, answer)
+		_, err := r.in.journal.Accept(ctx, id, answer)
+		return err
 	}); err != nil {
 		return err
 	}

@@ -77,15 +77,15 @@ func TestC1CutAtEachBoundary(t *testing.T) {
 		}},
 		{name: "answer there, not recorded", sealed: true, at: func(w *world, cut func()) {
 			w.around = func(j journal) journal {
-				return hooks{journal: j, accept: func(context.Context, int64, state.Answer) error { cut(); return fail }}
+				return hooks{journal: j, accept: func(context.Context, int64, state.Answer) (state.Receipt, error) { cut(); return state.Receipt{}, fail }}
 			}
 		}},
 		{name: "answer recorded", at: func(w *world, cut func()) {
 			w.around = func(j journal) journal {
-				return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) error {
-					err := j.Accept(ctx, id, a)
+				return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
+					receipt, err := j.Accept(ctx, id, a)
 					cut()
-					return err
+					return receipt, err
 				}}
 			}
 		}},
@@ -827,10 +827,10 @@ func TestC7AnswerCannotBeWritten(t *testing.T) {
 		start := time.Now()
 		var failures atomic.Int64
 		w.around = func(j journal) journal {
-			return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) error {
+			return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
 				if time.Since(start) < 10*time.Minute {
 					failures.Add(1)
-					return errors.New("disk full")
+					return state.Receipt{}, errors.New("disk full")
 				}
 				return j.Accept(ctx, id, a)
 			}}

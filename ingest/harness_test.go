@@ -482,7 +482,7 @@ type hooks struct {
 	journal
 	begin  func(context.Context, state.BatchSpec) (int64, error)
 	seal   func(context.Context, int64, []state.Seal) error
-	accept func(context.Context, int64, state.Answer) error
+	accept func(context.Context, int64, state.Answer) (state.Receipt, error)
 	refuse func(context.Context, int64, state.Refusal) error
 }
 
@@ -500,7 +500,7 @@ func (h hooks) Seal(ctx context.Context, id int64, seals []state.Seal) error {
 	return h.journal.Seal(ctx, id, seals)
 }
 
-func (h hooks) Accept(ctx context.Context, id int64, answer state.Answer) error {
+func (h hooks) Accept(ctx context.Context, id int64, answer state.Answer) (state.Receipt, error) {
 	if h.accept != nil {
 		return h.accept(ctx, id, answer)
 	}

@@ -36,6 +36,9 @@ func (t *tx) endBatch(b batchRow, e ending) (streak int, err error) {
 func (t *tx) updateBreaker(b batchRow, e ending) (streak int, err error) {
 	switch e.state {
 	case batchUncertain:
+		if b.state == batchUncertain {
+			break // counted before
+		}
 		_, err = t.exec(`UPDATE destinations
 			SET uncertain_streak = uncertain_streak + 1,
 				probe_batch = CASE WHEN probe_batch = $1 THEN 0 ELSE probe_batch END

@@ -36,6 +36,13 @@ func TestEveryPathToUncertainOpensTheBreaker(t *testing.T) {
 			}
 		}},
 		{"forget", func(r *fixture, _ int64) { r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID)) }},
+		{"answer without a source that can be trusted", func(r *fixture, batch int64) {
+			receipt, err := r.s.Journal.Accept(r.ctx(), batch, Answer{StatusCode: 200, KnowledgeBase: 1, Sources: [][]SourceAnswer{{{ID: 1}}}})
+			r.must(err)
+			if receipt.Streak != 1 {
+				r.t.Errorf("receipt %+v", receipt)
+			}
+		}},
 		{"import", func(r *fixture, _ int64) {
 			to, err := Open(r.ctx(), Options{Path: filepath.Join(r.t.(*testing.T).TempDir(), "copy.db")})
 			r.must(err)

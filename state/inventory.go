@@ -122,7 +122,7 @@ func (s *Inventory) CountLeftBehind(ctx context.Context, syncID int64) (supersed
 			FROM sources o
 			JOIN batches b ON b.id = o.batch_id
 			WHERE b.sync_id = $1
-			  AND o.content_id IN (`+maybeLeftBehind+`))
+			  AND (o.content_id = 0 OR o.content_id IN (`+maybeLeftBehind+`)))
 		GROUP BY standing`, []any{syncID}, func(scan func(...any) error) error {
 		var st Standing
 		var n int

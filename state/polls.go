@@ -51,8 +51,18 @@ func (s *Inventory) NextPoll(ctx context.Context, destinationID int64) (time.Tim
 func (s *Inventory) RecordPolls(ctx context.Context, destinationID int64, polls []Poll) error {
 	err := s.update(ctx, func(t *tx) error {
 		at := now()
+		var knowledgeBase int64
+		err := t.one(`SELECT knowledge_base FROM destinations WHERE id = $1`, []any{destinationID}, &knowledgeBase)
+		if err != nil {
+			return err
+		}
 		for _, p := range polls {
-			if err := t.recordPoll(destinationID, p, at); err != nil {
+			if p.KnowledgeBase != 0 && p.KnowledgeBase != knowledgeBase {
+				err = t.pollAgain(destinationID, p, at)
+			} else {
+				err = t.recordPoll(destinationID, p, at)
+			}
+			if err != nil {
 				return fmt.Errorf("source %d: %w", p.SourceID, err)
 			}
 		}
@@ -62,6 +72,19 @@ func (s *Inventory) RecordPolls(ctx context.Context, destinationID int64, polls 
 		return fmt.Errorf("record statuses: %w", err)
 	}
 	return nil
+}
+
+// foreignPollPause is the time until the next poll of a source whose status came from another knowledge base.
+const foreignPollPause = 10 * time.Minute
+
+// pollAgain counts a poll whose status belongs to another knowledge base.
+func (t *tx) pollAgain(destinationID int64, p Poll, at int64) error {
+	_, err := t.exec(`UPDATE sources
+		SET polls = polls + 1, next_poll = $1
+		WHERE destination_id = $2
+		  AND source_id = $3
+		  AND next_poll <> 0`, max(millis(p.NextPoll), at+foreignPollPause.Milliseconds()), destinationID, p.SourceID)
+	return err
 }
 
 func (t *tx) recordPoll(destinationID int64, p Poll, at int64) error {

@@ -408,8 +408,12 @@ func TestFieldMissingFromTheAnswerIsUncertain(t *testing.T) {
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	batch := r.seal(docs)
-	r.must(r.s.Journal.Accept(t.Context(), batch, Answer{StatusCode: 200, Sources: [][]SourceAnswer{{{ID: 1, Status: "in-progress"}, {ID: 2, Status: "in-progress"}}, nil},
-		Unasked: []SourceAnswer{{ID: 3, Status: "in-progress"}}}))
+	_, err := r.s.Journal.Accept(t.Context(), batch, Answer{
+		StatusCode: 200,
+		Sources:    [][]SourceAnswer{{{ID: 1, Status: "in-progress"}, {ID: 2, Status: "in-progress"}}, nil},
+		Unasked:    []SourceAnswer{{ID: 3, Status: "in-progress"}},
+	})
+	r.must(err)
 	r.want("a.md=training b.md=uncertain")
 	r.trained(TrainingCompleted, 1)
 	r.want("a.md=training b.md=uncertain")

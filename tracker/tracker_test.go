@@ -96,7 +96,8 @@ func (w *world) add(sources int, firstID int64) {
 			id++
 		}
 		fatal(w.store.Journal.Seal(ctx, batch, seals))
-		fatal(w.store.Journal.Accept(ctx, batch, answer))
+		_, err = w.store.Journal.Accept(ctx, batch, answer)
+		fatal(err)
 	}
 }
 

@@ -111,7 +111,8 @@ func (r *rig) accept(s state.Sync, limit int) []int64 {
 		ids = append(ids, r.next)
 		r.next++
 	}
-	r.must(r.s.Journal.Accept(r.t.Context(), batch, a))
+	_, err := r.s.Journal.Accept(r.t.Context(), batch, a)
+	r.must(err)
 	return ids
 }
 
