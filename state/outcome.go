@@ -69,7 +69,7 @@ func (t *tx) refuse(b batchRow, docs []ClaimedDocument, refusal Refusal) error {
 	if b.state == batchOpen {
 		end = batchAbandoned
 		for _, m := range docs {
-			if err := t.endUpload(m, `state = {doc.claimed} AND claim = $2`, m.Claim, refusal, m.Forced); err != nil {
+			if err := t.endUpload(m, `state = {doc.claimed} AND claim = $2`, m.Claim, refusal); err != nil {
 				return err
 			}
 		}
@@ -89,24 +89,24 @@ func (t *tx) refuse(b batchRow, docs []ClaimedDocument, refusal Refusal) error {
 }
 
 // endUpload gives a document the state that the refusal's disposition asks for, if it still matches where ($2 is arg).
-func (t *tx) endUpload(m ClaimedDocument, where string, arg any, refusal Refusal, forced bool) error {
+func (t *tx) endUpload(m ClaimedDocument, where string, arg any, refusal Refusal) error {
 	var err error
 	switch refusal.Disposition {
 	case Retry:
 		_, err = t.exec(`UPDATE documents
-			SET state = {doc.pending}, claim = 0, forced = $3, attempts = attempts + 1, next_attempt = $4
+			SET state = {doc.pending}, claim = 0, attempts = attempts + 1, next_attempt = $3
 			WHERE id = $1
-			  AND `+where, m.DocumentID, arg, forced, millis(refusal.NextAttempt))
+			  AND `+where, m.DocumentID, arg, millis(refusal.NextAttempt))
 	case Requeue:
 		_, err = t.exec(`UPDATE documents
-			SET state = {doc.pending}, claim = 0, forced = $3
+			SET state = {doc.pending}, claim = 0
 			WHERE id = $1
-			  AND `+where, m.DocumentID, arg, forced)
+			  AND `+where, m.DocumentID, arg)
 	case Keep:
 		_, err = t.exec(`UPDATE documents
-			SET state = {doc.claimed}, claim = $3, forced = $4
+			SET state = {doc.claimed}, claim = $3
 			WHERE id = $1
-			  AND `+where, m.DocumentID, arg, m.Claim, forced)
+			  AND `+where, m.DocumentID, arg, m.Claim)
 	case Fail:
 		_, err = t.exec(`UPDATE documents
 			SET state = {doc.refused}, claim = 0, forced = 0, reason = $3
@@ -150,8 +150,22 @@ func (t *tx) unreserve(b batchRow, m member, doc ClaimedDocument, refusal Refusa
 	if b.resendOf != 0 && refusal.Disposition != Keep {
 		return nil // uncertain as before, and due to be sent again later
 	}
+	if prior != contentOpen && b.resendOf == 0 {
+		// The content was sent again on purpose. The purpose remains.
+		if _, err := t.exec(`UPDATE documents
+			SET forced = 1
+			WHERE id = $1
+			  AND state = {doc.linked}
+			  AND content_id = $2`, m.document, m.content); err != nil {
+			return err
+		}
+	}
 	// A document that changed meanwhile is not linked to the content any more.
-	return t.endUpload(doc, `state = {doc.linked} AND content_id = $2`, m.content, refusal, prior != contentOpen && b.resendOf == 0)
+	if err := t.endUpload(doc, `state = {doc.linked} AND content_id = $2`, m.content, refusal); err != nil {
+		return err
+	}
+	// The outcome of its earlier sources may have come while it was reserved.
+	return t.updateContent(m.content, now())
 }
 
 // MarkUncertain ends a sealed batch whose answer was lost: its documents are uncertain, and the breaker opens. It returns how

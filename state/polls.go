@@ -125,21 +125,27 @@ func (t *tx) recordPoll(destinationID int64, p Poll, at int64) error {
 // updateContent gives a content the state that follows from the sources of its last batch.
 func (t *tx) updateContent(content, at int64) error {
 	var sum outcomeSum
-	n := 0
-	err := t.each(`SELECT o.outcome, o.errors
+	n, gone := 0, false
+	err := t.each(`SELECT o.outcome, o.errors, o.acked_at <> 0
 		FROM contents c
 		JOIN sources o ON o.content_id = c.id AND o.batch_id = c.batch_id
 		WHERE c.id = $1
-		  AND c.state IN ({content.training}, {content.stuck}, {content.completed}, {content.failed})
-		  AND o.acked_at = 0`, []any{content}, func(scan func(...any) error) error {
-		var o Outcome
-		var errors string
-		err := scan(&o, &errors)
-		sum.add(o, errors)
-		n++
-		return err
-	})
+		  AND c.state IN ({content.training}, {content.stuck}, {content.completed}, {content.failed})`,
+		[]any{content}, func(scan func(...any) error) error {
+			var o Outcome
+			var errors string
+			var acked bool
+			err := scan(&o, &errors, &acked)
+			sum.add(o, errors)
+			gone = gone || acked
+			n++
+			return err
+		})
 	if err != nil || n == 0 {
+		return err
+	}
+	if gone {
+		_, err := t.reopenContent(content, at)
 		return err
 	}
 	state, reason := sum.state()
@@ -205,16 +211,21 @@ func (t *tx) markSourceGone(destinationID, id int64) (pending int, err error) {
 	if batch != lastBatch {
 		return 0, nil
 	}
-	if _, err := t.exec(`UPDATE contents
+	return t.reopenContent(content, at)
+}
+
+// reopenContent makes a content that the knowledge base does not have any more free to be sent, and its documents pending.
+func (t *tx) reopenContent(content, at int64) (pending int, err error) {
+	n, err := t.exec(`UPDATE contents
 		SET state = {content.open}, reason = '', since = $1
 		WHERE id = $2
-		  AND state IN ({content.training}, {content.stuck}, {content.completed}, {content.failed})`, at, content); err != nil {
+		  AND state IN ({content.open}, {content.training}, {content.stuck}, {content.completed}, {content.failed})`, at, content)
+	if err != nil || n == 0 {
 		return 0, err
 	}
-	n, err := t.exec(`UPDATE documents
+	n, err = t.exec(`UPDATE documents
 		SET state = {doc.pending}, claim = 0, attempts = 0, next_attempt = 0, changed_at = $1
 		WHERE content_id = $2
-		  AND state = {doc.linked}
-		  AND EXISTS (SELECT 1 FROM contents WHERE id = $2 AND state = {content.open})`, at, content)
+		  AND state = {doc.linked}`, at, content)
 	return int(n), err
 }

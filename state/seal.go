@@ -79,6 +79,9 @@ func (t *tx) seal(b batchRow, own begun, seals []Seal) error {
 	at := now()
 	var fail SealError
 	for i, m := range own.members {
+		if err := t.readMark(&m); err != nil {
+			return err
+		}
 		content, free, err := t.reserve(b, m, seals[i], own.sharing, at)
 		if err != nil {
 			return err
@@ -102,6 +105,15 @@ func (t *tx) seal(b batchRow, own begun, seals []Seal) error {
 		SET state = {batch.sealed}, sealed_at = $1
 		WHERE id = $2`, at, b.id)
 	return err
+}
+
+// readMark reads a claimed document's mark of a reindex again: another sync may have uploaded the content since the claim,
+// which clears the mark. A new mark ends the claim.
+func (t *tx) readMark(m *ClaimedDocument) error {
+	if !m.Forced {
+		return nil
+	}
+	return t.one(`SELECT forced FROM documents WHERE id = $1`, []any{m.DocumentID}, &m.Forced)
 }
 
 // sealMember links the member's document to the reserved content. It reports whether the claim was still held.
