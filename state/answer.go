@@ -242,7 +242,7 @@ func (a *acceptance) addStray(m member, src SourceAnswer) error {
 
 // addSource adds a source to the inventory, or updates a source of the same content.
 func (a *acceptance) addSource(m member, src SourceAnswer) error {
-	poll, outcomeAt := max(millis(a.answer.NextPoll), 1), int64(0)
+	poll, outcomeAt := max(waitUntil(a.answer.NextPoll), 1), int64(0)
 	if src.Outcome.final() {
 		poll, outcomeAt = 0, a.at
 	}

@@ -70,7 +70,7 @@ func (s *Journal) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err
 }
 
 // Breaker returns how many batches of the destination became uncertain since the last accepted one (0: the breaker is
-// closed), and until when a Retry-After holds back uploads.
+// closed), and until when a Retry-After holds back uploads; zero if none does.
 func (s *Journal) Breaker(ctx context.Context, destinationID int64) (streak int, pausedUntil time.Time, err error) {
 	var until int64
 	err = s.queryOne(ctx, `SELECT uncertain_streak, paused_until
@@ -79,16 +79,19 @@ func (s *Journal) Breaker(ctx context.Context, destinationID int64) (streak int,
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("read breaker: %w", err)
 	}
+	if until > farthest() {
+		until = 0
+	}
 	return streak, fromMillis(until), nil
 }
 
-// Pause holds back the destination's uploads until then; a longer pause stays.
+// Pause holds back the destination's uploads until then, for a day at most; a longer pause stays.
 func (s *Journal) Pause(ctx context.Context, destinationID int64, until time.Time) error {
 	err := s.update(ctx, func(t *tx) error {
 		_, err := t.exec(`UPDATE destinations
 			SET paused_until = $1
 			WHERE id = $2
-			  AND paused_until < $1`, millis(until), destinationID)
+			  AND (paused_until < $1 OR paused_until > $3)`, waitUntil(until), destinationID, farthest())
 		return err
 	})
 	if err != nil {

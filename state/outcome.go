@@ -96,7 +96,7 @@ func (t *tx) endUpload(m ClaimedDocument, where string, arg any, refusal Refusal
 		_, err = t.exec(`UPDATE documents
 			SET state = {doc.pending}, claim = 0, attempts = attempts + 1, next_attempt = $3
 			WHERE id = $1
-			  AND `+where, m.DocumentID, arg, millis(refusal.NextAttempt))
+			  AND `+where, m.DocumentID, arg, waitUntil(refusal.NextAttempt))
 	case Requeue:
 		_, err = t.exec(`UPDATE documents
 			SET state = {doc.pending}, claim = 0

@@ -6,24 +6,32 @@ import (
 	"time"
 )
 
+const polledSources = `SELECT source_id, polls, status, created_at, outcome, next_poll
+			FROM sources
+			WHERE destination_id = $1
+			  AND next_poll <> 0`
+
+// duePolls are up to $3 sources that are due at $2, or whose next poll is after the farthest time $4. It reads two ranges of
+// one index, because an OR would read all sources in training.
+const duePolls = `SELECT *
+		FROM (` + polledSources + ` AND next_poll > $4 ORDER BY next_poll, source_id LIMIT $3) AS wrong
+		UNION ALL
+		SELECT *
+		FROM (` + polledSources + ` AND next_poll <= $2 ORDER BY next_poll, source_id LIMIT $3) AS due
+		LIMIT $3`
+
 // DueSources returns up to limit sources whose status is to be asked for, or none if none is due: the due ones and, to
 // fill the request, those due within slack. Sources asked for together should stay together: give them one NextPoll.
 func (s *Inventory) DueSources(ctx context.Context, destinationID int64, slack time.Duration, limit int) ([]DueSource, error) {
 	var due []DueSource
-	at := now()
-	err := s.query(ctx, `SELECT source_id, polls, status, created_at, outcome, next_poll
-		FROM sources
-		WHERE destination_id = $1
-		  AND next_poll <> 0
-		  AND next_poll <= $2
-		ORDER BY next_poll, source_id
-		LIMIT $3`, []any{destinationID, at + slack.Milliseconds(), limit}, func(scan func(...any) error) error {
+	at, far := now(), farthest()
+	err := s.query(ctx, duePolls, []any{destinationID, at + slack.Milliseconds(), limit, far}, func(scan func(...any) error) error {
 		var d DueSource
 		var created, next int64
 		var outcome Outcome
 		err := scan(&d.ID, &d.Polls, &d.Status, &created, &outcome, &next)
 		d.CreatedAt, d.Stuck = fromMillis(created), outcome == TrainingStuck
-		if len(due) > 0 || next <= at {
+		if len(due) > 0 || next <= at || next > far {
 			due = append(due, d)
 		}
 		return err
@@ -36,13 +44,17 @@ func (s *Inventory) DueSources(ctx context.Context, destinationID int64, slack t
 
 // NextPoll returns when the next source of the destination is due; zero for never.
 func (s *Inventory) NextPoll(ctx context.Context, destinationID int64) (time.Time, error) {
-	var at int64
-	err := s.queryOne(ctx, `SELECT coalesce(min(next_poll), 0)
-		FROM sources
+	var at, last int64
+	const polled = `FROM sources
 		WHERE destination_id = $1
-		  AND next_poll <> 0`, []any{destinationID}, &at)
+		  AND next_poll <> 0`
+	err := s.queryOne(ctx, `SELECT coalesce((SELECT min(next_poll) `+polled+`), 0), coalesce((SELECT max(next_poll) `+polled+`), 0)`,
+		[]any{destinationID}, &at, &last)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read next poll: %w", err)
+	}
+	if last > farthest() {
+		at = 1
 	}
 	return fromMillis(at), nil
 }
@@ -83,12 +95,12 @@ func (t *tx) pollAgain(destinationID int64, p Poll, at int64) error {
 		SET polls = polls + 1, next_poll = $1
 		WHERE destination_id = $2
 		  AND source_id = $3
-		  AND next_poll <> 0`, max(millis(p.NextPoll), at+foreignPollPause.Milliseconds()), destinationID, p.SourceID)
+		  AND next_poll <> 0`, max(waitUntil(p.NextPoll), at+foreignPollPause.Milliseconds()), destinationID, p.SourceID)
 	return err
 }
 
 func (t *tx) recordPoll(destinationID int64, p Poll, at int64) error {
-	next, outcomeAt, seen := millis(p.NextPoll), int64(0), int64(0)
+	next, outcomeAt, seen := waitUntil(p.NextPoll), int64(0), int64(0)
 	if p.Outcome.final() {
 		next, outcomeAt = 0, at
 	}

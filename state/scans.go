@@ -126,7 +126,7 @@ func (t *tx) put(scan Scan, c *Change, at int64) error {
 					  AND b.sealed_at <= $8
 					  AND b.sealed_at + $9 > $8), 0)
 			END`,
-		scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at, scan.Rest.Milliseconds())
+		scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at, min(scan.Rest, maxRest).Milliseconds())
 	return err
 }
 
