@@ -59,7 +59,8 @@ func (s *Inventory) NextPoll(ctx context.Context, destinationID int64) (time.Tim
 	return fromMillis(at), nil
 }
 
-// RecordPolls records the statuses of sources, and updates the contents that depend on them.
+// RecordPolls records the statuses of sources, and updates the contents that depend on them. A source that MarkSourcesGone
+// has acknowledged is not polled again.
 func (s *Inventory) RecordPolls(ctx context.Context, destinationID int64, polls []Poll) error {
 	err := s.update(ctx, func(t *tx) error {
 		at := now()
@@ -120,7 +121,7 @@ func (t *tx) recordPoll(destinationID int64, p Poll, at int64) error {
 			outcome = $2,
 			errors = CASE WHEN $3 = '' THEN errors ELSE $3 END,
 			polls = polls + 1,
-			next_poll = $4,
+			next_poll = CASE WHEN acked_at <> 0 THEN 0 ELSE $4 END,
 			outcome_at = $5,
 			seen_at = CASE WHEN $6 = 0 THEN seen_at ELSE $6 END
 		WHERE destination_id = $7

@@ -287,11 +287,12 @@ func (s *Queue) MarkVanished(ctx context.Context, doc ClaimedDocument) error {
 	return nil
 }
 
-// endClaimUnread ends the claim of a document whose bytes were not read. It keeps its version; a document without one
-// gets the state newState. Without its fingerprint it differs from every listing, so the next scan looks at it again.
+// endClaimUnread ends the claim of a document whose bytes were not read. It keeps its version, and the mark of a reindex; a
+// document without a version gets the state newState. Without its fingerprint it differs from every listing, so the next
+// scan makes it pending again.
 func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) error {
 	n, err := t.exec(`UPDATE documents
-		SET state = {doc.linked}, claim = 0, forced = 0, mtime = 0, ctime = 0, inode = 0, etag = ''
+		SET state = {doc.linked}, claim = 0, mtime = 0, ctime = 0, inode = 0, etag = ''
 		WHERE id = $1
 		  AND state = {doc.claimed}
 		  AND claim = $2

@@ -148,7 +148,10 @@ func (t *tx) sealMember(b batchRow, position int, m ClaimedDocument, content int
 // reserve gives the content to the batch, if it is free to be sent.
 func (t *tx) reserve(b batchRow, m ClaimedDocument, seal Seal, sharing Sharing,
 	at int64) (content int64, free bool, err error) {
-	scope := contentScope(sharing, b.sync, m.Key)
+	scope, err := t.contentScope(sharing, b.sync, m.Key)
+	if err != nil {
+		return 0, false, err
+	}
 	err = t.one(`INSERT INTO contents (destination_id, sha256, scope, size, state, batch_id, since)
 		VALUES ($1, $2, $3, $4, {content.reserved}, $5, $6)
 		ON CONFLICT (destination_id, sha256, scope) DO NOTHING

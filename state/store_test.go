@@ -663,3 +663,65 @@ func TestDueSourcesFillsTheRequest(t *testing.T) {
 		t.Errorf("asked for before anything is due: %v", due)
 	}
 }
+
+func TestAcknowledgedSourceIsNotPolledAgain(t *testing.T) {
+	r := newFixture(t)
+	r.put("a.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+	ids := r.accept(r.seal(docs), 1)
+	_, err := r.s.Inventory.MarkSourcesGone(t.Context(), r.sync.Destination.ID, ids)
+	r.must(err)
+	r.trained(InTraining, ids...) // its answer was on the way
+	if at, err := r.s.Inventory.NextPoll(t.Context(), r.sync.Destination.ID); err != nil || !at.IsZero() {
+		t.Fatalf("next poll at %v, %v", at, err)
+	}
+	r.wantStanding(ids[0], Gone)
+}
+
+func TestForgottenSyncWithASourceEachFindsItsContents(t *testing.T) {
+	r := newFixture(t)
+	each := Sharing{Each: true}
+	r.put("a.md", "b.md")
+	contents := map[string]string{"a.md": "A", "b.md": "A"}
+	docs, _ := r.resolve(contents, each)
+	b, seals := spec(r, docs)
+	b.Sharing = each
+	batch, err := r.s.Journal.Begin(t.Context(), b)
+	r.must(err)
+	r.must(r.s.Journal.Seal(t.Context(), batch, seals))
+	r.trained(TrainingCompleted, r.accept(batch, 2)...)
+	r.must(r.s.Syncs.Forget(t.Context(), r.sync.ID))
+	r.sync, err = r.s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false)
+	r.must(err)
+	r.put("a.md", "b.md")
+	_, verdicts := r.resolve(contents, each)
+	if verdicts["a.md"] != ActionVerify || verdicts["b.md"] != ActionVerify {
+		t.Fatalf("verdicts %v", verdicts)
+	}
+}
+
+func TestMarkOfAReindexOutlivesAnUnreadableFile(t *testing.T) {
+	r := newFixture(t)
+	r.put("a.md")
+	contents := map[string]string{"a.md": "A"}
+	r.upload(contents)
+	for _, end := range []func(doc ClaimedDocument) error{
+		func(doc ClaimedDocument) error {
+			return r.s.Queue.MarkUnreadable(t.Context(), doc, "permission denied")
+		},
+		func(doc ClaimedDocument) error { return r.s.Queue.MarkVanished(t.Context(), doc) },
+	} {
+		_, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{})
+		r.must(err)
+		docs, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+		r.must(err)
+		r.must(end(docs[0]))
+		r.want("a.md=completed")
+		r.put("a.md")
+		if up, _ := r.resolve(contents, Sharing{}); len(up) != 1 {
+			t.Fatal("the document is not uploaded again")
+		}
+		_, err = r.s.Journal.Recover(t.Context(), r.sync.ID)
+		r.must(err)
+	}
+}
