@@ -1,4 +1,4 @@
-# `make` alone lists the targets.
+# `make` without a target lists the targets.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -8,16 +8,16 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 # How long each fuzz target runs: make fuzz FUZZTIME=5m
 FUZZTIME ?= 30s
-# Build tags: make build TAGS=nocloud leaves out buckets and the clouds' SDKs.
+# Build tags. make build TAGS=nocloud builds without buckets and the SDKs of the clouds.
 TAGS     ?=
-# Google's storage client brings a second way to its service, by gRPC, which is not used here: 13 MB, and as much memory.
+# Excludes the unused gRPC transport of Google's storage client, which costs 13 MB on disk and in memory.
 LEAN     := disable_grpc_modules
-# Further arguments for `make run`: make run ARGS='--json'
+# Additional arguments for `make run`: make run ARGS='--json'
 ARGS     ?=
 EXE      := $(shell $(GO) env GOEXE)
 LINT     := $(GO) tool -modfile=internal/lint/go.mod golangci-lint
 
-# Everything but the race detector works without a C compiler, and is built so.
+# Only the race detector needs a C compiler.
 export CGO_ENABLED = 0
 
 .PHONY: help
@@ -33,25 +33,25 @@ run: build ## sync examples/handbook into the embedded emulator
 	bin/kbsync$(EXE) sync --config examples/handbook.yaml --emulator $(ARGS)
 
 .PHONY: test
-test: ## run the tests, those with the clouds' servers too where these are on the machine
+test: ## run the tests; the tests of buckets need `make servers`
 	$(GO) test -timeout 5m ./...
 	$(GO) -C internal/deploytest test -timeout 5m ./...
 	@$(MAKE) --silent --no-print-directory test-clouds
 
 .PHONY: test-clouds
-test-clouds: ## run the tests with servers of S3, Google Cloud Storage and Azure, and with brokers
+test-clouds: ## run the tests against local S3, Google Cloud Storage and Azure servers and brokers
 	@.ci/servers missing || true
 	$(GO) -C internal/cloudtest test -timeout 10m -parallel 8 ./...
 
 .PHONY: servers
-servers: ## install the servers that the tests of buckets need into bin/servers
+servers: ## install the servers for the tests of buckets into bin/servers
 	.ci/servers install
 
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
-# go test fuzzes one target of one package at a time.
+# go test can fuzz only one target at a time.
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (30s)
 	@set -euo pipefail; grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sort | \
@@ -60,28 +60,28 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
 	done
 
-# Another tree and another number: make kill KILL_TREE=~/documents KILLS=100
+# To change the tree and the number: make kill KILL_TREE=~/documents KILLS=100
 .PHONY: kill
-kill: ## kill a sync of the Go tree 40 times, then compare what was accepted with it
+kill: ## kill a sync of the Go tree 40 times, then compare the accepted documents with the tree
 	KILL_TREE="$${KILL_TREE:-$$($(GO) env GOROOT)}" KILLS="$${KILLS:-40}" $(GO) test -count=1 -timeout 20m -run TestKilledAtAnyMoment -v ./cmd/kbsync
 
-# One seed again: make storm STORM_SEED=17 STORM_SEEDS=1
+# To repeat one seed: make storm STORM_SEED=17 STORM_SEEDS=1
 .PHONY: storm
-storm: ## 50 storms of 5,000 operations on a watched tree, every other one with kills
+storm: ## run 50 storms of 5,000 operations on a watched tree, half of them with kills
 	STORM_OPS="$${STORM_OPS:-5000}" STORM_SEEDS="$${STORM_SEEDS:-50}" $(GO) test -count=1 -timeout 5h -run TestStorm -v ./cmd/kbsync
 
 .PHONY: latency
-latency: ## time from the close of a file to the arrival of its upload, p50 and p99
+latency: ## measure the time from closing a file to receiving its upload, p50 and p99
 	$(GO) test -run '^$$' -bench BenchmarkLatency ./cmd/kbsync
 
-# For another time: make soak SOAK=10m
+# To change the duration: make soak SOAK=10m
 .PHONY: soak
-soak: ## memory and open files of a watch in an hour of changes, with an API that fails all the time
+soak: ## measure memory and open files of an hour of watch with a failing API
 	SOAK="$${SOAK:-1h}" $(GO) test -run '^$$' -bench BenchmarkSoak -benchtime 1x -timeout 5h ./cmd/kbsync
 
-# For another time or number: make idle IDLE=1m IDLE_FILES=1000
+# To change the duration or the number: make idle IDLE=1m IDLE_FILES=1000
 .PHONY: idle
-idle: ## processor time and memory of a watch of 100,000 files in five idle minutes
+idle: ## measure CPU time and memory of five idle minutes of watch with 100,000 files
 	IDLE="$${IDLE:-5m}" $(GO) test -timeout 40m -run '^$$' -bench BenchmarkIdle ./cmd/kbsync
 
 .PHONY: bench
@@ -89,20 +89,20 @@ bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
 .PHONY: bench-listing
-bench-listing: ## print the resident memory of scans of 10,000 and of 1,000,000 objects
+bench-listing: ## measure resident memory of scans of 10,000 and 1,000,000 objects
 	$(GO) test -run '^$$' -bench BenchmarkListingMemory -benchtime 1x ./watcher
 
-# rclone takes part if it is there. For another number: make bench-s3 BENCH_OBJECTS=20000
+# It includes rclone if that is installed. To change the number: make bench-s3 BENCH_OBJECTS=20000
 .PHONY: bench-s3
-bench-s3: ## compare an unchanged S3 bucket of 100,000 objects with rclone (needs make servers)
+bench-s3: ## compare with rclone on an unchanged S3 bucket of 100,000 objects (needs make servers)
 	BENCH_OBJECTS="$${BENCH_OBJECTS:-100000}" $(GO) -C internal/cloudtest test -run '^$$' -bench BenchmarkUnchangedS3 -benchtime 5x -timeout 1h .
 
 .PHONY: bench-million
-bench-million: ## time and memory of a sync of 1,000,000 objects of which none changed (needs make servers)
+bench-million: ## measure time and memory of a sync of 1,000,000 unchanged objects (needs make servers)
 	$(GO) -C internal/cloudtest test -run '^$$' -bench BenchmarkUnchangedMillion -benchtime 3x -timeout 1h .
 
 .PHONY: lint
-lint: ## golangci-lint, gofmt, and vet for the other two systems
+lint: ## run golangci-lint, gofmt, and vet for Windows and macOS
 	@set -euo pipefail; unformatted=$$(gofmt -l .); \
 	if [[ -n $$unformatted ]]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	$(LINT) run --allow-parallel-runners
@@ -112,12 +112,12 @@ lint: ## golangci-lint, gofmt, and vet for the other two systems
 	$(GO) vet -tags nocloud ./watcher ./cmd/...
 
 .PHONY: cover
-cover: ## run the tests with coverage and print it a function
+cover: ## run the tests and print the coverage of each function
 	$(GO) test -timeout 10m -coverpkg=./... -coverprofile=coverage.out ./...
 	$(GO) tool cover -func=coverage.out
 
 .PHONY: release-check
-release-check: ## build for all six platforms, and once without clouds, into dist/ and print the sizes
+release-check: ## build for all six platforms, and without buckets, into dist/ and print the sizes
 	@mkdir -p dist
 	@set -euo pipefail; for os in linux darwin windows; do for arch in amd64 arm64; do \
 		ext=; if [[ $$os = windows ]]; then ext=.exe; fi; \
@@ -130,5 +130,5 @@ release-check: ## build for all six platforms, and once without clouds, into dis
 		printf '%-32s %6.1f MB\n' $$out $$(awk -v b=$$(wc -c <$$out) 'BEGIN {print b / 1e6}')
 
 .PHONY: clean
-clean: ## remove what the other targets made
+clean: ## remove the files that the other targets create
 	rm -rf bin dist coverage.out

@@ -44,15 +44,15 @@ func (d *discard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(answer) // the client notices
 }
 
-// A directory opens real files, as the watcher's does in essence.
+// A directory opens real files, as the watcher's root does.
 type directory struct{ root *os.Root }
 
 func (d directory) Open(_ context.Context, key string, _ state.Fingerprint) (io.ReadCloser, error) {
 	return d.root.Open(key)
 }
 
-// P2: the first sync of 10,000 files of 4 KiB, with hashing, journal and state durable,
-// to a server that parses and discards.
+// BenchmarkP2FirstSync uploads 10,000 files of 4 KiB to a server that parses and discards them, with hashing and a durable
+// state.
 func BenchmarkP2FirstSync(b *testing.B) {
 	server := httptest.NewServer(&discard{})
 	defer server.Close()
@@ -82,8 +82,8 @@ func BenchmarkP2FirstSync(b *testing.B) {
 	}
 	for b.Loop() {
 		b.StopTimer()
-		w := newWorldAt(b, filepath.Join(b.TempDir(), "kbsync.db"))
-		scan, err := w.store.Scans.Begin(b.Context(), w.sync.ID, "")
+		fx := newFixtureAt(b, filepath.Join(b.TempDir(), "kbsync.db"))
+		scan, err := fx.store.Scans.Begin(b.Context(), fx.sync.ID, "")
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -91,16 +91,16 @@ func BenchmarkP2FirstSync(b *testing.B) {
 		for i := range changes {
 			changes[i] = state.Change{Op: state.Put, Key: fmt.Sprintf("d%03d/%05d.md", i/10, i), Fingerprint: state.Fingerprint{Size: 4096, MTime: 1}}
 		}
-		if err := w.store.Scans.Record(b.Context(), scan, changes); err != nil {
+		if err := fx.store.Scans.Record(b.Context(), scan, changes); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
-		res, err := New(w.store, client, directory{root}, w.sync, w.opts).Run(b.Context())
+		res, err := New(fx.store, client, directory{root}, fx.sync, fx.opts).Run(b.Context())
 		b.StopTimer()
 		if err != nil || res.Uploaded != files {
 			b.Fatalf("%+v, %v", res, err)
 		}
-		if err := w.store.Close(); err != nil {
+		if err := fx.store.Close(); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
@@ -108,7 +108,7 @@ func BenchmarkP2FirstSync(b *testing.B) {
 	b.ReportMetric(files*float64(b.N)/b.Elapsed().Seconds(), "files/s")
 }
 
-// P3: one file of 2 GiB goes through in constant memory.
+// BenchmarkP3OneLargeFile uploads one file of 2 GiB. Its memory must not grow with the file.
 func BenchmarkP3OneLargeFile(b *testing.B) {
 	server := httptest.NewServer(&discard{})
 	defer server.Close()
@@ -122,10 +122,10 @@ func BenchmarkP3OneLargeFile(b *testing.B) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for b.Loop() {
-		w := newWorld(b)
-		w.tree.files["large.bin"] = &file{fp: state.Fingerprint{Size: size, MTime: 1}}
-		w.scan()
-		res, err := New(w.store, client, w.tree, w.sync, w.opts).Run(b.Context())
+		fx := newFixture(b)
+		fx.tree.files["large.bin"] = &file{fp: state.Fingerprint{Size: size, MTime: 1}}
+		fx.scan()
+		res, err := New(fx.store, client, fx.tree, fx.sync, fx.opts).Run(b.Context())
 		if err != nil || res.Bytes != size {
 			b.Fatalf("%+v, %v", res, err)
 		}

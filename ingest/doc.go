@@ -1,24 +1,19 @@
-// Package ingest uploads what is due of a sync and records the sources that
-// came back.
+// Package ingest uploads the due documents of a sync and records the sources that ReplyCX created for them.
 //
-// An [Ingest] takes pending documents from the state, finds out which of them
-// need an upload at all, sends those in batches, and writes what came of each
-// batch. It keeps no truth of its own: whatever it was doing when it ended is
-// told by the state, and the next run goes on from there.
+// An [Ingest] claims pending documents from the state, decides which of them need an upload, sends those in batches, and
+// records the outcome of each batch. It keeps nothing between runs: the state holds everything that the next run needs.
 //
-// # The way of a document
+// # The path of a document
 //
-// Claim gives it to this process. Up to a mebibyte, or where another content of
-// its size is about, it is hashed beforehand, and the state says whether its
-// content is there already: then it shares that source and nothing is sent. A
-// document whose content another open batch of this process carries waits for
-// that batch. What is left is put into batches; each is a row of the journal
-// before its first byte, is sealed with the complete hashes before its last one,
-// and ends in exactly one of three ways: accepted, refused or uncertain. Only the
-// last can ever lead to a duplicate, and it is listed where it may have.
+// A planner claims the document. It hashes a document of up to a mebibyte before the upload, and a larger one only if
+// another content has the same size. If the state already has the content, the document shares its source and nothing is
+// sent. If another batch of this process is sending the content, the document waits for that batch. The planner groups the
+// other documents into batches. Each batch has a row in the journal before its first byte, is sealed with all hashes before
+// its last byte, and ends as accepted, refused or uncertain. Only an uncertain batch can lead to a duplicate, and the state
+// lists each possible duplicate.
 //
 // # When not to use it
 //
-// To upload a few files once, use package replycx directly. Ingest is for what
-// must be uploaded once and never twice, and needs the state for it.
+// Use package replycx directly to upload a few files once. Package ingest needs the state, which makes sure that each
+// content is uploaded once.
 package ingest

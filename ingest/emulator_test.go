@@ -15,17 +15,17 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// A served world talks to the emulator through the real client.
-type served struct {
-	*world
+// A servedFixture uploads to the emulator through the real client.
+type servedFixture struct {
+	*fixture
 	emulator *emulator.Emulator
 	client   *replycx.Client
 	api      API
 }
 
-func newServed(t *testing.T, opts emulator.Options) *served {
+func newServed(t *testing.T, opts emulator.Options) *servedFixture {
 	t.Helper()
-	s := &served{world: newWorld(t)}
+	s := &servedFixture{fixture: newFixture(t)}
 	var err error
 	if s.emulator, err = emulator.New(opts); err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func newServed(t *testing.T, opts emulator.Options) *served {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.emulator.Close() })
-	s.client, err = replycx.New(s.emulator.Token(51), replycx.Options{BaseURL: url, Timeouts: replycx.Timeouts{Stall: 500 * time.Millisecond, Answer: 500 * time.Millisecond}})
+	s.client, err = replycx.New(s.emulator.Token(51), replycx.Options{BaseURL: url, Timeouts: replycx.Timeouts{Stall: 1500 * time.Millisecond, Answer: 1500 * time.Millisecond}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func newServed(t *testing.T, opts emulator.Options) *served {
 	return s
 }
 
-func (s *served) drain(ctx context.Context) (Result, error) {
+func (s *servedFixture) drain(ctx context.Context) (Result, error) {
 	s.t.Helper()
 	if _, err := s.store.Journal.Recover(context.WithoutCancel(ctx), s.sync.ID); err != nil {
 		s.t.Fatal(err)
@@ -54,16 +54,16 @@ func (s *served) drain(ctx context.Context) (Result, error) {
 	return New(s.store, s.api, s.tree, s.sync, s.opts).Run(ctx)
 }
 
-func (s *served) script(rules ...emulator.Fault) {
+func (s *servedFixture) script(rules ...emulator.Fault) {
 	s.t.Helper()
 	if err := s.emulator.SetFaults(&emulator.Faults{Seed: 1, Rules: rules}); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-// wantListed says that every content was accepted, and none more often than the state
-// lists; it returns how many were accepted twice.
-func (s *served) wantListed() (twice int) {
+// wantListed fails the test unless the emulator accepted every content, and twice only if the state lists it as a possible
+// duplicate. It returns how many contents were accepted twice.
+func (s *servedFixture) wantListed() (twice int) {
 	s.t.Helper()
 	accepted := map[state.SHA256]int{}
 	for _, a := range s.emulator.Accepted() {
@@ -86,13 +86,13 @@ func (s *served) wantListed() (twice int) {
 	return twice
 }
 
-func TestAgainstTheEmulator(t *testing.T) {
+func TestEmulatorFaultsLoseNothingAndListDuplicates(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		fault     emulator.Fault
 		uncertain bool
 		twice     bool
-		size      int // of a document beyond its text; what is broken must not fit the sockets' buffers
+		size      int // of a document beyond its text: a broken request must not be in the sockets' buffers when it breaks
 	}{
 		{name: "no fault", fault: emulator.Fault{Operation: emulator.OpBots}},
 		{name: "reset before", fault: emulator.Fault{Reset: true, At: emulator.Before}, size: 400_000},
@@ -115,7 +115,7 @@ func TestAgainstTheEmulator(t *testing.T) {
 		{name: "html", fault: emulator.Fault{Answer: "html"}, uncertain: true, twice: true},
 		{name: "empty", fault: emulator.Fault{Answer: "empty"}, uncertain: true, twice: true},
 		{name: "foreign", fault: emulator.Fault{Answer: "foreign"}, uncertain: true, twice: true},
-		{name: "ids that are none", fault: emulator.Fault{Answer: "bad-ids"}, uncertain: true, twice: true},
+		{name: "invalid ids", fault: emulator.Fault{Answer: "bad-ids"}, uncertain: true, twice: true},
 		{name: "a field missing", fault: emulator.Fault{DropFields: 1}, uncertain: true, twice: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -125,6 +125,9 @@ func TestAgainstTheEmulator(t *testing.T) {
 				s.tree.put(fmt.Sprintf("dir/%02d.md", i), fmt.Sprintf("content %d", i)+strings.Repeat(".", c.size))
 			}
 			s.scan()
+			if c.size > 0 {
+				s.opts.BytesPerSecond = 10 << 20
+			}
 			if c.fault.Operation == "" {
 				c.fault.Operation = emulator.OpUpload
 			}
@@ -146,9 +149,7 @@ func TestAgainstTheEmulator(t *testing.T) {
 	}
 }
 
-// C5 against the emulator: one refused among twenty, a limit of the gateway, a wrong
-// token.
-func TestC5AgainstTheEmulator(t *testing.T) {
+func TestEmulatorRefusals(t *testing.T) {
 	t.Run("one refused", func(t *testing.T) {
 		t.Parallel()
 		s := newServed(t, emulator.Options{Train: -1})
@@ -209,10 +210,9 @@ func TestC5AgainstTheEmulator(t *testing.T) {
 	})
 }
 
-// C2: cut again and again until all is done: it ends, nothing is lost, and what may be
-// there twice is listed. Each cut comes at a moment of chance after the fifth request,
-// when at least one of four transfers has its answer.
-func TestC2CutUntilDone(t *testing.T) {
+// Runs that are cut again and again upload everything in the end, lose nothing, and list each possible duplicate. Each cut
+// comes at a random time after the fifth request, when at least one of four transfers has its answer.
+func TestRunsThatAreCutUploadEverythingInTheEnd(t *testing.T) {
 	s := newServed(t, emulator.Options{Train: -1})
 	s.opts.Documents = 10
 	for i := range 1000 {
@@ -234,7 +234,7 @@ func TestC2CutUntilDone(t *testing.T) {
 		}
 	}
 	s.api = s.client
-	// What became uncertain by the last cut is due a little later.
+	// Documents that the last cut made uncertain are due a little later.
 	time.Sleep(2 * s.opts.ResendAfter)
 	if _, err := s.drain(t.Context()); err != nil {
 		t.Fatal(err)
@@ -244,7 +244,7 @@ func TestC2CutUntilDone(t *testing.T) {
 	s.check()
 }
 
-// cutting cuts soon after so many uploads have begun.
+// cutting cuts the run soon after so many uploads have begun.
 type cutting struct {
 	API
 	begun atomic.Int64

@@ -15,33 +15,33 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-func (w *world) fill(n int) {
+func (fx *fixture) fill(n int) {
 	for i := range n {
-		w.tree.put(fmt.Sprintf("%04d.md", i), fmt.Sprintf("content %d", i))
+		fx.tree.put(fmt.Sprintf("%04d.md", i), fmt.Sprintf("content %d", i))
 	}
-	w.scan()
+	fx.scan()
 }
 
-// C1: a cut at each boundary, then a clean run: every content at least once, and more
-// than once only where the request was sealed and the answer lost.
-func TestC1CutAtEachBoundary(t *testing.T) {
-	type cutter func(w *world, cut func())
+// A run that is cut at each boundary and then repeated uploads every content at least once, and twice only if the request
+// was sealed and the answer lost.
+func TestCutAtEachBoundaryLosesNothing(t *testing.T) {
+	type cutter func(fx *fixture, cut func())
 	fail := errors.New("cut")
 	for _, c := range []struct {
 		name   string
 		at     cutter
 		sealed bool
 	}{
-		{name: "claimed", at: func(w *world, cut func()) {
-			w.tree.broken = func(string) error { cut(); return nil }
+		{name: "claimed", at: func(fx *fixture, cut func()) {
+			fx.tree.broken = func(string) error { cut(); return nil }
 		}},
-		{name: "before the journal", at: func(w *world, cut func()) {
-			w.around = func(j journal) journal {
+		{name: "before the journal", at: func(fx *fixture, cut func()) {
+			fx.around = func(j journal) journal {
 				return hooks{journal: j, begin: func(context.Context, state.BatchSpec) (int64, error) { cut(); return 0, fail }}
 			}
 		}},
-		{name: "journal written", at: func(w *world, cut func()) {
-			w.around = func(j journal) journal {
+		{name: "journal written", at: func(fx *fixture, cut func()) {
+			fx.around = func(j journal) journal {
 				return hooks{journal: j, begin: func(ctx context.Context, spec state.BatchSpec) (int64, error) {
 					id, err := j.Begin(ctx, spec)
 					cut()
@@ -49,21 +49,21 @@ func TestC1CutAtEachBoundary(t *testing.T) {
 				}}
 			}
 		}},
-		{name: "mid-body", at: func(w *world, cut func()) {
-			w.service.set(func(_ int, contents []string) fault {
+		{name: "mid-body", at: func(fx *fixture, cut func()) {
+			fx.service.set(func(_ int, contents []string) fault {
 				if contents != nil {
 					cut()
 				}
 				return fault{}
 			})
 		}},
-		{name: "before the seal", at: func(w *world, cut func()) {
-			w.around = func(j journal) journal {
+		{name: "before the seal", at: func(fx *fixture, cut func()) {
+			fx.around = func(j journal) journal {
 				return hooks{journal: j, seal: func(context.Context, int64, []state.Seal) error { cut(); return fail }}
 			}
 		}},
-		{name: "sealed, nothing sent", at: func(w *world, cut func()) {
-			w.around = func(j journal) journal {
+		{name: "sealed, nothing sent", at: func(fx *fixture, cut func()) {
+			fx.around = func(j journal) journal {
 				return hooks{journal: j, seal: func(ctx context.Context, id int64, seals []state.Seal) error {
 					err := j.Seal(ctx, id, seals)
 					cut()
@@ -71,17 +71,17 @@ func TestC1CutAtEachBoundary(t *testing.T) {
 				}}
 			}
 		}},
-		{name: "sealed, answer awaited", sealed: true, at: func(w *world, cut func()) {
-			w.service.sealed = cut
-			w.service.latency = time.Hour
+		{name: "sealed, answer awaited", sealed: true, at: func(fx *fixture, cut func()) {
+			fx.service.sealed = cut
+			fx.service.latency = time.Hour
 		}},
-		{name: "answer there, not recorded", sealed: true, at: func(w *world, cut func()) {
-			w.around = func(j journal) journal {
+		{name: "answer there, not recorded", sealed: true, at: func(fx *fixture, cut func()) {
+			fx.around = func(j journal) journal {
 				return hooks{journal: j, accept: func(context.Context, int64, state.Answer) (state.Receipt, error) { cut(); return state.Receipt{}, fail }}
 			}
 		}},
-		{name: "answer recorded", at: func(w *world, cut func()) {
-			w.around = func(j journal) journal {
+		{name: "answer recorded", at: func(fx *fixture, cut func()) {
+			fx.around = func(j journal) journal {
 				return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
 					receipt, err := j.Accept(ctx, id, a)
 					cut()
@@ -92,30 +92,30 @@ func TestC1CutAtEachBoundary(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.fill(30)
+				fx := newFixture(t)
+				fx.fill(30)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				c.at(w, cancel)
-				if _, err := w.run(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, fail) {
+				c.at(fx, cancel)
+				if _, err := fx.run(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, fail) {
 					t.Fatalf("got %v", err)
 				}
-				w.around, w.tree.broken, w.service.sealed, w.service.latency = nil, nil, nil, 0
-				w.service.set(nil)
-				uncertain, err := w.store.Journal.Recover(t.Context(), w.sync.ID)
+				fx.around, fx.tree.broken, fx.service.sealed, fx.service.latency = nil, nil, nil, 0
+				fx.service.set(nil)
+				uncertain, err := fx.store.Journal.Recover(t.Context(), fx.sync.ID)
 				if err != nil {
 					t.Fatal(err)
 				}
 				if c.sealed != (uncertain > 0) {
 					t.Fatalf("%d batches uncertain", uncertain)
 				}
-				w.mustRun()
+				fx.mustRun()
 				listed := map[string]bool{}
-				for _, d := range w.duplicates() {
+				for _, d := range fx.duplicates() {
 					listed[d.Key] = true
 				}
-				for key, f := range w.tree.files {
-					n := w.service.count(string(f.content))
+				for key, f := range fx.tree.files {
+					n := fx.service.count(string(f.content))
 					if n == 0 || n > 2 || n == 2 && !listed[key] {
 						t.Errorf("%s: accepted %d times, listed %v", key, n, listed[key])
 					}
@@ -123,20 +123,19 @@ func TestC1CutAtEachBoundary(t *testing.T) {
 						t.Errorf("%s: accepted %d times", key, n)
 					}
 				}
-				w.wantCounts(map[state.DocumentState]int{state.Training: 30})
-				w.check()
+				fx.wantCounts(map[state.DocumentState]int{state.Training: 30})
+				fx.check()
 			})
 		})
 	}
 }
 
-// C3: what breaks before the seal is sent again and received once.
-func TestC3BrokenBeforeTheSeal(t *testing.T) {
+func TestRequestBrokenBeforeTheSealIsSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(200)
+		fx := newFixture(t)
+		fx.fill(200)
 		reset := errors.New("connection reset by peer")
-		w.service.set(func(post int, contents []string) fault {
+		fx.service.set(func(post int, contents []string) fault {
 			switch {
 			case post%3 == 0 && contents == nil:
 				return fault{at: "before", err: reset}
@@ -145,18 +144,18 @@ func TestC3BrokenBeforeTheSeal(t *testing.T) {
 			}
 			return fault{}
 		})
-		res := w.mustRun()
-		if res.Uploaded != 200 || res.Incomplete() || len(w.duplicates()) != 0 {
-			t.Fatalf("%+v, %d possible duplicates", res, len(w.duplicates()))
+		res := fx.mustRun()
+		if res.Uploaded != 200 || res.Incomplete() || len(fx.duplicates()) != 0 {
+			t.Fatalf("%+v, %d possible duplicates", res, len(fx.duplicates()))
 		}
-		w.wantOnce()
-		w.check()
+		fx.wantOnce()
+		fx.check()
 	})
 }
 
-// C3: what breaks after the seal is uncertain; it halts the others, goes out once more
-// after a minute, and is listed.
-func TestC3LostAnswer(t *testing.T) {
+// A request that breaks after the seal makes its documents uncertain and halts the others. They are resent once after a
+// minute, and listed as possible duplicates.
+func TestLostAnswerIsResentOnceAndListed(t *testing.T) {
 	for name, lost := range map[string]error{
 		"reset":     errors.New("connection reset by peer"),
 		"stalled":   replycx.ErrStalled,
@@ -169,11 +168,11 @@ func TestC3LostAnswer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.opts.Transfers = 1
-				w.fill(60)
+				fx := newFixture(t)
+				fx.opts.Transfers = 1
+				fx.fill(60)
 				var lose []string
-				w.service.set(func(post int, contents []string) fault {
+				fx.service.set(func(post int, contents []string) fault {
 					if post == 2 {
 						lose = contents
 						return fault{at: "lose", err: lost}
@@ -181,184 +180,203 @@ func TestC3LostAnswer(t *testing.T) {
 					return fault{}
 				})
 				start := time.Now()
-				res := w.mustRun()
+				res := fx.mustRun()
 				if res.Uploaded != 60 || res.Uncertain != 20 || res.Resent != 20 {
 					t.Fatalf("%+v", res)
 				}
 				if time.Since(start) < time.Minute {
 					t.Errorf("sent again after %v", time.Since(start))
 				}
-				if d := w.duplicates(); len(d) != 20 || d[0].ResentAs == 0 {
+				if d := fx.duplicates(); len(d) != 20 || d[0].ResentAs == 0 {
 					t.Fatalf("possible duplicates: %+v", d)
 				}
-				for _, f := range w.tree.files {
+				for _, f := range fx.tree.files {
 					want := 1
 					if slices.Contains(lose, string(f.content)) {
 						want = 2
 					}
-					if n := w.service.count(string(f.content)); n != want {
+					if n := fx.service.count(string(f.content)); n != want {
 						t.Errorf("%s: %d times, want %d", f.content, n, want)
 					}
 				}
-				w.wantCounts(map[state.DocumentState]int{state.Training: 60})
-				w.check()
+				fx.wantCounts(map[state.DocumentState]int{state.Training: 60})
+				fx.check()
 			})
 		})
 	}
 }
 
-func TestUncertainIsHeld(t *testing.T) {
+func TestHoldUncertainNeverResends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.opts.HoldUncertain, w.opts.Transfers = true, 1
-		w.fill(25)
-		w.service.set(func(post int, _ []string) fault {
+		fx := newFixture(t)
+		fx.opts.HoldUncertain, fx.opts.Transfers = true, 1
+		fx.fill(25)
+		fx.service.set(func(post int, _ []string) fault {
 			if post == 1 {
 				return fault{at: "lost", err: errors.New("EOF")}
 			}
 			return fault{}
 		})
-		w.mustRun()
+		fx.mustRun()
 		time.Sleep(time.Hour)
-		w.mustRun()
-		w.wantCounts(map[state.DocumentState]int{state.Training: 5, state.Uncertain: 20})
+		fx.mustRun()
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 5, state.Uncertain: 20})
 	})
 }
 
-// A second loss holds what was sent again.
-func TestUncertainIsSentAgainOnce(t *testing.T) {
+func TestUncertainDocumentIsResentOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(1)
-		w.service.set(func(post int, _ []string) fault {
+		fx := newFixture(t)
+		fx.fill(1)
+		fx.service.set(func(post int, _ []string) fault {
 			if post <= 2 {
 				return fault{at: "lost", err: errors.New("EOF")}
 			}
 			return fault{}
 		})
 		for range 5 {
-			_, _ = w.run(t.Context())
+			_, _ = fx.run(t.Context())
 			time.Sleep(time.Hour)
 		}
-		if w.service.posted() != 2 {
-			t.Fatalf("sent %d times", w.service.posted())
+		if fx.service.posted() != 2 {
+			t.Fatalf("sent %d times", fx.service.posted())
 		}
-		w.wantCounts(map[state.DocumentState]int{state.Uncertain: 1})
+		fx.wantCounts(map[state.DocumentState]int{state.Uncertain: 1})
 	})
 }
 
-// What changed since its answer was lost is not sent again as it was.
-func TestChangedSinceUncertain(t *testing.T) {
+func TestDocumentChangedSinceItsLostAnswerIsNotResent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.opts.Transfers = 1
-		w.fill(3)
-		w.service.set(func(post int, _ []string) fault {
+		fx := newFixture(t)
+		fx.opts.Transfers = 1
+		fx.fill(3)
+		fx.service.set(func(post int, _ []string) fault {
 			if post == 1 {
 				return fault{at: "lost", err: errors.New("EOF")}
 			}
 			return fault{}
 		})
-		w.opts.Patience = time.Millisecond
-		w.mustRun()
-		w.tree.put("0000.md", "edited") // seen by a scan
-		w.scan()
-		w.tree.put("0001.md", "edited too") // not yet
+		fx.opts.Patience = time.Millisecond
+		fx.mustRun()
+		fx.tree.put("0000.md", "edited") // seen by a scan
+		fx.scan()
+		fx.tree.put("0001.md", "edited too") // not yet
 		time.Sleep(2 * time.Minute)
-		w.opts.Patience = 0
-		w.mustRun()
-		w.scan()
-		w.mustRun()
-		if w.service.count("content 0") != 0 || w.service.count("content 1") != 0 || w.service.count("content 2") != 1 || w.service.count("edited") != 1 || w.service.count("edited too") != 1 {
-			t.Fatalf("%v", w.service.accepted)
+		fx.opts.Patience = 0
+		fx.mustRun()
+		fx.scan()
+		fx.mustRun()
+		if fx.service.count("content 0") != 0 || fx.service.count("content 1") != 0 || fx.service.count("content 2") != 1 || fx.service.count("edited") != 1 || fx.service.count("edited too") != 1 {
+			t.Fatalf("%v", fx.service.accepted)
 		}
 		left := 0
-		for _, d := range w.duplicates() {
+		for _, d := range fx.duplicates() {
 			if d.LeftBehind {
 				left++
 			}
 		}
 		if left != 2 {
-			t.Errorf("%d listed as possibly left behind: %+v", left, w.duplicates())
+			t.Errorf("%d listed as possibly left behind: %+v", left, fx.duplicates())
 		}
-		w.wantCounts(map[state.DocumentState]int{state.Training: 3})
-		w.check()
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 3})
+		fx.check()
 	})
 }
 
-// What has other bytes than those whose answer was lost, its fingerprint the same, is
-// not what was sent.
-func TestOtherContentThanUncertain(t *testing.T) {
+// A document is not resent if it has other bytes than the uncertain content, even under the same fingerprint.
+func TestUncertainDocumentWithOtherBytesIsNotResent(t *testing.T) {
 	for _, size := range []int{10, state.HashAhead + 10} { // hashed beforehand, and on the way
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			w.tree.put("a.txt", strings.Repeat("a", size))
-			w.scan()
-			w.service.set(func(post int, contents []string) fault {
+			fx := newFixture(t)
+			fx.tree.put("a.txt", strings.Repeat("a", size))
+			fx.scan()
+			fx.service.set(func(post int, contents []string) fault {
 				if post == 1 && contents != nil {
-					w.tree.files["a.txt"].content = []byte(strings.Repeat("b", size))
+					fx.tree.files["a.txt"].content = []byte(strings.Repeat("b", size))
 					return fault{at: "lost", err: errors.New("EOF")}
 				}
 				return fault{}
 			})
-			res := w.mustRun()
-			if res.Changed != 1 || res.Resent != 0 || res.Uploaded != 0 || w.service.accepted[w.document("a.txt").SHA256] != 0 {
+			res := fx.mustRun()
+			if res.Changed != 1 || res.Resent != 0 || res.Uploaded != 0 || fx.service.accepted[fx.document("a.txt").SHA256] != 0 {
 				t.Fatalf("%+v", res)
 			}
-			w.check()
+			fx.check()
 		})
 	}
 }
 
-// An answer that names nothing, or another knowledge base, is no answer.
-func TestDoubt(t *testing.T) {
-	r := newRun(newWorld(t).ingest())
-	some := map[string][]replycx.Source{"d1": {{ID: 1}}}
-	for _, c := range []struct {
-		result replycx.UploadResult
-		want   bool
-	}{
-		{replycx.UploadResult{KnowledgeBaseID: knowledgeBase, Sources: some}, false},
-		{replycx.UploadResult{Sources: some}, false},
-		{replycx.UploadResult{KnowledgeBaseID: 12, Sources: some}, true},
-		{replycx.UploadResult{KnowledgeBaseID: knowledgeBase}, true},
-	} {
-		if got := r.doubt(&c.result); (got != "") != c.want {
-			t.Errorf("%+v: %q", c.result, got)
-		}
-	}
-}
-
-// A field that is missing from the answer makes that document uncertain, not the batch.
-func TestFieldMissing(t *testing.T) {
+// The answer of another knowledge base proves nothing, but its sources are in the inventory.
+func TestAnswerOfAnotherKnowledgeBaseIsUncertain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.opts.Patience = time.Second
-		w.fill(20)
-		w.service.set(func(post int, _ []string) fault { return fault{drop: 2} })
-		res := w.mustRun()
-		if res.Uploaded != 18 || res.Uncertain != 2 || res.Requests != 1 || !res.Incomplete() {
+		fx := newFixture(t)
+		fx.opts.Patience = time.Second
+		fx.fill(3)
+		fx.service.set(func(int, []string) fault { return fault{knowledgeBase: 12} })
+		if res, _ := fx.run(t.Context()); res.Uploaded != 0 || res.Uncertain != 3 {
 			t.Fatalf("%+v", res)
 		}
-		w.wantCounts(map[state.DocumentState]int{state.Training: 18, state.Uncertain: 2})
-		w.service.set(nil)
-		time.Sleep(time.Minute)
-		if res := w.mustRun(); res.Resent != 2 {
-			t.Fatalf("%+v", res)
+		foreign := 0
+		for source, err := range fx.store.Inventory.Sources(t.Context(), state.SourceFilter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if source.Destination.KnowledgeBase == 12 && source.Standing == state.Orphaned {
+				foreign++
+			}
 		}
-		w.check()
+		if foreign != 3 {
+			t.Fatalf("%d sources of the other knowledge base are in the inventory", foreign)
+		}
 	})
 }
 
-// The API answering 500 to every upload while status requests work: at most twelve
-// uploads a pass, the rest stays pending; when it is well, everything arrives.
-func TestOutage(t *testing.T) {
+// An answer that repeats the ids of an earlier one completes no document.
+func TestAnswerWithKnownIDsIsUncertain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(400)
+		fx := newFixture(t)
+		fx.fill(3)
+		fx.mustRun()
+		fx.opts.Patience = time.Second
+		fx.tree.put("new.md", "new")
+		fx.scan()
+		fx.service.set(func(int, []string) fault { return fault{knownIDs: true} })
+		if res, _ := fx.run(t.Context()); res.Uploaded != 0 || res.Uncertain != 1 {
+			t.Fatalf("%+v", res)
+		}
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 3, state.Uncertain: 1})
+	})
+}
+
+func TestFieldMissingFromTheAnswerMakesOnlyItsDocumentUncertain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t)
+		fx.opts.Patience = time.Second
+		fx.fill(20)
+		fx.service.set(func(post int, _ []string) fault { return fault{drop: 2} })
+		res := fx.mustRun()
+		if res.Uploaded != 18 || res.Uncertain != 2 || res.Requests != 1 || !res.Incomplete() {
+			t.Fatalf("%+v", res)
+		}
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 18, state.Uncertain: 2})
+		fx.service.set(nil)
+		time.Sleep(time.Minute)
+		if res := fx.mustRun(); res.Resent != 2 {
+			t.Fatalf("%+v", res)
+		}
+		fx.check()
+	})
+}
+
+// If the API answers 500 to every upload but answers status requests, a pass sends at most twelve uploads and the other
+// documents stay pending. After the outage every document is uploaded.
+func TestOutageEndsTheRunWithFewUploads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t)
+		fx.fill(400)
 		down := func(int, []string) fault { return fault{at: "refuse", err: apiError(500, "", "oops")} }
-		w.service.set(down)
-		res, err := w.run(t.Context())
+		fx.service.set(down)
+		res, err := fx.run(t.Context())
 		outage, ok := errors.AsType[*OutageError](err)
 		if !ok || outage.Streak < 3 || !strings.Contains(err.Error(), "500") {
 			t.Fatalf("got %v", err)
@@ -368,40 +386,39 @@ func TestOutage(t *testing.T) {
 		}
 		for range 3 { // each further pass tries one batch of one document
 			time.Sleep(time.Hour)
-			before := w.service.posted()
-			if _, err := w.run(t.Context()); err == nil || w.service.posted() != before+1 {
-				t.Fatalf("%d uploads, %v", w.service.posted()-before, err)
+			before := fx.service.posted()
+			if _, err := fx.run(t.Context()); err == nil || fx.service.posted() != before+1 {
+				t.Fatalf("%d uploads, %v", fx.service.posted()-before, err)
 			}
 		}
-		w.service.set(nil)
+		fx.service.set(nil)
 		time.Sleep(time.Hour)
 		for range 3 {
-			w.mustRun()
+			fx.mustRun()
 			time.Sleep(time.Hour)
 		}
 		held := 0
-		for _, d := range w.duplicates() {
+		for _, d := range fx.duplicates() {
 			if d.ResentAs == 0 {
 				held++
 			}
 		}
-		counts := w.counts()
+		counts := fx.counts()
 		if counts[state.Pending] != 0 || counts[state.Training]+counts[state.Uncertain] != 400 || counts[state.Uncertain] > 3 {
 			t.Fatalf("%v, %d held", counts, held)
 		}
-		w.check()
+		fx.check()
 	})
 }
 
-// A lost answer opens the breaker; after a well-formed status answer one document is
-// tried alone, and then the others go on.
-func TestBreaker(t *testing.T) {
+// A lost answer opens the breaker. After an answered status request the run sends one document alone, and then the others.
+func TestBreakerProbeComesBeforeTheOtherUploads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.opts.Transfers = 1
-		w.fill(200)
+		fx := newFixture(t)
+		fx.opts.Transfers = 1
+		fx.fill(200)
 		sizes := map[int]int{}
-		w.service.set(func(post int, contents []string) fault {
+		fx.service.set(func(post int, contents []string) fault {
 			if contents != nil {
 				sizes[post] = len(contents)
 			}
@@ -410,33 +427,32 @@ func TestBreaker(t *testing.T) {
 			}
 			return fault{}
 		})
-		w.service.status = func(ask int) error {
+		fx.service.status = func(ask int) error {
 			if ask <= 3 {
 				return apiError(502, "", "bad gateway")
 			}
 			return nil
 		}
-		res := w.mustRun()
+		res := fx.mustRun()
 		if res.Uploaded != 200 || res.Uncertain != 20 || res.Resent != 20 {
 			t.Fatalf("%+v", res)
 		}
-		if sizes[5] != 1 || sizes[6] != 20 || w.service.asks != 4 {
-			t.Fatalf("batches of %v; %d status requests", sizes, w.service.asks)
+		if sizes[5] != 1 || sizes[6] != 20 || fx.service.asks != 4 {
+			t.Fatalf("batches of %v; %d status requests", sizes, fx.service.asks)
 		}
-		w.wantOnce()
-		w.check()
+		fx.wantOnce()
+		fx.check()
 	})
 }
 
-// While the breaker is open nothing is sealed, transfers in flight included.
-func TestBreakerHoldsTransfersInFlight(t *testing.T) {
+func TestOpenBreakerKeepsTransfersInFlightFromBeingSealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.opts.Transfers, w.opts.Documents, w.opts.BytesPerSecond = 2, 1, 100_000
-		w.tree.put("a-small.md", "small")
-		w.tree.put("b-large.md", strings.Repeat("x", 1_000_000)) // takes ten seconds
-		w.scan()
-		w.service.set(func(post int, contents []string) fault {
+		fx := newFixture(t)
+		fx.opts.Transfers, fx.opts.Documents, fx.opts.BytesPerSecond = 2, 1, 100_000
+		fx.tree.put("a-small.md", "small")
+		fx.tree.put("b-large.md", strings.Repeat("x", 1_000_000)) // takes ten seconds
+		fx.scan()
+		fx.service.set(func(post int, contents []string) fault {
 			if slices.Contains(contents, "small") && post <= 2 {
 				return fault{at: "lost", err: errors.New("EOF")}
 			}
@@ -444,27 +460,27 @@ func TestBreakerHoldsTransfersInFlight(t *testing.T) {
 		})
 		var asked time.Duration
 		start := time.Now()
-		w.service.status = func(int) error {
+		fx.service.status = func(int) error {
 			asked = time.Since(start)
 			return nil
 		}
-		res := w.mustRun()
+		res := fx.mustRun()
 		if res.Uploaded != 2 || res.Requests != 4 || asked > 5*time.Second {
 			t.Fatalf("%+v, asked after %v", res, asked)
 		}
-		w.check()
+		fx.check()
 	})
 }
 
-func TestNoAnswerAtAll(t *testing.T) {
+func TestRunEndsWithinItsPatienceIfTheAPIDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.opts.Transfers = 1
-		w.fill(40)
-		w.service.set(func(post int, _ []string) fault { return fault{at: "lost", err: errors.New("EOF")} })
-		w.service.status = func(int) error { return errors.New("connection refused") }
+		fx := newFixture(t)
+		fx.opts.Transfers = 1
+		fx.fill(40)
+		fx.service.set(func(post int, _ []string) fault { return fault{at: "lost", err: errors.New("EOF")} })
+		fx.service.status = func(int) error { return errors.New("connection refused") }
 		start := time.Now()
-		res, err := w.run(t.Context())
+		res, err := fx.run(t.Context())
 		if _, ok := errors.AsType[*OutageError](err); !ok || !strings.Contains(err.Error(), "connection refused") {
 			t.Fatalf("got %v", err)
 		}
@@ -474,8 +490,7 @@ func TestNoAnswerAtAll(t *testing.T) {
 	})
 }
 
-// C4: a Retry-After is honoured by all workers, and capped.
-func TestC4RetryAfter(t *testing.T) {
+func TestRetryAfterHoldsAllWorkersAndIsCapped(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		err   *replycx.Error
@@ -487,12 +502,12 @@ func TestC4RetryAfter(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.fill(200)
+				fx := newFixture(t)
+				fx.fill(200)
 				start := time.Now()
 				var refused atomic.Int64
 				var early atomic.Int64
-				w.service.set(func(post int, contents []string) fault {
+				fx.service.set(func(post int, contents []string) fault {
 					switch {
 					case post == 1 && contents != nil:
 						refused.Store(int64(time.Since(start)))
@@ -502,7 +517,7 @@ func TestC4RetryAfter(t *testing.T) {
 					}
 					return fault{}
 				})
-				res := w.mustRun()
+				res := fx.mustRun()
 				if early.Load() > 0 {
 					t.Errorf("%d requests while the API asked to wait", early.Load())
 				}
@@ -510,56 +525,29 @@ func TestC4RetryAfter(t *testing.T) {
 					if !res.Incomplete() || time.Since(start) > time.Minute {
 						t.Fatalf("%+v after %v", res, time.Since(start))
 					}
-					_, until, err := w.store.Journal.Breaker(t.Context(), w.sync.Destination.ID)
+					_, until, err := fx.store.Journal.Breaker(t.Context(), fx.sync.Destination.ID)
 					if err != nil || time.Until(until) > 15*time.Minute || time.Until(until) < 14*time.Minute {
 						t.Fatalf("paused for %v, %v", time.Until(until), err)
 					}
 					time.Sleep(15 * time.Minute)
-					res = w.mustRun()
+					res = fx.mustRun()
 				}
 				if res.Incomplete() {
 					t.Fatalf("%+v", res)
 				}
-				w.wantOnce()
-				w.check()
+				fx.wantOnce()
+				fx.check()
 			})
 		})
 	}
 }
 
-func TestHopeless(t *testing.T) {
-	const patience = time.Minute
-	now := time.Now()
-	for _, c := range []struct {
-		name     string
-		progress time.Duration // ago
-		held     time.Duration // from now on
-		busy     int
-		want     bool
-	}{
-		{name: "all is well", progress: time.Hour},
-		{name: "held for a while", progress: 10 * time.Second, held: 20 * time.Second, busy: 1},
-		{name: "held for longer", progress: 10 * time.Second, held: 55 * time.Second, busy: 1, want: true},
-		{name: "was held", progress: time.Hour, held: -time.Second, busy: 1},
-		{name: "two failures", progress: time.Hour, busy: 2},
-		{name: "three failures", progress: time.Hour, busy: 3, want: true},
-		{name: "three failures just now", progress: time.Second, busy: 3},
-	} {
-		r := newRun(&Ingest{opts: Options{Patience: patience, Checkers: 1, Transfers: 1}})
-		r.progress, r.heldUntil, r.busy = now.Add(-c.progress), now.Add(c.held), c.busy
-		if got := r.hopeless(); got != c.want {
-			t.Errorf("%s: got %v", c.name, got)
-		}
-	}
-}
-
-// C4: 503 for ten minutes: the backlog is bounded, and drains without duplicates.
-func TestC4UnavailableForTenMinutes(t *testing.T) {
+func TestTenMinutesOf503CauseNoDuplicate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(2000)
+		fx := newFixture(t)
+		fx.fill(2000)
 		start := time.Now()
-		w.service.set(func(post int, _ []string) fault {
+		fx.service.set(func(post int, _ []string) fault {
 			if time.Since(start) < 10*time.Minute {
 				return fault{at: "refuse", err: apiError(503, "UNAVAILABLE", "later")}
 			}
@@ -567,7 +555,7 @@ func TestC4UnavailableForTenMinutes(t *testing.T) {
 		})
 		runs := 0
 		for {
-			res := w.mustRun()
+			res := fx.mustRun()
 			if runs++; !res.Incomplete() {
 				break
 			}
@@ -576,17 +564,16 @@ func TestC4UnavailableForTenMinutes(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 		}
-		if w.service.posted() > 100+10*60 {
-			t.Errorf("%d requests", w.service.posted())
+		if fx.service.posted() > 100+10*60 {
+			t.Errorf("%d requests", fx.service.posted())
 		}
-		w.wantOnce()
-		w.wantCounts(map[state.DocumentState]int{state.Training: 2000})
-		w.check()
+		fx.wantOnce()
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 2000})
+		fx.check()
 	})
 }
 
-// C5: fatal answers stop the sync and fail nothing; with the right token all arrives.
-func TestC5Fatal(t *testing.T) {
+func TestFatalAnswerStopsTheRunAndFailsNoDocument(t *testing.T) {
 	for _, e := range []error{
 		apiError(401, "JWT_SIGNATURE_EXCEPTION", "Invalid JWT token"),
 		apiError(401, "UNAUTHORIZED_FEATURE", "Please reach out"),
@@ -596,86 +583,84 @@ func TestC5Fatal(t *testing.T) {
 	} {
 		for _, at := range []string{"refuse", "middle"} {
 			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				w.fill(200)
-				w.service.set(func(int, []string) fault { return fault{at: at, err: e} })
-				res, err := w.run(t.Context())
+				fx := newFixture(t)
+				fx.fill(200)
+				fx.service.set(func(int, []string) fault { return fault{at: at, err: e} })
+				res, err := fx.run(t.Context())
 				fatal, ok := errors.AsType[*FatalError](err)
 				if !ok || !errors.Is(fatal, e) {
 					t.Fatalf("got %v", err)
 				}
-				if res.Failed != 0 || res.Uncertain != 0 || res.Requests > w.ingest().opts.Transfers {
+				if res.Failed != 0 || res.Uncertain != 0 || res.Requests > fx.ingest().opts.Transfers {
 					t.Fatalf("%+v", res)
 				}
-				w.wantCounts(map[state.DocumentState]int{state.Pending: 200})
-				w.service.set(nil)
-				w.mustRun()
-				w.wantOnce()
-				w.wantCounts(map[state.DocumentState]int{state.Training: 200})
-				w.check()
+				fx.wantCounts(map[state.DocumentState]int{state.Pending: 200})
+				fx.service.set(nil)
+				fx.mustRun()
+				fx.wantOnce()
+				fx.wantCounts(map[state.DocumentState]int{state.Training: 200})
+				fx.check()
 			})
 		}
 	}
 }
 
-// C5: one refused among fifty: 49 done, one failed with the server's words.
-func TestC5OneRefusedAmongFifty(t *testing.T) {
+func TestOneRefusedDocumentAmongFiftyFailsAlone(t *testing.T) {
 	for _, at := range []string{"refuse", "middle"} {
 		t.Run(at, func(t *testing.T) {
-			w := newWorld(t)
-			w.opts.Documents = 50
-			w.fill(50)
-			w.service.set(func(_ int, contents []string) fault {
+			fx := newFixture(t)
+			fx.opts.Documents = 50
+			fx.fill(50)
+			fx.service.set(func(_ int, contents []string) fault {
 				if slices.Contains(contents, "content 17") {
 					return fault{at: at, err: apiError(400, "BAD_REQUEST", "I do not like 17")}
 				}
 				return fault{}
 			})
-			res := w.mustRun()
+			res := fx.mustRun()
 			if res.Uploaded != 49 || res.Failed != 1 || len(res.Failures) != 1 || res.Failures[0].Key != "0017.md" || res.Failures[0].Reason != "I do not like 17" {
 				t.Fatalf("%+v", res)
 			}
-			if d := w.document("0017.md"); d.State != state.Failed || d.Reason != "I do not like 17" {
+			if d := fx.document("0017.md"); d.State != state.Failed || d.Reason != "I do not like 17" {
 				t.Fatalf("%+v", d)
 			}
-			w.wantCounts(map[state.DocumentState]int{state.Training: 49, state.Failed: 1})
-			before := w.service.posted()
-			if w.scan(); w.mustRun().Requests != 0 || w.service.posted() != before {
+			fx.wantCounts(map[state.DocumentState]int{state.Training: 49, state.Failed: 1})
+			before := fx.service.posted()
+			if fx.scan(); fx.mustRun().Requests != 0 || fx.service.posted() != before {
 				t.Fatal("sent again")
 			}
-			delete(w.tree.files, "0017.md")
-			w.wantOnce()
-			w.check()
+			delete(fx.tree.files, "0017.md")
+			fx.wantOnce()
+			fx.check()
 		})
 	}
 }
 
-func TestRefusedIsHeld(t *testing.T) {
-	w := newWorld(t)
-	w.opts.HoldRefused = true
-	w.fill(40)
-	w.service.set(func(_ int, contents []string) fault {
+func TestHoldRefusedFailsTheWholeBatch(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.HoldRefused = true
+	fx.fill(40)
+	fx.service.set(func(_ int, contents []string) fault {
 		if slices.Contains(contents, "content 17") {
 			return fault{at: "refuse", err: apiError(422, "", "no")}
 		}
 		return fault{}
 	})
-	if res := w.mustRun(); res.Uploaded != 20 || res.Failed != 20 || res.Requests != 2 {
+	if res := fx.mustRun(); res.Uploaded != 20 || res.Failed != 20 || res.Requests != 2 {
 		t.Fatalf("%+v", res)
 	}
 }
 
-// C5: 413 halves, and later batches stay below what was refused.
-func TestC5TooLarge(t *testing.T) {
-	w := newWorld(t)
-	w.opts.Transfers = 1
+func TestLaterBatchesAreSmallerThanARefusedOne(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.Transfers = 1
 	for i := range 100 {
-		w.tree.put(fmt.Sprintf("%03d.md", i), fmt.Sprintf("%0100d", i))
+		fx.tree.put(fmt.Sprintf("%03d.md", i), fmt.Sprintf("%0100d", i))
 	}
-	w.tree.put("big.md", strings.Repeat("x", 1000))
-	w.scan()
+	fx.tree.put("big.md", strings.Repeat("x", 1000))
+	fx.scan()
 	refused, largest := 0, 0
-	w.service.set(func(_ int, contents []string) fault {
+	fx.service.set(func(_ int, contents []string) fault {
 		total := 0
 		for _, c := range contents {
 			total += len(c)
@@ -687,38 +672,37 @@ func TestC5TooLarge(t *testing.T) {
 		}
 		return fault{}
 	})
-	res := w.mustRun()
+	res := fx.mustRun()
 	if res.Uploaded != 100 || res.Failed != 1 || refused > 8 {
 		t.Fatalf("%+v, %d refused", res, refused)
 	}
-	if d := w.document("big.md"); d.State != state.Failed {
+	if d := fx.document("big.md"); d.State != state.Failed {
 		t.Fatalf("%+v", d)
 	}
-	w.check()
+	fx.check()
 	for i := range 20 {
-		w.tree.put(fmt.Sprintf("more%03d.md", i), fmt.Sprintf("more %0100d", i))
+		fx.tree.put(fmt.Sprintf("more%03d.md", i), fmt.Sprintf("more %0100d", i))
 	}
-	w.scan()
+	fx.scan()
 	largest = 0
-	_, smallest, err := w.store.Journal.Limits(t.Context(), w.sync.Destination.ID)
+	_, smallest, err := fx.store.Journal.Limits(t.Context(), fx.sync.Destination.ID)
 	if err != nil || smallest <= 550 || smallest > 1000 {
 		t.Fatalf("smallest refused: %d, %v", smallest, err)
 	}
-	if res := w.mustRun(); res.Uploaded != 20 || largest >= int(smallest) {
+	if res := fx.mustRun(); res.Uploaded != 20 || largest >= int(smallest) {
 		t.Fatalf("%+v, a request of %d bytes although %d were refused", res, largest, smallest)
 	}
 }
 
-// Many documents that are larger than anything the API takes say nothing of a quota.
-func TestManyTooLarge(t *testing.T) {
-	w := newWorld(t)
-	w.opts.Transfers = 1
+func TestManyTooLargeDocumentsAreNoQuota(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.Transfers = 1
 	for i := range 15 {
-		w.tree.put(fmt.Sprintf("big%02d.md", i), fmt.Sprintf("%01000d", i))
-		w.tree.put(fmt.Sprintf("a%02d.md", i), fmt.Sprint(i))
+		fx.tree.put(fmt.Sprintf("big%02d.md", i), fmt.Sprintf("%01000d", i))
+		fx.tree.put(fmt.Sprintf("a%02d.md", i), fmt.Sprint(i))
 	}
-	w.scan()
-	w.service.set(func(_ int, contents []string) fault {
+	fx.scan()
+	fx.service.set(func(_ int, contents []string) fault {
 		for _, c := range contents {
 			if len(c) > 500 {
 				return fault{at: "middle", err: apiError(413, "", "Request Entity Too Large")}
@@ -726,24 +710,23 @@ func TestManyTooLarge(t *testing.T) {
 		}
 		return fault{}
 	})
-	if res := w.mustRun(); res.Uploaded != 15 || res.Failed != 15 {
+	if res := fx.mustRun(); res.Uploaded != 15 || res.Failed != 15 {
 		t.Fatalf("%+v", res)
 	}
 }
 
-// Ten single documents refused in a row are no fault of theirs.
-func TestQuota(t *testing.T) {
+func TestTenSingleRefusalsInARowStopTheRunAndFailNoDocument(t *testing.T) {
 	for _, transfers := range []int{1, 4} {
-		w := newWorld(t)
-		w.opts.Transfers = transfers
-		w.fill(100)
-		w.service.set(func(post int, _ []string) fault {
+		fx := newFixture(t)
+		fx.opts.Transfers = transfers
+		fx.fill(100)
+		fx.service.set(func(post int, _ []string) fault {
 			if post > 2 {
 				return fault{at: "refuse", err: apiError(400, "QUOTA", "no more sources")}
 			}
 			return fault{}
 		})
-		res, err := w.run(t.Context())
+		res, err := fx.run(t.Context())
 		quota, ok := errors.AsType[*QuotaError](err)
 		if !ok || quota.Documents != 10 || quota.Code != "QUOTA" || !strings.Contains(err.Error(), "no more sources") {
 			t.Fatalf("got %v", err)
@@ -751,21 +734,20 @@ func TestQuota(t *testing.T) {
 		if res.Uploaded != 40 || res.Failed != 0 || len(res.Failures) != 0 || res.Deferred != 60 {
 			t.Fatalf("%+v", res)
 		}
-		w.wantCounts(map[state.DocumentState]int{state.Training: 40, state.Pending: 60})
-		w.check()
-		w.service.set(nil)
-		w.mustRun()
-		w.wantOnce()
-		w.wantCounts(map[state.DocumentState]int{state.Training: 100})
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 40, state.Pending: 60})
+		fx.check()
+		fx.service.set(nil)
+		fx.mustRun()
+		fx.wantOnce()
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 100})
 	}
 }
 
-// An accepted document between them, or another code, starts the count anew.
-func TestRefusalsThatAreNoQuota(t *testing.T) {
-	w := newWorld(t)
-	w.opts.Transfers, w.opts.Documents = 1, 1
-	w.fill(60)
-	w.service.set(func(post int, _ []string) fault {
+func TestAcceptedDocumentOrAnotherCodeRestartsTheCountOfRefusals(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.Transfers, fx.opts.Documents = 1, 1
+	fx.fill(60)
+	fx.service.set(func(post int, _ []string) fault {
 		switch {
 		case post%20 < 9:
 			return fault{at: "refuse", err: apiError(400, "ONE", "no")}
@@ -774,30 +756,29 @@ func TestRefusalsThatAreNoQuota(t *testing.T) {
 		}
 		return fault{}
 	})
-	if res := w.mustRun(); res.Failed+res.Uploaded != 60 || res.Uploaded != 6 {
+	if res := fx.mustRun(); res.Failed+res.Uploaded != 60 || res.Uploaded != 6 {
 		t.Fatalf("%+v", res)
 	}
-	w = newWorld(t)
-	w.opts.Transfers, w.opts.Documents = 1, 1
-	w.fill(60)
-	w.service.set(func(post int, _ []string) fault {
+	fx = newFixture(t)
+	fx.opts.Transfers, fx.opts.Documents = 1, 1
+	fx.fill(60)
+	fx.service.set(func(post int, _ []string) fault {
 		if post%10 == 0 {
 			return fault{}
 		}
 		return fault{at: "refuse", err: apiError(400, "ONE", "no")}
 	})
-	if res := w.mustRun(); res.Failed != 54 || res.Uploaded != 6 {
+	if res := fx.mustRun(); res.Failed != 54 || res.Uploaded != 6 {
 		t.Fatalf("%+v", res)
 	}
 }
 
-// C7: what cannot be recorded is not sent.
-func TestC7JournalCannotBeWritten(t *testing.T) {
+func TestNothingIsSentIfTheJournalCannotBeWritten(t *testing.T) {
 	full := errors.New("disk full")
 	for _, step := range []string{"begin", "seal"} {
-		w := newWorld(t)
-		w.fill(100)
-		w.around = func(j journal) journal {
+		fx := newFixture(t)
+		fx.fill(100)
+		fx.around = func(j journal) journal {
 			h := hooks{journal: j}
 			if step == "begin" {
 				h.begin = func(context.Context, state.BatchSpec) (int64, error) { return 0, full }
@@ -806,27 +787,26 @@ func TestC7JournalCannotBeWritten(t *testing.T) {
 			}
 			return h
 		}
-		if _, err := w.run(t.Context()); !errors.Is(err, full) {
+		if _, err := fx.run(t.Context()); !errors.Is(err, full) {
 			t.Fatalf("%s: got %v", step, err)
 		}
-		if len(w.service.accepted) != 0 {
+		if len(fx.service.accepted) != 0 {
 			t.Fatalf("%s: something was accepted", step)
 		}
-		w.wantCounts(map[state.DocumentState]int{state.Pending: 100})
-		w.around = nil
-		w.mustRun()
-		w.wantOnce()
+		fx.wantCounts(map[state.DocumentState]int{state.Pending: 100})
+		fx.around = nil
+		fx.mustRun()
+		fx.wantOnce()
 	}
 }
 
-// C7: nothing accepted goes unrecorded: an answer is written again and again.
-func TestC7AnswerCannotBeWritten(t *testing.T) {
+func TestAcceptedAnswerIsWrittenUntilItIsRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(100)
+		fx := newFixture(t)
+		fx.fill(100)
 		start := time.Now()
 		var failures atomic.Int64
-		w.around = func(j journal) journal {
+		fx.around = func(j journal) journal {
 			return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
 				if time.Since(start) < 10*time.Minute {
 					failures.Add(1)
@@ -835,25 +815,24 @@ func TestC7AnswerCannotBeWritten(t *testing.T) {
 				return j.Accept(ctx, id, a)
 			}}
 		}
-		w.mustRun()
+		fx.mustRun()
 		if failures.Load() < 20 || failures.Load() > 2000 {
 			t.Errorf("tried %d times", failures.Load())
 		}
-		w.wantOnce()
-		w.wantCounts(map[state.DocumentState]int{state.Training: 100})
+		fx.wantOnce()
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 100})
 	})
 }
 
-// C10: a soft stop waits for the answers of what is sealed, and seals nothing more; a
-// hard one cuts, and is equal to a kill.
-func TestC10Stop(t *testing.T) {
+// A soft stop waits for the answers to the sealed requests and seals no other. A hard stop cuts, as a kill does.
+func TestSoftStopWaitsForAnswersAndHardStopCuts(t *testing.T) {
 	for _, hard := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			w.fill(400)
-			w.service.latency = 10 * time.Second
+			fx := newFixture(t)
+			fx.fill(400)
+			fx.service.latency = 10 * time.Second
 			stop := make(chan struct{})
-			w.opts.Stop = stop
+			fx.opts.Stop = stop
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			time.AfterFunc(15*time.Second, func() { close(stop) })
@@ -861,7 +840,7 @@ func TestC10Stop(t *testing.T) {
 				time.AfterFunc(16*time.Second, cancel)
 			}
 			start := time.Now()
-			res, err := w.run(ctx)
+			res, err := fx.run(ctx)
 			took := time.Since(start)
 			if !errors.Is(err, ErrStopped) {
 				t.Fatalf("got %v", err)
@@ -870,31 +849,30 @@ func TestC10Stop(t *testing.T) {
 				if took != 20*time.Second || res.Uploaded != 160 || res.Uncertain != 0 {
 					t.Fatalf("after %v: %+v", took, res)
 				}
-				w.wantCounts(map[state.DocumentState]int{state.Training: 160, state.Pending: 240})
-				w.check()
+				fx.wantCounts(map[state.DocumentState]int{state.Training: 160, state.Pending: 240})
+				fx.check()
 				return
 			}
 			if took != 16*time.Second || res.Uploaded != 80 {
 				t.Fatalf("after %v: %+v", took, res)
 			}
-			n, err := w.store.Journal.Recover(t.Context(), w.sync.ID)
+			n, err := fx.store.Journal.Recover(t.Context(), fx.sync.ID)
 			if err != nil || n != 4 {
 				t.Fatalf("%d batches uncertain, %v", n, err)
 			}
-			w.wantCounts(map[state.DocumentState]int{state.Training: 80, state.Uncertain: 80, state.Pending: 240})
-			w.check()
+			fx.wantCounts(map[state.DocumentState]int{state.Training: 80, state.Uncertain: 80, state.Pending: 240})
+			fx.check()
 		})
 	}
 }
 
-// C10: a stop that comes while a request is being sealed still keeps its end back.
-func TestC10StopWhileSealing(t *testing.T) {
+func TestStopDuringTheSealKeepsTheLastByteBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(10)
+		fx := newFixture(t)
+		fx.fill(10)
 		stop := make(chan struct{})
-		w.opts.Stop = stop
-		w.around = func(j journal) journal {
+		fx.opts.Stop = stop
+		fx.around = func(j journal) journal {
 			return hooks{journal: j, seal: func(ctx context.Context, id int64, seals []state.Seal) error {
 				err := j.Seal(ctx, id, seals)
 				close(stop)
@@ -902,50 +880,48 @@ func TestC10StopWhileSealing(t *testing.T) {
 				return err
 			}}
 		}
-		if _, err := w.run(t.Context()); !errors.Is(err, ErrStopped) {
+		if _, err := fx.run(t.Context()); !errors.Is(err, ErrStopped) {
 			t.Fatalf("got %v", err)
 		}
-		if len(w.service.accepted) != 0 {
-			t.Fatal("sent although the stop had come")
+		if len(fx.service.accepted) != 0 {
+			t.Fatal("sent after the stop")
 		}
-		w.wantCounts(map[state.DocumentState]int{state.Pending: 10})
-		w.check()
+		fx.wantCounts(map[state.DocumentState]int{state.Pending: 10})
+		fx.check()
 	})
 }
 
-// C10: what is still being sent when the stop comes is given up at once.
-func TestC10StopWhileSending(t *testing.T) {
+func TestStopAbandonsAnUnsealedRequestAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.opts.BytesPerSecond = 10_000
-		w.tree.put("large.bin", strings.Repeat("x", 1_000_000))
-		w.scan()
+		fx := newFixture(t)
+		fx.opts.BytesPerSecond = 10_000
+		fx.tree.put("large.bin", strings.Repeat("x", 1_000_000))
+		fx.scan()
 		stop := make(chan struct{})
-		w.opts.Stop = stop
+		fx.opts.Stop = stop
 		start := time.Now()
 		time.AfterFunc(10*time.Second, func() { close(stop) })
-		if _, err := w.run(t.Context()); !errors.Is(err, ErrStopped) || time.Since(start) > 20*time.Second {
+		if _, err := fx.run(t.Context()); !errors.Is(err, ErrStopped) || time.Since(start) > 20*time.Second {
 			t.Fatalf("%v after %v", err, time.Since(start))
 		}
-		w.wantCounts(map[state.DocumentState]int{state.Pending: 1})
+		fx.wantCounts(map[state.DocumentState]int{state.Pending: 1})
 	})
 }
 
-// C11: the API's host is down for an hour while the documents change twice: only the
-// last version of each is sent.
-func TestC11DownForAnHour(t *testing.T) {
+// The API's host is down for an hour while the documents change twice: only the last version of each is uploaded.
+func TestOnlyTheLastVersionIsUploadedAfterAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.service.set(func(int, []string) fault { return fault{at: "before", err: errors.New("connection refused")} })
-		w.service.status = func(int) error { return errors.New("connection refused") }
+		fx := newFixture(t)
+		fx.service.set(func(int, []string) fault { return fault{at: "before", err: errors.New("connection refused")} })
+		fx.service.status = func(int) error { return errors.New("connection refused") }
 		for version := range 3 {
 			for i := range 500 {
-				w.tree.put(fmt.Sprintf("%04d.md", i), fmt.Sprintf("content %d version %d", i, version))
+				fx.tree.put(fmt.Sprintf("%04d.md", i), fmt.Sprintf("content %d version %d", i, version))
 			}
-			w.scan()
+			fx.scan()
 			for range 4 {
 				start := time.Now()
-				res := w.mustRun()
+				res := fx.mustRun()
 				if took := time.Since(start); took > 2*time.Minute {
 					t.Errorf("a run without progress took %v", took)
 				}
@@ -955,16 +931,16 @@ func TestC11DownForAnHour(t *testing.T) {
 				time.Sleep(5 * time.Minute)
 			}
 		}
-		w.service.set(nil)
+		fx.service.set(nil)
 		for range 3 {
-			w.mustRun()
+			fx.mustRun()
 			time.Sleep(5 * time.Minute)
 		}
-		w.wantOnce()
-		if len(w.service.accepted) != 500 {
-			t.Fatalf("%d contents accepted", len(w.service.accepted))
+		fx.wantOnce()
+		if len(fx.service.accepted) != 500 {
+			t.Fatalf("%d contents accepted", len(fx.service.accepted))
 		}
-		w.wantCounts(map[state.DocumentState]int{state.Training: 500})
-		w.check()
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 500})
+		fx.check()
 	})
 }

@@ -10,81 +10,81 @@ import (
 	"github.com/kbsync/kbsync/replycx"
 )
 
-// A waiting API does something before each upload.
-type waiting struct {
+// A blockingAPI calls before at each upload.
+type blockingAPI struct {
 	*service
 	posts  atomic.Int32
 	before func(post int32)
 }
 
-func (a *waiting) UploadSources(ctx context.Context, knowledgeBase int64, parts []replycx.Part, opts *replycx.UploadOptions) (*replycx.UploadResult, error) {
+func (a *blockingAPI) UploadSources(ctx context.Context, knowledgeBase int64, parts []replycx.Part, opts *replycx.UploadOptions) (*replycx.UploadResult, error) {
 	a.before(a.posts.Add(1))
 	return a.service.UploadSources(ctx, knowledgeBase, parts, opts)
 }
 
-// A gate that is shut keeps everything from being taken up, what is recorded while a run goes on among it; what is on its way goes on.
-func TestGate(t *testing.T) {
-	w := newWorld(t)
+// A shut gate keeps a run from claiming documents, including those that a scan records during the run. Requests in flight go
+// on.
+func TestShutGateKeepsDocumentsFromBeingClaimed(t *testing.T) {
+	fx := newFixture(t)
 	gate, wake := &Gate{}, make(chan struct{}, 1)
-	api := &waiting{service: w.service}
-	// A scan while the first request is on its way: shut, record, and only then open.
+	api := &blockingAPI{service: fx.service}
+	// A scan during the first request: it shuts the gate, records, and only then opens it.
 	api.before = func(post int32) {
 		if post > 1 {
 			return
 		}
 		gate.Shut()
 		for i := range 30 {
-			w.tree.put(fmt.Sprintf("new%d.md", i), fmt.Sprint("new ", i))
+			fx.tree.put(fmt.Sprintf("new%d.md", i), fmt.Sprint("new ", i))
 		}
-		w.scan()
+		fx.scan()
 		wake <- struct{}{}
-		time.Sleep(100 * time.Millisecond) // in which nothing may happen
+		time.Sleep(100 * time.Millisecond) // no request may begin meanwhile
 		if n := api.posts.Load(); n != 1 {
 			t.Errorf("%d requests while the gate was shut", n)
 		}
 		gate.Open()
 		wake <- struct{}{}
 	}
-	in := New(w.store, api, w.tree, w.sync, Options{Gate: gate, Wake: wake})
-	w.tree.put("a.md", "one")
-	w.scan()
+	in := New(fx.store, api, fx.tree, fx.sync, Options{Gate: gate, Wake: wake})
+	fx.tree.put("a.md", "one")
+	fx.scan()
 	gate.Shut()
 	began := time.Now()
 	if res, err := in.Run(t.Context()); err != nil || res.Requests != 0 || res.Deferred != 1 {
 		t.Fatalf("with the gate shut: %+v, %v", res, err)
 	}
 	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("a run that may do nothing took %v", took)
+		t.Errorf("a run with a shut gate took %v", took)
 	}
 	gate.Open()
 	if res, err := in.Run(t.Context()); err != nil || res.Uploaded != 31 || res.Deferred != 0 {
 		t.Fatalf("with the gate open: %+v, %v", res, err)
 	}
-	w.wantOnce()
+	fx.wantOnce()
 }
 
-// A run whose only request takes long takes up what is recorded meanwhile when it is woken.
-func TestWake(t *testing.T) {
-	w := newWorld(t)
+func TestWokenRunClaimsNewDocumentsDuringALongRequest(t *testing.T) {
+	fx := newFixture(t)
 	wake, second := make(chan struct{}, 1), make(chan struct{})
-	api := &waiting{service: w.service}
+	api := &blockingAPI{service: fx.service}
 	api.before = func(post int32) {
 		if post > 1 {
 			close(second)
 			return
 		}
-		w.tree.put("b.md", "small")
-		w.scan()
+		fx.tree.put("b.md", "small")
+		fx.scan()
 		wake <- struct{}{}
 		select {
 		case <-second:
 		case <-time.After(10 * time.Second):
-			t.Error("what was recorded waited for the first request")
+			t.Error("the new document waited for the first request")
 		}
 	}
-	w.tree.put("a.md", "large")
-	w.scan()
-	if res, err := New(w.store, api, w.tree, w.sync, Options{Wake: wake}).Run(t.Context()); err != nil || res.Uploaded != 2 {
+	fx.tree.put("a.md", "large")
+	fx.scan()
+	if res, err := New(fx.store, api, fx.tree, fx.sync, Options{Wake: wake}).Run(t.Context()); err != nil || res.Uploaded != 2 {
 		t.Fatalf("got %+v, %v", res, err)
 	}
 }

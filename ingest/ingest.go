@@ -14,210 +14,25 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// API is the part of the ReplyCX client that an Ingest needs. It makes one
-// attempt a call. Its errors are those that package replycx describes.
+// API is the part of the ReplyCX client that an Ingest needs. Each call makes one attempt. Package replycx describes the
+// errors.
 type API interface {
-	UploadSources(ctx context.Context, knowledgeBase int64, parts []replycx.Part, opts *replycx.UploadOptions) (*replycx.UploadResult, error)
+	UploadSources(ctx context.Context, knowledgeBase int64, parts []replycx.Part,
+		opts *replycx.UploadOptions) (*replycx.UploadResult, error)
 	SourceStatus(ctx context.Context, ids []int64) ([]replycx.SourceStatus, error)
 }
 
 var _ API = (*replycx.Client)(nil)
 
-// Root opens the documents of a sync. It is used from several goroutines.
+// Root opens the documents of a sync. An Ingest uses it from several goroutines.
 type Root interface {
-	// Open opens the version of a document that a listing showed as fp. When what
-	// is there is another version, Open or the reader (at its end at the latest)
-	// returns an error that is state.ErrChanged; when nothing is there, one that is
-	// fs.ErrNotExist. Any other error means that the document cannot be read now.
+	// Open opens the version of a document that a listing showed as fp. If the document now has another version, Open or,
+	// at its end at the latest, the reader returns an error that Is state.ErrChanged. If the document does not exist, the
+	// error Is fs.ErrNotExist. Any other error means that the document cannot be read now.
 	Open(ctx context.Context, key string, fp state.Fingerprint) (io.ReadCloser, error)
 }
 
-// Options are the options of an Ingest. The zero value works; a zero field means
-// its default.
-type Options struct {
-	Logger *slog.Logger // none if nil
-
-	// Documents and Bytes bound a batch: 20 documents and 32 MiB of contents. A
-	// larger document is sent alone.
-	Documents int
-	Bytes     int64
-	// Transfers is the number of parallel requests, 4. Checkers is the number of
-	// documents hashed at once, one a processor up to 8.
-	Transfers int
-	Checkers  int
-
-	// HoldUncertain leaves documents of a lost answer alone; otherwise they are sent
-	// once more after ResendAfter, one minute.
-	HoldUncertain bool
-	ResendAfter   time.Duration
-	// HoldRefused fails a batch as a whole that was refused for what it holds;
-	// otherwise it is halved until the document at fault stands alone.
-	HoldRefused bool
-	// Sharing says when a document gets a source of its own although its content is
-	// there.
-	Sharing state.Sharing
-	// Names says how a source is named after its key, Flat by default.
-	Names NameStyle
-	// SendText sends text formats as text fields instead of files.
-	SendText bool
-
-	// BytesPerSecond limits the reading of what is sent; 0 for no limit.
-	BytesPerSecond int64
-	// MaxTransfer is the most bytes of contents that a run sends, and MaxDuration the
-	// time after which it starts no further request. Either ends the run with a
-	// *BudgetError, after the answers of what was begun. 0 for no limit.
-	MaxTransfer int64
-	MaxDuration time.Duration
-
-	// Patience is how long a run waits for the next document to become due, or for
-	// the API to be well again, counted from its last progress: ResendAfter and a
-	// quarter of a minute, so that what became uncertain is sent again by the same run.
-	Patience time.Duration
-	// PollAfter is how long after an upload the status of its sources is asked for
-	// first: two seconds.
-	PollAfter time.Duration
-	// RetryAfterCap bounds what a Retry-After may ask for: 15 minutes.
-	RetryAfterCap time.Duration
-
-	// Gate, if not nil, keeps documents from being taken up while it is shut. A run that has nothing else to do ends then.
-	Gate *Gate
-	// Wake, if not nil, tells a run that there may be new documents; otherwise it looks for them when a request has ended.
-	Wake <-chan struct{}
-
-	// Stop, when closed, ends the run softly: nothing more is claimed or sealed,
-	// requests that are not sealed are given up, and Run returns once the answers of
-	// the sealed ones are recorded. To cut those too, end Run's context.
-	Stop <-chan struct{}
-
-	Progress Progress
-}
-
-// Progress is told how a run goes on. Its functions are called from several
-// goroutines, often, and must be quick; nil ones are not called.
-type Progress struct {
-	// Hashed is told the bytes that were hashed before an upload.
-	Hashed func(bytes int64)
-	// Sent is told the bytes of contents that went out, those of requests that fail
-	// later among them.
-	Sent func(bytes int64)
-	// Done is told of documents that need nothing more from this run: accepted,
-	// shared, failed, gone or unreadable. bytes are the sizes of their contents.
-	Done func(documents int, bytes int64)
-	// Request is told of each request that has ended.
-	Request func(Request)
-}
-
-// A Request is one upload request, as far as counting goes.
-type Request struct {
-	End        End
-	StatusCode int           // of the answer; 0 for none
-	Took       time.Duration // from its first byte
-	Retry      bool          // it carried documents of an earlier request
-}
-
-// An End is what became of a batch.
-type End uint8
-
-// The ends of a batch.
-const (
-	Accepted  End = iota
-	Refused       // the API took nothing of it
-	Abandoned     // it ended before it was whole
-	Uncertain     // it was sent whole, and the answer was lost
-)
-
-// A Gate keeps runs from taking up documents: while a scan records what it has not weighed yet, or while a guard halts a sync.
-// Requests that are on their way go on. Its zero value is open.
-type Gate struct {
-	mu   sync.RWMutex
-	shut bool
-}
-
-// Shut shuts the gate. When it has returned, no run takes up a document until Open.
-func (g *Gate) Shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.shut = true
-}
-
-// Open opens the gate.
-func (g *Gate) Open() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.shut = false
-}
-
-// claim calls the function unless the gate is shut, and keeps it from being shut meanwhile.
-func (g *Gate) claim(from func() ([]state.ClaimedDocument, error)) ([]state.ClaimedDocument, error) {
-	if g == nil {
-		return from()
-	}
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	if g.shut {
-		return nil, nil
-	}
-	return from()
-}
-
-// IsShut says whether it is shut.
-func (g *Gate) IsShut() bool {
-	if g == nil {
-		return false
-	}
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return g.shut
-}
-
-// A Result is what a run did.
-type Result struct {
-	Uploaded  int   // documents accepted by the API
-	Shared    int   // documents that got a source, or are to get one, without an upload
-	Requests  int   // uploads begun
-	Asked     int   // status requests: whether what was left behind is still there, and whether the API is well
-	Bytes     int64 // of the contents of accepted documents
-	Failed    int   // documents refused for good
-	Uncertain int   // documents whose answer was lost in this run, some resent since
-	Resent    int   // documents accepted that had been uncertain, and so may be there twice
-
-	Changed    int // documents that were not the listed version any more: another scan helps
-	Vanished   int // documents that were gone: another scan helps
-	Unreadable int // documents that could not be read: the pass is incomplete
-
-	// Deferred is the number of the sync's documents left pending, and Why the reason
-	// that was met last, empty if there was none.
-	Deferred int
-	Why      string
-
-	// Failures tells the first hundred of the failed, Unread those of the unreadable.
-	Failures []Failure
-	Unread   []Failure
-}
-
-// Incomplete says that the run left something undone that a rerun may help.
-func (r Result) Incomplete() bool {
-	return r.Deferred > 0 || r.Uncertain > 0 || r.Changed > 0 || r.Unreadable > 0
-}
-
-// A Failure is a document and what was said about it.
-type Failure struct {
-	Key    string
-	Code   string // of the API, or empty
-	Reason string
-}
-
-// An Ingest uploads what is due of one sync. Its caller holds the sync's lock.
-type Ingest struct {
-	store   *state.Store
-	journal journal
-	api     API
-	root    Root
-	sync    state.Sync
-	opts    Options
-}
-
-// journal is what decides between what is sent once and what is sent twice.
+// journal records every upload request. It decides which content is sent once and which twice.
 type journal interface {
 	Begin(ctx context.Context, spec state.BatchSpec) (int64, error)
 	Seal(ctx context.Context, batchID int64, seals []state.Seal) error
@@ -225,7 +40,116 @@ type journal interface {
 	Refuse(ctx context.Context, batchID int64, refusal state.Refusal) error
 }
 
-var _ journal = (*state.Journal)(nil)
+// breaker records the lost answers of a destination, the pause that its API asked for, and its limits.
+type breaker interface {
+	Breaker(ctx context.Context, destinationID int64) (streak int, pausedUntil time.Time, err error)
+	MarkUncertain(ctx context.Context, batchID int64, statusCode int, reason string) (streak int, err error)
+	Pause(ctx context.Context, destinationID int64, until time.Time) error
+	Limits(ctx context.Context, destinationID int64) (largestAccepted, smallestRefused int64, err error)
+}
+
+var (
+	_ journal = (*state.Journal)(nil)
+	_ breaker = (*state.Journal)(nil)
+)
+
+// Options are the options of an Ingest. The zero value works; a zero field means its default.
+type Options struct {
+	Logger *slog.Logger // none if nil
+
+	// Documents and Bytes bound a batch: 20 documents and 32 MiB of contents. A larger document is sent alone.
+	Documents int
+	Bytes     int64
+	// Transfers is the number of parallel requests, 4. Checkers is the number of documents hashed at once, one a processor
+	// up to 8.
+	Transfers int
+	Checkers  int
+
+	// HoldUncertain never resends a document whose answer was lost. Otherwise the document is resent once, after
+	// ResendAfter, one minute.
+	HoldUncertain bool
+	ResendAfter   time.Duration
+	// HoldRefused fails every document of a batch that the API refused for its contents. Otherwise the batch is halved until
+	// the document at fault is alone.
+	HoldRefused bool
+	// Sharing decides when a document gets a source of its own although its content has one.
+	Sharing state.Sharing
+	// Names is the style of the sources' names, Flat by default.
+	Names NameStyle
+	// SendText sends text formats as text fields instead of files.
+	SendText bool
+
+	// BytesPerSecond limits the reading of uploads; 0 for no limit.
+	BytesPerSecond int64
+	// MaxTransfer is the most content bytes that a run sends, and MaxDuration the time after which it begins no request.
+	// Either ends the run with a *BudgetError, after the answers to the requests that have begun. 0 for no limit.
+	MaxTransfer int64
+	MaxDuration time.Duration
+
+	// Patience is how long a run waits, since its last progress, for the next document to become due or for the API to
+	// recover: ResendAfter and 15 seconds, so that a run resends the documents that became uncertain in it.
+	Patience time.Duration
+	// PollAfter is the time between an upload and the first status request for its sources: two seconds.
+	PollAfter time.Duration
+	// RetryAfterCap bounds the pause of a Retry-After: 15 minutes.
+	RetryAfterCap time.Duration
+
+	// Gate, if not nil, keeps the run from claiming documents while it is shut. A run with nothing else to do then ends.
+	Gate *Gate
+	// Wake, if not nil, wakes a waiting run when there may be new documents. Without it, a run looks for new documents when
+	// a request has ended.
+	Wake <-chan struct{}
+
+	// Stop, when closed, ends the run softly: it claims and seals nothing more, abandons the requests that are not sealed,
+	// and returns once the answers to the sealed ones are recorded. End Run's context to cut those too.
+	Stop <-chan struct{}
+
+	Progress Progress
+}
+
+// Progress has functions that observe a run. The run calls them often and from several goroutines, so they must be quick.
+// It does not call nil ones.
+type Progress struct {
+	// Sent counts the content bytes that were sent, including those of requests that fail later.
+	Sent func(bytes int64)
+	// Done counts the documents that this run has finished with: accepted, shared, failed, vanished or unreadable. bytes is
+	// the size of their contents.
+	Done func(documents int, bytes int64)
+	// Request reports each request that has ended.
+	Request func(Request)
+}
+
+// A Request describes one upload request that has ended.
+type Request struct {
+	End        End
+	StatusCode int           // of the answer; 0 for none
+	Took       time.Duration // from its first byte
+	Retry      bool          // it had documents of an earlier request
+}
+
+// An End is how a batch ended.
+type End uint8
+
+// The ends of a batch.
+const (
+	Accepted  End = iota
+	Refused       // the API created no source
+	Abandoned     // it ended before it was complete
+	Uncertain     // it was sent completely, and its answer was lost
+)
+
+// An Ingest uploads the due documents of one sync. Its caller holds the sync's lock.
+type Ingest struct {
+	queue     *state.Queue
+	inventory *state.Inventory
+	documents *state.Documents
+	journal   journal
+	breaker   breaker
+	api       API
+	root      Root
+	sync      state.Sync
+	opts      Options
+}
 
 // New returns an Ingest of the sync, whose documents root opens.
 func New(store *state.Store, api API, root Root, sync state.Sync, opts Options) *Ingest {
@@ -238,7 +162,10 @@ func New(store *state.Store, api API, root Root, sync state.Sync, opts Options) 
 	opts.Patience = positive(opts.Patience, opts.ResendAfter+15*time.Second)
 	opts.PollAfter = positive(opts.PollAfter, 2*time.Second)
 	opts.RetryAfterCap = positive(opts.RetryAfterCap, 15*time.Minute)
-	return &Ingest{store: store, journal: store.Journal, api: api, root: root, sync: sync, opts: opts}
+	return &Ingest{
+		queue: store.Queue, inventory: store.Inventory, documents: store.Documents, journal: store.Journal, breaker: store.Journal,
+		api: api, root: root, sync: sync, opts: opts,
+	}
 }
 
 func positive[T int | int64 | time.Duration](value, otherwise T) T {
@@ -248,22 +175,23 @@ func positive[T int | int64 | time.Duration](value, otherwise T) T {
 	return otherwise
 }
 
-// Run uploads what is due, and what becomes due within Options.Patience, and
-// returns when nothing more does. The result is complete whatever the error.
+// Run uploads the documents that are due or become due within Options.Patience, and returns when there are no more. The
+// result is complete whatever the error.
 //
-// Errors: *FatalError, *OutageError, *QuotaError and *BudgetError say why the run
-// stopped while documents were pending; ErrStopped that Options.Stop was closed;
-// the context's error that it was cut. Any other is a failure of the state. Without
-// one, Result.Incomplete says whether a rerun helps.
+// Errors: *FatalError, *OutageError, *QuotaError and *BudgetError are the reasons of a run that stopped while documents were
+// pending; ErrStopped means that Options.Stop was closed; the context's cause means that the run was cut. Any other error is
+// a failure of the state. Without an error, Result.Incomplete reports whether a rerun helps.
 func (in *Ingest) Run(ctx context.Context) (Result, error) {
 	r := newRun(in)
+	u := newUploader(in, r)
+	p := newPlanner(in, r, u)
 	if in.opts.MaxDuration > 0 {
 		timer := time.AfterFunc(in.opts.MaxDuration, func() { r.stop(&BudgetError{Limit: "max-duration"}, false) })
 		defer timer.Stop()
 	}
 	ended := make(chan struct{})
-	var helpers, workers sync.WaitGroup
-	helpers.Go(func() {
+	var stopper, workers sync.WaitGroup
+	stopper.Go(func() {
 		select {
 		case <-in.opts.Stop:
 			r.stop(ErrStopped, true)
@@ -272,22 +200,39 @@ func (in *Ingest) Run(ctx context.Context) (Result, error) {
 		case <-ended:
 		}
 	})
-	// Twice as many as there are transfers: what one records, another need not wait for.
+	// Twice as many workers as transfers: while one records an outcome, another sends.
 	for range 2 * in.opts.Transfers {
 		workers.Go(func() {
-			for b := range r.work {
-				r.process(ctx, b)
+			for b := range p.work {
+				u.process(ctx, b)
 			}
 		})
 	}
-	if err := r.plan(ctx); err != nil {
-		r.stop(err, !errors.Is(err, errHeld))
+	if err := p.plan(ctx); err != nil {
+		r.stop(err, !errors.Is(err, errPatience))
 	}
-	r.giveBack(ctx)
-	close(r.work)
+	p.giveBack(ctx)
+	close(p.work)
 	workers.Wait()
-	r.giveBack(ctx) // what waited for a batch that has ended
+	p.giveBack(ctx) // documents that waited for a batch of the last workers
 	close(ended)
-	helpers.Wait()
-	return r.conclude(ctx)
+	stopper.Wait()
+	return in.conclude(ctx, r)
+}
+
+// conclude returns the complete result and the cause of the run's end.
+func (in *Ingest) conclude(ctx context.Context, r *run) (Result, error) {
+	result, cause := r.report.snapshot(), r.throttle.stopCause()
+	if errors.Is(cause, errPatience) {
+		cause = nil
+	}
+	outstanding, err := in.documents.Outstanding(context.WithoutCancel(ctx), in.sync.ID)
+	if err != nil && cause == nil {
+		return result, err
+	}
+	result.Deferred = outstanding[state.Pending] + outstanding[state.Uploading]
+	if result.Deferred == 0 {
+		result.Why = ""
+	}
+	return result, cause
 }

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// A NameStyle says how a document's key becomes the name of its source.
+// A NameStyle is how a document's key becomes the name of its source.
 type NameStyle uint8
 
 // The styles of names.
@@ -18,18 +18,15 @@ const (
 	Base                  // the part after the last "/"
 )
 
-// maxName is the most bytes of a source's name, maxExtension of what is kept of one as
-// its extension, its dot among them.
+// maxName is the most bytes of a source's name, and maxExtension of its extension with the dot.
 const (
 	maxName      = 200
 	maxExtension = 20
 )
 
-// SourceName returns the name that the source of a document with this key gets: the
-// same at every call, 1 to 200 bytes of valid UTF-8 without control characters,
-// quotes, backslashes and "..". Where the key had to be altered or shortened the name
-// keeps its extension and has 8 hex digits of the key's hash before it, so that two
-// keys that differ only there have two names.
+// SourceName returns the name of the source of a document with this key. It is the same at every call: 1 to 200 bytes of
+// valid UTF-8 without control characters, quotes, backslashes and "..". If the key had to be altered or shortened, the name
+// keeps its extension and has 8 hex digits of the key's hash before it, so that different keys have different names.
 func SourceName(key string, style NameStyle) string {
 	name := key
 	switch style {
@@ -55,14 +52,14 @@ func SourceName(key string, style NameStyle) string {
 	return stem + digits + extension
 }
 
-// cleanName puts an underscore where a name must not have what it has.
+// cleanName replaces the characters that a name must not have by underscores.
 func cleanName(name string) string {
 	mapped := strings.Map(func(r rune) rune {
 		switch {
 		case r == utf8.RuneError, r == '"', r == '\'', r == '\\', r < ' ', r >= 0x7f && r < 0xa0:
 			return '_'
 		case r == 0x2028, r == 0x2029, r == 0xfeff, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
-			return '_' // line breaks and marks that turn the direction of what is shown
+			return '_' // line breaks, and marks that change the direction of the text
 		}
 		return r
 	}, name)
@@ -70,7 +67,7 @@ func cleanName(name string) string {
 	return strings.TrimSpace(mapped)
 }
 
-// cutRunes returns at most limit bytes of s, none of its characters cut in two.
+// cutRunes returns at most limit bytes of s, in whole characters.
 func cutRunes(s string, limit int) string {
 	if len(s) <= limit {
 		return s
@@ -81,8 +78,8 @@ func cutRunes(s string, limit int) string {
 	return s[:limit]
 }
 
-// textFormat says whether a document may be sent as a text field. HTML, JSON and XML
-// stay files: as bare text their markup would be taken for words.
+// textFormat reports whether a document may be sent as a text field. HTML, JSON and XML stay files: ReplyCX would train on
+// the markup of a text field as if it were words.
 func textFormat(key string) bool {
 	switch strings.ToLower(path.Ext(key)) {
 	case ".txt", ".text", ".log", ".md", ".markdown", ".rst", ".csv", ".tsv":
@@ -91,8 +88,8 @@ func textFormat(key string) bool {
 	return false
 }
 
-// usableField says whether a name can be the field key of a text without being taken
-// for a key that an answer has itself, or for one of the numbered fields of files.
+// usableField reports whether a name can be the field of a text: it must differ from the keys of an answer and from the
+// numbered fields of files.
 func usableField(name string) bool {
 	switch strings.ToLower(name) {
 	case "ok", "knowledge_base_id", "error", "code", "message", "status":

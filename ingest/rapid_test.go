@@ -16,15 +16,14 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// Whatever happens to the documents, the API, the journal and the process: once all is
-// well, each content that is there was accepted, and none more often than the state
-// says it may have been.
-func TestNothingLostNothingTwiceUnlisted(t *testing.T) {
-	dir, worlds := t.TempDir(), 0
+// Whatever happens to the documents, the API, the journal and the process: after the faults end, the API has accepted each
+// content of the root, and none more often than the state lists.
+func TestNothingIsLostAndEveryDuplicateIsListed(t *testing.T) {
+	dir, fixtures := t.TempDir(), 0
 	rapid.Check(t, func(rt *rapid.T) {
-		worlds++
-		path := filepath.Join(dir, fmt.Sprintf("%d.db", worlds))
-		// rapid ends a check by a panic, which is to leave the bubble.
+		fixtures++
+		path := filepath.Join(dir, fmt.Sprintf("%d.db", fixtures))
+		// rapid ends a check by a panic, which must leave the bubble.
 		var ended any
 		synctest.Test(t, func(*testing.T) {
 			defer func() { ended = recover() }()
@@ -37,29 +36,28 @@ func TestNothingLostNothingTwiceUnlisted(t *testing.T) {
 }
 
 func simulate(rt *rapid.T, path string) {
-	w := newWorldAt(rt, path)
-	defer w.store.Close()
-	m := &machine{world: w}
-	w.opts.Documents = rapid.IntRange(1, 6).Draw(rt, "documents")
-	w.opts.Transfers = rapid.IntRange(1, 3).Draw(rt, "transfers")
-	w.service.latency = time.Second
+	fx := newFixtureAt(rt, path)
+	defer fx.store.Close()
+	m := &machine{fixture: fx}
+	fx.opts.Documents = rapid.IntRange(1, 6).Draw(rt, "documents")
+	fx.opts.Transfers = rapid.IntRange(1, 3).Draw(rt, "transfers")
+	fx.service.latency = time.Second
 	rt.Repeat(map[string]func(*rapid.T){
 		"put":    m.put,
 		"remove": m.remove,
-		"scan":   func(*rapid.T) { w.scan() },
+		"scan":   func(*rapid.T) { fx.scan() },
 		"run":    m.run,
 		"sleep":  func(rt *rapid.T) { time.Sleep(time.Duration(rapid.IntRange(1, 600).Draw(rt, "seconds")) * time.Second) },
-		"":       func(*rapid.T) { w.check() },
+		"":       func(*rapid.T) { fx.check() },
 	})
 	m.end(rt)
 }
 
 type machine struct {
-	*world
+	*fixture
 }
 
-// contents are few, so that twins, reverts and copies are frequent; some are hashed
-// only while they are sent.
+// put chooses among few contents, so that twins, reverts and copies are frequent. Large ones are hashed during the upload.
 func (m *machine) put(rt *rapid.T) {
 	key := fmt.Sprintf("%02d.md", rapid.IntRange(0, 14).Draw(rt, "key"))
 	content := fmt.Sprintf("content %d", rapid.IntRange(0, 19).Draw(rt, "content"))
@@ -92,7 +90,7 @@ var faults = []fault{
 	{drop: 3},
 }
 
-// run runs with faults at random, and perhaps with a stop or a cut.
+// run runs with random faults, and sometimes with a stop or a cut.
 func (m *machine) run(rt *rapid.T) {
 	script := rapid.SliceOfN(rapid.IntRange(0, len(faults)-1), 1, 12).Draw(rt, "faults")
 	first := m.service.posted()
@@ -134,7 +132,7 @@ func (m *machine) run(rt *rapid.T) {
 		return h
 	}
 	if m.opts.Transfers > 1 {
-		m.around = nil // the counters are for one worker
+		m.around = nil // the counters need a single worker
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -149,7 +147,7 @@ func (m *machine) run(rt *rapid.T) {
 		timer := time.AfterFunc(time.Duration(after)*500*time.Millisecond, func() { close(stop) })
 		defer timer.Stop()
 	}
-	_, err := m.world.run(ctx)
+	_, err := m.fixture.run(ctx)
 	if errors.Is(err, state.ErrBatchEnded) || errors.Is(err, state.ErrNotFound) {
 		rt.Fatalf("run: %v", err)
 	}
@@ -157,13 +155,13 @@ func (m *machine) run(rt *rapid.T) {
 	m.around, m.opts.Stop = nil, nil
 }
 
-// end lets all be well, and looks.
+// end runs without faults, and checks the outcome.
 func (m *machine) end(rt *rapid.T) {
 	for range 8 {
 		time.Sleep(time.Hour)
 		m.scan()
-		if _, err := m.world.run(context.Background()); err != nil {
-			rt.Fatalf("run when all is well: %v", err)
+		if _, err := m.fixture.run(context.Background()); err != nil {
+			rt.Fatalf("run without faults: %v", err)
 		}
 	}
 	m.check()
@@ -182,7 +180,7 @@ func (m *machine) end(rt *rapid.T) {
 			rt.Errorf("%s is lost: %+v", key, d)
 		}
 		if d.State == state.Pending || d.State == state.Uploading {
-			rt.Errorf("%s is %s when all is done: %+v", key, d.State, d)
+			rt.Errorf("%s is %s in the end: %+v", key, d.State, d)
 		}
 	}
 }

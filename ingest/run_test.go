@@ -15,38 +15,38 @@ import (
 )
 
 func TestRunUploadsEachContentOnce(t *testing.T) {
-	w := newWorld(t)
+	fx := newFixture(t)
 	for i := range 95 {
-		w.tree.put(fmt.Sprintf("dir%d/file%d.md", i%7, i), fmt.Sprintf("content %d", i))
+		fx.tree.put(fmt.Sprintf("dir%d/file%d.md", i%7, i), fmt.Sprintf("content %d", i))
 	}
 	for i := range 30 { // twins, in other batches and in the same
-		w.tree.put(fmt.Sprintf("twin%d.md", i), fmt.Sprintf("content %d", i))
+		fx.tree.put(fmt.Sprintf("twin%d.md", i), fmt.Sprintf("content %d", i))
 	}
-	w.scan()
-	res := w.mustRun()
+	fx.scan()
+	res := fx.mustRun()
 	if res.Uploaded != 95 || res.Shared != 30 || res.Requests != 5 || res.Incomplete() {
 		t.Fatalf("got %+v", res)
 	}
-	w.wantOnce()
-	w.wantCounts(map[state.DocumentState]int{state.Training: 125})
-	w.check()
+	fx.wantOnce()
+	fx.wantCounts(map[state.DocumentState]int{state.Training: 125})
+	fx.check()
 
-	w.scan()
-	if res := w.mustRun(); res.Requests != 0 || res.Shared != 0 {
+	fx.scan()
+	if res := fx.mustRun(); res.Requests != 0 || res.Shared != 0 {
 		t.Fatalf("second run: %+v", res)
 	}
 	// A rename, a copy and a touch send nothing.
-	w.tree.put("copy.md", "content 1")
-	w.tree.put("twin3.md", "content 3")
-	w.tree.remove("dir2/file2.md")
-	w.tree.put("renamed.md", "content 2")
-	w.scan()
-	if res := w.mustRun(); res.Requests != 0 || res.Shared != 3 {
+	fx.tree.put("copy.md", "content 1")
+	fx.tree.put("twin3.md", "content 3")
+	fx.tree.remove("dir2/file2.md")
+	fx.tree.put("renamed.md", "content 2")
+	fx.scan()
+	if res := fx.mustRun(); res.Requests != 0 || res.Shared != 3 {
 		t.Fatalf("third run: %+v", res)
 	}
 }
 
-func TestBatchesAreBounded(t *testing.T) {
+func TestCutBoundsBatchesByDocumentsAndBytes(t *testing.T) {
 	for _, c := range []struct {
 		name             string
 		sizes            []int64
@@ -73,56 +73,55 @@ func TestBatchesAreBounded(t *testing.T) {
 	}
 }
 
-func TestLargeContentsAreHashedOnTheWay(t *testing.T) {
-	w := newWorld(t)
-	w.opts.Bytes = 1 << 20
+func TestLargeContentIsReadOnce(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.Bytes = 1 << 20
 	one, other := strings.Repeat("a", 2<<20), strings.Repeat("b", 3<<20)
-	w.tree.put("one.txt", one)
-	w.tree.put("other.txt", other)
-	w.scan()
-	res := w.mustRun()
-	if res.Uploaded != 2 || w.tree.opens != 2 {
-		t.Fatalf("%+v, %d opened: want each read once", res, w.tree.opens)
+	fx.tree.put("one.txt", one)
+	fx.tree.put("other.txt", other)
+	fx.scan()
+	res := fx.mustRun()
+	if res.Uploaded != 2 || fx.tree.opens != 2 {
+		t.Fatalf("%+v, %d opened: want each read once", res, fx.tree.opens)
 	}
 	// A twin of a large one is hashed beforehand, and not sent.
-	w.tree.put("twin.txt", one)
-	w.tree.put("near.txt", strings.Repeat("c", 2<<20))
-	w.scan()
-	res = w.mustRun()
+	fx.tree.put("twin.txt", one)
+	fx.tree.put("near.txt", strings.Repeat("c", 2<<20))
+	fx.scan()
+	res = fx.mustRun()
 	if res.Uploaded != 1 || res.Shared != 1 {
 		t.Fatalf("%+v", res)
 	}
-	w.wantOnce()
-	if w.document("one.txt").SHA256 != w.document("twin.txt").SHA256 {
+	fx.wantOnce()
+	if fx.document("one.txt").SHA256 != fx.document("twin.txt").SHA256 {
 		t.Error("the twin has another hash")
 	}
 }
 
-func TestLargeTwinsInFlight(t *testing.T) {
-	w := newWorld(t)
-	w.opts.Documents = 1
+func TestLargeTwinsAreUploadedOnce(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.Documents = 1
 	same := strings.Repeat("a", 2<<20)
 	for i := range 6 {
-		w.tree.put(fmt.Sprintf("%d.txt", i), same)
+		fx.tree.put(fmt.Sprintf("%d.txt", i), same)
 	}
-	w.scan()
-	res := w.mustRun()
+	fx.scan()
+	res := fx.mustRun()
 	if res.Uploaded != 1 || res.Shared != 5 {
 		t.Fatalf("%+v", res)
 	}
-	w.wantOnce()
+	fx.wantOnce()
 }
 
-// A content that another process reserves between looking it up and sealing is known
-// at the seal; that member leaves and the others go on.
-func TestKnownAtTheSeal(t *testing.T) {
-	w := newWorld(t)
+// Another process may reserve a content between Resolve and Seal. Then that document leaves the batch, and the others go on.
+func TestDocumentKnownAtTheSealLeavesTheBatch(t *testing.T) {
+	fx := newFixture(t)
 	for i := range 5 {
-		w.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint(i))
+		fx.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint(i))
 	}
-	w.scan()
+	fx.scan()
 	first := true
-	w.around = func(j journal) journal {
+	fx.around = func(j journal) journal {
 		return hooks{journal: j, seal: func(ctx context.Context, id int64, seals []state.Seal) error {
 			if first {
 				first = false
@@ -131,44 +130,43 @@ func TestKnownAtTheSeal(t *testing.T) {
 			return j.Seal(ctx, id, seals)
 		}}
 	}
-	w.opts.Transfers = 1
-	res := w.mustRun()
-	if w.service.count("1") != 1 || w.service.count("3") != 0 || res.Uploaded != 4 || res.Requests != 3 {
-		t.Fatalf("%+v: content 1 %d times, content 3 %d times", res, w.service.count("1"), w.service.count("3"))
+	fx.opts.Transfers = 1
+	res := fx.mustRun()
+	if fx.service.count("1") != 1 || fx.service.count("3") != 0 || res.Uploaded != 4 || res.Requests != 3 {
+		t.Fatalf("%+v: content 1 %d times, content 3 %d times", res, fx.service.count("1"), fx.service.count("3"))
 	}
 }
 
-// A document that is known whenever it is sealed and unknown whenever it is looked up
-// must not keep a run busy for ever.
-func TestKnownForEver(t *testing.T) {
-	w := newWorld(t)
-	w.opts.Patience = time.Millisecond
-	w.tree.put("1.md", "1")
-	w.scan()
-	w.around = func(j journal) journal {
+// A document whose content Seal always knows and Resolve never does must not keep a run going for ever.
+func TestDocumentAlwaysKnownAtTheSealIsRetriedLater(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.Patience = time.Millisecond
+	fx.tree.put("1.md", "1")
+	fx.scan()
+	fx.around = func(j journal) journal {
 		return hooks{journal: j, seal: func(context.Context, int64, []state.Seal) error {
 			return &state.SealError{Known: []int{0}}
 		}}
 	}
-	res := w.mustRun()
+	res := fx.mustRun()
 	if res.Uploaded != 0 || res.Deferred != 1 || res.Why == "" || res.Requests > 2*(maxRounds+1) {
 		t.Fatalf("%+v", res)
 	}
 }
 
-func TestUnreadDocuments(t *testing.T) {
-	w := newWorld(t)
-	w.opts.Patience = time.Millisecond
+func TestUnreadDocumentsAreCountedByTheirCause(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.Patience = time.Millisecond
 	for _, key := range []string{"changed.md", "gone.md", "locked.md", "fine.md", "large-changed.bin", "large-gone.bin", "large-locked.bin"} {
 		content := key
 		if strings.HasPrefix(key, "large") {
 			content = strings.Repeat(key, 100_000)
 		}
-		w.tree.put(key, content)
+		fx.tree.put(key, content)
 	}
-	w.scan()
+	fx.scan()
 	denied := errors.New("permission denied")
-	w.tree.broken = func(key string) error {
+	fx.tree.broken = func(key string) error {
 		switch {
 		case strings.Contains(key, "locked"):
 			return denied
@@ -179,37 +177,36 @@ func TestUnreadDocuments(t *testing.T) {
 		}
 		return nil
 	}
-	res := w.mustRun()
+	res := fx.mustRun()
 	if res.Uploaded != 1 || res.Changed != 2 || res.Vanished != 2 || res.Unreadable != 2 || !res.Incomplete() {
 		t.Fatalf("%+v", res)
 	}
 	if len(res.Unread) != 2 || !strings.Contains(res.Unread[0].Reason, "permission denied") {
 		t.Fatalf("unread: %+v", res.Unread)
 	}
-	w.check()
+	fx.check()
 }
 
-// A file that becomes another between hashing and sending, its fingerprint unchanged,
-// is not sent under the wrong hash.
-func TestOtherContentThanHashed(t *testing.T) {
-	w := newWorld(t)
-	w.opts.Patience = time.Millisecond
-	w.tree.put("a.txt", strings.Repeat("a", keepSize+1))
-	w.tree.put("b.txt", "b")
-	w.scan()
-	w.tree.broken = func(key string) error {
-		if key == "a.txt" && w.tree.opens > 2 {
-			w.tree.files[key].content[0] = 'x'
+// A file whose bytes change between hashing and upload, under the same fingerprint, is not sent with the wrong hash.
+func TestDocumentWithOtherBytesThanHashedIsNotSealed(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.Patience = time.Millisecond
+	fx.tree.put("a.txt", strings.Repeat("a", keepSize+1))
+	fx.tree.put("b.txt", "b")
+	fx.scan()
+	fx.tree.broken = func(key string) error {
+		if key == "a.txt" && fx.tree.opens > 2 {
+			fx.tree.files[key].content[0] = 'x'
 		}
 		return nil
 	}
-	res := w.mustRun()
-	if res.Uploaded != 1 || res.Changed != 1 || w.service.count("b") != 1 {
+	res := fx.mustRun()
+	if res.Uploaded != 1 || res.Changed != 1 || fx.service.count("b") != 1 {
 		t.Fatalf("%+v", res)
 	}
 }
 
-func TestLeftBehindContentIsVerified(t *testing.T) {
+func TestLeftBehindContentIsSharedOnlyIfItsSourceExists(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		there    bool
@@ -221,23 +218,23 @@ func TestLeftBehindContentIsVerified(t *testing.T) {
 		{name: "cannot be asked", there: true, err: apiError(500, "", "oops"), requests: 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.opts.Patience = time.Millisecond
-			w.tree.put("a.md", "old")
-			w.scan()
-			w.mustRun()
-			w.tree.put("a.md", "new")
-			w.scan()
-			w.mustRun()
-			w.tree.put("a.md", "old") // reverted
-			w.scan()
+			fx := newFixture(t)
+			fx.opts.Patience = time.Millisecond
+			fx.tree.put("a.md", "old")
+			fx.scan()
+			fx.mustRun()
+			fx.tree.put("a.md", "new")
+			fx.scan()
+			fx.mustRun()
+			fx.tree.put("a.md", "old") // reverted
+			fx.scan()
 			if !c.there {
-				w.service.sources = map[int64]state.SHA256{}
+				fx.service.sources = map[int64]state.SHA256{}
 			}
-			w.service.status = func(int) error { return c.err }
-			before := w.service.posted()
-			res := w.mustRun()
-			if got := w.service.posted() - before; got != c.requests {
+			fx.service.status = func(int) error { return c.err }
+			before := fx.service.posted()
+			res := fx.mustRun()
+			if got := fx.service.posted() - before; got != c.requests {
 				t.Fatalf("%d requests, want %d: %+v", got, c.requests, res)
 			}
 			if c.err != nil {
@@ -249,74 +246,160 @@ func TestLeftBehindContentIsVerified(t *testing.T) {
 			if res.Shared+res.Uploaded != 1 || res.Incomplete() {
 				t.Fatalf("%+v", res)
 			}
-			w.check()
+			fx.check()
 		})
 	}
 }
 
-// An answer that lacks a source by mistake is no reason to upload its content again.
-func TestVerifyingAtMost(t *testing.T) {
-	w := newWorld(t)
-	w.service.atMost = 1
+// An answer that lacks a source by mistake does not cause another upload of its content.
+func TestSourceMissingFromOneAnswerIsAskedForAlone(t *testing.T) {
+	fx := newFixture(t)
+	fx.service.atMost = 1
 	for _, content := range []string{"old", "new", "old"} {
 		for i := range 5 {
-			w.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint(content, i))
+			fx.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint(content, i))
 		}
-		w.scan()
-		w.mustRun()
+		fx.scan()
+		fx.mustRun()
 	}
 	for i := range 5 {
-		if n := w.service.count(fmt.Sprint("old", i)); n != 1 {
+		if n := fx.service.count(fmt.Sprint("old", i)); n != 1 {
 			t.Errorf("content %d was sent %d times", i, n)
 		}
 	}
-	w.check()
-	// Where there is none any more, the API may answer so.
+	fx.check()
+	// The API may answer 404 for a source that is gone.
 	for i := range 5 {
-		w.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint("new", i))
+		fx.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint("new", i))
 	}
-	w.scan()
-	w.service.sources = map[int64]state.SHA256{}
+	fx.scan()
+	fx.service.sources = map[int64]state.SHA256{}
 	first := true
-	w.service.status = func(int) error {
+	fx.service.status = func(int) error {
 		if first {
 			first = false
 			return nil
 		}
 		return apiError(404, "SOURCE_NOT_FOUND", "no such source")
 	}
-	if res := w.mustRun(); res.Uploaded != 5 {
+	if res := fx.mustRun(); res.Uploaded != 5 {
 		t.Errorf("%+v", res)
 	}
 }
 
-func TestVerifyingWithABadToken(t *testing.T) {
-	w := newWorld(t)
-	w.tree.put("a.md", "old")
-	w.scan()
-	w.mustRun()
-	w.tree.put("a.md", "new")
-	w.scan()
-	w.mustRun()
-	w.tree.put("a.md", "old")
-	w.scan()
-	w.service.status = func(int) error { return apiError(401, "JWT_SIGNATURE_EXCEPTION", "Invalid JWT token") }
-	_, err := w.run(t.Context())
+// revert uploads documents, edits them, and reverts the edit, so that the next run verifies their old sources. It returns the
+// ids of those.
+func (fx *fixture) revert(documents int) (left []int64) {
+	fx.t.Helper()
+	for _, version := range []string{"old", "new", "old"} {
+		for i := range documents {
+			fx.tree.put(fmt.Sprintf("%d.md", i), fmt.Sprint(version, i))
+		}
+		if fx.scan(); left == nil {
+			fx.mustRun()
+			for id := range fx.service.sources {
+				left = append(left, id)
+			}
+		} else if version == "new" {
+			fx.mustRun()
+		}
+	}
+	slices.Sort(left)
+	return left
+}
+
+func notFound() error { return apiError(404, "SOURCE_NOT_FOUND", "no such source") }
+
+// The API may answer 404 or 400 to a request with an id that it does not know.
+func TestUnknownIDDoesNotKeepTheOthersFromBeingShared(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		err              error
+		uploaded, pended int
+	}{
+		{name: "404", err: notFound(), uploaded: 1},
+		{name: "400", err: apiError(400, "BAD_REQUEST", "invalid id"), pended: 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fx := newFixture(t)
+			fx.opts.Patience = time.Millisecond
+			unknown := fx.revert(20)[7]
+			delete(fx.service.sources, unknown)
+			fx.service.refuseIDs = func(ids []int64) error {
+				if slices.Contains(ids, unknown) {
+					return c.err
+				}
+				return nil
+			}
+			if res := fx.mustRun(); res.Shared != 19 || res.Uploaded != c.uploaded || res.Deferred != c.pended {
+				t.Fatalf("%+v", res)
+			}
+			fx.check()
+		})
+	}
+}
+
+// A 404 for every status request proves nothing about the sources: nothing is uploaded again.
+func TestAPIThatAnswers404ToEveryStatusRequestCausesNoUpload(t *testing.T) {
+	for name, err := range map[string]error{"of the API": notFound(), "of a gateway": apiError(404, "", "page not found")} {
+		t.Run(name, func(t *testing.T) {
+			fx := newFixture(t)
+			fx.opts.Patience = time.Millisecond
+			fx.revert(3)
+			fx.service.refuseIDs = func([]int64) error { return err }
+			before := fx.service.posted()
+			if res := fx.mustRun(); fx.service.posted() != before || res.Deferred != 3 || res.Why == "" {
+				t.Fatalf("%d requests, %+v", fx.service.posted()-before, res)
+			}
+			fx.check()
+		})
+	}
+}
+
+// A single left-behind source that the API answers with a 404 is gone if the API accepts another status request.
+func TestSingleSourceWithA404IsUploadedAgain(t *testing.T) {
+	fx := newFixture(t)
+	unknown := fx.revert(1)[0]
+	delete(fx.service.sources, unknown)
+	fx.service.refuseIDs = func(ids []int64) error {
+		if slices.Contains(ids, unknown) {
+			return notFound()
+		}
+		return nil
+	}
+	if res := fx.mustRun(); res.Uploaded != 1 || res.Incomplete() {
+		t.Fatalf("%+v", res)
+	}
+	fx.check()
+}
+
+func TestDeniedVerificationIsFatal(t *testing.T) {
+	fx := newFixture(t)
+	fx.tree.put("a.md", "old")
+	fx.scan()
+	fx.mustRun()
+	fx.tree.put("a.md", "new")
+	fx.scan()
+	fx.mustRun()
+	fx.tree.put("a.md", "old")
+	fx.scan()
+	fx.service.status = func(int) error { return apiError(401, "JWT_SIGNATURE_EXCEPTION", "Invalid JWT token") }
+	_, err := fx.run(t.Context())
 	if _, ok := errors.AsType[*FatalError](err); !ok {
 		t.Fatalf("got %v", err)
 	}
-	w.wantCounts(map[state.DocumentState]int{state.Pending: 1})
+	fx.wantCounts(map[state.DocumentState]int{state.Pending: 1})
 }
 
-func TestBudgets(t *testing.T) {
+func TestRunEndsAtItsBudget(t *testing.T) {
 	t.Run("max-transfer", func(t *testing.T) {
-		w := newWorld(t)
-		w.opts.Documents, w.opts.MaxTransfer = 2, 50
+		fx := newFixture(t)
+		fx.opts.Documents, fx.opts.MaxTransfer = 2, 50
 		for i := range 20 {
-			w.tree.put(fmt.Sprintf("%02d.md", i), fmt.Sprintf("content %02d", i)) // of 10 bytes
+			fx.tree.put(fmt.Sprintf("%02d.md", i), fmt.Sprintf("content %02d", i)) // of 10 bytes
 		}
-		w.scan()
-		res, err := w.run(t.Context())
+		fx.scan()
+		res, err := fx.run(t.Context())
 		budget, ok := errors.AsType[*BudgetError](err)
 		if !ok || budget.Limit != "max-transfer" {
 			t.Fatalf("got %v", err)
@@ -324,19 +407,19 @@ func TestBudgets(t *testing.T) {
 		if res.Uploaded != 4 || res.Bytes != 40 || res.Deferred != 16 {
 			t.Fatalf("%+v", res)
 		}
-		w.wantCounts(map[state.DocumentState]int{state.Training: 4, state.Pending: 16})
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 4, state.Pending: 16})
 	})
 	t.Run("max-duration", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			w.service.latency = time.Minute
-			w.opts.Documents, w.opts.Transfers, w.opts.MaxDuration = 1, 2, 90*time.Second
+			fx := newFixture(t)
+			fx.service.latency = time.Minute
+			fx.opts.Documents, fx.opts.Transfers, fx.opts.MaxDuration = 1, 2, 90*time.Second
 			for i := range 10 {
-				w.tree.put(fmt.Sprintf("%02d.md", i), fmt.Sprint(i))
+				fx.tree.put(fmt.Sprintf("%02d.md", i), fmt.Sprint(i))
 			}
-			w.scan()
+			fx.scan()
 			start := time.Now()
-			res, err := w.run(t.Context())
+			res, err := fx.run(t.Context())
 			budget, ok := errors.AsType[*BudgetError](err)
 			if !ok || budget.Limit != "max-duration" {
 				t.Fatalf("got %v", err)
@@ -348,12 +431,12 @@ func TestBudgets(t *testing.T) {
 	})
 	t.Run("bytes a second", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			w.opts.BytesPerSecond = 100_000
-			w.tree.put("a.bin", strings.Repeat("a", 1_000_000))
-			w.scan()
+			fx := newFixture(t)
+			fx.opts.BytesPerSecond = 100_000
+			fx.tree.put("a.bin", strings.Repeat("a", 1_000_000))
+			fx.scan()
 			start := time.Now()
-			w.mustRun()
+			fx.mustRun()
 			if took := time.Since(start); took < 9*time.Second || took > 11*time.Second {
 				t.Fatalf("took %v for 10 s worth of bytes", took)
 			}
@@ -362,34 +445,33 @@ func TestBudgets(t *testing.T) {
 }
 
 func TestProgressAddsUp(t *testing.T) {
-	w := newWorld(t)
-	var hashed, sent, documents, bytes counter
-	w.opts.Progress = Progress{
-		Hashed: hashed.add,
-		Sent:   sent.add,
-		Done:   func(n int, b int64) { documents.add(int64(n)); bytes.add(b) },
+	fx := newFixture(t)
+	var sent, documents, bytes counter
+	fx.opts.Progress = Progress{
+		Sent: sent.add,
+		Done: func(n int, b int64) { documents.add(int64(n)); bytes.add(b) },
 	}
 	for i := range 30 {
-		w.tree.put(fmt.Sprintf("%02d.md", i), fmt.Sprintf("content %02d", i%20))
+		fx.tree.put(fmt.Sprintf("%02d.md", i), fmt.Sprintf("content %02d", i%20))
 	}
-	w.scan()
-	w.mustRun()
-	if hashed.n.Load() != 300 || sent.n.Load() != 200 || documents.n.Load() != 30 || bytes.n.Load() != 300 {
-		t.Fatalf("hashed %d, sent %d, %d documents of %d bytes", hashed.n.Load(), sent.n.Load(), documents.n.Load(), bytes.n.Load())
+	fx.scan()
+	fx.mustRun()
+	if sent.n.Load() != 200 || documents.n.Load() != 30 || bytes.n.Load() != 300 {
+		t.Fatalf("sent %d, %d documents of %d bytes", sent.n.Load(), documents.n.Load(), bytes.n.Load())
 	}
 }
 
-func TestSendText(t *testing.T) {
-	w := newWorld(t)
-	w.opts.SendText = true
-	api := &recorder{service: w.service}
-	w.tree.put("a/b.md", "one")
-	w.tree.put("a__b.md", "two") // the same name
-	w.tree.put("c.pdf", "three")
-	w.tree.put("d7", "four")
-	w.tree.put("status.txt", "five")
-	w.scan()
-	in := New(w.store, api, w.tree, w.sync, w.opts)
+func TestTextFormatsAreSentAsFieldsWithUniqueNames(t *testing.T) {
+	fx := newFixture(t)
+	fx.opts.SendText = true
+	api := &recorder{service: fx.service}
+	fx.tree.put("a/b.md", "one")
+	fx.tree.put("a__b.md", "two") // the same name
+	fx.tree.put("c.pdf", "three")
+	fx.tree.put("d7", "four")
+	fx.tree.put("status.txt", "five")
+	fx.scan()
+	in := New(fx.store, api, fx.tree, fx.sync, fx.opts)
 	if _, err := in.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +482,7 @@ func TestSendText(t *testing.T) {
 	slices.Sort(got)
 	want := []string{"a__b.md=", "d2=a__b.md", "d3=c.pdf", "d4=d7", "status.txt="}
 	if slices.Sort(got); !slices.Equal(got, want) {
-		// Which of the two of one name is the text is up to the order of the claim.
+		// The order of the claim decides which of the two documents of one name is the text.
 		t.Fatalf("got %q, want %q", got, want)
 	}
 }
@@ -415,27 +497,26 @@ func (r *recorder) UploadSources(ctx context.Context, kb int64, parts []replycx.
 	return r.service.UploadSources(ctx, kb, parts, opts)
 }
 
-// However many documents have one content, few of them are held at a time.
-func TestCrowdOfTwins(t *testing.T) {
-	w := newWorld(t)
-	const twins = 3 * mostParked
+func TestFewTwinsAreClaimedAtATime(t *testing.T) {
+	fx := newFixture(t)
+	const twins = 3 * maxWaiting
 	for i := range twins {
-		w.tree.put(fmt.Sprintf("%05d.md", i), "the same")
+		fx.tree.put(fmt.Sprintf("%05d.md", i), "the same")
 	}
-	w.scan()
+	fx.scan()
 	most := 0
-	w.opts.Progress.Request = func(Request) {
-		counts, err := w.store.Documents.Outstanding(t.Context(), w.sync.ID)
+	fx.opts.Progress.Request = func(Request) {
+		counts, err := fx.store.Documents.Outstanding(t.Context(), fx.sync.ID)
 		if err != nil {
 			t.Error(err)
 		}
 		most = max(most, counts[state.Uploading])
 	}
-	if res := w.mustRun(); res.Uploaded != 1 || res.Shared != twins-1 || w.service.posted() != 1 {
+	if res := fx.mustRun(); res.Uploaded != 1 || res.Shared != twins-1 || fx.service.posted() != 1 {
 		t.Fatalf("%+v", res)
 	}
-	if most == 0 || most > mostParked+2*claimAtOnce {
+	if most == 0 || most > maxWaiting+2*claimAtOnce {
 		t.Errorf("%d were claimed at a time", most)
 	}
-	w.check()
+	fx.check()
 }

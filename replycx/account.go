@@ -10,32 +10,30 @@ import (
 	"time"
 )
 
-// Bot is a bot of the account. Members that the answer lacks are empty; what has no
-// member here is in Raw.
+// Bot is a bot of the account. Members that the answer lacks are empty.
 type Bot struct {
 	ID    int64
 	Title string
-	// Key and PreviewKey are 32 characters each.
+	// Key and PreviewKey have 32 characters each.
 	Key, PreviewKey string
-	// Channels are the names of its channels, such as "WEB".
+	// Channels are the names of the bot's channels, such as "WEB".
 	Channels         []string
 	Active           bool
 	InactiveBySystem bool
 	CreatedAt        string // see ParseTime
 	LastDeployedAt   string // see ParseTime
 	Priority         int64
-	Language         string // its name, such as "English"
+	Language         string // such as "English"
 	LanguageCode     string // such as "EN"
 	Type             string // such as "inbound"
 	OutboundType     string
 	OwnerID          int64
 	OwnerName        string
 	OwnerEmail       string
-	Raw              json.RawMessage
+	Raw              json.RawMessage // the bot's JSON in the answer
 }
 
-// Bots lists the bots of the account: GET /v1/accounts/{account_id}/bots. The API
-// gives all at once.
+// Bots returns all bots of the account: GET /v1/accounts/{account_id}/bots.
 //
 // Documented errors: ErrUnauthorized; ErrNoAccount before any request.
 func (c *Client) Bots(ctx context.Context) ([]Bot, error) {
@@ -76,7 +74,7 @@ func (c *Client) Bots(ctx context.Context) ([]Bot, error) {
 				Email looseText `json:"email"`
 			} `json:"bot_owner"`
 		}
-		// A member of another form than documented leaves its place empty.
+		// A member with an unexpected JSON type stays empty.
 		_ = json.Unmarshal(raw, &b)
 		bot := Bot{
 			ID: int64(b.ID), Title: string(b.Title), Key: string(b.Key), PreviewKey: string(b.PreviewKey),
@@ -95,10 +93,10 @@ func (c *Client) Bots(ctx context.Context) ([]Bot, error) {
 	return bots, nil
 }
 
-// EventType names a kind of event that a webhook can get.
+// EventType is a kind of webhook event.
 type EventType string
 
-// The events that can be subscribed to.
+// The events that a webhook can subscribe to.
 const (
 	EventConversationCreate EventType = "conversation_create"
 	EventMessage            EventType = "message"
@@ -110,7 +108,8 @@ const (
 	EventNote               EventType = "note"
 )
 
-// EventTypes returns all events that can be subscribed to, in the document's order.
+// EventTypes returns all events that a webhook can subscribe to, in the order of the
+// API's document.
 func EventTypes() []EventType {
 	return []EventType{
 		EventConversationCreate, EventMessage, EventStatus, EventAssigneeChange,
@@ -118,17 +117,18 @@ func EventTypes() []EventType {
 	}
 }
 
-// Webhook is the account's subscription to events. There is one; setting it replaces
-// it, and no operation reads it.
+// Webhook is the account's subscription to events. An account has one webhook;
+// setting it replaces the previous one, and no operation reads it.
 type Webhook struct {
-	// URL gets a POST for events. Setting the webhook makes the API send it a first
-	// one, which must be answered with the token: see EventHandler.
+	// URL receives events by POST. When the webhook is set, the API sends a first
+	// request to it, and the receiver must return the token: see EventHandler.
 	URL string
-	// Events are the subscribed events; all others are switched off.
+	// Events are the subscribed events; all others are unsubscribed.
 	Events []EventType
 	// Disabled switches the webhook off.
 	Disabled bool
-	// Token is sent along with every event, so that the receiver knows the sender.
+	// Token is sent with every event, so that the receiver can authenticate the
+	// sender.
 	Token string
 }
 
@@ -153,7 +153,7 @@ func (c *Client) SetWebhook(ctx context.Context, w Webhook) error {
 		subscriptions = append(subscriptions, subscription{e, wanted[e]})
 		delete(wanted, e)
 	}
-	for _, e := range w.Events { // those that this package does not know
+	for _, e := range w.Events { // the event types without a constant here
 		if wanted[e] {
 			subscriptions = append(subscriptions, subscription{e, true})
 			delete(wanted, e)
@@ -164,9 +164,8 @@ func (c *Client) SetWebhook(ctx context.Context, w Webhook) error {
 	}, nil)
 }
 
-// ParseTime reads a time in one of the forms that the API uses: with a zone as in
-// RFC 3339, or without one, which is taken for UTC. The document does not say which
-// zone is meant.
+// ParseTime parses a time in one of the API's formats: RFC 3339, or without a zone.
+// It takes a time without a zone as UTC; the API's document does not name the zone.
 func ParseTime(text string) (time.Time, error) {
 	var err error
 	for _, layout := range []string{"2006-01-02 15:04:05.999999", time.RFC3339Nano, "2006-01-02T15:04:05.999999"} {

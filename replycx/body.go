@@ -14,59 +14,56 @@ import (
 	"unicode/utf8"
 )
 
-// The life of a request body. Only the way through sealing to sealed hands out the
-// closing boundary, and every step is a compare-and-swap, so that an answer or a
-// giving up that comes first wins.
+// The states of a request body. Read returns the closing boundary only in
+// bodySealed, which follows bodyOpen and bodySealing. Every step is a
+// compare-and-swap: an answer or an abandonment that comes first wins.
 const (
-	bodyOpen     int32 = iota
-	bodySealing        // the seal hook runs
-	bodySealed         // the closing boundary may go out
-	bodyAnswered       // an answer came first: no more is sent
-	bodyOver           // given up
+	bodyOpen      int32 = iota
+	bodySealing         // the seal hook is running
+	bodySealed          // the closing boundary may be sent
+	bodyAnswered        // an answer came first: nothing more is sent
+	bodyAbandoned       // no more is read
 )
 
-// errAnswered ends a body whose answer came before it was sent.
+// errAnswered ends a body whose answer arrived before the body was sent.
 var errAnswered = errors.New("the server answered before it had the whole request")
 
-// body streams the parts as multipart/form-data. The transport reads it in a
-// goroutine of its own, which may outlast the transport's return; over waits for it.
+// body streams the parts as multipart/form-data. The transport reads it in its own
+// goroutine, which may outlast the transport's return; end waits for it.
 type body struct {
 	parts    []Part
 	boundary string
 	heads    []byte // all part headers, one after the other
-	ends     []int  // ends[i] is where the header of part i ends in heads
+	ends     []int  // ends[i] is the end of the header of part i in heads
 	tail     string // the closing boundary
 	length   int64
 
-	ctx  context.Context // ends when the upload is given up; for Open and seal
-	seal func(context.Context) error
-	// watch is told how long the next step may take; 0 stops it.
-	watch func(time.Duration)
-	stall time.Duration
-	// answer is the time for the answer once sealed.
-	answer time.Duration
+	ctx      context.Context // ends when the upload is abandoned; for Open and seal
+	seal     func(context.Context) error
+	timeouts Timeouts
+	watchdog *time.Timer // aborts the upload
 
 	state atomic.Int32
-	done  chan struct{} // closed when nothing may be read any more
+	done  chan struct{} // closed by end
 	once  sync.Once
 
 	mu     sync.Mutex // held by Read
 	part   int        // the part being sent; len(parts) is the tail
-	head   []byte     // what is left of its header
+	head   []byte     // the rest of its header
 	reader io.ReadCloser
-	left   int64 // what is left of its content
+	left   int64 // unread bytes of its content
 	err    error // sticky, for the transport
-	// failure is what a part or the seal failed with.
+	// failure is the error of a part or of the seal.
 	failure error
 }
 
-// newBody lays the body out and computes its length; nothing is opened.
+// newBody prepares the part headers and computes the length. It opens no part.
 func newBody(parts []Part) (*body, error) {
 	if len(parts) == 0 {
-		return nil, errors.New("nothing to upload: there are no parts")
+		return nil, errors.New("an upload needs at least one part")
 	}
 	if len(parts) > MaxParts {
-		return nil, fmt.Errorf("%d parts in one upload: at most %d are possible", len(parts), MaxParts)
+		return nil, fmt.Errorf("%d parts in one upload: the maximum is %d", len(parts), MaxParts)
 	}
 	b := &body{
 		parts:    parts,
@@ -85,7 +82,7 @@ func newBody(parts []Part) (*body, error) {
 		}
 		seen[p.Field] = struct{}{}
 		if p.Size < 0 || p.Open == nil {
-			return nil, &PartError{Index: i, Field: p.Field, Err: errors.New("a part needs a size and a way to open it")}
+			return nil, &PartError{Index: i, Field: p.Field, Err: errors.New("a part needs a size and an Open function")}
 		}
 		if i > 0 {
 			b.heads = append(b.heads, "\r\n"...)
@@ -93,34 +90,42 @@ func newBody(parts []Part) (*body, error) {
 		b.heads = appendPartHeader(b.heads, b.boundary, p)
 		b.ends[i] = len(b.heads)
 		if b.length += p.Size; b.length < 0 {
-			return nil, errors.New("the parts are larger than any request can be")
+			return nil, errTooLarge
 		}
 	}
 	b.tail = "\r\n--" + b.boundary + "--\r\n"
 	b.length += int64(len(b.heads) + len(b.tail))
 	if b.length < 0 {
-		return nil, errors.New("the parts are larger than any request can be")
+		return nil, errTooLarge
 	}
 	b.head = b.heads[:b.ends[0]]
 	return b, nil
 }
 
-// answerKeys are the keys that an answer has beside the fields.
+// errTooLarge means that the length of a body overflows.
+var errTooLarge = errors.New("the parts are too large for one request")
+
+// start sets the context of the upload and the timer that aborts it.
+func (b *body) start(ctx context.Context, timeouts Timeouts, watchdog *time.Timer) {
+	b.ctx, b.timeouts, b.watchdog = ctx, timeouts, watchdog
+}
+
+// answerKeys are the keys of an answer that are not fields.
 var answerKeys = map[string]bool{"ok": true, "knowledge_base_id": true, "error": true, "code": true, "message": true, "status": true}
 
-// checkField refuses a key that would not come back as it was sent.
+// checkField refuses a key that the answer could not repeat unchanged.
 func checkField(field string) error {
 	switch {
 	case field == "" || len(field) > 200:
-		return errors.New("a field key has 1 to 200 bytes")
+		return errors.New("the field key must have 1 to 200 bytes")
 	case answerKeys[strings.ToLower(field)]:
-		return errors.New("the field key is one of the answer's own keys")
+		return errors.New("the field key is reserved: the answer has a member of that name")
 	case !utf8.ValidString(field):
 		return errors.New("the field key is not valid UTF-8")
 	}
 	for _, r := range field {
 		if r < ' ' || r == 0x7f || r == '"' || r == '\\' {
-			return fmt.Errorf("the field key holds %q", r)
+			return fmt.Errorf("the field key contains %q", r)
 		}
 	}
 	return nil
@@ -152,12 +157,12 @@ func appendPartHeader(b []byte, boundary string, p Part) []byte {
 	return append(b, "\r\n\r\n"...)
 }
 
-// appendQuoted appends a value for between quotes. Quotes, CR and LF are
-// percent-encoded as browsers do it, and so are the other control characters and
-// the backslash, which parsers read in different ways.
+// appendQuoted appends the content of a quoted string. It percent-encodes quotes, CR
+// and LF as browsers do it, and also the other control characters and the backslash,
+// because parsers disagree about them.
 func appendQuoted(b []byte, value string) []byte {
 	const hex = "0123456789ABCDEF"
-	for _, r := range value { // an invalid byte comes as U+FFFD
+	for _, r := range value { // an invalid byte is U+FFFD here
 		if r < ' ' || r == 0x7f || r == '"' || r == '\\' {
 			b = append(b, '%', hex[r>>4], hex[r&15])
 			continue
@@ -176,9 +181,9 @@ func headerSafe(value string) bool {
 	return true
 }
 
-// ContentType returns the media type of a file name by its extension, for the kinds
-// of documents a knowledge base takes; application/octet-stream for all others. It
-// is the same on every machine.
+// ContentType returns the media type of a file by the extension of its name, for the
+// document formats of a knowledge base, and application/octet-stream for all others.
+// The result is the same on every machine.
 func ContentType(name string) string {
 	switch strings.ToLower(path.Ext(name)) {
 	case ".txt", ".text", ".log":
@@ -221,8 +226,8 @@ func ContentType(name string) string {
 	return "application/octet-stream"
 }
 
-// Read gives the next bytes. What precedes the closing boundary is given out in
-// full before the seal is attempted.
+// Read returns the next bytes. It returns everything before the closing boundary
+// before it calls the seal.
 func (b *body) Read(p []byte) (n int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -232,11 +237,11 @@ func (b *body) Read(p []byte) (n int, err error) {
 		}
 		switch b.state.Load() {
 		case bodyAnswered:
-			// An error here would make the transport tear the connection down under the
-			// answer, so it waits until that is read.
+			// An error here would make the transport close the connection while the answer
+			// is being read, so Read waits for the end of it.
 			<-b.done
 			b.err = errAnswered
-		case bodyOver:
+		case bodyAbandoned:
 			b.err = b.cause()
 		case bodySealed:
 			m := copy(p[n:], b.tail)
@@ -256,12 +261,12 @@ func (b *body) Read(p []byte) (n int, err error) {
 			n += m
 			if err != nil {
 				b.fail(&PartError{Index: b.part, Field: b.parts[b.part].Field, Err: err})
-				b.state.CompareAndSwap(bodyOpen, bodyOver)
+				b.state.CompareAndSwap(bodyOpen, bodyAbandoned)
 			}
 		}
 	}
 	if b.state.Load() == bodyOpen {
-		b.watch(b.stall)
+		b.watchdog.Reset(b.timeouts.Stall)
 	}
 	if n > 0 {
 		return n, nil
@@ -269,8 +274,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 	return 0, b.err
 }
 
-// readPart gives bytes of the current part and moves on when it is done. Its errors
-// are the part's.
+// readPart reads bytes of the current part and advances to the next one at its end.
 func (b *body) readPart(p []byte) (int, error) {
 	if len(b.head) > 0 {
 		n := copy(p, b.head)
@@ -292,7 +296,7 @@ func (b *body) readPart(p []byte) (int, error) {
 			err = ErrPartShort
 		}
 		if err != nil && err != io.EOF {
-			_ = b.closePart() // what failed before counts
+			_ = b.closePart() // the first error counts
 			return n, err
 		}
 		if err == nil || b.left > 0 {
@@ -304,15 +308,15 @@ func (b *body) readPart(p []byte) (int, error) {
 	n, err := b.reader.Read(one[:])
 	switch {
 	case n > 0:
-		_ = b.closePart() // what is wrong already counts
+		_ = b.closePart() // the first error counts
 		return 0, ErrPartLong
 	case err == io.EOF:
 		return 0, b.nextPart()
 	case err != nil:
-		_ = b.closePart() // what failed before counts
+		_ = b.closePart() // the first error counts
 		return 0, err
 	}
-	return 0, nil // neither a byte nor an error: ask again
+	return 0, nil // neither a byte nor an error: read again
 }
 
 func (b *body) closePart() error {
@@ -335,13 +339,13 @@ func (b *body) nextPart() error {
 	return nil
 }
 
-// trySeal runs the seal hook and opens the way for the closing boundary, unless an
-// answer or the end of the upload comes first.
+// trySeal runs the seal hook and allows the closing boundary, unless an answer or the
+// end of the upload comes first.
 func (b *body) trySeal() {
 	if !b.state.CompareAndSwap(bodyOpen, bodySealing) {
 		return
 	}
-	b.watch(0) // the hook's time is the caller's
+	b.watchdog.Stop() // the caller limits the time of the hook
 	var err error
 	if b.seal != nil {
 		err = b.seal(b.ctx)
@@ -351,11 +355,11 @@ func (b *body) trySeal() {
 	}
 	if err != nil {
 		b.fail(err)
-		b.state.CompareAndSwap(bodySealing, bodyOver)
+		b.state.CompareAndSwap(bodySealing, bodyAbandoned)
 		return
 	}
 	if b.state.CompareAndSwap(bodySealing, bodySealed) {
-		b.watch(b.answer)
+		b.watchdog.Reset(b.timeouts.Answer)
 	}
 }
 
@@ -368,25 +372,26 @@ func (b *body) cause() error {
 	return errAnswered
 }
 
-// Close is the transport's: it reads no more. It may come while Read runs.
+// Close abandons the body unless it is sealed or answered. The transport may call it
+// during a Read.
 func (b *body) Close() error {
-	b.state.CompareAndSwap(bodyOpen, bodyOver)
-	b.state.CompareAndSwap(bodySealing, bodyOver)
+	b.state.CompareAndSwap(bodyOpen, bodyAbandoned)
+	b.state.CompareAndSwap(bodySealing, bodyAbandoned)
 	return nil
 }
 
-// answered notes that an answer's header is there, and returns whether the closing
-// boundary had gone out before it.
+// answered records that the header of an answer has arrived, and reports whether the
+// body was sealed before it.
 func (b *body) answered() (sent bool) {
 	b.state.CompareAndSwap(bodyOpen, bodyAnswered)
 	b.state.CompareAndSwap(bodySealing, bodyAnswered)
 	return b.state.Load() == bodySealed
 }
 
-// over ends the body, waits until no callback runs any more, and returns whether
-// the closing boundary had gone out, and what failed in reading, if anything. b.ctx
-// must have ended, or the wait may be long.
-func (b *body) over() (sent bool, err error) {
+// end ends the body and waits until no callback is running. It reports whether the
+// body was sealed, and returns the error of a part or of the seal. b.ctx must have
+// ended, or the wait may be long.
+func (b *body) end() (sent bool, err error) {
 	b.Close()
 	b.once.Do(func() { close(b.done) })
 	b.mu.Lock()

@@ -5,25 +5,25 @@ import (
 	"net/http"
 )
 
-// A Class says what a refused request means for the caller's next request.
+// A Class is the meaning of a refusal for the caller's next request.
 type Class uint8
 
-// The classes of an [Error]. Every caller that decides on an error decides on its class.
+// The classes of an [Error].
 const (
-	// ClassUnclear: the answer does not say whether the server acted on the request. A 5xx of a gateway, and an
+	// ClassUnclear: the answer leaves open whether the server acted on the request. A 5xx of a gateway, and an
 	// "ok": false under a 2xx without a documented code.
 	ClassUnclear Class = iota
 	// ClassBusy: the server did not act on the request; the same request may succeed later. 408, 425, 429, and a 503
 	// with Retry-After or with the API's own body.
 	ClassBusy
-	// ClassRejected: the server refused the request because of what it holds. 400, 413 and 422.
+	// ClassRejected: the server refused the content of the request. 400, 413 and 422.
 	ClassRejected
 	// ClassTooLong: the URL or the header is too long. 414 and 431.
 	ClassTooLong
-	// ClassNotFound: what the request names does not exist, and it is neither the account nor the knowledge base. 404.
+	// ClassNotFound: the object in the request, other than the account or the knowledge base, does not exist. 404.
 	ClassNotFound
 	// ClassDenied: no request with this token, account, knowledge base and address can succeed until a person changes
-	// one of them. 401, the codes that say so under any status below 500, and every other 3xx and 4xx.
+	// one of them. 401, the codes with that meaning under any status below 500, and every other 3xx and 4xx.
 	ClassDenied
 )
 
@@ -48,7 +48,7 @@ func (e *Error) Class() Class {
 	return ClassUnclear
 }
 
-// denies reports whether the answer is about the token, the account or the knowledge base, under whatever status.
+// denies reports whether the answer refuses the token, the account or the knowledge base, under any status.
 func (e *Error) denies() bool {
 	if e.StatusCode == http.StatusUnauthorized || errors.Is(e, ErrKnowledgeBaseNotOwned) {
 		return true

@@ -12,75 +12,77 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
 
-// DefaultBaseURL is where the API is served.
+// DefaultBaseURL is the address of the API.
 const DefaultBaseURL = "https://api.reply.cx"
 
-// MaxAnswer is the most bytes that are read of an answer, after decompression.
+// MaxAnswer is the size, in bytes after decompression, up to which the client reads
+// an answer.
 const MaxAnswer = 1 << 20
 
 // Options are the options of a [Client]. The zero value works.
 type Options struct {
 	// BaseURL is the API's address, DefaultBaseURL if empty. A path in it is a
-	// prefix of all paths. Plain http is refused beyond loopback unless
+	// prefix of all paths. New refuses plain http to any host but loopback unless
 	// AllowInsecure is set.
 	BaseURL string
-	// AllowInsecure permits plain http to any host: the token then travels in the
-	// clear.
+	// AllowInsecure permits plain http to any host: the token then travels
+	// unencrypted.
 	AllowInsecure bool
-	// AccountID is the account for the operations below /v1/accounts. When it is 0,
-	// the account_id claim of the token is used, if it has one.
+	// AccountID is the account for the operations below /v1/accounts. If it is 0, the
+	// client uses the account_id claim of the token, if there is one.
 	AccountID int64
-	// TokenSource, if set, gives the token for each request, and New's token is
-	// used only when it is nil. It may be called concurrently; caching is its own
-	// affair.
+	// TokenSource, if set, returns the token for each request, and the client ignores
+	// the token given to New. The client may call it concurrently and does not cache
+	// its result.
 	TokenSource func(ctx context.Context) (string, error)
-	// HTTPClient replaces the client's own transport, which speaks HTTP/1.1 and takes
-	// proxies from the environment (HTTPS_PROXY): its Transport and Jar are used. Its Timeout and CheckRedirect are not, because one total timeout kills
-	// large uploads and a redirect must not carry the token elsewhere. CAFile,
-	// Timeouts.Dial and Timeouts.TLS have no effect then.
+	// HTTPClient supplies a Transport and a Jar in place of the client's own transport,
+	// which speaks HTTP/1.1 and takes proxies from the environment (HTTPS_PROXY). Its
+	// Timeout and CheckRedirect are ignored, because one total timeout aborts large
+	// uploads and a redirect must not carry the token elsewhere. With a Transport here,
+	// CAFile, Timeouts.Dial and Timeouts.TLS have no effect.
 	HTTPClient *http.Client
-	// CAFile names a PEM file of certificate authorities trusted beside the
-	// system's.
+	// CAFile names a PEM file of certificate authorities that the client trusts in
+	// addition to the system's.
 	CAFile string
 	// UserAgent is sent with every request, "replycx-go" if empty.
 	UserAgent string
-	// Logger gets a debug line per request: operation, path, status, duration. Never
-	// the token or a body. Nothing is logged if it is nil.
+	// Logger gets a debug line per request with operation, path, status and duration,
+	// never with the token or a body. If it is nil, the client logs nothing.
 	Logger *slog.Logger
-	// Limiter is waited for before each request, if set. *rate.Limiter of
-	// golang.org/x/time is one.
+	// Limiter, if set, delays requests: the client calls its Wait before each one.
+	// *rate.Limiter of golang.org/x/time is a Limiter.
 	Limiter Limiter
 	// Timeouts bounds the phases of a request.
 	Timeouts Timeouts
-	// Dialect chooses where public sources contradict the API's document.
+	// Dialect chooses between the API's document and other public sources where they
+	// contradict each other.
 	Dialect Dialect
 }
 
-// Limiter holds requests back. Wait returns nil when one may go.
+// Limiter delays requests. Wait blocks until the next request may be sent.
 type Limiter interface {
 	Wait(ctx context.Context) error
 }
 
-// Timeouts bounds the phases of a request; there is no total for uploads. A zero
-// value is replaced by its default.
+// Timeouts bounds the phases of a request. An upload has no total timeout. The
+// default replaces a value that is not positive.
 type Timeouts struct {
-	// Dial bounds the making of a connection: 30 s.
+	// Dial bounds the making of a connection. Default 30 s.
 	Dial time.Duration
-	// TLS bounds the TLS handshake: 15 s.
+	// TLS bounds the TLS handshake. Default 15 s.
 	TLS time.Duration
-	// Stall bounds the time in which an upload makes no progress at all while its
-	// body is sent: 2 min.
+	// Stall bounds the time without any progress while an upload's body is sent.
+	// Default 2 min.
 	Stall time.Duration
-	// Answer bounds the wait for the answer after an upload's last byte: 10 min. A
-	// short one turns slow answers into unknown outcomes.
+	// Answer bounds the wait for the answer after an upload's last byte. Default
+	// 10 min. A short timeout turns slow answers into unknown outcomes.
 	Answer time.Duration
-	// Call bounds every other request as a whole: 60 s.
+	// Call bounds every other request as a whole. Default 60 s.
 	Call time.Duration
 }
 
@@ -117,7 +119,8 @@ type Client struct {
 }
 
 // New returns a client that authenticates with token. It makes no request. It fails
-// when an option is unusable: ErrNoToken without a token or token source.
+// if an option is invalid, and with ErrNoToken if there is neither a token nor a
+// token source.
 func New(token string, opts Options) (*Client, error) {
 	base, err := parseBase(opts.BaseURL, opts.AllowInsecure)
 	if err != nil {
@@ -169,16 +172,16 @@ func parseBase(text string, insecure bool) (*url.URL, error) {
 	base, err := url.Parse(text)
 	switch {
 	case err != nil:
-		// The parse error would repeat the address, and with it a password in it.
-		return nil, errors.New("the API's URL cannot be parsed: write it like " + DefaultBaseURL)
+		// The parse error would repeat the URL, which may hold a password.
+		return nil, errors.New("invalid API URL: write it like " + DefaultBaseURL)
 	case base.User != nil:
-		return nil, errors.New("the API's URL must not hold a user or password")
+		return nil, errors.New("the API URL must not contain a user or password")
 	case base.Host == "" || base.Opaque != "" || base.RawQuery != "" || base.Fragment != "":
-		return nil, fmt.Errorf("the API's URL %q must be a scheme and a host, like %s", text, DefaultBaseURL)
+		return nil, fmt.Errorf("the API URL %q must be a scheme and a host, like %s", text, DefaultBaseURL)
 	case base.Scheme != "https" && base.Scheme != "http":
-		return nil, fmt.Errorf("the API's URL %q must begin with https://", text)
+		return nil, fmt.Errorf("the API URL %q must begin with https://", text)
 	case base.Scheme == "http" && !insecure && !loopback(base.Hostname()):
-		return nil, fmt.Errorf("the API's URL %q would send the token unencrypted: use https, or allow insecure connections", text)
+		return nil, fmt.Errorf("the API URL %q would send the token unencrypted: use https, or allow insecure connections", text)
 	}
 	base.Path = strings.TrimRight(base.Path, "/")
 	base.RawPath = strings.TrimRight(base.RawPath, "/")
@@ -193,8 +196,8 @@ func loopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// checkToken trims a token and refuses one that cannot be a header's value, without
-// repeating it.
+// checkToken trims a token and refuses one that cannot be a header value. Its errors
+// do not contain the token.
 func checkToken(token string) (string, error) {
 	token = strings.TrimSpace(token)
 	if token == "" {
@@ -202,7 +205,7 @@ func checkToken(token string) (string, error) {
 	}
 	for i := range len(token) {
 		if token[i] <= ' ' || token[i] >= 0x7f {
-			return "", errors.New("the API token holds a character that no token has: copy it again")
+			return "", errors.New("the API token contains an invalid character: copy it again")
 		}
 	}
 	return token, nil
@@ -216,15 +219,15 @@ func (c *Client) currentToken(ctx context.Context) (string, error) {
 	return checkToken(token)
 }
 
-// Origin returns the scheme, host and port that requests go to, such as
+// Origin returns the scheme, host and port of the API, such as
 // "https://api.reply.cx".
 func (c *Client) Origin() string {
 	return c.base.Scheme + "://" + strings.ToLower(c.base.Host)
 }
 
-// AccountID returns the account for the operations below /v1/accounts: that of the
-// options, or the account_id claim of the token, or 0 when neither is there. Its
-// errors are those of the token source.
+// AccountID returns the account for the operations below /v1/accounts: the AccountID
+// of the options, or the account_id claim of the token, or 0 if neither is set. It
+// fails only if the token source fails.
 func (c *Client) AccountID(ctx context.Context) (int64, error) {
 	if c.account != 0 {
 		return c.account, nil
@@ -236,8 +239,8 @@ func (c *Client) AccountID(ctx context.Context) (int64, error) {
 	return accountClaim(token), nil
 }
 
-// accountClaim reads the account_id of a JWT without checking the signature, which
-// only the server can. It returns 0 when there is none.
+// accountClaim returns the account_id of a JWT, or 0 if there is none. It does not
+// check the signature; only the server can.
 func accountClaim(token string) int64 {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
@@ -260,12 +263,13 @@ func accountClaim(token string) int64 {
 	return id
 }
 
-// CloseIdleConnections closes the connections that no request uses.
+// CloseIdleConnections closes the connections that no request is using.
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }
 
-// NewRequest makes a request to a path below the base URL, such as
+// NewRequest returns a request to a path below the base URL, such as
 // "/v1/accounts/51/bots". A query may follow after a question mark. A body that is
-// not nil is sent as JSON. With [Client.Do] it reaches what has no method here.
+// not nil is sent as JSON. Use it with [Client.Do] to call an operation that has no
+// method in this package.
 func (c *Client) NewRequest(ctx context.Context, method, path string, body any) (*http.Request, error) {
 	target := c.base.Scheme + "://" + c.base.Host + c.base.EscapedPath() + "/" + strings.TrimLeft(path, "/")
 	var reader io.Reader
@@ -280,7 +284,7 @@ func (c *Client) NewRequest(ctx context.Context, method, path string, body any) 
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	// Without GetBody a transport cannot send a request a second time unasked.
+	// Without GetBody a transport cannot silently send a request a second time.
 	req.GetBody = nil
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
@@ -288,13 +292,13 @@ func (c *Client) NewRequest(ctx context.Context, method, path string, body any) 
 }
 
 // Do sends a request made by [Client.NewRequest] once, with the token, and decodes
-// the JSON answer into out unless out is nil. Errors are as for every operation:
-// an *Error for a refusal, an *AnswerError for an answer that makes no sense.
+// the JSON answer into out unless out is nil. It returns an *Error for a refusal and
+// an *AnswerError for a malformed answer.
 func (c *Client) Do(req *http.Request, out any) error {
 	return c.do(req.Method+" "+req.URL.Path, req, out)
 }
 
-// call is a whole operation with JSON both ways.
+// call performs an operation with JSON in both directions.
 func (c *Client) call(ctx context.Context, op, method, path string, body, out any) error {
 	req, err := c.NewRequest(ctx, method, path, body)
 	if err != nil {
@@ -303,14 +307,14 @@ func (c *Client) call(ctx context.Context, op, method, path string, body, out an
 	return c.do(op, req, out)
 }
 
-// callRaw is call that returns the answer's body too.
+// callRaw is like call and also returns the answer's body.
 func (c *Client) callRaw(ctx context.Context, op, method, path string, body, out any) (json.RawMessage, error) {
 	var raw json.RawMessage
 	if err := c.call(ctx, op, method, path, body, &raw); err != nil {
 		return nil, err
 	}
 	if err := json.Unmarshal(raw, out); err != nil {
-		return nil, &AnswerError{Op: op, StatusCode: http.StatusOK, Reason: "does not have the form it should have", Err: err}
+		return nil, &AnswerError{Op: op, StatusCode: http.StatusOK, Reason: "has an unexpected form", Err: err}
 	}
 	return raw, nil
 }
@@ -326,9 +330,9 @@ func (c *Client) do(op string, req *http.Request, out any) error {
 	return a.decode(out)
 }
 
-// send makes the one attempt: waits for the limiter, adds the token, sends, reads
-// the answer whole. Its errors are those of the way to an answer; whatever the
-// answer says is in it.
+// send makes the one attempt: it waits for the limiter, adds the token, sends the
+// request and reads the answer. It fails only if no answer came; a refusal is not an
+// error here.
 func (c *Client) send(op string, req *http.Request) (*answer, error) {
 	token, err := c.authorize(req)
 	if err != nil {
@@ -345,11 +349,11 @@ func (c *Client) send(op string, req *http.Request) (*answer, error) {
 	return a, nil
 }
 
-// authorize waits for the limiter and then puts the token of that moment on the
-// request, if it goes to the API.
+// authorize waits for the limiter and then adds the current token to the request. It
+// refuses a request to any other server than the API's.
 func (c *Client) authorize(req *http.Request) (token string, err error) {
 	if req.URL.Scheme != c.base.Scheme || req.URL.Host != c.base.Host {
-		return "", errors.New("the request goes to another server than the API's: the token is not sent there")
+		return "", errors.New("the request is not addressed to the API's server: refusing to send the token there")
 	}
 	if c.limiter != nil {
 		if err := c.limiter.Wait(req.Context()); err != nil {
@@ -384,198 +388,10 @@ func (c *Client) logRequest(op string, req *http.Request, status int, began time
 	c.log.LogAttrs(req.Context(), slog.LevelDebug, "api request", attrs...)
 }
 
-// unwrapURL takes off the *url.Error, which repeats method and address.
+// unwrapURL removes the *url.Error around err, which repeats method and address.
 func unwrapURL(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		return e.Err
 	}
 	return err
-}
-
-// answer is a server's answer, read as far as it goes.
-type answer struct {
-	op     string
-	status int
-	header http.Header
-	body   []byte // in buf
-	err    error  // why the body is not whole
-	token  string
-
-	buf  *bytes.Buffer
-	pool *sync.Pool
-}
-
-func (c *Client) readAnswer(op string, resp *http.Response, token string) *answer {
-	defer resp.Body.Close()
-	buf := c.answers.Get().(*bytes.Buffer)
-	buf.Reset()
-	_, err := io.Copy(buf, io.LimitReader(resp.Body, MaxAnswer+1))
-	a := &answer{op: op, status: resp.StatusCode, header: resp.Header, body: buf.Bytes(), err: err, token: token, buf: buf, pool: &c.answers}
-	if err == nil && len(a.body) > MaxAnswer {
-		a.body, a.err = a.body[:MaxAnswer], fmt.Errorf("is larger than %d bytes", MaxAnswer)
-	}
-	return a
-}
-
-// free gives the buffer back. Nothing of body may be used after it.
-func (a *answer) free() {
-	if a.buf.Cap() <= 64<<10 {
-		a.pool.Put(a.buf)
-	}
-	a.body, a.buf = nil, nil
-}
-
-// refused returns the answer as an *Error if it is one: any status but 2xx.
-func (a *answer) refused() error {
-	if a.status/100 == 2 {
-		return nil
-	}
-	e := refusal(a.op, a.status, a.header, a.body, time.Now())
-	if a.status/100 == 3 {
-		e.Message = "the server redirects" + redirectTarget(a.header) + ", which is not followed: set the API's URL to the right address"
-	}
-	a.redact(e)
-	return e
-}
-
-// refusedWithin is like refused for a 2xx whose body says "ok": false.
-func (a *answer) refusedWithin(ok *bool) error {
-	if ok == nil || *ok {
-		return nil
-	}
-	e := refusal(a.op, a.status, a.header, a.body, time.Now())
-	a.redact(e)
-	return e
-}
-
-// redact takes the token out of a text that a server sent back.
-func (a *answer) redact(e *Error) {
-	e.Message = a.redacted(e.Message)
-	e.Code = a.redacted(e.Code)
-	for _, list := range e.Fields {
-		for i := range list {
-			list[i] = a.redacted(list[i])
-		}
-	}
-}
-
-func (a *answer) redacted(text string) string {
-	return strings.ReplaceAll(text, a.token, "[token]")
-}
-
-// broken returns an *AnswerError.
-func (a *answer) broken(reason string, err error) error {
-	return &AnswerError{Op: a.op, StatusCode: a.status, Reason: a.redacted(reason), Err: err}
-}
-
-// whole returns the body if all of it is there, and an *AnswerError otherwise.
-func (a *answer) whole() ([]byte, error) {
-	switch {
-	case a.err != nil:
-		return nil, a.broken("could not be read whole", a.err)
-	case len(bytes.TrimSpace(a.body)) == 0:
-		return nil, a.broken("is empty", nil)
-	}
-	return trimBOM(a.body), nil
-}
-
-// decode checks the answer and reads its JSON into out.
-func (a *answer) decode(out any) error {
-	if err := a.refused(); err != nil {
-		return err
-	}
-	body, err := a.whole()
-	if err != nil {
-		return err
-	}
-	var head struct {
-		OK *bool `json:"ok"` // encoding/json takes "Ok" for it too
-	}
-	if json.Unmarshal(body, &head) != nil {
-		// The document prints one answer with typographic quotes.
-		body = []byte(strings.NewReplacer("“", `"`, "”", `"`).Replace(string(body)))
-		if err := json.Unmarshal(body, &head); err != nil {
-			return a.broken(fmt.Sprintf("is not the API's: it begins %q", excerpt(string(a.body))), err)
-		}
-		a.body = body
-	}
-	if err := a.refusedWithin(head.OK); err != nil {
-		return err
-	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(body, out); err != nil {
-		return a.broken("does not have the form it should have", err)
-	}
-	return nil
-}
-
-// redirectTarget names where a redirect leads, without path and query, which may
-// hold secrets.
-func redirectTarget(header http.Header) string {
-	target, err := url.Parse(header.Get("Location"))
-	if err != nil || target.Host == "" {
-		return ""
-	}
-	return " to " + target.Scheme + "://" + clean(target.Host, maxExcerpt)
-}
-
-// sourceID reads an id strictly: a JSON number that is a positive integer.
-func sourceID(raw json.RawMessage) (int64, error) {
-	id, err := strconv.ParseInt(string(raw), 10, 64)
-	if err != nil || id <= 0 {
-		return 0, fmt.Errorf("id %s is not a positive integer", excerpt(string(raw)))
-	}
-	return id, nil
-}
-
-// looseText is a text of an answer that must not fail the whole answer when it is
-// of another kind: null is "", anything else its JSON.
-type looseText string
-
-func (t *looseText) UnmarshalJSON(data []byte) error {
-	var s string
-	if json.Unmarshal(data, &s) != nil {
-		s = string(data)
-	}
-	*t = looseText(clean(s, 4<<10))
-	return nil
-}
-
-// looseInt is a number of an answer that must not fail the whole answer: what is no
-// integer is 0.
-type looseInt int64
-
-func (n *looseInt) UnmarshalJSON(data []byte) error {
-	v, _ := strconv.ParseInt(strings.Trim(string(data), `"`), 10, 64)
-	*n = looseInt(v)
-	return nil
-}
-
-// looseBool is true for true and for 1.
-type looseBool bool
-
-func (b *looseBool) UnmarshalJSON(data []byte) error {
-	*b = string(data) == "true" || string(data) == "1"
-	return nil
-}
-
-// errorText makes the "errors" of a source a text, whose form is not documented:
-// nothing for null and for what is empty, a text as it is, a list joined.
-func errorText(raw json.RawMessage) string {
-	var text string
-	var list []string
-	switch trimmed := string(bytes.TrimSpace(raw)); trimmed {
-	case "", "null", "[]", "{}", "false", `""`:
-		return ""
-	}
-	if json.Unmarshal(raw, &text) == nil {
-		return clean(text, 4<<10)
-	}
-	if json.Unmarshal(raw, &list) == nil {
-		return clean(strings.Join(list, "; "), 4<<10)
-	}
-	text, _ = messageField(raw)
-	return text
 }

@@ -30,14 +30,14 @@ func TestNewRefuses(t *testing.T) {
 	}{
 		"no token":                {"", replycx.Options{}, "no API token"},
 		"token of spaces":         {" \n", replycx.Options{}, "no API token"},
-		"token with a line break": {"ab\ncd", replycx.Options{}, "a character that no token has"},
+		"token with a line break": {"ab\ncd", replycx.Options{}, "contains an invalid character"},
 		"plain http":              {"t", replycx.Options{BaseURL: "http://api.example.com"}, "unencrypted"},
 		"plain http by number":    {"t", replycx.Options{BaseURL: "http://10.0.0.1"}, "unencrypted"},
 		"a name like loopback":    {"t", replycx.Options{BaseURL: "http://localhost.example.com"}, "unencrypted"},
 		"another scheme":          {"t", replycx.Options{BaseURL: "ftp://api.example.com"}, "https://"},
 		"no scheme":               {"t", replycx.Options{BaseURL: "api.example.com"}, "a scheme and a host"},
-		"a password":              {"t", replycx.Options{BaseURL: "https://me:hunter2@api.example.com"}, "must not hold a user"},
-		"a bad escape":            {"t", replycx.Options{BaseURL: "https://me:hunter2@api.example.com/%zz"}, "cannot be parsed"},
+		"a password":              {"t", replycx.Options{BaseURL: "https://me:hunter2@api.example.com"}, "must not contain a user"},
+		"a bad escape":            {"t", replycx.Options{BaseURL: "https://me:hunter2@api.example.com/%zz"}, "invalid API URL"},
 		"a query":                 {"t", replycx.Options{BaseURL: "https://api.example.com/?x=1"}, "a scheme and a host"},
 		"no CA file":              {"t", replycx.Options{CAFile: "does-not-exist.pem"}, "read certificate authorities"},
 		"CA file without one":     {"t", replycx.Options{CAFile: "client_test.go"}, "holds no PEM certificate"},
@@ -82,8 +82,9 @@ func TestOriginAndAccount(t *testing.T) {
 	}
 }
 
-// TestBasePath has the API below a path, to catch absolute paths.
-func TestBasePath(t *testing.T) {
+// TestRequestsStayBelowTheBasePath serves the API below a path, to catch absolute
+// paths.
+func TestRequestsStayBelowTheBasePath(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `{"ok":true,"sources":[{"id":1,"name":%q}]}`, r.URL.RequestURI())
 	}))
@@ -133,9 +134,9 @@ func TestTokenSource(t *testing.T) {
 	}
 }
 
-// TestTokenNeverLeaves: a server that redirects gets neither token nor body sent on,
-// and one that sends the token back does not get it into an error or a log.
-func TestTokenNeverLeaves(t *testing.T) {
+// TestTokenDoesNotLeak: the client does not follow a redirect with the token or the
+// body, and errors and logs do not contain a token that the server sent back.
+func TestTokenDoesNotLeak(t *testing.T) {
 	const token = "canary-4711-token"
 	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("the other server got %s with %v", r.Method, r.Header)
@@ -217,8 +218,9 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestNoReplay: with a GetBody, net/http may send a request again unasked.
-func TestNoReplay(t *testing.T) {
+// TestRequestsCannotBeReplayed: with a GetBody, net/http may silently send a request
+// again.
+func TestRequestsCannotBeReplayed(t *testing.T) {
 	c, err := replycx.New("t", replycx.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -351,13 +353,13 @@ func TestSourceStatusAnswers(t *testing.T) {
 		"documented":         {`{"sources":[{"id":330778,"name":"sample.txt","status":"in-progress","knowledge_base_id":876}],"ok":true}`, "[330778 in-progress 876]", ""},
 		"none":               {`{"sources":[],"ok":true}`, "[]", ""},
 		"curly quotes":       {`{“sources”:[{“id”:4,“status”:“completed”}],“Ok”:true}`, "[4 completed 0]", ""},
-		"one makes no sense": {`{"sources":[7,{"id":"x"},{"id":4,"status":9,"knowledge_base_id":"?"}]}`, "[4 9 0]", ""},
-		"none makes sense":   {`{"sources":[{"id":0}]}`, "", "names no source"},
+		"one is malformed":   {`{"sources":[7,{"id":"x"},{"id":4,"status":9,"knowledge_base_id":"?"}]}`, "[4 9 0]", ""},
+		"only malformed":     {`{"sources":[{"id":0}]}`, "", "names no source"},
 		"no list":            {`{"ok":true}`, "", "has no list of sources"},
-		"list of other kind": {`{"ok":true,"sources":{"1":"completed"}}`, "", "does not have the form"},
+		"list of other kind": {`{"ok":true,"sources":{"1":"completed"}}`, "", "has an unexpected form"},
 		"empty":              {" \n", "", "is empty"},
-		"page":               {"<html>", "", "is not the API's"},
-		"cut off":            {`{"sources":[{"id":1`, "", "is not the API's"},
+		"page":               {"<html>", "", "is not from the API"},
+		"cut off":            {`{"sources":[{"id":1`, "", "is not from the API"},
 	} {
 		c := client(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, tt.answer) }, replycx.Options{})
 		got, err := c.SourceStatus(t.Context(), []int64{1})
@@ -389,8 +391,9 @@ func TestStatusWords(t *testing.T) {
 	}
 }
 
-// TestCallTimeout: a server that drips its answer does not hold a call for ever.
-func TestCallTimeout(t *testing.T) {
+// TestCallTimeoutEndsAStalledAnswer: a server that never completes its answer does not
+// block a call for ever.
+func TestCallTimeoutEndsAStalledAnswer(t *testing.T) {
 	_, c := serve(t, emulator.Options{Faults: &emulator.Faults{Rules: []emulator.Fault{{Stall: time.Hour, At: emulator.After}}}},
 		replycx.Options{Timeouts: replycx.Timeouts{Call: 50 * time.Millisecond}})
 	if _, err := c.SourceStatus(t.Context(), []int64{0}); !errors.Is(err, context.DeadlineExceeded) {

@@ -10,47 +10,47 @@ import (
 	"strconv"
 )
 
-// Channel is a channel that conversations run over.
+// Channel is a channel for conversations.
 type Channel string
 
-// The channels whose bodies the API's document shows for new conversations.
+// The channels for which the API's document shows how to create a conversation.
 const (
 	ChannelSMS      Channel = "SMS"
 	ChannelWhatsApp Channel = "WHATSAPP"
 )
 
-// Dialect chooses where public sources contradict the API's document. The zero value
-// is the document.
+// Dialect chooses between the API's document and other public sources where they
+// contradict each other. The zero value follows the document.
 type Dialect struct {
-	// CreateUnderAPI creates conversations at /api/v1/conversations in place of
+	// CreateUnderAPI creates conversations at /api/v1/conversations instead of
 	// /v1/conversations.
 	CreateUnderAPI bool
-	// Text is how the text of a text message is written.
+	// Text is the JSON form of a text message.
 	Text TextForm
 }
 
-// TextForm is how the text of a text message is written.
+// TextForm is the JSON form of a text message.
 type TextForm int
 
 const (
 	// TextPlain is {"type": "text", "text": "..."}, the document's form.
 	TextPlain TextForm = iota
-	// TextBody is {"type": "text", "data": {"body": "..."}}, which a running server was
-	// reported to take.
+	// TextBody is {"type": "text", "data": {"body": "..."}}, the form that a running
+	// server reportedly accepts.
 	TextBody
-	// TextBoth writes both.
+	// TextBoth sends both forms in one message.
 	TextBoth
 )
 
-// Person is who a conversation is with.
+// Person is the contact of a conversation.
 type Person struct {
-	// Phone has its country code in front, without a plus sign.
+	// Phone begins with the country code, without a plus sign.
 	Phone string `json:"phone"`
 	Name  string `json:"name,omitempty"`
 	Email string `json:"email,omitempty"`
 }
 
-// Message is what is said: exactly one of the members is set.
+// Message is the content of a message. Exactly one member must be set.
 type Message struct {
 	Text     string
 	File     *File
@@ -58,10 +58,9 @@ type Message struct {
 	Template *Template
 }
 
-// File is an attachment. The API fetches it from Path: there is no operation that
-// uploads one.
+// File is an attachment. The API fetches it from Path; no operation uploads one.
 type File struct {
-	// Path is a URL that anyone can read.
+	// Path is a URL that the API can read without authentication.
 	Path string `json:"path"`
 	// Size is in bytes.
 	Size int64 `json:"size"`
@@ -70,20 +69,20 @@ type File struct {
 	Name string `json:"name"`
 }
 
-// Template is an approved WhatsApp template with what is filled in.
+// Template is an approved WhatsApp template with its parameters.
 type Template struct {
 	// Name is the template's name.
 	Name string
-	// Header, Body and Buttons fill the template's places; in Buttons the keys are the
-	// kinds, such as "copy_code", "otp" and "url".
+	// Header, Body and Buttons are the template's parameters. The keys of Buttons are
+	// kinds of buttons, such as "copy_code", "otp" and "url".
 	Header  []string
 	Body    []string
 	Buttons map[string]string
-	// Variables are set in the conversation.
+	// Variables are variables for the conversation.
 	Variables map[string]string
 }
 
-// wire is the message as it is sent.
+// wire returns the message in its JSON form.
 func (m Message) wire(form TextForm) (map[string]any, error) {
 	kinds := 0
 	w := make(map[string]any, 3)
@@ -127,35 +126,34 @@ func (m Message) wire(form TextForm) (map[string]any, error) {
 		w["type"], w["data"] = "template", data
 	}
 	if kinds != 1 {
-		return nil, errors.New("a message is exactly one of text, file, voice and template")
+		return nil, errors.New("a message needs exactly one of text, file, voice and template")
 	}
 	return w, nil
 }
 
-// NewConversation describes a conversation to be created.
+// NewConversation describes a conversation to create.
 type NewConversation struct {
 	Channel Channel
-	// From is the account's own number on the channel.
+	// From is the account's number on the channel.
 	From string
 	To   Person
 	// Message is a text for SMS, a template for WhatsApp.
 	Message Message
-	// Assignee is the email of the agent who gets the conversation, none if empty.
+	// Assignee is the email of the agent to assign, or empty.
 	Assignee string
 }
 
-// Conversation is a conversation that was created. Members that the answer lacks are
-// empty.
+// Conversation is a created conversation. Members that the answer lacks are empty.
 type Conversation struct {
-	// ID names the conversation in the other operations. It is opaque.
+	// ID identifies the conversation in the other operations. It is opaque.
 	ID        string
 	MessageID string
-	// CreatedAt is the server's text, which may be empty; see ParseTime.
+	// CreatedAt is the server's text; see ParseTime.
 	CreatedAt string
 	// AssigneeID and Assignee are the agent's id and email.
 	AssigneeID int64
 	Assignee   string
-	// ContactID and Contact are whom the conversation is with.
+	// ContactID and Contact identify the other person.
 	ContactID string
 	Contact   Person
 	// Raw is the answer's body.
@@ -165,8 +163,7 @@ type Conversation struct {
 // CreateConversation starts a conversation: POST /v1/conversations, or
 // /api/v1/conversations with Dialect.CreateUnderAPI.
 //
-// It is not safe to repeat after an error that is no *Error: the conversation may
-// exist.
+// Repeat it only after an *Error. After any other error the conversation may exist.
 //
 // Documented errors: ErrChannelTokenExpired, ErrConversationCreation,
 // ErrChannelNotEnabled, ErrContactBlocked, ErrConversationNotCreated,
@@ -228,8 +225,8 @@ func (c *Client) CreateConversation(ctx context.Context, n NewConversation) (*Co
 // SendMessage sends an agent's message in a conversation and returns the message's
 // id: POST /api/v1/conversation/{conversation_id}/messages. by is the agent's email.
 //
-// It is not safe to repeat after an error that is no *Error: the message may have
-// been sent.
+// Repeat it only after an *Error. After any other error the message may have been
+// sent.
 //
 // Documented errors: ErrInvalidData, ErrConversationClosed,
 // ErrConversationAssignedToBot, ErrContactBlocked, ErrMessageNotSent,
@@ -266,9 +263,9 @@ func (c *Client) CloseConversation(ctx context.Context, conversationID, by strin
 	})
 }
 
-// AssignToUser hands a conversation from one agent to another:
+// AssignToUser assigns a conversation to another agent:
 // POST /api/v1/conversation/{conversation_id}/events with the event "assignee". by
-// and to are emails.
+// and to are the agents' emails.
 //
 // Documented errors: ErrConversationClosed, ErrSameAssignee, ErrAssigneeNotChanged,
 // ErrTokenInvalid, ErrConversationNotFound.
@@ -278,9 +275,9 @@ func (c *Client) AssignToUser(ctx context.Context, conversationID, by, to string
 	})
 }
 
-// AssignToTeam hands a conversation to a team:
+// AssignToTeam assigns a conversation to a team:
 // POST /api/v1/conversation/{conversation_id}/events with the event "assignee". by is
-// an email, team the team's name.
+// the agent's email, team the team's name.
 //
 // Documented errors: ErrTeamNotFound, ErrConversationClosed, ErrAssigneeNotChanged,
 // ErrTokenInvalid, ErrConversationNotFound.
@@ -298,7 +295,7 @@ func (c *Client) event(ctx context.Context, op, conversationID string, body any)
 	return c.call(ctx, op, http.MethodPost, path, body, nil)
 }
 
-// VariableType says what a variable belongs to.
+// VariableType is the owner of a variable: a conversation or a contact.
 type VariableType string
 
 // The types of variables that the API's document shows.
@@ -326,29 +323,29 @@ func (c *Client) UpdateVariables(ctx context.Context, conversationID string, var
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	if variables == nil {
-		variables = []Variable{} // the API says what is wrong with an empty list
+		variables = []Variable{} // the API refuses an empty list with an explanation
 	}
 	return c.callAccount(ctx, op, http.MethodPost, "/conversations/"+segment+"/variables", map[string]any{"variables": variables}, nil)
 }
 
-// conversationPath is the path of what is below a conversation.
-func conversationPath(id, what string) (string, error) {
+// conversationPath returns the path of a resource of a conversation.
+func conversationPath(id, resource string) (string, error) {
 	segment, err := pathSegment(id)
 	if err != nil {
 		return "", err
 	}
-	return "/api/v1/conversation/" + segment + "/" + what, nil
+	return "/api/v1/conversation/" + segment + "/" + resource, nil
 }
 
-// pathSegment makes a conversation id one segment of a path, and nothing else.
+// pathSegment escapes a conversation id so that it stays one segment of a path.
 func pathSegment(id string) (string, error) {
 	if id == "" || id == "." || id == ".." {
-		return "", fmt.Errorf("%q is no conversation id", id)
+		return "", fmt.Errorf("%q is not a conversation id", id)
 	}
 	return url.PathEscape(id), nil
 }
 
-// callAccount is a call below /v1/accounts/{account_id}.
+// callAccount performs an operation below /v1/accounts/{account_id}.
 func (c *Client) callAccount(ctx context.Context, op, method, path string, body, out any) error {
 	account, err := c.AccountID(ctx)
 	if err == nil && account == 0 {

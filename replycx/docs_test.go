@@ -55,7 +55,7 @@ func TestDocumentedOperations(t *testing.T) {
 			t.Errorf("Client.%s: there is no test %s", name, golden)
 		}
 		_, list, _ := strings.Cut(doc, "Documented errors:")
-		list, _, _ = strings.Cut(list, ";") // what follows is not the API's
+		list, _, _ = strings.Cut(list, ";") // the rest is not from the API
 		want, got := sentinel.FindAllString(list, -1), sentinel.FindAllString(cells[6], -1)
 		slices.Sort(want)
 		slices.Sort(got)
@@ -98,9 +98,9 @@ func operations(t *testing.T) map[string]string {
 	return found
 }
 
-// TestImports: the client is for everybody, so it needs nothing of kbsync and one
-// module beside the standard library.
-func TestImports(t *testing.T) {
+// TestClientImportsOneModule: other programs import the client, so it must not import
+// kbsync, and only one module outside the standard library.
+func TestClientImportsOneModule(t *testing.T) {
 	names, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)

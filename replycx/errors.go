@@ -15,36 +15,37 @@ import (
 )
 
 // Code is an error code of the API, such as "KNOWLEDGE_BASE_NOT_FOUND". A Code is
-// itself an error, so that errors.Is(err, code) tells whether err is the API's
-// answer with that code, also for codes that have no constant here.
+// itself an error: errors.Is(err, code) reports whether err is a refusal with that
+// code, and works for codes without a constant too.
 type Code string
 
 // Error returns the code itself.
 func (c Code) Error() string { return string(c) }
 
-// The codes that the API documents, with the operations that answer them.
+// The codes that the API documents, each with its status and the operations that
+// return it.
 const (
-	// ErrTokenInvalid: the token is not one of this API (401). Knowledge base and
+	// ErrTokenInvalid: the token is not valid for this API (401). Knowledge base and
 	// conversation operations.
 	ErrTokenInvalid = Code("JWT_SIGNATURE_EXCEPTION")
-	// ErrUnauthorized: the token is not one of this account (401). The operations
+	// ErrUnauthorized: the token does not belong to this account (401). The operations
 	// below an account: variables, webhook, bots.
 	ErrUnauthorized = Code("UNAUTHORIZED")
-	// ErrFeatureNotEnabled: the token is good, but the account may not use the
+	// ErrFeatureNotEnabled: the token is valid, but the account may not use the
 	// feature until support enables it (401). Upload, source status.
 	ErrFeatureNotEnabled = Code("UNAUTHORIZED_FEATURE")
 	// ErrAccountNotFound: the token's account does not exist (404). Upload, source status.
 	ErrAccountNotFound = Code("ACCOUNT_DETAILS_NOT_FOUND")
 	// ErrKnowledgeBaseNotFound: no such knowledge base (404). Upload.
 	ErrKnowledgeBaseNotFound = Code("KNOWLEDGE_BASE_NOT_FOUND")
-	// ErrBadRequest: the request was refused for what it says (400). Upload, where
-	// ErrKnowledgeBaseNotOwned is one case of it, and variables, where Error.Fields
-	// says which fields are wrong.
+	// ErrBadRequest: the content of the request is invalid (400). Upload, where
+	// ErrKnowledgeBaseNotOwned is a special case, and variables, where Error.Fields
+	// names the invalid fields.
 	ErrBadRequest = Code("BAD_REQUEST")
 
-	// ErrChannelTokenExpired: the channel must be configured anew (400). Create conversation.
+	// ErrChannelTokenExpired: the channel must be configured again (400). Create conversation.
 	ErrChannelTokenExpired = Code("CHANNEL_TOKEN_EXPIRED")
-	// ErrConversationCreation: the conversation was not created, try later (400). Create conversation.
+	// ErrConversationCreation: the conversation was not created, a retry may succeed (400). Create conversation.
 	ErrConversationCreation = Code("CONVERSATION_CREATION_EXCEPTION")
 	// ErrChannelNotEnabled: the account does not have this channel (400). Create conversation.
 	ErrChannelNotEnabled = Code("CHANNEL_NOT_ENABLED")
@@ -63,7 +64,7 @@ const (
 	ErrInvalidData = Code("INVALID_DATA")
 	// ErrConversationClosed: the conversation is closed (400). Send message, change assignee.
 	ErrConversationClosed = Code("CONVERSATION_CLOSED")
-	// ErrConversationAssignedToBot: a bot holds the conversation, agents cannot write (400). Send message.
+	// ErrConversationAssignedToBot: the conversation is assigned to a bot, so agents cannot write (400). Send message.
 	ErrConversationAssignedToBot = Code("CONVERSATION_ASSIGNED_TO_BOT")
 	// ErrMessageNotSent: a user limit forbids it (400). Send message.
 	ErrMessageNotSent = Code("MESSAGE_NOT_SENT")
@@ -79,38 +80,38 @@ const (
 	ErrAssigneeNotChanged = Code("ASSIGNEE_NOT_CHANGED")
 )
 
-// ErrKnowledgeBaseNotOwned is the upload's BAD_REQUEST that says the knowledge
-// base belongs to another account. The API gives it no code of its own, so it is
-// told from other bad requests by its words. It matches beside ErrBadRequest.
+// ErrKnowledgeBaseNotOwned means that the knowledge base belongs to another account (400).
+// Upload. The API answers BAD_REQUEST, so the client recognizes this case by the
+// message. Such an error also matches ErrBadRequest.
 var ErrKnowledgeBaseNotOwned = errors.New("knowledge base does not belong to the account")
 
-// Error is an answer of the server that refuses: an HTTP status that is not 2xx
-// (a redirect too, since none is followed), or a body that says "ok": false
-// whatever the status.
+// Error is a refusal by the server: an HTTP status other than 2xx (including a
+// redirect, because the client follows none), or a body with "ok": false under any
+// status.
 type Error struct {
 	// Op is the operation in words, such as "upload sources".
 	Op string
 	// StatusCode is the HTTP status of the answer.
 	StatusCode int
-	// Code is the API's code. A body without one gives its "error" here; it is
-	// empty when the body is not the API's.
+	// Code is the "code" of the body, or its "error" if there is no code. It is empty
+	// if the body is not the API's.
 	Code string
-	// Message is the API's text, or for a body that is not the API's a short
-	// excerpt of it, without control characters.
+	// Message is the API's text without control characters. For a body that is not the
+	// API's it is a short excerpt.
 	Message string
-	// Fields holds the texts by field when the API's message is an object of field
+	// Fields holds the texts by field if the API's message is an object of field
 	// errors, nil otherwise.
 	Fields map[string][]string
-	// RetryAfter is positive if and only if the answer has a Retry-After that can
-	// be read: seconds or an HTTP date, of which one in the past counts as a
-	// millisecond. It is as large as the server says: cap it.
+	// RetryAfter is positive if and only if the answer has a valid Retry-After, in
+	// seconds or as an HTTP date. A date in the past becomes one millisecond. The
+	// value has no upper bound: cap it.
 	RetryAfter time.Duration
-	// FromAPI says that the body was the API's own, JSON with "ok": false. An error
-	// page of a gateway is not.
+	// FromAPI reports whether the body is the API's own: JSON with "ok": false. It is
+	// false for an error page of a gateway.
 	FromAPI bool
 }
 
-// Error says what was refused, and the server's words.
+// Error returns the operation, the status, the code and the message.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
@@ -128,7 +129,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Is makes errors.Is work with every [Code] and with [ErrKnowledgeBaseNotOwned].
+// Is supports errors.Is with every [Code] and with [ErrKnowledgeBaseNotOwned].
 func (e *Error) Is(target error) bool {
 	if target == ErrKnowledgeBaseNotOwned {
 		return e.StatusCode == http.StatusBadRequest && strings.Contains(e.Message, "does not belong to the account")
@@ -137,21 +138,21 @@ func (e *Error) Is(target error) bool {
 	return ok && code != "" && string(code) == e.Code
 }
 
-// AnswerError is an answer that claims success and cannot be understood: empty,
-// cut off, not JSON, too large, or without what the operation must return. What
-// was asked for may have happened.
+// AnswerError is an answer that claims success and is invalid: empty, cut off, not
+// JSON, too large, or without a required member. The operation may have happened.
 type AnswerError struct {
 	// Op is the operation in words, such as "upload sources".
 	Op string
 	// StatusCode is the HTTP status of the answer.
 	StatusCode int
-	// Reason says what is wrong with the answer.
+	// Reason describes the fault, as the rest of a sentence that begins with "the
+	// answer".
 	Reason string
-	// Err is the failure below it, if there is one.
+	// Err is the underlying error, or nil.
 	Err error
 }
 
-// Error says what is wrong with the answer.
+// Error returns the operation, the status, the reason and the text of Err.
 func (e *AnswerError) Error() string {
 	text := fmt.Sprintf("%s: the answer (status %d) %s", e.Op, e.StatusCode, e.Reason)
 	if e.Err != nil {
@@ -163,13 +164,13 @@ func (e *AnswerError) Error() string {
 // Unwrap returns Err.
 func (e *AnswerError) Unwrap() error { return e.Err }
 
-// UnsentError is around every error of [Client.UploadSources] that happened before
-// the end of the request was handed to the connection. The server cannot have the
-// whole request: sending it again creates no duplicate.
+// UnsentError wraps every error of [Client.UploadSources] that happened before the
+// end of the request was handed to the connection. The server cannot have the whole
+// request: sending it again creates no duplicate.
 type UnsentError struct {
-	// Err is what happened: an *Error when the server refused before it had
-	// everything, a *PartError when a part could not be read, what the seal
-	// returned, or a failure of the transport.
+	// Err is the cause: an *Error if the server refused before it had the whole
+	// request, a *PartError if a part could not be read, the error of the seal, or a
+	// failure of the transport.
 	Err error
 }
 
@@ -179,44 +180,44 @@ func (e *UnsentError) Error() string { return e.Err.Error() }
 // Unwrap returns Err.
 func (e *UnsentError) Unwrap() error { return e.Err }
 
-// PartError says which part of an upload could not be read. The request was
-// abandoned before the server had all of it.
+// PartError names the part of an upload that could not be read. The client abandoned
+// the request before the server had all of it.
 type PartError struct {
-	// Index is the part's place in the slice given to UploadSources, from 0.
+	// Index is the part's index in the slice given to UploadSources.
 	Index int
 	// Field is the part's field key.
 	Field string
-	// Err is ErrPartShort, ErrPartLong, or what the part's Open or reader returned.
+	// Err is ErrPartShort, ErrPartLong, or the error of the part's Open or reader.
 	Err error
 }
 
-// Error names the part and says what happened.
+// Error returns the field key of the part and the text of Err.
 func (e *PartError) Error() string { return fmt.Sprintf("part %q: %v", e.Field, e.Err) }
 
 // Unwrap returns Err.
 func (e *PartError) Unwrap() error { return e.Err }
 
 var (
-	// ErrPartShort says that a part's reader ended before its Size.
-	ErrPartShort = errors.New("content ended before its size")
-	// ErrPartLong says that a part's reader had more than its Size.
-	ErrPartLong = errors.New("content goes on after its size")
-	// ErrStalled says that there was no progress for Timeouts.Stall, or no answer
-	// within Timeouts.Answer.
+	// ErrPartShort means that a part's reader ended before its Size.
+	ErrPartShort = errors.New("content is shorter than its size")
+	// ErrPartLong means that a part's reader had more bytes than its Size.
+	ErrPartLong = errors.New("content is longer than its size")
+	// ErrStalled means that an upload made no progress for Timeouts.Stall, or had no
+	// answer within Timeouts.Answer.
 	ErrStalled = errors.New("no progress on the connection")
-	// ErrNoAccount says that an operation below /v1/accounts was called, and neither
-	// the options nor the token name the account.
-	ErrNoAccount = errors.New("no account id: set it, since the token does not name one")
-	// ErrNoToken says that neither a token nor a token source was given, or that it
-	// gave nothing.
+	// ErrNoAccount means that an operation below /v1/accounts has no account: neither
+	// the options nor the token name one.
+	ErrNoAccount = errors.New("no account id: set Options.AccountID, because the token does not name one")
+	// ErrNoToken means that there is neither a token nor a token source, or that the
+	// token is empty.
 	ErrNoToken = errors.New("no API token")
 )
 
-// maxExcerpt bounds, in bytes, what is shown of a body that is not the API's.
+// maxExcerpt is the largest excerpt, in bytes, of a body that is not the API's.
 const maxExcerpt = 200
 
-// refusal reads an error body. It never fails: whatever is no error body of the
-// API becomes an excerpt.
+// refusal parses an error body. It never fails: a body that is not the API's becomes
+// an excerpt.
 func refusal(op string, status int, header http.Header, body []byte, now time.Time) *Error {
 	e := &Error{Op: op, StatusCode: status, RetryAfter: retryAfter(header, now)}
 	var fields map[string]json.RawMessage
@@ -239,7 +240,7 @@ func refusal(op string, status int, header http.Header, body []byte, now time.Ti
 	return e
 }
 
-// okField reads the "ok" of an answer. The document prints "Ok" once, so the
+// okField returns the "ok" of an answer. The API's document prints "Ok" once, so the
 // name's case does not matter.
 func okField(fields map[string]json.RawMessage) (ok, has bool) {
 	for _, name := range []string{"ok", "Ok", "OK"} {
@@ -250,8 +251,8 @@ func okField(fields map[string]json.RawMessage) (ok, has bool) {
 	return false, false
 }
 
-// messageField reads a message that is a text or an object of field errors, whose
-// values are lists of texts (or a text, or objects of them for nested fields).
+// messageField parses a message. It is a string or an object of field errors, whose
+// values are lists of strings, strings, or objects for nested fields.
 func messageField(raw json.RawMessage) (string, map[string][]string) {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
@@ -292,8 +293,8 @@ func messageField(raw json.RawMessage) (string, map[string][]string) {
 	return b.String(), fields
 }
 
-// retryAfter reads seconds or an HTTP date. A date is taken against the answer's
-// own Date, where there is one, so that a wrong local clock does no harm.
+// retryAfter parses a Retry-After in seconds or as an HTTP date. It compares a date
+// with the answer's Date, if there is one, so a wrong local clock does no harm.
 func retryAfter(header http.Header, now time.Time) time.Duration {
 	value := strings.TrimSpace(header.Get("Retry-After"))
 	if value == "" {
@@ -320,9 +321,8 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 	return max(at.Sub(now), time.Millisecond)
 }
 
-// excerpt shortens a body that is not ours to show on one line.
-//
-// Of a web page, such as a gateway's, it is the title.
+// excerpt shortens a body that is not the API's to one line. For a web page, such as
+// a gateway's, it is the title.
 func excerpt(body string) string {
 	body = strings.TrimSpace(body)
 	if strings.HasPrefix(body, "<") {
@@ -337,8 +337,8 @@ func excerpt(body string) string {
 	return clean(body, maxExcerpt)
 }
 
-// clean makes foreign text fit for one line of a terminal or a log: valid UTF-8,
-// no control characters, at most limit bytes.
+// clean makes foreign text safe for one line of a terminal or a log: valid UTF-8
+// without control characters, at most limit bytes.
 func clean(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' || r == '\t' {

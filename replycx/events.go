@@ -13,36 +13,35 @@ import (
 	"strings"
 )
 
-// MaxEventBody is the most bytes that an [EventHandler] reads of a request.
+// MaxEventBody is the largest request, in bytes, that an [EventHandler] accepts.
 const MaxEventBody = 1 << 20
 
-// Event is something that happened in a conversation, as a webhook gets it.
+// Event is a webhook event of a conversation.
 type Event struct {
-	// Type is the kind of event. It may be one that this package does not know.
+	// Type is the kind of event. It may be one without a constant in this package.
 	Type EventType
-	// ConversationKey names the conversation, empty if the delivery does not.
+	// ConversationKey identifies the conversation, empty if the event does not.
 	ConversationKey string
-	// Created is set for EventConversationCreate, the one event whose payload is
-	// publicly known. It is nil if the payload has another form.
+	// Created is set for EventConversationCreate, the only event with a publicly known
+	// payload. It is nil if the payload has another form.
 	Created *ConversationCreated
 	// Payload is the event's payload.
 	Payload json.RawMessage
-	// Raw is the event's whole element of the delivery.
+	// Raw is the event's whole JSON in the delivery.
 	Raw json.RawMessage
 }
 
 // ConversationCreated is the payload of EventConversationCreate. Members that the
-// delivery lacks are empty.
+// payload lacks are empty.
 type ConversationCreated struct {
 	Title string
 	// CreatedAt is a time without a zone; see ParseTime.
 	CreatedAt string
 	BotID     int64
-	// AssigneeEmail, AssigneeID and AssigneeType say who has the conversation; the type
-	// is "bot" for a bot.
+	// AssigneeEmail, AssigneeID and AssigneeType identify the assignee; the type of a
+	// bot is "bot".
 	AssigneeEmail, AssigneeID, AssigneeType string
-	// ChannelName and ChannelProvider are codes of numbers; what they mean is not
-	// documented.
+	// ChannelName and ChannelProvider are numeric codes without public documentation.
 	ChannelName, ChannelProvider int64
 	NewVisitor                   bool
 	Closed                       bool
@@ -51,26 +50,27 @@ type ConversationCreated struct {
 	Variables                    []EventVariable
 }
 
-// EventVariable is a variable as an event shows it.
+// EventVariable is a variable in an event.
 type EventVariable struct{ Type, Name, Value string }
 
 // EventHandlerOptions are the options of an [EventHandler]. The zero value works.
 type EventHandlerOptions struct {
-	// TokenHeader is a header that may hold the token, "token" if empty. How the vendor
-	// sends the token is not documented, so it is also looked for in the Authorization
-	// header, with or without Bearer, and in the body's member "token".
+	// TokenHeader is a header that may contain the token, "token" if empty. The vendor
+	// does not document where it sends the token, so the handler also accepts it in
+	// the Authorization header, with or without Bearer, and in the body's member
+	// "token".
 	TokenHeader string
-	// TokenQuery is a query parameter that may hold the token; none if empty, because
-	// queries end up in logs.
+	// TokenQuery is a query parameter that may contain the token. By default the
+	// handler ignores the query, because queries end up in logs.
 	TokenQuery string
-	// Logger gets a line for each delivery that is refused, without its content.
+	// Logger gets a line for each refused delivery, without its content.
 	Logger *slog.Logger
 }
 
-// EventHandler is an http.Handler that receives webhook events. A request with the
-// right token gets 200 and the token back as JSON, which is also the handshake when
-// the webhook is set; a wrong token gets 401. Deliveries may come twice, in another
-// order, or never: the API promises nothing.
+// EventHandler is an http.Handler that receives webhook events. It answers a request
+// with the right token with 200 and the token as JSON, which also completes the
+// handshake when the webhook is set, and a wrong token with 401. The API guarantees
+// neither delivery nor order, and may deliver an event twice.
 type EventHandler struct {
 	token  [sha256.Size]byte
 	echo   string
@@ -78,15 +78,15 @@ type EventHandler struct {
 	opts   EventHandlerOptions
 }
 
-// NewEventHandler returns a handler that checks for token and gives each event to
-// handle, one after the other. When handle returns an error the rest of the delivery
-// is dropped and the sender gets 500, so that it may try again.
+// NewEventHandler returns a handler that checks the token and passes the events of a
+// delivery to handle in order. If handle returns an error, the handler drops the rest
+// of the delivery and answers 500, so that the sender may retry.
 func NewEventHandler(token string, handle func(ctx context.Context, e Event) error, opts EventHandlerOptions) (*EventHandler, error) {
 	if token == "" {
-		return nil, errors.New("an event handler needs the webhook's token: without one anyone can send events")
+		return nil, errors.New("an event handler needs the webhook's token: without it anyone can send events")
 	}
 	if handle == nil {
-		return nil, errors.New("an event handler needs a function that takes events")
+		return nil, errors.New("an event handler needs a function for the events")
 	}
 	if opts.TokenHeader == "" {
 		opts.TokenHeader = "token"
@@ -99,11 +99,11 @@ func NewEventHandler(token string, handle func(ctx context.Context, e Event) err
 
 var _ http.Handler = (*EventHandler)(nil)
 
-// ServeHTTP takes one delivery.
+// ServeHTTP handles one delivery.
 func (h *EventHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		h.refuse(w, r, http.StatusMethodNotAllowed, "only POST is taken")
+		h.refuse(w, r, http.StatusMethodNotAllowed, "only POST is allowed")
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxEventBody))
@@ -112,7 +112,7 @@ func (h *EventHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil {
-		h.refuse(w, r, http.StatusBadRequest, "the delivery broke off")
+		h.refuse(w, r, http.StatusBadRequest, "the delivery is incomplete")
 		return
 	}
 	var delivery struct {
@@ -125,7 +125,7 @@ func (h *EventHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if parseErr != nil && len(body) > 0 { // a handshake may have no body
-		h.refuse(w, r, http.StatusBadRequest, "the delivery is not JSON of the known form")
+		h.refuse(w, r, http.StatusBadRequest, "the delivery is not valid JSON of the expected form")
 		return
 	}
 	for _, raw := range delivery.Events {
@@ -143,11 +143,12 @@ func (h *EventHandler) refuse(w http.ResponseWriter, r *http.Request, status int
 	h.opts.Logger.Warn("webhook delivery refused", "why", why, "remote", r.RemoteAddr)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"ok": false, "error": strings.ToUpper(strings.ReplaceAll(http.StatusText(status), " ", "_")), "message": why})
+	code := strings.ToUpper(strings.ReplaceAll(http.StatusText(status), " ", "_"))
+	_ = json.NewEncoder(w).Encode(map[string]any{"ok": false, "error": code, "message": why})
 }
 
-// authentic looks for the token in all places and takes the same time whatever is
-// there.
+// authentic reports whether the token is in one of the accepted places. Its duration
+// does not depend on the values.
 func (h *EventHandler) authentic(r *http.Request, inBody json.RawMessage) bool {
 	var bodyToken string
 	_ = json.Unmarshal(inBody, &bodyToken)
@@ -169,8 +170,8 @@ func (h *EventHandler) authentic(r *http.Request, inBody json.RawMessage) bool {
 	return good == 1
 }
 
-// readEvent reads one element of a delivery. It never fails: what cannot be read
-// stays in Raw.
+// readEvent parses one event of a delivery. It never fails: Raw keeps the JSON of an
+// event with an unexpected form.
 func readEvent(raw json.RawMessage) Event {
 	e := Event{Raw: raw}
 	var element struct {

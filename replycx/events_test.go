@@ -71,7 +71,7 @@ func TestEventHandler(t *testing.T) {
 		t.Errorf("unknown event %+v", e)
 	}
 	if e := events[2]; e.Type != "" || string(e.Raw) != "7" {
-		t.Errorf("what is no event %+v", e)
+		t.Errorf("event of a malformed element: %+v", e)
 	}
 }
 
@@ -119,7 +119,7 @@ func TestEventHandlerRefuses(t *testing.T) {
 				t.Errorf("log %q", log.String())
 			}
 			if tt.status != 200 && strings.Contains(w.Body.String(), "hook-token") {
-				t.Errorf("the answer gives the token away: %s", w.Body)
+				t.Errorf("the answer contains the token: %s", w.Body)
 			}
 		})
 	}
@@ -137,8 +137,8 @@ func TestEventHandlerRefuses(t *testing.T) {
 	}
 }
 
-// TestWebhookEndToEnd sets the webhook to a handler and goes through a conversation's
-// life in the emulator: each event arrives. With another token the handshake fails.
+// TestWebhookEndToEnd sets the webhook to a handler and changes a conversation in the
+// emulator: each event arrives. With another token the handshake fails.
 func TestWebhookEndToEnd(t *testing.T) {
 	for _, in := range []string{"", "body", "header", "authorization"} {
 		t.Run("token in "+in, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestWebhookEndToEnd(t *testing.T) {
 			defer server.Close()
 			hook := replycx.Webhook{URL: server.URL, Events: replycx.EventTypes(), Token: "another"}
 			if err := c.SetWebhook(t.Context(), hook); err == nil {
-				t.Error("a webhook with another token was taken")
+				t.Error("a webhook with another token was accepted")
 			}
 			hook.Token = "hook-token"
 			if err := c.SetWebhook(t.Context(), hook); err != nil {
@@ -192,8 +192,8 @@ func TestWebhookEndToEnd(t *testing.T) {
 	}
 }
 
-// FuzzWebhookBody: whatever is delivered, only the right token lets events in, and
-// each element of a good delivery is one event.
+// FuzzWebhookBody: the handler accepts events only with the right token, and each
+// element of an accepted delivery is one event.
 func FuzzWebhookBody(f *testing.F) {
 	for _, s := range append(answerSeeds, knownDelivery, `{"token":"hook-token","events":[]}`, `{"token":"hook-token","events":[{"event":{"type":7,"payload":{"bot_id":{}}}}]}`,
 		`{"token":"hook-token","events":[{"event":{"type":"conversation_create","payload":{"is_closed":1,"variables":{}}}}]}`) {

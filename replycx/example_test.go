@@ -17,8 +17,7 @@ import (
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
-// local returns a client of an emulator, in place of one of the API: the examples run
-// without an account.
+// local returns a client of an emulator, so that the examples run without an account.
 func local() (client *replycx.Client, end func()) {
 	e, err := emulator.New(emulator.Options{Train: -1, Webhook: emulator.WebhookOptions{NoHandshake: true}})
 	if err != nil {
@@ -65,8 +64,8 @@ func ExampleClient_UploadSources() {
 	// 0 missing
 }
 
-// A journal that must know of every upload the server may have is written in the
-// seal: the request cannot be whole before it returns.
+// Write a journal of uploads in the seal: the server cannot have the whole request
+// before the seal returns.
 func ExampleClient_UploadSources_seal() {
 	client, end := local()
 	defer end()
@@ -243,7 +242,7 @@ func ExampleClient_Bots() {
 	// Output: 9633 Appointment Booking [WEB]
 }
 
-// NewRequest and Do reach what has no method.
+// NewRequest and Do call an operation that has no method.
 func ExampleClient_Do() {
 	client, end := local()
 	defer end()
@@ -273,7 +272,7 @@ func ExampleNewEventHandler() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// http.ListenAndServe(addr, handler) serves it; here is one delivery.
+	// A program would call http.ListenAndServe(addr, handler). This is one delivery.
 	delivery := `{"token": "a secret of your own", "events": [
 		{"event": {"type": "conversation_create", "payload": {"title": "Visitor - A7184"}}}]}`
 	answer := httptest.NewRecorder()

@@ -23,8 +23,8 @@ var answerSeeds = []string{
 	`<html><body>502</body></html>`, `{"ok":tr`, strings.Repeat(`[`, 9000), strings.Repeat(`{"a":`, 9000), `{"a":[{"id":1}],"a":[{"id":2}]}`, "\x00\xff\u202e\x1b[0m",
 }
 
-// FuzzErrorBody: an error body never breaks anything, and what is shown of it fits on
-// a line of a terminal.
+// FuzzErrorBody: any error body gives an *Error, and its text is safe for a line of a
+// terminal.
 func FuzzErrorBody(f *testing.F) {
 	for _, s := range answerSeeds {
 		f.Add(400, []byte(s))
@@ -44,13 +44,13 @@ func FuzzErrorBody(f *testing.F) {
 			t.Errorf("%q is not fit to be shown", text)
 		}
 		if e.FromAPI && !json.Valid([]byte(strings.TrimPrefix(string(body), "\xef\xbb\xbf"))) {
-			t.Errorf("%q is taken for the API's", body)
+			t.Errorf("%q counts as the API's own", body)
 		}
 	})
 }
 
-// FuzzUploadAnswer: an answer to an upload is understood, refused or broken, and
-// every field that was sent is either named with good ids or missing.
+// FuzzUploadAnswer: an answer to an upload is a result, a refusal or invalid, and
+// every field of the request has sources with valid ids or is missing.
 func FuzzUploadAnswer(f *testing.F) {
 	for _, s := range answerSeeds {
 		f.Add([]byte(s))
@@ -85,7 +85,7 @@ func FuzzUploadAnswer(f *testing.F) {
 	})
 }
 
-// FuzzStatusAnswer: a status answer is understood, refused or broken.
+// FuzzStatusAnswer: a status answer is a result, a refusal or invalid.
 func FuzzStatusAnswer(f *testing.F) {
 	for _, s := range answerSeeds {
 		f.Add([]byte(s))

@@ -24,9 +24,9 @@ import (
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
-// golden is one exchange of the API's document, mended to valid JSON, with addresses
-// of example.com. Where the document shows no request for an error, the request is
-// one that the emulator's default fixture answers with it.
+// golden is one exchange of the API's document, corrected to valid JSON, with
+// addresses of example.com. If the document shows no request for an error, the file
+// has a request to which the emulator's default fixture answers with that error.
 type golden struct {
 	Method, Path string
 	Account      int64  // of the token, 51 if 0
@@ -94,8 +94,8 @@ var orchid = &replycx.File{
 	Size: 152146, Type: "image/jpeg", Name: "Orchid - 5.jpg",
 }
 
-// calls are the calls that make the golden requests, by golden file. What they return
-// is compared with want below.
+// calls are the calls that make the golden requests, by golden file. TestGolden
+// compares their results with want below.
 var calls = func() map[string]func(context.Context, *replycx.Client) (any, error) {
 	type call = func(context.Context, *replycx.Client) (any, error)
 	upload := func(kb int64) call {
@@ -228,7 +228,7 @@ var calls = func() map[string]func(context.Context, *replycx.Client) (any, error
 	}
 }()
 
-// want is what the calls return for the documented answers.
+// want holds the results of the calls for the documented answers.
 var want = map[string]any{
 	"upload-sources":               "876 map[d2:[{330785 file File2.pdf in-progress }] q1:[{330783 file sample.txt in-progress }] q2:[{330784 text q2.txt in-progress }]] []",
 	"source-status":                "330783sample.txtin-progress876",
@@ -243,12 +243,12 @@ var want = map[string]any{
 		"Type:inbound OutboundType: OwnerID:14764 OwnerName:John Doe OwnerEmail:john@example.com Raw:[]}",
 }
 
-// TestGolden makes each call twice: against a server that checks the request and
-// gives the documented answer, and against the emulator.
+// TestGolden makes each call twice: to a server that checks the request and returns
+// the documented answer, and to the emulator.
 func TestGolden(t *testing.T) {
 	all := goldens(t)
 	if got, want := slices.Sorted(maps.Keys(calls)), slices.Sorted(maps.Keys(all)); !slices.Equal(got, want) {
-		t.Fatalf("the calls are not those of the golden files:\n%v\n%v", got, want)
+		t.Fatalf("the calls do not match the golden files:\n%v\n%v", got, want)
 	}
 	for name, g := range all {
 		t.Run(name, func(t *testing.T) {
@@ -353,9 +353,9 @@ func (g golden) checkError(t *testing.T, err error) {
 	}
 }
 
-// TestEverySentinelIsProvoked: each constant of a code is the answer of a golden
-// exchange, which TestGolden provokes in the emulator.
-func TestEverySentinelIsProvoked(t *testing.T) {
+// TestEveryCodeHasAGoldenExchange: each constant of a code is the answer of a golden
+// exchange, which TestGolden also makes with the emulator.
+func TestEveryCodeHasAGoldenExchange(t *testing.T) {
 	provoked := make(map[string]bool)
 	for _, g := range goldens(t) {
 		var answer struct{ Error string }

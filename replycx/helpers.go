@@ -16,29 +16,29 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// UploadedFile is what became of one file of [Client.UploadFiles].
+// UploadedFile is the result for one file of [Client.UploadFiles].
 type UploadedFile struct {
 	// Path is the file's path in the file system.
 	Path string
-	// Sources are what the API made of it.
+	// Sources are the sources that the API created for it.
 	Sources []Source
 }
 
-// The size of the batches of UploadFiles.
+// The largest batch of UploadFiles.
 const (
 	filesPerUpload = 20
 	bytesPerUpload = 32 << 20
 )
 
 // UploadFiles uploads the regular files of a file system that match one of the
-// patterns, all of them without a pattern, in batches as the results are read. A
-// pattern is that of path.Match, for the whole path if it has a slash and for the
-// file's name otherwise; ** stands for any number of directories. A source's name is
-// the file's path with __ for the slashes.
+// patterns, or all of them without a pattern, in batches as the caller reads the
+// results. A pattern has the syntax of path.Match, and ** stands for any number of
+// directories. A pattern with a slash matches the whole path, a pattern without one
+// the file's name. A source's name is the file's path with each slash replaced by __.
 //
-// A file whose upload failed comes with the error, see [Client.UploadSources] for
-// its kinds, as do the others of its batch; the next batches go on. Nothing is
-// remembered between calls: uploading twice makes two sources.
+// When an upload fails, every file of its batch is yielded with the error (see
+// [Client.UploadSources] for the kinds of errors), and the next batches go on.
+// Calls share no memory: uploading a file twice makes two sources.
 func (c *Client) UploadFiles(ctx context.Context, knowledgeBase int64, fsys fs.FS, patterns ...string) iter.Seq2[UploadedFile, error] {
 	return func(yield func(UploadedFile, error) bool) {
 		for _, p := range patterns {
@@ -69,7 +69,7 @@ func (c *Client) UploadFiles(ctx context.Context, knowledgeBase int64, fsys fs.F
 			if err == nil {
 				b.add(name, info.Size())
 			}
-			return nil // an error was yielded, the walk goes on
+			return nil // the error was yielded: the walk goes on
 		})
 		if !stopped {
 			b.send(ctx, yield)
@@ -77,7 +77,7 @@ func (c *Client) UploadFiles(ctx context.Context, knowledgeBase int64, fsys fs.F
 	}
 }
 
-// fileBatch is the files of one upload of UploadFiles.
+// fileBatch holds the files of one upload of UploadFiles.
 type fileBatch struct {
 	client        *Client
 	knowledgeBase int64
@@ -87,7 +87,7 @@ type fileBatch struct {
 	size          int64
 }
 
-// full tells whether the files go out before one of that size is added.
+// full reports whether the batch must be sent before a file of that size is added.
 func (b *fileBatch) full(size int64) bool {
 	return len(b.parts) == filesPerUpload || len(b.parts) > 0 && b.size+size > bytesPerUpload
 }
@@ -102,8 +102,8 @@ func (b *fileBatch) add(name string, size int64) {
 	})
 }
 
-// send uploads the files and yields what became of each, and begins a new batch. It
-// returns false when the consumer has had enough.
+// send uploads the files, yields a result for each and begins a new batch. It
+// returns false when the consumer has stopped.
 func (b *fileBatch) send(ctx context.Context, yield func(UploadedFile, error) bool) bool {
 	if len(b.parts) == 0 {
 		return true
@@ -116,7 +116,7 @@ func (b *fileBatch) send(ctx context.Context, yield func(UploadedFile, error) bo
 		if err == nil {
 			file.Sources = result.Sources[parts[i].Field]
 			if slices.Contains(result.Missing, parts[i].Field) {
-				fileErr = &AnswerError{Op: "upload sources", StatusCode: http.StatusOK, Reason: "does not say what became of " + clean(name, maxExcerpt)}
+				fileErr = &AnswerError{Op: "upload sources", StatusCode: http.StatusOK, Reason: "has no source for " + clean(name, maxExcerpt)}
 			}
 		}
 		if !yield(file, fileErr) {
@@ -126,7 +126,7 @@ func (b *fileBatch) send(ctx context.Context, yield func(UploadedFile, error) bo
 	return true
 }
 
-// matches tells whether a path matches one of the patterns, or there are none.
+// matches reports whether a path matches one of the patterns, or there are none.
 func matches(patterns []string, name string) bool {
 	if len(patterns) == 0 {
 		return true
@@ -159,23 +159,21 @@ func matchSegments(pattern, name []string) bool {
 
 // WaitOptions are the options of [Client.WaitForSources]. The zero value works.
 type WaitOptions struct {
-	// Min and Max bound the time between two requests, which grows from the one to the
-	// other: 2 s and 60 s if 0.
+	// Min and Max bound the time between two rounds of requests, which grows from Min
+	// to Max: 2 s and 60 s if 0.
 	Min, Max time.Duration
 	// Progress, if set, is called after each round with all statuses so far, in the
-	// order of the ids. It must not keep the slice.
+	// order of the ids. It must not retain the slice.
 	Progress func(statuses []SourceStatus)
 }
 
-// idsPerRequest is how many ids go into one URL.
-const idsPerRequest = 100
-
-// WaitForSources asks for the status of sources until training has ended for all of
-// them, well or not, and returns the statuses in the order of the ids. A source that
-// the API does not name has an empty status and is waited for; bound the wait with
-// the context. Failures that may pass (of the connection, 408, 429, 5xx, answers that
-// make no sense) are tried again after a while, Retry-After included; others end it.
-// With an error the statuses so far are returned too.
+// WaitForSources requests the status of sources until all are completed or failed,
+// and returns the statuses in the order of the ids. A source that is missing from the
+// answers has an empty status, and WaitForSources keeps waiting for it: bound the
+// wait with the context. WaitForSources retries failures that may pass: failures of
+// the connection, 408, 425, 429, 5xx and malformed answers. It waits as long as
+// Retry-After asks, up to ten times opts.Max. Any other failure ends the wait. With
+// an error WaitForSources also returns the statuses so far.
 func (c *Client) WaitForSources(ctx context.Context, ids []int64, opts WaitOptions) ([]SourceStatus, error) {
 	if opts.Min <= 0 {
 		opts.Min = 2 * time.Second
@@ -190,13 +188,13 @@ func (c *Client) WaitForSources(ctx context.Context, ids []int64, opts WaitOptio
 		backoff.WithMaxElapsedTime(0),
 	)
 	statuses := make([]SourceStatus, len(ids))
-	place := make(map[int64][]int, len(ids))
+	positions := make(map[int64][]int, len(ids))
 	for i, id := range ids {
 		statuses[i].ID = id
-		place[id] = append(place[id], i)
+		positions[id] = append(positions[id], i)
 	}
 	for {
-		open, wait, err := c.pollOpen(ctx, statuses, place)
+		open, wait, err := c.pollOpen(ctx, statuses, positions)
 		if opts.Progress != nil {
 			opts.Progress(statuses)
 		}
@@ -213,21 +211,24 @@ func (c *Client) WaitForSources(ctx context.Context, ids []int64, opts WaitOptio
 	}
 }
 
-// pollOpen asks once for all sources that are not final. It returns how many are
-// left, and how long the server wants to be left alone.
-func (c *Client) pollOpen(ctx context.Context, statuses []SourceStatus, place map[int64][]int) (open int, wait time.Duration, err error) {
-	var ask []int64
-	for id, at := range place {
+// pollOpen requests the status of all sources that are not final, once. It returns
+// how many are still open, and the largest Retry-After of the answers. positions
+// holds the indexes in statuses by id.
+func (c *Client) pollOpen(
+	ctx context.Context, statuses []SourceStatus, positions map[int64][]int,
+) (open int, wait time.Duration, err error) {
+	var pending []int64
+	for id, at := range positions {
 		if !statuses[at[0]].Status.Final() {
-			ask = append(ask, id)
+			pending = append(pending, id)
 		}
 	}
-	slices.Sort(ask)
-	for chunk := range slices.Chunk(ask, idsPerRequest) {
+	slices.Sort(pending)
+	for chunk := range slices.Chunk(pending, MaxStatusIDs) {
 		got, err := c.SourceStatus(ctx, chunk)
 		if err != nil {
-			if ctx.Err() != nil || !passing(err) {
-				return len(ask), 0, err
+			if ctx.Err() != nil || !temporary(err) {
+				return len(pending), 0, err
 			}
 			if refused, ok := errors.AsType[*Error](err); ok {
 				wait = max(wait, refused.RetryAfter)
@@ -235,7 +236,7 @@ func (c *Client) pollOpen(ctx context.Context, statuses []SourceStatus, place ma
 			continue
 		}
 		for _, s := range got {
-			for _, i := range place[s.ID] {
+			for _, i := range positions[s.ID] {
 				statuses[i] = s
 			}
 		}
@@ -248,10 +249,11 @@ func (c *Client) pollOpen(ctx context.Context, statuses []SourceStatus, place ma
 	return open, wait, nil
 }
 
-// passing tells whether a failed status request may work later.
-func passing(err error) bool {
+// temporary reports whether a failed status request may succeed later.
+func temporary(err error) bool {
 	if refused, ok := errors.AsType[*Error](err); ok {
-		return refused.StatusCode == http.StatusRequestTimeout || refused.StatusCode == http.StatusTooManyRequests || refused.StatusCode >= 500
+		class := refused.Class()
+		return class == ClassBusy || class == ClassUnclear && refused.StatusCode >= 500
 	}
 	return !errors.Is(err, ErrNoToken)
 }

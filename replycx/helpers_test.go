@@ -70,12 +70,12 @@ func TestUploadFiles(t *testing.T) {
 	}
 	for _, err := range c.UploadFiles(t.Context(), 876, fsys, "[") {
 		if err == nil {
-			t.Error("a bad pattern was taken")
+			t.Error("an invalid pattern was accepted")
 		}
 	}
 }
 
-// trainer is a server of source statuses with the times at which each ends.
+// trainer is a server of source statuses. It has the time at which each training ends.
 type trainer struct {
 	began  time.Time
 	ends   map[int64]time.Duration // negative: the source is not named
@@ -155,7 +155,7 @@ func TestWaitForSources(t *testing.T) {
 				t.Errorf("%d requests and %d rounds for ten minutes of training", n, rounds)
 			}
 			if last := s.asked[len(s.asked)-1]; !slices.Equal(last, []string{"3"}) {
-				t.Errorf("what had ended was asked for again: %v", last)
+				t.Errorf("a finished source was requested again: %v", last)
 			}
 		})
 	})
@@ -239,7 +239,7 @@ func TestDialect(t *testing.T) {
 		if path != tt.path || !strings.Contains(body, tt.message) {
 			t.Errorf("%+v: %s %s", tt.dialect, path, body)
 		}
-		// The emulator takes every form.
+		// The emulator accepts every form.
 		_, ec := serve(t, emulator.Options{}, replycx.Options{Dialect: tt.dialect})
 		if _, err := ec.CreateConversation(t.Context(), sms(nil)); err != nil {
 			t.Errorf("%+v: %v", tt.dialect, err)
@@ -254,21 +254,21 @@ func TestCallsRefusedBeforeAnyRequest(t *testing.T) {
 	}
 	for _, id := range []string{"", ".", ".."} {
 		if err := c.CloseConversation(t.Context(), id, agent); err == nil {
-			t.Errorf("conversation id %q was taken", id)
+			t.Errorf("conversation id %q was accepted", id)
 		}
 	}
 	for _, m := range []replycx.Message{{}, {Text: "a", File: orchid}} {
 		if _, err := c.SendMessage(t.Context(), "x", agent, m); err == nil {
-			t.Errorf("message %+v was taken", m)
+			t.Errorf("message %+v was accepted", m)
 		}
 	}
 	if err := c.SetWebhook(t.Context(), replycx.Webhook{URL: "example.com/hook"}); err == nil {
-		t.Error("a URL without a scheme was taken")
+		t.Error("a URL without a scheme was accepted")
 	}
 }
 
-// TestConversationID: an id is one segment of the path, whatever is in it.
-func TestConversationID(t *testing.T) {
+// TestConversationIDIsOnePathSegment: any id is escaped to one segment of the path.
+func TestConversationIDIsOnePathSegment(t *testing.T) {
 	var path string
 	c := client(t, func(w http.ResponseWriter, r *http.Request) {
 		path = r.URL.EscapedPath()

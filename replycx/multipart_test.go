@@ -19,12 +19,12 @@ import (
 	"github.com/kbsync/kbsync/replycx"
 )
 
-// roundTrip is a transport made of a function.
+// roundTrip is a function as a transport.
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// answering is a client whose server reads the request and gives one answer.
+// answering returns a client whose server reads the request and gives one answer.
 func answering(t testing.TB, status int, answer []byte, see func(r *http.Request, body []byte)) *replycx.Client {
 	c, err := replycx.New("secret-token", replycx.Options{HTTPClient: &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 		var body []byte
@@ -46,15 +46,15 @@ func answering(t testing.TB, status int, answer []byte, see func(r *http.Request
 	return c
 }
 
-// hardNames are file names that break careless headers.
+// hardNames are file names with characters that could break a header.
 var hardNames = []string{
 	`plain.txt`, `with space.txt`, `a"b.txt`, `"`, `a\b.txt`, `ends in backslash\`, `\"`, "a\r\nX-Injected: 1", "a\nb", "a\rb", "nul\x00.txt", "tab\t.txt",
 	"ünïcödé – 文書.md", "📄 emoji.pdf", "\u202egnp.exe", "invalid \xff\xfe utf-8", "-leading-dash", "..", "a;b=c", `name="x"; filename="y"`, "%22%0D%0A", "=?utf-8?q?x?=",
 	"a\u0085b\u2028c", "'single'", "CON", "a:b", strings.Repeat("x", 255), strings.Repeat("é", 127), " ", "c\x7fd",
 }
 
-// encodedName is what a parser must see: quotes, backslashes and control characters
-// percent-encoded, invalid bytes replaced.
+// encodedName returns the name that a parser must see: quotes, backslashes and control
+// characters percent-encoded, invalid bytes replaced.
 func encodedName(name string) string {
 	var b strings.Builder
 	for _, r := range name {
@@ -188,7 +188,7 @@ process.stdin.on("data", c => chunks.push(c)).on("end", async () => {
 `
 	contentType, body := hardUpload(t)
 	parts := parseOther(t, body, "node", "-e", script, contentType)
-	// Node's parser follows the browsers' rules and takes their escapes back.
+	// Node's parser follows the browsers' rules and decodes their escapes.
 	for i := range parts {
 		if parts[i].Filename != nil {
 			name := encodedName(*parts[i].Filename)
@@ -203,8 +203,8 @@ process.stdin.on("data", c => chunks.push(c)).on("end", async () => {
 	checkHard(t, parts, "Node", true)
 }
 
-// parseOther runs a parser in another language. Where the language is not installed
-// the test is skipped.
+// parseOther runs a parser in another language. It skips the test if the language is
+// not installed.
 func parseOther(t *testing.T, body []byte, command string, args ...string) []parsedPart {
 	path, err := exec.LookPath(command)
 	if err != nil {
@@ -225,8 +225,8 @@ func parseOther(t *testing.T, body []byte, command string, args ...string) []par
 	return parts
 }
 
-// FuzzMultipartHeader: whatever the names, a parser sees exactly the parts that were
-// sent, with nothing added to their headers.
+// FuzzMultipartHeader: for any names, a parser sees exactly the parts of the request,
+// without additional headers.
 func FuzzMultipartHeader(f *testing.F) {
 	for _, name := range hardNames {
 		f.Add("field", name, "text/plain", "content")

@@ -15,21 +15,21 @@ type SourceStatus struct {
 	Name string
 	// Status is the training status.
 	Status Status
-	// KnowledgeBaseID is the source's knowledge base, 0 if the answer does not say.
+	// KnowledgeBaseID is the source's knowledge base, 0 if the answer does not name it.
 	KnowledgeBaseID int64
-	// Errors is the server's text about what went wrong. The documented answer has
-	// none; it is read in case one comes.
+	// Errors is the server's text about a failed training. The documented answer has
+	// no such text.
 	Errors string
-	// Raw is this source as the answer has it.
+	// Raw is this source's JSON in the answer.
 	Raw json.RawMessage
 }
 
-// SourceStatus asks for the training status of sources:
+// SourceStatus returns the training status of sources:
 // GET /api/v1/ai/status/sources?source_ids=1,2.
 //
-// The answer is in the server's order and may lack ids that were asked for. Keep
-// the list modest, a hundred ids or so: it travels in the URL. The id 0 is
-// allowed, as a probe of the token before there is any source.
+// The result is in the server's order and may lack some of the ids. The ids travel
+// in the URL: pass at most MaxStatusIDs. The id 0 is allowed; it tests the token
+// before any source exists.
 //
 // Documented errors: ErrTokenInvalid, ErrFeatureNotEnabled, ErrAccountNotFound.
 func (c *Client) SourceStatus(ctx context.Context, ids []int64) ([]SourceStatus, error) {
@@ -59,7 +59,7 @@ func (c *Client) SourceStatus(ctx context.Context, ids []int64) ([]SourceStatus,
 		return nil, err
 	}
 	if out.Sources == nil {
-		return nil, a.broken("has no list of sources", nil)
+		return nil, a.invalid("has no list of sources", nil)
 	}
 	statuses := make([]SourceStatus, 0, len(out.Sources))
 	var firstErr error
@@ -71,9 +71,9 @@ func (c *Client) SourceStatus(ctx context.Context, ids []int64) ([]SourceStatus,
 		}
 		statuses = append(statuses, s)
 	}
-	// One entry that makes no sense must not hide the others.
+	// One malformed entry must not hide the others.
 	if firstErr != nil && len(statuses) == 0 {
-		return nil, a.broken("names no source", firstErr)
+		return nil, a.invalid("names no source", firstErr)
 	}
 	return statuses, nil
 }
@@ -104,7 +104,7 @@ func readStatus(raw json.RawMessage) (SourceStatus, error) {
 	}, nil
 }
 
-// MaxStatusIDs and MaxStatusLength bound one status request: the ids travel in the URL, comma-separated. The API
+// MaxStatusIDs and MaxStatusLength bound one status request, because its ids travel in the URL, comma-separated. The API
 // documents no bound; these keep the URL below what proxies accept.
 const (
 	MaxStatusIDs    = 100

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// newTransport returns the client's own transport: HTTP/1.1, so that an upload has
-// its connection for itself and Expect: 100-continue is honoured.
+// newTransport returns the client's own transport. It speaks HTTP/1.1: each upload
+// then has its own connection, and net/http honours Expect: 100-continue.
 func newTransport(timeouts Timeouts, caFile string) (*http.Transport, error) {
 	dialer := &net.Dialer{Timeout: timeouts.Dial, KeepAlive: 30 * time.Second}
 	buffers := &sync.Pool{New: func() any { return new([64 << 10]byte) }}
@@ -30,8 +30,8 @@ func newTransport(timeouts Timeouts, caFile string) (*http.Transport, error) {
 		},
 		TLSHandshakeTimeout: timeouts.TLS,
 		MaxIdleConnsPerHost: 64,
-		// Shorter than any server's: a request on a connection that the server is just
-		// closing has an unknown outcome.
+		// Shorter than any server's timeout: a request on a connection that the server is
+		// closing at that moment has an unknown outcome.
 		IdleConnTimeout:        4 * time.Second,
 		ExpectContinueTimeout:  2 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
@@ -56,8 +56,8 @@ func newTransport(timeouts Timeouts, caFile string) (*http.Transport, error) {
 	return t, nil
 }
 
-// conn copies request bodies through pooled buffers, and gives an answer that comes
-// with a reset the time to be read.
+// conn copies request bodies through pooled buffers, and delays write errors so that
+// an answer followed by a reset can be read.
 type conn struct {
 	net.Conn
 	buffers *sync.Pool // of *[64 << 10]byte
@@ -69,15 +69,15 @@ type conn struct {
 func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		c.linger()
+		c.delayError()
 	}
 	return n, err
 }
 
-// linger holds a write error back for a moment. A server that refuses a body
-// halfway answers and resets; the transport would take the reset first and throw
-// the answer away.
-func (c *conn) linger() {
+// delayError holds a write error back for a moment. A server that refuses a body
+// halfway answers and resets the connection; the transport would see the reset
+// first and discard the answer.
+func (c *conn) delayError() {
 	timer := time.NewTimer(500 * time.Millisecond)
 	defer timer.Stop()
 	select {
@@ -91,7 +91,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// ReadFrom saves io.Copy a new buffer for every request.
+// ReadFrom makes io.Copy use a pooled buffer instead of a new one for every request.
 func (c *conn) ReadFrom(r io.Reader) (n int64, err error) {
 	buf := c.buffers.Get().(*[64 << 10]byte)
 	defer c.buffers.Put(buf)

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// deadConn is a connection that the other side has closed without this one knowing:
-// after so many bytes every write fails.
+// deadConn is a connection that the other side has closed unnoticed: after a number of
+// bytes every write fails.
 type deadConn struct {
 	net.Conn
 	takes  int
@@ -32,11 +32,10 @@ func (c *deadConn) Write(p []byte) (int, error) {
 func (c *deadConn) Read([]byte) (int, error) { <-c.closed; return 0, net.ErrClosed }
 func (c *deadConn) Close() error             { c.once.Do(func() { close(c.closed) }); return nil }
 
-// TestDeadConnection: a connection that is found dead while it is used makes an upload
-// unsent, for header and content go out before the seal is asked for. Were they kept
-// in a buffer, an idle connection that the server had closed would leave the outcome
-// open each time.
-func TestDeadConnection(t *testing.T) {
+// TestUploadOnADeadConnectionIsUnsent: header and content are written before the seal
+// is called. If the transport buffered them, every idle connection that the server had
+// closed would make the outcome of an upload unknown.
+func TestUploadOnADeadConnectionIsUnsent(t *testing.T) {
 	for _, takes := range []int{0, 1, 1000} {
 		c, err := New("t", Options{BaseURL: "http://127.0.0.1:1"})
 		if err != nil {

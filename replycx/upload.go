@@ -12,30 +12,30 @@ import (
 	"time"
 )
 
-// MaxParts is the most parts that one upload takes. The answer names a source for
-// each, and answers are read up to 1 MiB.
+// MaxParts is the largest number of parts in one upload. It keeps the answer, which
+// lists a source for each part, below MaxAnswer.
 const MaxParts = 2000
 
 // Part is one form field of an upload: a file, or a text.
 type Part struct {
-	// Field is the form key, unique in the request: the answer names the sources
-	// it created by it. It is 1 to 200 bytes of valid UTF-8 without control
-	// characters, quotes and backslashes, and none of the keys that an answer has
-	// itself: ok, knowledge_base_id, error, code, message, status.
+	// Field is the form key, unique in the request. The answer lists the created
+	// sources by field key. It is 1 to 200 bytes of valid UTF-8 without control
+	// characters, quotes and backslashes, and must not be one of the answer's own
+	// keys: ok, knowledge_base_id, error, code, message, status.
 	Field string
-	// Filename is the name the source gets. Without one the part is a text field.
-	// Any string will do: what could break a header is percent-encoded as browsers
-	// do it, and invalid UTF-8 is replaced.
+	// Filename is the name of the source. A part without one is a text field. Any
+	// string is valid: characters that could break a header are percent-encoded as
+	// browsers do it, and invalid UTF-8 is replaced.
 	Filename string
-	// ContentType is the part's media type. Without one, a file gets that of its
-	// name's extension or application/octet-stream, and a text field none.
+	// ContentType is the part's media type. The default for a file is the result of
+	// [ContentType]; a text field has no default.
 	ContentType string
-	// Size is the exact number of bytes that the reader gives.
+	// Size is the exact number of bytes of the content.
 	Size int64
-	// Open returns the content. It is called at most once per upload, when the
-	// part's turn comes, and the reader is closed before the next part is opened.
-	// The context ends when the upload is given up; a reader that may block for
-	// long must obey it, because UploadSources does not return while it reads.
+	// Open returns the content. UploadSources calls it at most once, and closes the
+	// reader before it opens the next part. The context ends when the upload is
+	// abandoned. A reader that may block for long must obey it, because UploadSources
+	// does not return during a Read.
 	Open func(ctx context.Context) (io.ReadCloser, error)
 }
 
@@ -52,16 +52,16 @@ func TextPart(field, text string) Part {
 
 // UploadOptions are the options of [Client.UploadSources]. The zero value works.
 type UploadOptions struct {
-	// Seal, if set, is called once after the content of every part was handed to the
-	// connection and before the closing boundary is. Until it has returned nil, the
-	// server cannot have the whole request. When it returns an error the request is
-	// abandoned and UploadSources returns that error in an *UnsentError. It is not
-	// called when an answer is there already, or when the upload was given up. Its
-	// context ends when the upload is given up meanwhile.
+	// Seal, if set, is called once, after the content of every part was handed to the
+	// connection and before the closing boundary. The server cannot have the whole
+	// request until Seal has returned nil. If Seal returns an error, UploadSources
+	// abandons the request and returns that error in an *UnsentError. Seal is not
+	// called after an answer has arrived or the upload was abandoned. Its context ends
+	// if the upload is abandoned while it runs.
 	Seal func(ctx context.Context) error
 }
 
-// Status is a source's training status, in the server's word.
+// Status is a source's training status as the server spells it.
 type Status string
 
 // The training states that the API's document names.
@@ -71,16 +71,16 @@ const (
 	StatusFailed     Status = "failed"
 )
 
-// Is tells whether both are the same state. Only "in-progress" is ever shown by the
-// API's document, so case, underscores and spaces make no difference.
+// Is reports whether both are the same state. It ignores case and treats underscores
+// and spaces as hyphens, because the API's document shows only "in-progress".
 func (s Status) Is(t Status) bool { return s.folded() == t.folded() }
 
-// Known tells whether the word is one of the documented states.
+// Known reports whether the status is one of the documented states.
 func (s Status) Known() bool {
 	return s.Is(StatusInProgress) || s.Is(StatusCompleted) || s.Is(StatusFailed)
 }
 
-// Final tells whether training has ended, well or not. A word nobody knows is not
+// Final reports whether training is completed or failed. An unknown status is not
 // final.
 func (s Status) Final() bool { return s.Is(StatusCompleted) || s.Is(StatusFailed) }
 
@@ -97,25 +97,24 @@ type Source struct {
 	ID int64
 	// Type is "text" or "file".
 	Type string
-	// Name is the name the server gave it.
+	// Name is the name that the server gave the source.
 	Name string
-	// Status is the training status, as a rule StatusInProgress.
+	// Status is the training status, usually StatusInProgress.
 	Status Status
-	// Errors is the server's text about what is wrong with the source, empty when
-	// nothing is.
+	// Errors is the server's text about a fault of the source, empty if there is none.
 	Errors string
 }
 
 // UploadResult is the answer to an upload.
 type UploadResult struct {
-	// KnowledgeBaseID is the knowledge base as the answer names it, 0 if it does not.
+	// KnowledgeBaseID is the knowledge base in the answer, 0 if the answer has none.
 	KnowledgeBaseID int64
-	// Sources holds the created sources by field key. A field may have several. Keys
-	// that were not sent are kept too.
+	// Sources holds the created sources by field key. A field may have several
+	// sources. The map also has the keys of the answer that were not in the request.
 	Sources map[string][]Source
-	// Missing lists, in the order of the parts, the fields that were sent and for
-	// which the answer has no source, or one whose id cannot be read (those that can
-	// be read are in Sources all the same). What became of them is unknown.
+	// Missing lists, in the order of the parts, the fields without a source in the
+	// answer and the fields with an invalid source. Their outcome is unknown. The
+	// valid sources of such a field are in Sources.
 	Missing []string
 	// Raw is the answer's body.
 	Raw json.RawMessage
@@ -124,20 +123,20 @@ type UploadResult struct {
 // UploadSources adds data sources to a knowledge base:
 // POST /api/v1/ai/knowledge-base/{knowledge_base_id}/upload/sources.
 //
-// The parts are streamed as one multipart/form-data body with its exact
-// Content-Length, in constant memory; a body above 1 MiB is sent only after the
-// server said that it may come (Expect: 100-continue), or said nothing for two
-// seconds. Every error is one of three kinds:
+// It streams the parts in constant memory as one multipart/form-data body with its
+// exact Content-Length. A body above 1 MiB has Expect: 100-continue: the client sends
+// it after the server's go-ahead, or after two seconds without an answer. Every error
+// is one of three kinds:
 //
-//   - an [*UnsentError]: the server cannot have the whole request, nothing was
-//     created, sending again is safe. It may wrap an *Error, when the server
-//     refused before it had everything, or a [*PartError].
-//   - an [*Error] that is not unsent: the server had the whole request and refused
-//     it. Whether that is the API's word or a gateway's shows in Error.FromAPI.
+//   - an [*UnsentError]: the server cannot have the whole request. Nothing was
+//     created, and sending again is safe. It may wrap an *Error, if the server
+//     refused before it had the whole request, or a [*PartError].
+//   - an [*Error] outside an UnsentError: the server had the whole request and
+//     refused it. Error.FromAPI distinguishes the API from a gateway.
 //   - anything else, such as an [*AnswerError], a broken connection or [ErrStalled]:
-//     the whole request went out and the answer was lost. The sources may exist.
+//     the whole request was sent and the answer was lost. The sources may exist.
 //
-// When it returns, no part is open and no callback runs any more.
+// After it returns, no part is open and no callback is running.
 //
 // Documented errors: ErrKnowledgeBaseNotFound, ErrTokenInvalid,
 // ErrFeatureNotEnabled, ErrAccountNotFound, ErrBadRequest and, as a case of it,
@@ -155,48 +154,29 @@ func (c *Client) UploadSources(ctx context.Context, knowledgeBase int64, parts [
 	defer cancel(nil)
 	watchdog := time.AfterFunc(c.timeouts.Stall, func() { cancel(ErrStalled) })
 	defer watchdog.Stop()
-	b.ctx, b.stall, b.answer = ctx, c.timeouts.Stall, c.timeouts.Answer
-	b.watch = func(d time.Duration) {
-		if d > 0 {
-			watchdog.Reset(d)
-		} else {
-			watchdog.Stop()
-		}
-	}
+	b.start(ctx, c.timeouts, watchdog)
 
-	req, err := c.uploadRequest(ctx, knowledgeBase, b)
-	if err != nil {
-		return nil, &UnsentError{fmt.Errorf("%s: %w", op, err)}
-	}
-	token, err := c.authorize(req)
+	req, token, err := c.uploadRequest(ctx, knowledgeBase, b)
 	if err != nil {
 		return nil, &UnsentError{fmt.Errorf("%s: %w", op, err)}
 	}
 	began := time.Now()
-	watchdog.Reset(c.timeouts.Stall) // the limiter may have taken its time
+	watchdog.Reset(c.timeouts.Stall) // the limiter may have waited
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
 		cancel(err)
-		sent, failure := b.over()
-		if failure != nil {
-			err = failure
-		}
-		c.logRequest(op, req, 0, began, err)
-		err = fmt.Errorf("%s: %w", op, unwrapURL(err))
-		if !sent {
-			return nil, &UnsentError{err}
-		}
-		return nil, err
+		return nil, c.uploadFailed(op, req, b, began, err)
 	}
 
 	sent := b.answered()
 	if sent {
 		watchdog.Reset(c.timeouts.Stall)
 	} else {
-		// Such an answer may end only after the request does, which now never ends.
+		// The server may end such an answer only after the request, and the request is
+		// never completed.
 		watchdog.Reset(min(c.timeouts.Stall, 5*time.Second))
 	}
 	a := c.readAnswer(op, resp, token)
@@ -205,52 +185,71 @@ func (c *Client) UploadSources(ctx context.Context, knowledgeBase int64, parts [
 		a.err = cause
 	}
 	cancel(errAnswered)
-	_, _ = b.over()
+	_, _ = b.end()
 	c.logRequest(op, req, a.status, began, a.err)
 	result, err := a.uploadResult(parts)
 	if refused, ok := errors.AsType[*Error](err); ok && !sent {
 		return nil, &UnsentError{refused}
 	}
 	if err == nil && !sent {
-		return nil, a.broken("claims success before it had the whole request", nil)
+		return nil, a.invalid("claims success before the whole request was sent", nil)
 	}
 	return result, err
 }
 
-// largeUpload is the length from which an upload asks before it sends its body, so
-// that a refusal is read and not lost in a reset.
+// uploadFailed ends the body and returns the error of an upload without an answer.
+// The context of the upload must have ended.
+func (c *Client) uploadFailed(op string, req *http.Request, b *body, began time.Time, err error) error {
+	sent, failure := b.end()
+	if failure != nil {
+		err = failure
+	}
+	c.logRequest(op, req, 0, began, err)
+	err = fmt.Errorf("%s: %w", op, unwrapURL(err))
+	if !sent {
+		return &UnsentError{err}
+	}
+	return err
+}
+
+// largeUpload is the body length above which an upload waits for the server's
+// go-ahead. The client can then read a refusal; without the wait, a reset of the
+// connection may destroy it.
 const largeUpload = 1 << 20
 
-func (c *Client) uploadRequest(ctx context.Context, knowledgeBase int64, b *body) (*http.Request, error) {
+// uploadRequest returns the request of an upload and the token in it.
+func (c *Client) uploadRequest(ctx context.Context, knowledgeBase int64, b *body) (req *http.Request, token string, err error) {
 	if knowledgeBase <= 0 {
-		return nil, errors.New("a knowledge base has a positive id")
+		return nil, "", errors.New("the id of the knowledge base must be positive")
 	}
-	req, err := c.NewRequest(ctx, http.MethodPost, "/api/v1/ai/knowledge-base/"+strconv.FormatInt(knowledgeBase, 10)+"/upload/sources", nil)
+	path := "/api/v1/ai/knowledge-base/" + strconv.FormatInt(knowledgeBase, 10) + "/upload/sources"
+	req, err = c.NewRequest(ctx, http.MethodPost, path, nil)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	req.Body, req.ContentLength = b, b.length
 	req.Header.Set("Content-Type", "multipart/form-data; boundary="+b.boundary)
 	if b.length > largeUpload {
 		req.Header.Set("Expect", "100-continue")
-		// Without it, net/http sends the whole body after a final answer all the same.
+		// Without Close, net/http sends the whole body even after a final answer.
 		req.Close = true
 	}
-	return req, nil
+	token, err = c.authorize(req)
+	return req, token, err
 }
 
-// uploadResult reads the answer to an upload.
+// uploadResult parses the answer to an upload.
 func (a *answer) uploadResult(parts []Part) (*UploadResult, error) {
 	if err := a.refused(); err != nil {
 		return nil, err
 	}
-	body, err := a.whole()
+	body, err := a.completeBody()
 	if err != nil {
 		return nil, err
 	}
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(body, &fields); err != nil {
-		return nil, a.broken(fmt.Sprintf("is not the API's: it begins %q", excerpt(string(body))), err)
+		return nil, a.invalid(fmt.Sprintf("is not from the API: it begins with %q", excerpt(string(body))), err)
 	}
 	if ok, has := okField(fields); has {
 		if err := a.refusedWithin(&ok); err != nil {
@@ -263,7 +262,7 @@ func (a *answer) uploadResult(parts []Part) (*UploadResult, error) {
 	}
 	_ = json.Unmarshal(fields["knowledge_base_id"], &result.KnowledgeBaseID)
 	var firstErr error
-	doubtful := make(map[string]bool)
+	invalid := make(map[string]bool)
 	for field, raw := range fields {
 		if answerKeys[strings.ToLower(field)] {
 			continue
@@ -273,23 +272,23 @@ func (a *answer) uploadResult(parts []Part) (*UploadResult, error) {
 			result.Sources[field] = sources
 		}
 		if err != nil {
-			doubtful[field] = true
+			invalid[field] = true
 			firstErr = fmt.Errorf("field %q: %w", clean(field, maxExcerpt), err)
 		}
 	}
 	for i := range parts {
-		if field := parts[i].Field; doubtful[field] || len(result.Sources[field]) == 0 {
+		if field := parts[i].Field; invalid[field] || len(result.Sources[field]) == 0 {
 			result.Missing = append(result.Missing, field)
 		}
 	}
 	if len(result.Sources) == 0 {
-		return nil, a.broken("names no source", firstErr)
+		return nil, a.invalid("names no source", firstErr)
 	}
 	return result, nil
 }
 
-// readSources reads the list of one field. What can be read of it comes back beside
-// the error.
+// readSources parses the list of one field. With an error it also returns the valid
+// sources.
 func readSources(raw json.RawMessage) ([]Source, error) {
 	var list []struct {
 		ID     json.RawMessage `json:"id"`

@@ -22,7 +22,7 @@ import (
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
-// serve starts an emulator and a client of account 51 for it.
+// serve starts an emulator and returns it with a client of account 51.
 func serve(t testing.TB, opts emulator.Options, copts replycx.Options) (*emulator.Emulator, *replycx.Client) {
 	t.Helper()
 	e, err := emulator.New(opts)
@@ -57,7 +57,7 @@ func client(t testing.TB, h http.HandlerFunc, opts replycx.Options) *replycx.Cli
 	return c
 }
 
-// file is a part with a content in memory.
+// file returns a part with a content in memory.
 func file(field, name, content string) replycx.Part {
 	p := replycx.TextPart(field, content)
 	p.Filename = name
@@ -109,7 +109,7 @@ func TestUpload(t *testing.T) {
 	}
 }
 
-// TestUploadRequest looks at the request as it is on the wire.
+// TestUploadRequest checks the request on the wire.
 func TestUploadRequest(t *testing.T) {
 	var got *http.Request
 	var body []byte
@@ -136,7 +136,7 @@ func TestUploadRequest(t *testing.T) {
 	if got.URL.Path != "/api/v1/ai/knowledge-base/7/upload/sources" || got.Header.Get("Authorization") != "Bearer secret-token" || got.Header.Get("User-Agent") != "test/1" {
 		t.Errorf("path %s, header %v", got.URL.Path, got.Header)
 	}
-	// net/http repeats a POST unasked when it has one of these.
+	// net/http silently repeats a POST with one of these headers.
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 		if got.Header.Get(name) != "" {
 			t.Errorf("header %s is set", name)
@@ -144,10 +144,9 @@ func TestUploadRequest(t *testing.T) {
 	}
 }
 
-// TestSealHoldsTheEndBack has a server that sees every byte as it comes: while the
-// seal runs, the closing boundary must not be among them, nor after a seal that
-// fails.
-func TestSealHoldsTheEndBack(t *testing.T) {
+// TestClosingBoundaryFollowsTheSeal has a server that sees every byte as it arrives:
+// the closing boundary must not arrive while the seal runs or after a failed seal.
+func TestClosingBoundaryFollowsTheSeal(t *testing.T) {
 	for _, sealErr := range []error{nil, errors.New("the journal is full")} {
 		t.Run(fmt.Sprint("seal returns ", sealErr), func(t *testing.T) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -211,8 +210,8 @@ func TestSealHoldsTheEndBack(t *testing.T) {
 	}
 }
 
-// TestUploadFaults goes through what can happen to an upload. A large one is big
-// enough to ask before it sends.
+// TestUploadFaults checks the error of an upload for each fault. A large upload waits
+// for the server's go-ahead.
 func TestUploadFaults(t *testing.T) {
 	type want struct {
 		unsent   bool // an UnsentError
@@ -270,20 +269,20 @@ func TestUploadFaults(t *testing.T) {
 				t.Errorf("got  %+v\nwant %+v\nerror %v", got, tt.want, err)
 			}
 			if got.unsent && got.accepted {
-				t.Error("called unsent what the server accepted")
+				t.Error("the error is unsent although the server accepted the upload")
 			}
 		})
 	}
 }
 
-// TestAnswerBeforeTheEnd: a server answers while a part is still being read. The
-// answer counts, and sealing must not be attempted any more.
+// TestAnswerBeforeTheEnd: a server answers while a part is being read. The answer
+// counts, and the client must not call the seal.
 func TestAnswerBeforeTheEnd(t *testing.T) {
 	for _, status := range []int{401, 502, 200} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			answered := make(chan struct{})
 			c := client(t, func(w http.ResponseWriter, r *http.Request) {
-				// Or the server waits for the body before it writes the answer.
+				// Without it the server waits for the body before it writes the answer.
 				_ = http.NewResponseController(w).EnableFullDuplex()
 				const answer = `{"ok":true,"f":[{"id":3}]}`
 				w.Header().Set("Content-Length", fmt.Sprint(len(answer)))
@@ -314,9 +313,9 @@ func TestAnswerBeforeTheEnd(t *testing.T) {
 	}
 }
 
-// TestAnswerWhileSealing: the answer comes while the seal runs. The seal's success
-// then no longer lets the end out. In the second case the answer would end only
-// after the request.
+// TestAnswerWhileSealing: the answer arrives while the seal runs, so the closing
+// boundary must not be sent although the seal succeeds. In the second case the answer
+// would end only after the request.
 func TestAnswerWhileSealing(t *testing.T) {
 	for name, length := range map[string]string{"whole answer": "3", "unfinished answer": "999"} {
 		t.Run(name, func(t *testing.T) {
@@ -332,7 +331,7 @@ func TestAnswerWhileSealing(t *testing.T) {
 				_, err := io.Copy(io.Discard, r.Body)
 				whole <- err == nil
 			}, replycx.Options{Timeouts: replycx.Timeouts{Stall: 300 * time.Millisecond}})
-			// The part is larger than what is buffered, so that the server has a request.
+			// The part is larger than the buffers, so that the server gets a request.
 			_, err := c.UploadSources(t.Context(), 1, []replycx.Part{replycx.TextPart("a", strings.Repeat("a", 200<<10))}, &replycx.UploadOptions{
 				Seal: func(ctx context.Context) error {
 					close(answer)
@@ -354,9 +353,9 @@ func TestAnswerWhileSealing(t *testing.T) {
 	}
 }
 
-// TestSlowAnswerBeforeTheEnd: the answer's body takes a while after its header. The
-// body of the request ends only after that, or the connection would be torn down
-// under the answer.
+// TestSlowAnswerBeforeTheEnd: the answer's body arrives some time after its header.
+// The request's body must end after it, because an earlier end would close the
+// connection during the answer.
 func TestSlowAnswerBeforeTheEnd(t *testing.T) {
 	const words = `{"ok":false,"error":"BAD_REQUEST","message":"the words of the server"}`
 	c := client(t, func(w http.ResponseWriter, r *http.Request) {
@@ -371,7 +370,7 @@ func TestSlowAnswerBeforeTheEnd(t *testing.T) {
 		_ = out.Flush()
 		_, _ = io.Copy(io.Discard, r.Body)
 	}, replycx.Options{})
-	// Small enough not to ask first, and in time not finished.
+	// Small enough to be sent without the server's go-ahead, and not finished in time.
 	parts := []replycx.Part{{Field: "f", Size: 900 << 10, Open: func(context.Context) (io.ReadCloser, error) {
 		return io.NopCloser(readerFunc(func(p []byte) (int, error) { time.Sleep(time.Millisecond); return min(len(p), 1<<10), nil })), nil
 	}}}
@@ -381,7 +380,7 @@ func TestSlowAnswerBeforeTheEnd(t *testing.T) {
 	}
 }
 
-// rawServer accepts connections and gives each to serve, which sees the bytes.
+// rawServer accepts connections and passes each to serve, which sees the bytes.
 func rawServer(t *testing.T, serve func(c *net.TCPConn, r *bufio.Reader)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -417,8 +416,8 @@ func readHeader(r *bufio.Reader) string {
 	}
 }
 
-// TestLargeUploadAsksFirst: a server that refuses by the header gets no body.
-func TestLargeUploadAsksFirst(t *testing.T) {
+// TestLargeUploadWaitsForTheServer: a server that refuses the header gets no body.
+func TestLargeUploadWaitsForTheServer(t *testing.T) {
 	type seen struct {
 		header string
 		body   int64
@@ -448,15 +447,15 @@ func TestLargeUploadAsksFirst(t *testing.T) {
 	}
 }
 
-// TestAnswerBeforeReset: a server that has seen enough answers and resets. The answer
-// counts.
+// TestAnswerBeforeReset: a server answers during the body and resets the connection.
+// The answer counts.
 func TestAnswerBeforeReset(t *testing.T) {
 	url := rawServer(t, func(c *net.TCPConn, r *bufio.Reader) {
 		readHeader(r)
 		fmt.Fprint(c, "HTTP/1.1 100 Continue\r\n\r\n")
 		_, _ = io.CopyN(io.Discard, r, 1<<20)
 		fmt.Fprint(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge")
-		// Closing with bytes unread resets.
+		// Closing with unread bytes resets the connection.
 	})
 	c, err := replycx.New("t", replycx.Options{BaseURL: url})
 	if err != nil {
@@ -673,8 +672,8 @@ func TestSourceErrors(t *testing.T) {
 	}
 }
 
-// TestUploadMemory sends 256 MiB with less than a few megabytes of allocations on
-// both sides together.
+// TestUploadMemory sends 256 MiB with a few megabytes of allocations on both sides
+// together.
 func TestUploadMemory(t *testing.T) {
 	c := client(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)

@@ -186,7 +186,11 @@ func (s *Documents) Progress(ctx context.Context, syncID int64) (Progress, error
 	if err != nil {
 		return Progress{}, fmt.Errorf("read progress: %w", err)
 	}
-	return Progress{PendingSince: fromMillis(pending), UnfinishedSince: fromMillis(unfinishedSince), AcceptedAt: fromMillis(accepted)}, nil
+	return Progress{
+		PendingSince:    fromMillis(pending),
+		UnfinishedSince: fromMillis(unfinishedSince),
+		AcceptedAt:      fromMillis(accepted),
+	}, nil
 }
 
 // lastAccepted returns the sync's last accepted batch and its time; zeros if there is none.

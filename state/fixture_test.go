@@ -93,7 +93,7 @@ func (r *fixture) vanish(keys ...string) {
 	}
 }
 
-// resolve claims what is due and resolves it; contents maps keys to contents.
+// resolve claims the due documents and resolves them; contents maps keys to contents.
 func (r *fixture) resolve(contents map[string]string, sharing Sharing) (upload []HashedDocument, verdicts map[string]Action) {
 	r.t.Helper()
 	docs, err := r.s.Queue.Claim(r.ctx(), r.sync.ID, 100)

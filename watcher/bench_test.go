@@ -14,7 +14,7 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// corpusB is that of the baselines: 100,000 files in 4,051 directories.
+// corpusB creates 100,000 files in 4,051 directories.
 func corpusB(b *testing.B) string {
 	b.Helper()
 	dir := b.TempDir()
@@ -37,8 +37,8 @@ func corpusB(b *testing.B) string {
 	return dir
 }
 
-// plainWalk is a sorted walk with ReadDir and Info: what a scan is measured by.
-func plainWalk(dir string) (n int, size int64) {
+// referenceWalk is a sorted walk with ReadDir and Info, for comparison.
+func referenceWalk(dir string) (n int, size int64) {
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -57,7 +57,7 @@ func plainWalk(dir string) (n int, size int64) {
 	return n, size
 }
 
-// BenchmarkUnchanged compares a scan of 100,000 files of which none changed with a plain walk (P1).
+// BenchmarkUnchanged compares a scan of 100,000 unchanged files with a plain walk.
 func BenchmarkUnchanged(b *testing.B) {
 	dir := corpusB(b)
 	d := NewDirectory(dir, DirectoryOptions{})
@@ -72,7 +72,7 @@ func BenchmarkUnchanged(b *testing.B) {
 		b.ReportAllocs()
 		defer reportCPU(b)()
 		for b.Loop() {
-			if n, _ := plainWalk(dir); n != len(known) {
+			if n, _ := referenceWalk(dir); n != len(known) {
 				b.Fatal(n)
 			}
 		}
@@ -88,7 +88,7 @@ func BenchmarkUnchanged(b *testing.B) {
 		b.ReportAllocs()
 		defer reportCPU(b)()
 		for b.Loop() {
-			for c, err := range Diff(d.List(b.Context(), ""), stream(known, nil)) {
+			for c, err := range changesOf(d.List(b.Context(), ""), stream(known, nil)) {
 				b.Fatal(c, err)
 			}
 		}
@@ -127,14 +127,13 @@ func drain[T any](b *testing.B, seq iter.Seq2[T, error]) {
 	}
 }
 
-// reportCPU reports what an iteration took of the processors, which other load on the machine moves less than the time.
+// reportCPU reports the CPU time of an iteration, which depends less on other load of the machine than the wall time.
 func reportCPU(b *testing.B) func() {
 	before := cpuTime()
 	return func() { b.ReportMetric(float64((cpuTime()-before).Milliseconds())/float64(b.N), "cpu-ms/op") }
 }
 
-// BenchmarkIdle watches 100,000 files of which none changes (P8). It reports the share of one core, the heap that is in use, and
-// how long it took to set the watches.
+// BenchmarkIdle watches 100,000 unchanged files. It reports the share of one core, the heap in use, and the time to set the watches.
 func BenchmarkIdle(b *testing.B) {
 	d := NewDirectory(corpusB(b), DirectoryOptions{})
 	before := heapInUse()
@@ -167,7 +166,7 @@ func heapInUse() uint64 {
 	return m.HeapInuse
 }
 
-// BenchmarkWake is the time from the close of a file to the wake that names it.
+// BenchmarkWake measures the time from the close of a file to the wakeup that names it.
 func BenchmarkWake(b *testing.B) {
 	dir := b.TempDir()
 	put(b, dir, "a/b/c.md")

@@ -16,33 +16,34 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
 )
 
-// A shelf is a bucket of pages that are made up, and that fail as they are told to.
-type shelf struct {
+// A fakeBucket is a bucket in memory that can fail requests.
+type fakeBucket struct {
 	objects  []object
 	pageSize int
 	contents map[string]string
-	// fail is asked before each request.
-	fail     func(what string) error
-	cut      int // bytes after which a body breaks off; 0 for never
+	// fail returns the error of a request; nil for none.
+	fail     func(request string) error
+	cut      int // bytes after which a body breaks; 0 for never
 	hang     bool
 	requests []string
 }
 
-func (s *shelf) ask(ctx context.Context, what string) error {
+func (s *fakeBucket) ask(ctx context.Context, request string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	s.requests = append(s.requests, what)
+	s.requests = append(s.requests, request)
 	if s.fail != nil {
-		return s.fail(what)
+		return s.fail(request)
 	}
 	return nil
 }
 
-func (s *shelf) page(ctx context.Context, prefix, token string) ([]object, string, error) {
+func (s *fakeBucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
 	if strings.HasSuffix(prefix, ignoreName) && s.contents[prefix] == "" {
 		return nil, "", nil
 	}
@@ -64,28 +65,28 @@ func (s *shelf) page(ctx context.Context, prefix, token string) ([]object, strin
 	return below[at:end], strconv.Itoa(end), nil
 }
 
-func (s *shelf) open(ctx context.Context, key string, _ state.Fingerprint, offset int64) (io.ReadCloser, error) {
+func (s *fakeBucket) open(ctx context.Context, key string, _ state.Fingerprint, offset int64) (io.ReadCloser, error) {
 	if err := s.ask(ctx, fmt.Sprint("open ", key, " at ", offset)); err != nil {
 		return nil, err
 	}
 	content, ok := s.contents[key]
 	if !ok {
-		return nil, &fault{faultNoObject, errors.New("no such key")}
+		return nil, &cloudFault{faultNoObject, errors.New("no such key")}
 	}
-	return &torn{ctx: ctx, rest: content[offset:], left: cmp.Or(s.cut, len(content)+1), hang: s.hang}, nil
+	return &brokenBody{ctx: ctx, rest: content[offset:], left: cmp.Or(s.cut, len(content)+1), hang: s.hang}, nil
 }
 
-func (s *shelf) close() error { return nil }
+func (s *fakeBucket) close() error { return nil }
 
-// A torn body ends or hangs after some bytes.
-type torn struct {
+// A brokenBody breaks or hangs after some bytes.
+type brokenBody struct {
 	ctx  context.Context
 	rest string
 	left int
 	hang bool
 }
 
-func (r *torn) Read(p []byte) (int, error) {
+func (r *brokenBody) Read(p []byte) (int, error) {
 	if r.rest == "" {
 		return 0, io.EOF
 	}
@@ -101,15 +102,15 @@ func (r *torn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (r *torn) Close() error { return nil }
+func (r *brokenBody) Close() error { return nil }
 
-func (s *shelf) bucket() *Bucket {
+func (s *fakeBucket) bucket() *Bucket {
 	filter, err := NewFilter(FilterOptions{Include: []string{"**"}})
 	if err != nil {
 		panic(err)
 	}
-	b := newBucket("s3://shelf", "", service{objects: s, identity: "shelf"}, BucketOptions{Filter: filter})
-	b.persistence = persistence{tries: 3, delay: time.Second, page: time.Minute, stall: time.Minute}
+	b := newBucket("s3://fakeBucket", "", service{objects: s, identity: "fakeBucket"}, BucketOptions{Filter: filter})
+	b.limits = requestLimits{attempts: 3, backoff: retry.EqualJitter(time.Second, time.Minute), pageTimeout: time.Minute, stallTimeout: time.Minute}
 	return b
 }
 
@@ -133,13 +134,13 @@ func errorsOf(seq iter.Seq2[Entry, error]) (entries int, errs []error) {
 	return entries, errs
 }
 
-// A page that fails now and then is asked for again, and nothing else is.
-func TestBucketGoesOnWhereAListingBroke(t *testing.T) {
+// A failed page is requested again, and no other page is.
+func TestBucketRetriesFailedPages(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		failures := map[string]int{"page 1": 1, "page 3": 2}
-		s := &shelf{objects: numbered(2500), fail: func(what string) error {
-			if failures[what]--; failures[what] >= 0 {
+		s := &fakeBucket{objects: numbered(2500), fail: func(request string) error {
+			if failures[request]--; failures[request] >= 0 {
 				return errors.New("reset")
 			}
 			return nil
@@ -154,8 +155,8 @@ func TestBucketGoesOnWhereAListingBroke(t *testing.T) {
 	})
 }
 
-// Whatever a cloud answers, it never means that documents are gone; what was listed is recorded, and the next scan completes (B2).
-func TestBucketUnavailable(t *testing.T) {
+// No error of a cloud removes documents. The listed documents are recorded, and the next scan completes.
+func TestFailedBucketListingRemovesNothing(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name  string
@@ -166,27 +167,27 @@ func TestBucketUnavailable(t *testing.T) {
 	}{
 		{"at once", "page 1", errors.New("no such host"), 3, func(r Result, err error) bool {
 			u, ok := errors.AsType[*UnavailableError](err)
-			return ok && u.Root == "s3://shelf" && !errors.Is(err, fs.ErrNotExist)
+			return ok && u.Root == "s3://fakeBucket" && !errors.Is(err, fs.ErrNotExist)
 		}},
-		{"denied", "page 1", &fault{faultLasting, errors.New("denied")}, 1, func(r Result, err error) bool {
+		{"denied", "page 1", &cloudFault{faultPermanent, errors.New("denied")}, 1, func(r Result, err error) bool {
 			_, ok := errors.AsType[*UnavailableError](err)
 			return ok
 		}},
-		{"no bucket", "page 1", &fault{faultNoBucket, errors.New("no such bucket")}, 1, func(r Result, err error) bool {
+		{"no bucket", "page 1", &cloudFault{faultNoBucket, errors.New("no such bucket")}, 1, func(r Result, err error) bool {
 			return errors.Is(err, ErrRootMissing)
 		}},
 		{"in the middle", "page 7", errors.New("reset"), 9, func(r Result, err error) bool {
 			return err == nil && r.IncompleteCount == 1 && r.Listed == 600 && r.Removed == 0 && strings.Contains(r.Incomplete[0].Error(), "broke off")
 		}},
-		{"credentials that expire", "page 3", &fault{faultLasting, errors.New("expired")}, 3, func(r Result, err error) bool {
+		{"credentials that expire", "page 3", &cloudFault{faultPermanent, errors.New("expired")}, 3, func(r Result, err error) bool {
 			return err == nil && r.IncompleteCount == 1 && r.Listed == 200
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := &shelf{objects: numbered(2000), pageSize: 100}
-				store := newMemory()
+				s := &fakeBucket{objects: numbered(2000), pageSize: 100}
+				store := newMemoryStore()
 				scan := func() (Result, error) {
 					s.requests = nil
 					r, err := NewScanner(s.bucket(), ScanOptions{MaxDelete: MaxDelete{Count: 1000}}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
@@ -198,15 +199,15 @@ func TestBucketUnavailable(t *testing.T) {
 				if r, err := scan(); err != nil || r.New != 2000 {
 					t.Fatal(r, err)
 				}
-				s.objects = s.objects[1:] // which nobody may believe
-				s.fail = func(what string) error {
-					if what == tt.page {
+				s.objects = s.objects[1:] // must have no effect
+				s.fail = func(request string) error {
+					if request == tt.page {
 						return tt.err
 					}
 					return nil
 				}
 				if r, err := scan(); !tt.check(r, err) || len(store.known) != 2000 || len(s.requests) != tt.asked {
-					t.Errorf("%+v, %v, %d known, asked %q", r, err, len(store.known), s.requests)
+					t.Errorf("%+v, %v, %d known, requests %q", r, err, len(store.known), s.requests)
 				}
 				s.fail = nil
 				if r, err := scan(); err != nil || r.Removed != 1 || r.IncompleteCount != 0 {
@@ -217,43 +218,43 @@ func TestBucketUnavailable(t *testing.T) {
 	}
 }
 
-// A body that breaks or hangs goes on where it was, at the same version (B4).
-func TestBucketResumes(t *testing.T) {
+// A body that breaks or hangs continues at the same offset of the same version.
+func TestBrokenBodyResumesAtItsOffset(t *testing.T) {
 	t.Parallel()
 	content := strings.Repeat("0123456789", 10)
 	fp := state.Fingerprint{Size: 100, ETag: "1"}
 	for _, tt := range []struct {
 		name string
-		set  func(*shelf)
+		set  func(*fakeBucket)
 		want error
 		asks int
 	}{
-		{"whole", func(*shelf) {}, nil, 1},
-		{"reset", func(s *shelf) { s.cut = 30 }, nil, 4},
-		{"stalled", func(s *shelf) { s.cut, s.hang = 50, true }, nil, 2},
-		{"replaced meanwhile", func(s *shelf) {
+		{"whole", func(*fakeBucket) {}, nil, 1},
+		{"reset", func(s *fakeBucket) { s.cut = 30 }, nil, 4},
+		{"stalled", func(s *fakeBucket) { s.cut, s.hang = 50, true }, nil, 2},
+		{"replaced meanwhile", func(s *fakeBucket) {
 			s.cut = 30
-			s.fail = func(what string) error {
-				if strings.HasSuffix(what, " at 60") {
-					return &fault{faultChanged, errors.New("412")}
+			s.fail = func(request string) error {
+				if strings.HasSuffix(request, " at 60") {
+					return &cloudFault{faultChanged, errors.New("412")}
 				}
 				return nil
 			}
 		}, state.ErrChanged, 3},
-		{"deleted meanwhile", func(s *shelf) {
+		{"deleted meanwhile", func(s *fakeBucket) {
 			s.cut = 30
-			s.fail = func(what string) error {
-				if strings.HasSuffix(what, " at 30") {
-					return &fault{faultNoObject, errors.New("404")}
+			s.fail = func(request string) error {
+				if strings.HasSuffix(request, " at 30") {
+					return &cloudFault{faultNoObject, errors.New("404")}
 				}
 				return nil
 			}
 		}, fs.ErrNotExist, 2},
-		{"shorter than listed", func(s *shelf) { s.contents["a.md"] = content[:90] }, io.ErrUnexpectedEOF, 3},
-		{"away for good", func(s *shelf) {
+		{"shorter than listed", func(s *fakeBucket) { s.contents["a.md"] = content[:90] }, io.ErrUnexpectedEOF, 3},
+		{"away for good", func(s *fakeBucket) {
 			s.cut = 30
-			s.fail = func(what string) error {
-				if strings.HasSuffix(what, " at 60") {
+			s.fail = func(request string) error {
+				if strings.HasSuffix(request, " at 60") {
 					return context.DeadlineExceeded
 				}
 				return nil
@@ -263,7 +264,7 @@ func TestBucketResumes(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				s := &shelf{contents: map[string]string{"a.md": content}}
+				s := &fakeBucket{contents: map[string]string{"a.md": content}}
 				tt.set(s)
 				r, err := s.bucket().Open(t.Context(), "a.md", fp)
 				if err != nil {
@@ -271,13 +272,13 @@ func TestBucketResumes(t *testing.T) {
 				}
 				got, err := io.ReadAll(r)
 				if !errors.Is(err, tt.want) || tt.want == nil && string(got) != content || len(s.requests) != tt.asks {
-					t.Errorf("%d bytes, %v, asked %q", len(got), err, s.requests)
+					t.Errorf("%d bytes, %v, requests %q", len(got), err, s.requests)
 				}
 				if !strings.HasPrefix(content, string(got)) {
 					t.Errorf("torn: %q", got)
 				}
 				if n, again := r.Read(make([]byte, 1)); n != 0 || tt.want != nil && !errors.Is(again, tt.want) {
-					t.Errorf("after its end: %d, %v", n, again)
+					t.Errorf("after the end: %d, %v", n, again)
 				}
 				if err := r.Close(); err != nil {
 					t.Error(err)
@@ -287,10 +288,10 @@ func TestBucketResumes(t *testing.T) {
 	}
 }
 
-func TestBucketSkips(t *testing.T) {
+func TestBucketSkipsUnreadableObjects(t *testing.T) {
 	t.Parallel()
 	fp := state.Fingerprint{Size: 1, MTime: 1}
-	s := &shelf{objects: []object{
+	s := &fakeBucket{objects: []object{
 		{key: "a/", fingerprint: state.Fingerprint{MTime: 1}},
 		{key: "b.md", fingerprint: fp, unreadable: "archived"},
 		{key: "c.md/", fingerprint: fp},
@@ -311,11 +312,11 @@ func TestBucketSkips(t *testing.T) {
 	}
 }
 
-// What is archived after it was uploaded stays as it is: it is still what it was.
-func TestBucketKeepsWhatIsArchived(t *testing.T) {
+// A document that is archived after its upload stays as it is.
+func TestArchivedDocumentStaysKnown(t *testing.T) {
 	t.Parallel()
-	s := &shelf{objects: numbered(3)}
-	store := newMemory()
+	s := &fakeBucket{objects: numbered(3)}
+	store := newMemoryStore()
 	scan := func() Result {
 		r, err := NewScanner(s.bucket(), ScanOptions{}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
 		if err != nil {
@@ -335,7 +336,7 @@ func TestBucketKeepsWhatIsArchived(t *testing.T) {
 	}
 }
 
-func TestInOrder(t *testing.T) {
+func TestInOrderSortsAnyListing(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{0, 1, 1000, sortedInMemory, 2*sortedInMemory + 1000} {
 		entries := make([]Entry, n)
@@ -344,8 +345,6 @@ func TestInOrder(t *testing.T) {
 			switch i % 4 {
 			case 1:
 				e.Skip, e.Unreadable = "archived", true
-			case 2:
-				e.Hold = true
 			case 3:
 				e.Seen = time.Unix(1, int64(i))
 			}
@@ -355,7 +354,7 @@ func TestInOrder(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, uint64(n)))
 		random.Shuffle(n, func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 		if n > 0 {
-			// What was listed earlier under a key does not count.
+			// An earlier entry of the same key does not count.
 			old := shuffled[n-1]
 			old.Fingerprint.ETag = "old"
 			shuffled = append([]Entry{old}, shuffled...)

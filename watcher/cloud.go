@@ -16,10 +16,10 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// openService opens the bucket of a URL without its prefix. An error that is a *fault may pass.
+// openService opens the bucket of a URL without its prefix. A *cloudFault may be temporary.
 //
-// gocloud.dev opens buckets, so that URLs, parameters and credentials are its own. What is in them is asked for through the client
-// that it gives, for its own keys are escaped: two of the cloud's can be one of its, and some can't be read back.
+// gocloud.dev opens the bucket, so URLs, parameters and credentials are gocloud.dev's. Listings and reads use the client below it,
+// because gocloud.dev escapes keys: two keys of the cloud may get one name, and some keys cannot be read back.
 func openService(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 	switch u.Scheme {
 	case "s3":
@@ -35,10 +35,10 @@ func openService(ctx context.Context, u *url.URL, pageSize int) (service, error)
 		}
 		return newMemoryBucket(u, b), nil
 	}
-	return service{}, fmt.Errorf("a bucket's scheme is s3, gs or azblob, not %s", u.Scheme)
+	return service{}, fmt.Errorf("a bucket's scheme must be s3, gs or azblob, not %s", u.Scheme)
 }
 
-// A memoryBucket is a bucket in this process's memory, which ends with it: for tests.
+// A memoryBucket is a bucket in this process's memory, for tests.
 type memoryBucket struct{ bucket *blob.Bucket }
 
 func newMemoryBucket(u *url.URL, b *blob.Bucket) service {
@@ -69,7 +69,7 @@ func (m *memoryBucket) open(ctx context.Context, key string, fp state.Fingerprin
 	r, err := m.bucket.NewRangeReader(ctx, key, offset, -1, nil)
 	if err != nil {
 		if gcerrors.Code(err) == gcerrors.NotFound {
-			err = &fault{faultNoObject, err}
+			err = &cloudFault{faultNoObject, err}
 		}
 		return nil, err
 	}
@@ -82,4 +82,4 @@ func (m *memoryBucket) open(ctx context.Context, key string, fp state.Fingerprin
 
 func (m *memoryBucket) close() error { return m.bucket.Close() }
 
-func changed() error { return &fault{faultChanged, state.ErrChanged} }
+func changed() error { return &cloudFault{faultChanged, state.ErrChanged} }

@@ -16,7 +16,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 	mux "gocloud.dev/blob"
-	_ "gocloud.dev/blob/azureblob" // its opener keeps a SAS token from going elsewhere, and is reached by its scheme alone
+	_ "gocloud.dev/blob/azureblob" // its opener, which sends a SAS token to the account only, is available by its scheme alone
 
 	"github.com/kbsync/kbsync/state"
 )
@@ -30,20 +30,20 @@ type azureContainer struct {
 func openAzure(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 	bucket, err := mux.DefaultURLMux().OpenBucketURL(ctx, u)
 	if err != nil {
-		return service{}, plain(err)
+		return service{}, withoutQuery(err)
 	}
 	var client *container.Client
 	if !bucket.As(&client) {
-		return service{}, errors.New("gocloud.dev gives no client of Azure")
+		return service{}, errors.New("gocloud.dev has no client of Azure")
 	}
-	at, err := url.Parse(client.URL()) // which may have a signature in it
+	at, err := url.Parse(client.URL()) // it may contain a signature
 	if err != nil {
-		return service{}, errors.New("the address of the Azure account is no URL; look at the account and the domain")
+		return service{}, errors.New("the address of the Azure account is not a URL; check the account and the domain")
 	}
 	return service{
 		objects:  &azureContainer{client, pageSize},
 		identity: "azblob://" + at.Host + at.Path,
-		// Accounts with a hierarchical namespace list directory by directory, and nothing tells them from others.
+		// Accounts with a hierarchical namespace list directory by directory, and nothing distinguishes them from other accounts.
 		unordered: true,
 	}, nil
 }
@@ -65,35 +65,17 @@ func (c *azureContainer) page(ctx context.Context, prefix, token string) ([]obje
 		return nil, "", azureFault(err)
 	}
 	if out.Segment == nil {
-		return nil, "", errors.New("the listing is empty and says so in no way that is known")
+		return nil, "", errors.New("the listing has no segment")
 	}
 	page := make([]object, 0, len(out.Segment.BlobItems))
 	for _, item := range out.Segment.BlobItems {
 		if item.Name == nil || item.Properties == nil {
 			return nil, "", errors.New("the listing has a blob without a name or without properties")
 		}
-		p := item.Properties
-		o := object{key: *item.Name}
-		if p.ContentLength != nil {
-			o.fingerprint.Size = *p.ContentLength
-		}
-		if p.LastModified != nil {
-			o.fingerprint.MTime = p.LastModified.UnixNano()
-		}
-		if p.ETag != nil {
-			o.fingerprint.ETag = quoted(string(*p.ETag))
-		}
-		switch {
-		case p.ResourceType != nil && *p.ResourceType == "directory":
+		if kind := item.Properties.ResourceType; kind != nil && *kind == "directory" {
 			continue
-		case p.AccessTier != nil && *p.AccessTier == blob.AccessTierArchive:
-			o.unreadable = "archived"
-		case p.CustomerProvidedKeySHA256 != nil && *p.CustomerProvidedKeySHA256 != "":
-			o.unreadable = "encrypted with a key of its owner"
-		case p.ContentEncoding != nil && checkEncoding(*p.ContentEncoding) != nil:
-			o.unreadable = "stored with Content-Encoding " + *p.ContentEncoding
 		}
-		page = append(page, o)
+		page = append(page, azureObject(*item.Name, item.Properties))
 	}
 	next := ""
 	if out.NextMarker != nil {
@@ -102,7 +84,30 @@ func (c *azureContainer) page(ctx context.Context, prefix, token string) ([]obje
 	return page, next, nil
 }
 
-// quoted gives an ETag its quotes, which a listing leaves out and an answer has.
+// azureObject returns the object of a listed blob.
+func azureObject(name string, p *container.BlobProperties) object {
+	o := object{key: name}
+	if p.ContentLength != nil {
+		o.fingerprint.Size = *p.ContentLength
+	}
+	if p.LastModified != nil {
+		o.fingerprint.MTime = p.LastModified.UnixNano()
+	}
+	if p.ETag != nil {
+		o.fingerprint.ETag = quoted(string(*p.ETag))
+	}
+	switch {
+	case p.AccessTier != nil && *p.AccessTier == blob.AccessTierArchive:
+		o.unreadable = "archived"
+	case p.CustomerProvidedKeySHA256 != nil && *p.CustomerProvidedKeySHA256 != "":
+		o.unreadable = "encrypted with a key of its owner"
+	case p.ContentEncoding != nil && checkEncoding(*p.ContentEncoding) != nil:
+		o.unreadable = "stored with Content-Encoding " + *p.ContentEncoding
+	}
+	return o
+}
+
+// quoted puts an ETag into quotes: a response has them, a listing does not.
 func quoted(etag string) string {
 	return `"` + strings.Trim(etag, `"`) + `"`
 }
@@ -116,7 +121,7 @@ func (c *azureContainer) open(ctx context.Context, key string, fp state.Fingerpr
 	if err != nil {
 		err = azureFault(err)
 		if faultOf(err) == faultChanged {
-			// A deleted blob does not meet the condition either.
+			// A deleted blob fails the condition as well.
 			if _, gone := c.client.NewBlobClient(key).GetProperties(ctx, nil); bloberror.HasCode(gone, bloberror.BlobNotFound) {
 				return nil, azureFault(gone)
 			}
@@ -132,7 +137,7 @@ func (c *azureContainer) open(ctx context.Context, key string, fp state.Fingerpr
 
 func (c *azureContainer) close() error { return nil }
 
-// azureFault tells what follows from an error.
+// azureFault classifies an error.
 func azureFault(err error) error {
 	api, ok := errors.AsType[*azcore.ResponseError](err)
 	if !ok {
@@ -140,33 +145,33 @@ func azureFault(err error) error {
 			error
 			NonRetriable()
 		}](err); ok {
-			return &fault{faultLasting, plain(err)} // of the credentials
+			return &cloudFault{faultPermanent, withoutQuery(err)} // from the credentials
 		}
-		return plain(err)
+		return withoutQuery(err)
 	}
-	said := &saidError{fmt.Sprintf("%s (HTTP %d)", api.ErrorCode, api.StatusCode), err}
+	described := &cloudError{fmt.Sprintf("%s (HTTP %d)", api.ErrorCode, api.StatusCode), err}
 	switch bloberror.Code(api.ErrorCode) {
 	case bloberror.ContainerNotFound:
-		return &fault{faultNoBucket, said}
+		return &cloudFault{faultNoBucket, described}
 	case bloberror.BlobNotFound:
-		return &fault{faultNoObject, said}
+		return &cloudFault{faultNoObject, described}
 	case bloberror.ConditionNotMet, bloberror.TargetConditionNotMet, bloberror.InvalidRange:
-		return &fault{faultChanged, said}
+		return &cloudFault{faultChanged, described}
 	case bloberror.BlobArchived:
-		said.text += "; rehydrate it or exclude it"
-		return &fault{faultLasting, said}
+		described.text += "; rehydrate it or exclude it"
+		return &cloudFault{faultPermanent, described}
 	case bloberror.BlobUsesCustomerSpecifiedEncryption:
-		said.text += "; it is encrypted with a key of its owner, which kbsync does not have; exclude it"
-		return &fault{faultLasting, said}
+		described.text += "; it is encrypted with a customer-provided key, which kbsync does not have; exclude it"
+		return &cloudFault{faultPermanent, described}
 	}
 	switch {
 	case api.StatusCode == http.StatusPreconditionFailed || api.StatusCode == http.StatusRequestedRangeNotSatisfiable:
-		return &fault{faultChanged, said}
+		return &cloudFault{faultChanged, described}
 	case api.StatusCode == http.StatusUnauthorized || api.StatusCode == http.StatusForbidden:
-		said.text += "; look at the credentials and what they permit (docs/buckets.md)"
-		return &fault{faultLasting, said}
+		described.text += "; check the credentials and their permissions (docs/buckets.md)"
+		return &cloudFault{faultPermanent, described}
 	case api.StatusCode == http.StatusTooManyRequests || api.StatusCode == http.StatusRequestTimeout || api.StatusCode >= 500:
-		return said
+		return described
 	}
-	return &fault{faultLasting, said}
+	return &cloudFault{faultPermanent, described}
 }

@@ -31,26 +31,26 @@ type gsBucket struct {
 	pageSize int
 }
 
-// openGS does what gocloud's own opener does, which prints to stdout where it finds no credentials, and goes on without.
+// openGS replaces gocloud's opener, which continues without credentials if it finds none, and prints that to stdout.
 func openGS(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 	query := u.Query()
 	opener := gcsblob.URLOpener{Client: gcp.NewAnonymousHTTPClient(gcp.DefaultTransport())}
-	place := "googleapis.com"
+	endpoint := "googleapis.com"
 	emulator := os.Getenv("STORAGE_EMULATOR_HOST")
 	anonymous, _ := strconv.ParseBool(query.Get("anonymous"))
 	switch universe := query.Get("universe_domain"); {
 	case emulator != "":
-		place = emulator
+		endpoint = emulator
 	case anonymous || query.Get("access_id") == "-":
 	default:
 		if universe != "" {
-			place = universe
+			endpoint = universe
 		}
 		credentials, err := gcp.DefaultCredentialsWithParams(ctx, google.CredentialsParams{
 			Scopes: []string{storage.ScopeReadOnly}, UniverseDomain: universe,
 		})
 		if err != nil {
-			return service{}, &fault{faultLasting, fmt.Errorf("no credentials were found: %w", err)}
+			return service{}, &cloudFault{faultPermanent, fmt.Errorf("no credentials were found: %w", err)}
 		}
 		if opener.Client, err = gcp.NewHTTPClient(gcp.DefaultTransport(), gcp.CredentialsTokenSource(credentials)); err != nil {
 			return service{}, err
@@ -63,11 +63,11 @@ func openGS(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 	}
 	var client *storage.Client
 	if !bucket.As(&client) {
-		return service{}, errors.New("gocloud.dev gives no client of Google Cloud Storage")
+		return service{}, errors.New("gocloud.dev has no client of Google Cloud Storage")
 	}
-	// Its own client would try for ever.
+	// By default the client retries without end.
 	handle := client.Bucket(u.Host).Retryer(storage.WithMaxAttempts(3))
-	return service{objects: &gsBucket{handle, client, cmp.Or(pageSize, 1000)}, identity: "gs://" + u.Host + "@" + strings.TrimRight(place, "/")}, nil
+	return service{objects: &gsBucket{handle, client, cmp.Or(pageSize, 1000)}, identity: "gs://" + u.Host + "@" + strings.TrimRight(endpoint, "/")}, nil
 }
 
 func (b *gsBucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
@@ -82,7 +82,7 @@ func (b *gsBucket) page(ctx context.Context, prefix, token string) ([]object, st
 	}
 	page := make([]object, 0, len(attrs))
 	for _, a := range attrs {
-		// Created is the time of this generation: changed metadata leave it alone.
+		// Created is the time of this generation. A change of metadata does not change it.
 		o := object{key: a.Name, fingerprint: state.Fingerprint{
 			Size: a.Size, MTime: a.Created.UnixNano(), ETag: "generation:" + strconv.FormatInt(a.Generation, 10),
 		}}
@@ -100,9 +100,9 @@ func (b *gsBucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 	number, _ := strings.CutPrefix(fp.ETag, "generation:")
 	generation, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {
-		return nil, changed() // listed by something else
+		return nil, changed() // the fingerprint comes from another service
 	}
-	// A condition, not the generation itself: of a versioned bucket that could be read though it was replaced.
+	// A condition instead of the generation: a versioned bucket would return a generation that was replaced.
 	object := b.bucket.Object(key).If(storage.Conditions{GenerationMatch: generation}).ReadCompressed(true)
 	r, err := object.NewRangeReader(ctx, offset, -1)
 	if err != nil {
@@ -117,32 +117,32 @@ func (b *gsBucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 
 func (b *gsBucket) close() error { return b.client.Close() }
 
-// gsFault tells what follows from an error of a listing, or of a read.
+// gsFault classifies an error of a listing or of a read.
 func gsFault(err error, listing bool) error {
 	if errors.Is(err, storage.ErrObjectNotExist) {
-		return &fault{faultNoObject, err}
+		return &cloudFault{faultNoObject, err}
 	}
-	// Of a listing the client calls every 404 ErrBucketNotExist: what answered tells whether it is.
+	// For a listing the client turns every 404 into ErrBucketNotExist. The body shows whether the API sent it.
 	api, ok := errors.AsType[*googleapi.Error](err)
 	if !ok {
-		return plain(err)
+		return withoutQuery(err)
 	}
 	text := api.Message
 	if text == "" {
 		text = http.StatusText(api.Code)
 	}
-	said := &saidError{fmt.Sprintf("%s (HTTP %d)", strings.Join(strings.Fields(text), " "), api.Code), err}
+	described := &cloudError{fmt.Sprintf("%s (HTTP %d)", strings.Join(strings.Fields(text), " "), api.Code), err}
 	switch {
 	case api.Code == http.StatusNotFound && listing && len(api.Errors) > 0:
-		// In the API's own words; a gateway's 404 has none.
-		return &fault{faultNoBucket, said}
+		// A 404 of the API lists errors; a 404 of a gateway does not.
+		return &cloudFault{faultNoBucket, described}
 	case api.Code == http.StatusPreconditionFailed || api.Code == http.StatusRequestedRangeNotSatisfiable:
-		return &fault{faultChanged, said}
+		return &cloudFault{faultChanged, described}
 	case api.Code == http.StatusUnauthorized || api.Code == http.StatusForbidden:
-		said.text += "; look at the credentials and what they permit (docs/buckets.md)"
-		return &fault{faultLasting, said}
+		described.text += "; check the credentials and their permissions (docs/buckets.md)"
+		return &cloudFault{faultPermanent, described}
 	case api.Code == http.StatusTooManyRequests || api.Code == http.StatusRequestTimeout || api.Code >= 500:
-		return said
+		return described
 	}
-	return &fault{faultLasting, said}
+	return &cloudFault{faultPermanent, described}
 }

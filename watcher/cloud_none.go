@@ -8,7 +8,7 @@ import (
 	"net/url"
 )
 
-// openService says that this build has no clouds.
+// openService returns an error, because this build supports no cloud.
 func openService(context.Context, *url.URL, int) (service, error) {
-	return service{}, errors.New("this kbsync was built without buckets (the nocloud tag); take one that was built with them")
+	return service{}, errors.New("this kbsync was built without buckets (the nocloud tag); use a build with them")
 }

@@ -20,16 +20,17 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"google.golang.org/api/option"
 
+	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
 )
 
-// A refusal answers every request in one way.
+// A refusal is a transport that answers every request in the same way.
 type refusal struct {
 	status  int
-	kind    string // of the content
-	code    string // in the header that Azure has it in
+	kind    string // the content type
+	code    string // the error code in Azure's header
 	body    string
-	failure error // of the connection, in the place of an answer
+	failure error // a network error instead of a response
 }
 
 func (r refusal) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -46,7 +47,7 @@ func (r refusal) RoundTrip(req *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// Do makes it a transport of Azure's.
+// Do makes it a transport for Azure's client.
 func (r refusal) Do(req *http.Request) (*http.Response, error) { return r.RoundTrip(req) }
 
 func googleSays(status int, reason, message string) refusal {
@@ -64,12 +65,12 @@ func azureSays(status int, code, message string) refusal {
 		`<?xml version="1.0" encoding="utf-8"?><Error><Code>%s</Code><Message>%s</Message></Error>`, code, message)}
 }
 
-// What says something that is between here and the cloud, or in the cloud's place.
+// gatewaySays is the response of a gateway instead of the cloud.
 func gatewaySays(status int) refusal {
 	return refusal{status: status, kind: "text/html", body: fmt.Sprintf("<html><body><h1>%s</h1></body></html>", http.StatusText(status))}
 }
 
-// Each returns the bucket of a cloud as the program has it, but for the tries of the cloud's own client, which take their time.
+// The next functions return the bucket of a cloud as the program opens it, except that the cloud's client does not retry.
 func googleBucket(ctx context.Context, r refusal) (objects, error) {
 	client, err := storage.NewClient(ctx, option.WithHTTPClient(&http.Client{Transport: r}), option.WithoutAuthentication())
 	if err != nil {
@@ -91,19 +92,19 @@ func azureBucket(_ context.Context, r refusal) (objects, error) {
 	return &azureContainer{client: client}, err
 }
 
-// Whatever stands in the way of a listing, nothing is taken for removed (B2). A bucket is missing only where the cloud itself says
-// so; all else is that it is unavailable.
-func TestCloudRefuses(t *testing.T) {
+// No failure of a listing removes documents. A bucket is missing only if the cloud itself reports that; any other failure makes it
+// unavailable.
+func TestCloudFailuresAreClassified(t *testing.T) {
 	t.Parallel()
 	nowhere := refusal{failure: &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "bucket.example", IsNotFound: true}}}
-	const permits = "look at the credentials and what they permit"
+	const permits = "check the credentials and their permissions"
 	for _, tt := range []struct {
 		cloud   string
 		bucket  func(context.Context, refusal) (objects, error)
 		name    string
 		answer  refusal
 		missing bool
-		asked   bool   // again, for it may pass
+		retried bool
 		text    string // in the message
 	}{
 		{"gs", googleBucket, "403", googleSays(403, "forbidden", "me@example.com does not have storage.objects.list access"), false, false, permits},
@@ -125,7 +126,7 @@ func TestCloudRefuses(t *testing.T) {
 		{"s3", amazonBucket, "403 of a gateway", gatewaySays(403), false, false, "403"},
 		{"s3", amazonBucket, "404 of a gateway", gatewaySays(404), false, false, "404"},
 		{"s3", amazonBucket, "503 of a gateway", gatewaySays(503), false, true, "503"},
-		{"s3", amazonBucket, "a page of a gateway", gatewaySays(200), false, true, "no listing"},
+		{"s3", amazonBucket, "a page of a gateway", gatewaySays(200), false, true, "not a listing"},
 		{"s3", amazonBucket, "no such host", nowhere, false, true, "no such host"},
 
 		{"azblob", azureBucket, "AuthorizationFailure", azureSays(403, "AuthorizationFailure", "This request is not authorized."), false, false, permits},
@@ -140,15 +141,15 @@ func TestCloudRefuses(t *testing.T) {
 	} {
 		t.Run(tt.cloud+"/"+tt.name, func(t *testing.T) {
 			t.Parallel()
-			asked := 0
+			requests := 0
 			cloud, err := tt.bucket(t.Context(), tt.answer)
 			if err != nil {
 				t.Fatal(err)
 			}
-			b := newBucket(tt.cloud+"://docs", "", service{objects: counted{cloud, &asked}, identity: "docs"}, BucketOptions{})
-			b.persistence = persistence{tries: 2, delay: 1, page: usualPersistence.page, stall: usualPersistence.stall}
+			b := newBucket(tt.cloud+"://docs", "", service{objects: counted{cloud, &requests}, identity: "docs"}, BucketOptions{})
+			b.limits.attempts, b.limits.backoff = 2, retry.EqualJitter(1, 1)
 			defer b.Close()
-			store := newMemory()
+			store := newMemoryStore()
 			store.known["a.md"] = state.KnownDocument{Key: "a.md", Fingerprint: state.Fingerprint{Size: 1}}
 			r, err := NewScanner(b, ScanOptions{AllowEmpty: true}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
 			_, unavailable := errors.AsType[*UnavailableError](err)
@@ -158,8 +159,8 @@ func TestCloudRefuses(t *testing.T) {
 			if err != nil && !strings.Contains(err.Error(), tt.text) {
 				t.Error(err)
 			}
-			if again := asked > 1; again != tt.asked {
-				t.Errorf("asked %d times: %v", asked, err)
+			if again := requests > 1; again != tt.retried {
+				t.Errorf("%d requests: %v", requests, err)
 			}
 			if len(store.known) != 1 || r.Removed != 0 {
 				t.Errorf("%+v, %v", r, store.known)
@@ -168,7 +169,7 @@ func TestCloudRefuses(t *testing.T) {
 	}
 }
 
-// counted counts the pages that are asked for.
+// counted counts the requested pages.
 type counted struct {
 	objects
 	pages *int

@@ -23,7 +23,7 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// An s3Bucket is a bucket of S3, or of a store that speaks as S3 does.
+// An s3Bucket is a bucket of S3 or of an S3-compatible store.
 type s3Bucket struct {
 	name     string
 	client   *s3.Client
@@ -41,7 +41,7 @@ func openS3(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 		if endpoint == "" {
 			return service{}, errors.New("no region is set; add region= to it, such as s3://bucket?region=eu-west-1, or set AWS_REGION")
 		}
-		// A store of one's own wants some region in signatures, whatever it is.
+		// A signature needs a region. A self-hosted store accepts any.
 		query.Set("region", "us-east-1")
 		if client, err = s3Client(ctx, u, query); err != nil {
 			return service{}, err
@@ -63,7 +63,7 @@ func s3Client(ctx context.Context, u *url.URL, query url.Values) (*s3.Client, er
 	}
 	var client *s3.Client
 	if !bucket.As(&client) {
-		return nil, errors.New("gocloud.dev gives no client of S3")
+		return nil, errors.New("gocloud.dev has no client of S3")
 	}
 	return client, nil
 }
@@ -71,7 +71,7 @@ func s3Client(ctx context.Context, u *url.URL, query url.Values) (*s3.Client, er
 func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
 	in := &s3.ListObjectsV2Input{
 		Bucket: &b.name,
-		// XML has no control characters.
+		// XML cannot represent control characters.
 		EncodingType: types.EncodingTypeUrl,
 	}
 	if b.pageSize > 0 {
@@ -88,8 +88,8 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 		return nil, "", s3Fault(err)
 	}
 	if out.Name == nil && out.IsTruncated == nil {
-		// The client reads a page of a gateway as a listing of nothing.
-		return nil, "", errors.New("the answer is no listing: something other than the store may have answered")
+		// The client parses an HTML page of a gateway as an empty listing.
+		return nil, "", errors.New("the response is not a listing; a proxy or gateway may have sent it")
 	}
 	page := make([]object, 0, len(out.Contents))
 	for i := range out.Contents {
@@ -97,7 +97,7 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 		key := aws.ToString(o.Key)
 		if out.EncodingType == types.EncodingTypeUrl {
 			if key, err = url.QueryUnescape(key); err != nil {
-				return nil, "", &fault{faultLasting, fmt.Errorf("the key %q in the listing cannot be decoded: %w", aws.ToString(o.Key), err)}
+				return nil, "", &cloudFault{faultPermanent, fmt.Errorf("the key %q in the listing cannot be decoded: %w", aws.ToString(o.Key), err)}
 			}
 		}
 		fp := state.Fingerprint{Size: aws.ToInt64(o.Size), ETag: aws.ToString(o.ETag)}
@@ -118,7 +118,7 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 	}
 	next := aws.ToString(out.NextContinuationToken)
 	if next == "" {
-		return nil, "", errors.New("the listing has no end and does not say how it goes on")
+		return nil, "", errors.New("the listing is truncated but has no continuation token")
 	}
 	return page, next, nil
 }
@@ -132,13 +132,13 @@ func (b *s3Bucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 		in.Range = aws.String("bytes=" + strconv.FormatInt(offset, 10) + "-")
 	}
 	out, err := b.client.GetObject(ctx, in, func(o *s3.Options) {
-		// Many stores keep no checksums, and the client would complain of each object on stderr.
+		// Many stores have no checksums. The client would log that for each object on stderr.
 		o.DisableLogOutputChecksumValidationSkipped = true
 	})
 	if err != nil {
 		return nil, s3Fault(err)
 	}
-	// Some stores take no notice of the condition.
+	// Some stores ignore the condition.
 	if fp.ETag != "" && out.ETag != nil && *out.ETag != fp.ETag {
 		out.Body.Close()
 		return nil, changed()
@@ -146,7 +146,7 @@ func (b *s3Bucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 	return rangeBody(out.Body, out.ContentLength, out.ContentRange, out.ContentEncoding, fp.Size, offset)
 }
 
-// rangeBody makes sure that a body is that of an object of this size from the offset on.
+// rangeBody checks that a body belongs to an object of this size, and skips to the offset.
 func rangeBody(body io.ReadCloser, length *int64, contentRange, encoding *string, size, offset int64) (io.ReadCloser, error) {
 	fail := func(err error) (io.ReadCloser, error) {
 		body.Close()
@@ -160,7 +160,7 @@ func rangeBody(body io.ReadCloser, length *int64, contentRange, encoding *string
 		first, _, _ := strings.Cut(strings.TrimPrefix(r, "bytes "), "-")
 		var err error
 		if begin, err = strconv.ParseInt(first, 10, 64); err != nil {
-			return fail(fmt.Errorf("the answer's range is %q", r))
+			return fail(fmt.Errorf("the response has the invalid Content-Range %q", r))
 		}
 		if _, whole, ok := strings.Cut(r, "/"); ok && whole != "*" && whole != strconv.FormatInt(size, 10) {
 			return fail(changed())
@@ -170,21 +170,22 @@ func rangeBody(body io.ReadCloser, length *int64, contentRange, encoding *string
 		return fail(changed())
 	}
 	if begin > offset {
-		return fail(fmt.Errorf("the answer begins at %d instead of %d", begin, offset))
+		return fail(fmt.Errorf("the response begins at byte %d instead of %d", begin, offset))
 	}
-	if _, err := io.CopyN(io.Discard, body, offset-begin); err != nil { // of a store without ranges
+	if _, err := io.CopyN(io.Discard, body, offset-begin); err != nil { // the store does not support ranges
 		return fail(err)
 	}
 	return body, nil
 }
 
-// checkEncoding refuses content that is stored packed: what is listed is its packed size, and nobody reads it packed.
+// checkEncoding returns an error if the content is stored compressed: the listing has the compressed size, and ReplyCX could not
+// read the compressed content.
 func checkEncoding(encoding string) error {
 	switch strings.ToLower(encoding) {
 	case "", "identity", "utf-8", "aws-chunked":
 		return nil
 	}
-	return &fault{faultLasting, fmt.Errorf("it is stored with Content-Encoding %q, and kbsync does not unpack; store it as it is", encoding)}
+	return &cloudFault{faultPermanent, fmt.Errorf("it is stored with Content-Encoding %q, which kbsync does not decode; store it without", encoding)}
 }
 
 func (b *s3Bucket) close() error {
@@ -194,7 +195,7 @@ func (b *s3Bucket) close() error {
 	return nil
 }
 
-// s3Fault tells what follows from an error.
+// s3Fault classifies an error.
 func s3Fault(err error) error {
 	status := 0
 	if r, ok := errors.AsType[*awshttp.ResponseError](err); ok {
@@ -204,63 +205,63 @@ func s3Fault(err error) error {
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		code, text = api.ErrorCode(), api.ErrorMessage()
 	}
-	said := func(hint string) error {
+	withHint := func(hint string) error {
 		words := strings.TrimSuffix(strings.Join(strings.Fields(code+": "+text), " "), ":")
 		if hint != "" {
 			words += "; " + hint
 		}
-		return &saidError{fmt.Sprintf("%s (HTTP %d)", words, status), err}
+		return &cloudError{fmt.Sprintf("%s (HTTP %d)", words, status), err}
 	}
 	switch code {
 	case "NoSuchBucket":
-		return &fault{faultNoBucket, said("")}
+		return &cloudFault{faultNoBucket, withHint("")}
 	case "NoSuchKey":
-		return &fault{faultNoObject, said("")}
+		return &cloudFault{faultNoObject, withHint("")}
 	case "PreconditionFailed", "InvalidRange":
-		return &fault{faultChanged, said("")}
+		return &cloudFault{faultChanged, withHint("")}
 	case "InvalidObjectState", "ObjectNotInActiveTierError":
-		return &fault{faultLasting, said("it is archived; restore it or exclude it")}
+		return &cloudFault{faultPermanent, withHint("it is archived; restore it or exclude it")}
 	case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "IncorrectEndpoint":
-		return &fault{faultLasting, said("the bucket may be in another region: set region= in its URL")}
+		return &cloudFault{faultPermanent, withHint("the bucket may be in another region: set region= in its URL")}
 	case "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AllAccessDisabled":
-		return &fault{faultLasting, said("look at the credentials and what they permit (docs/buckets.md)")}
+		return &cloudFault{faultPermanent, withHint("check the credentials and their permissions (docs/buckets.md)")}
 	case "InvalidRequest":
 		if strings.Contains(text, "Server Side Encryption") {
-			return &fault{faultLasting, said("it is encrypted with a key of its owner (SSE-C), which kbsync does not have; exclude it")}
+			return &cloudFault{faultPermanent, withHint("it is encrypted with a customer-provided key (SSE-C), which kbsync does not have; exclude it")}
 		}
-		return &fault{faultLasting, said("")}
+		return &cloudFault{faultPermanent, withHint("")}
 	}
 	switch {
 	case status == http.StatusPreconditionFailed || status == http.StatusRequestedRangeNotSatisfiable:
-		return &fault{faultChanged, err}
+		return &cloudFault{faultChanged, err}
 	case status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status >= 500:
 	case code != "" && status >= 400:
-		return &fault{faultLasting, said("")}
+		return &cloudFault{faultPermanent, withHint("")}
 	case status >= 400:
-		return &fault{faultLasting, err}
+		return &cloudFault{faultPermanent, err}
 	}
-	return plain(err)
+	return withoutQuery(err)
 }
 
-// A saidError is an error in a cloud's own words.
-type saidError struct {
+// A cloudError is an error with the text of the cloud.
+type cloudError struct {
 	text string
 	err  error
 }
 
-func (e *saidError) Error() string { return e.text }
+func (e *cloudError) Error() string { return e.text }
 
-func (e *saidError) Unwrap() error { return e.err }
+func (e *cloudError) Unwrap() error { return e.err }
 
-// plain takes the parameters out of the URL that an error of the network has: they may be a signature.
-func plain(err error) error {
+// withoutQuery removes the query from the URL in a network error, because it may contain a signature.
+func withoutQuery(err error) error {
 	e, ok := errors.AsType[*url.Error](err)
 	if !ok {
 		return err
 	}
-	place := e.URL
+	shown := e.URL
 	if u, err := url.Parse(e.URL); err == nil {
-		place = u.Scheme + "://" + u.Host + u.Path
+		shown = u.Scheme + "://" + u.Host + u.Path
 	}
-	return &saidError{fmt.Sprintf("%s %s: %v", e.Op, place, e.Err), e.Err}
+	return &cloudError{fmt.Sprintf("%s %s: %v", e.Op, shown, e.Err), e.Err}
 }

@@ -2,7 +2,7 @@ package watcher
 
 import "strings"
 
-// defaultTypes are the endings of documents that are taken where no include says otherwise.
+// defaultTypes are the file name extensions of the default document types, which count if there is no include.
 var defaultTypes = map[string]bool{
 	"txt": true, "md": true, "rst": true, "html": true, "pdf": true, "doc": true, "docx": true, "odt": true, "rtf": true, "ppt": true, "pptx": true,
 	"xls": true, "xlsx": true, "ods": true, "csv": true, "tsv": true, "json": true, "xml": true,
@@ -13,8 +13,8 @@ func hasDefaultType(key string) bool {
 	return dot >= 0 && defaultTypes[strings.ToLower(key[dot+1:])]
 }
 
-// An exclusion is a pattern of names that are left out unless somebody asks for them. Its pattern is plain text, with a star at
-// its beginning, before its end or at its end; case does not matter.
+// An exclusion is a pattern of names that are left out unless a glob names them. Its pattern is plain text with at most one star.
+// Case does not matter.
 type exclusion struct {
 	pattern string
 	dir     bool
@@ -25,7 +25,7 @@ func (x *exclusion) verdict() verdict {
 	return verdict{out: true, reason: "the default exclusion of " + x.why, rule: x.pattern, place: "default"}
 }
 
-// The default exclusions, by what they are of.
+// The default exclusions, by kind.
 var (
 	fileExclusions = newExclusions(false, []kindOfExclusion{
 		{"secrets", []string{".env*", "*.pem", "*.key", "id_*", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk", ".netrc", "_netrc",
@@ -54,10 +54,10 @@ type kindOfExclusion struct {
 	patterns []string
 }
 
-// An exclusions finds the exclusion of a name without trying each.
+// exclusions is an index of exclusions by name.
 type exclusions struct {
 	names   map[string]*exclusion
-	endings map[string]*exclusion // by what follows the last dot
+	endings map[string]*exclusion // by the extension
 	others  []*exclusion
 }
 

@@ -7,46 +7,49 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// Diff compares a listing with what is known, both in byte order of the key, in constant memory. It yields
+// Diff compares a listing with the known documents, both in byte order of the key, in constant memory. It yields one Pair for
+// each key that is listed, known or both, in order. Pair.Change returns the change to record:
 //
-//   - Put for a document that is new, whose fingerprint changed, or that was skipped and need not be any more;
-//   - Skip for one that is not to be uploaded, where that, the reason or the fingerprint is new;
-//   - Vanish for one that is known but not listed.
+//   - Put for a document that is new, has another fingerprint, or was skipped and is not any more;
+//   - Skip for a document that must not be uploaded, if it was not skipped before, or with another reason or fingerprint;
+//   - Vanish for a document that is known but not listed.
 //
-// After the first *ListError nothing vanishes any more: what is missing may be where the listing could not look. The error is
-// passed on, and what was yielded before it is for the caller to take back. Any other error ends the comparison, an
-// *OrderError among them.
-func Diff(listed iter.Seq2[Entry, error], known iter.Seq2[state.KnownDocument, error]) iter.Seq2[state.Change, error] {
-	return func(yield func(state.Change, error) bool) {
-		err := merge(listed, known, func(p pair) bool {
-			if p.err != nil {
-				return yield(state.Change{}, p.err)
+// Diff yields each *ListError of the listing and continues. After the first one no document vanishes any more, because it may be
+// in the part that was not listed; the caller takes back the documents that vanished before it. Any other error ends the
+// comparison, including an *OrderError.
+func Diff(listed iter.Seq2[Entry, error], known iter.Seq2[state.KnownDocument, error]) iter.Seq2[Pair, error] {
+	return func(yield func(Pair, error) bool) {
+		next, stop := iter.Pull2(known)
+		defer stop()
+		c := comparison{yield: yield, next: next}
+		if !c.advance() {
+			return
+		}
+		for e, err := range listed {
+			if !c.visit(e, err) {
+				return
 			}
-			change, ok := p.change()
-			return !ok || yield(change, nil)
-		})
-		if err != nil {
-			yield(state.Change{}, err)
+		}
+		for c.hasKnown && c.visitKnown() {
 		}
 	}
 }
 
-// A pair is one key with what the listing and the state have of it.
-type pair struct {
-	entry    Entry
-	known    state.KnownDocument
-	isListed bool
-	isKnown  bool
-	broken   bool       // a part of the listing before it, or after it, is missing
-	err      *ListError // instead of everything else
+// A Pair is one key with its listed and its known version, at least one of which exists.
+type Pair struct {
+	entry      Entry
+	known      state.KnownDocument
+	isListed   bool
+	isKnown    bool
+	incomplete bool // the listing lacks a part before the key
 }
 
-// change returns what the pair asks for, and false if it is nothing.
-func (p *pair) change() (state.Change, bool) {
+// Change returns the change to record for the key; false if there is none.
+func (p *Pair) Change() (state.Change, bool) {
 	switch {
 	case !p.isListed:
-		return state.Change{Op: state.Vanish, Key: p.known.Key}, !p.broken
-	case p.entry.Hold || !p.differs():
+		return state.Change{Op: state.Vanish, Key: p.known.Key}, !p.incomplete
+	case !p.differs():
 		return state.Change{}, false
 	case p.entry.Skip != "":
 		return state.Change{Op: state.Skip, Key: p.entry.Key, Fingerprint: p.entry.Fingerprint, Reason: p.entry.Skip}, true
@@ -55,93 +58,71 @@ func (p *pair) change() (state.Change, bool) {
 	}
 }
 
-// differs says whether what is listed is not what is known.
-func (p *pair) differs() bool {
+// differs reports whether the listed version is not the known one.
+func (p *Pair) differs() bool {
 	if p.entry.Unreadable && p.isKnown && p.known.Skip == "" {
 		return false
 	}
 	return !p.isKnown || p.entry.Fingerprint != p.known.Fingerprint || p.entry.Skip != p.known.Skip
 }
 
-// merge calls visit for every key that is listed, known or both, in order, until it returns false.
-func merge(listed iter.Seq2[Entry, error], known iter.Seq2[state.KnownDocument, error], visit func(pair) bool) (err error) {
-	next, stop := iter.Pull2(known)
-	defer stop()
-	var k state.KnownDocument
-	var have, started bool
-	advance := func() error {
-		previous := k.Key
-		var failed error
-		k, failed, have = next()
-		if have && failed != nil {
-			return failed
-		}
-		if have && started && k.Key <= previous {
-			return &OrderError{Stream: "state", Previous: previous, Key: k.Key}
-		}
-		started = true
-		return nil
+// A comparison is a running Diff. Its methods return false when the Diff has ended.
+type comparison struct {
+	yield func(Pair, error) bool
+	next  func() (state.KnownDocument, error, bool)
+
+	known    state.KnownDocument // the next known document
+	hasKnown bool
+	started  bool // a known document was read
+
+	previous   string // the key of the last entry
+	hasEntry   bool
+	incomplete bool
+}
+
+// advance reads the next known document.
+func (c *comparison) advance() bool {
+	previous := c.known.Key
+	var err error
+	c.known, err, c.hasKnown = c.next()
+	if c.hasKnown && err == nil && c.started && c.known.Key <= previous {
+		err = &OrderError{Stream: streamState, Previous: previous, Key: c.known.Key}
 	}
-	if err := advance(); err != nil {
-		return err
+	if c.hasKnown && err != nil {
+		c.yield(Pair{}, err)
+		return false
 	}
-	var previous string
-	var first, broken, stopped = true, false, false
-	for e, failed := range listed {
-		if failed != nil {
-			partial, ok := errors.AsType[*ListError](failed)
-			if !ok {
-				err = failed
-				break
-			}
-			broken = true
-			if !visit(pair{err: partial}) {
-				stopped = true
-				break
-			}
-			continue
-		}
-		if !first && e.Key <= previous {
-			err = &OrderError{Stream: "listing", Previous: previous, Key: e.Key}
-			break
-		}
-		previous, first = e.Key, false
-		for have && k.Key < e.Key {
-			if !visit(pair{known: k, isKnown: true, broken: broken}) {
-				stopped = true
-				break
-			}
-			if err = advance(); err != nil {
-				break
-			}
-		}
-		if err != nil || stopped {
-			break
-		}
-		p := pair{entry: e, isListed: true, broken: broken}
-		if have && k.Key == e.Key {
-			p.known, p.isKnown = k, true
-		}
-		if !visit(p) {
-			stopped = true
-			break
-		}
-		if p.isKnown {
-			if err = advance(); err != nil {
-				break
-			}
+	c.started = true
+	return true
+}
+
+// visitKnown yields the next known document as not listed.
+func (c *comparison) visitKnown() bool {
+	return c.yield(Pair{known: c.known, isKnown: true, incomplete: c.incomplete}, nil) && c.advance()
+}
+
+// visit yields an entry, after the known documents before it, or an error of the listing.
+func (c *comparison) visit(e Entry, err error) bool {
+	if partial, ok := errors.AsType[*ListError](err); ok {
+		c.incomplete = true
+		return c.yield(Pair{}, partial)
+	}
+	if err == nil && c.hasEntry && e.Key <= c.previous {
+		err = &OrderError{Stream: streamListing, Previous: c.previous, Key: e.Key}
+	}
+	if err != nil {
+		c.yield(Pair{}, err)
+		return false
+	}
+	c.previous, c.hasEntry = e.Key, true
+	for c.hasKnown && c.known.Key < e.Key {
+		if !c.visitKnown() {
+			return false
 		}
 	}
-	if err != nil || stopped {
-		return err
+	p := Pair{entry: e, isListed: true, incomplete: c.incomplete}
+	if c.hasKnown && c.known.Key == e.Key {
+		p.known, p.isKnown = c.known, true
 	}
-	for have {
-		if !visit(pair{known: k, isKnown: true, broken: broken}) {
-			return nil
-		}
-		if err := advance(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.yield(p, nil) && (!p.isKnown || c.advance())
 }

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// put writes files below dir; a key that ends in a slash is a directory.
+// put creates files below dir; a key that ends in a slash is a directory.
 func put(t testing.TB, dir string, keys ...string) {
 	t.Helper()
 	for _, key := range keys {
@@ -67,10 +67,10 @@ func filter(t testing.TB, opts FilterOptions) *Filter {
 	return f
 }
 
-// everything is a filter that leaves out the default exclusions alone.
+// everything is a filter with only the default exclusions.
 func everything(t testing.TB) *Filter { return filter(t, FilterOptions{Include: []string{"**"}}) }
 
-// listing returns what a root lists, and its errors.
+// listing returns the keys and the errors of a listing.
 func listing(t testing.TB, root Root, prefix string) (keys []string, errs []error) {
 	t.Helper()
 	for e, err := range root.List(t.Context(), prefix) {
@@ -94,13 +94,13 @@ func wantKeys(t testing.TB, root Root, prefix string, want ...string) {
 	}
 }
 
-// B1: a directory is listed in the order in which a bucket would list its keys.
-func TestB1ByteOrderOfTheKey(t *testing.T) {
+// A directory lists its keys in the order of a bucket.
+func TestDirectoryListsInByteOrderOfTheKey(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "a/b", "a/x", "a.txt", "a-b", "a0", "b/c-d", "b/c/d", "b/c.e", "b/c0", "é", "\xff\xfe", "A")
 	want := []string{"A", "a-b", "a.txt", "a/b", "a/x", "a0", "b/c-d", "b/c.e", "b/c/d", "b/c0", "é", "\xff\xfe"}
 	if !slices.IsSorted(want) {
-		t.Fatal("the test is wrong")
+		t.Fatal("the expected keys are not sorted")
 	}
 	d := NewDirectory(dir, DirectoryOptions{Filter: everything(t)})
 	wantKeys(t, d, "", want...)
@@ -151,8 +151,7 @@ func TestListIsSortedForAnyTree(t *testing.T) {
 	}
 }
 
-// S1: names are bytes.
-func TestS1NamesOfAnyBytes(t *testing.T) {
+func TestNamesOfAnyBytesAreListedAndRead(t *testing.T) {
 	dir := t.TempDir()
 	names := []string{"a\nb.md", "\"q\".md", "-rf.md", "\xff\xfe.md", "emoji 🎉.md", "tab\t.md", "r\u202eevil.md", "CON", "a:b.md", strings.Repeat("n", 255), `back\slash.md`}
 	put(t, dir, names...)
@@ -195,8 +194,8 @@ func one(t *testing.T, d *Directory, key string) Entry {
 	return Entry{}
 }
 
-// W8: a root that is missing, a file, or comes back is told apart from an empty one.
-func TestW8Root(t *testing.T) {
+// A missing root, and a file in its place, give other errors than an empty root.
+func TestMissingRootDiffersFromAnEmptyOne(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "root")
 	d := NewDirectory(dir, DirectoryOptions{})
 	missing := func() {
@@ -226,7 +225,7 @@ func TestW8Root(t *testing.T) {
 	put(t, dir, "b.md")
 	wantKeys(t, d, "", "b.md")
 	if again, err := d.Identity(t.Context()); err != nil || again == first {
-		t.Errorf("the new root is %v, like the first one; %v", again, err)
+		t.Errorf("the new root has the identity %v of the first one; %v", again, err)
 	}
 
 	file := NewDirectory(filepath.Join(dir, "b.md"), DirectoryOptions{})
@@ -236,8 +235,8 @@ func TestW8Root(t *testing.T) {
 	}
 }
 
-// W9: what can't be read is reported, and the listing goes on behind it.
-func TestW9UnreadableDirectory(t *testing.T) {
+// The listing reports each unreadable part and continues after it.
+func TestListingReportsUnreadableParts(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "a/1.md", "b/1.md", "b/c/1.md", "d/1.md")
 	d := NewDirectory(dir, DirectoryOptions{})
@@ -276,8 +275,8 @@ func TestW9UnreadableDirectory(t *testing.T) {
 	}
 }
 
-// W10: links lead nowhere unless asked, never out of the root, and never in circles.
-func TestW10Links(t *testing.T) {
+// Links are followed only with CopyLinks, never out of the root, and never in circles.
+func TestLinksNeverLeadOutOfTheRoot(t *testing.T) {
 	outside := t.TempDir()
 	put(t, outside, "secret.md", "sub/secret.md")
 	dir := t.TempDir()
@@ -312,8 +311,8 @@ func TestW10Links(t *testing.T) {
 	}
 }
 
-// The root itself may be a link, as git-sync makes it, and is followed anew each time.
-func TestW7RootIsALink(t *testing.T) {
+// The root may be a link, as with git-sync. Each listing follows it again.
+func TestRootLinkIsFollowedAtEachListing(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "v1/same.md", "v1/old.md", "v2/same.md", "v2/new.md")
 	link(t, "v1", filepath.Join(dir, "link"))
@@ -325,13 +324,13 @@ func TestW7RootIsALink(t *testing.T) {
 	if err := os.Rename(filepath.Join(dir, "new"), filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	// What was listed by another Directory is opened where the link leads now.
+	// Open follows the link to its present target.
 	if got := read(t, d, one(t, NewDirectory(filepath.Join(dir, "link"), DirectoryOptions{}), "same.md")); got != "content of v2/same.md" {
 		t.Errorf("read %q", got)
 	}
 	wantKeys(t, d, "", "new.md", "same.md")
 	if second, _ := d.Identity(t.Context()); second == first {
-		t.Error("the other worktree has the identity of the first")
+		t.Error("both worktrees have the same identity")
 	}
 	if _, err := d.Open(t.Context(), "old.md", old.Fingerprint); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrRootMissing) {
 		t.Errorf("got %v", err)
@@ -362,20 +361,20 @@ func configMap(t *testing.T, dir string, n int, files map[string]string) {
 	}
 }
 
-// W7: a mounted ConfigMap's keys are its own, whatever is swapped behind them.
-func TestW7ConfigMap(t *testing.T) {
+// The keys of a mounted ConfigMap do not change when Kubernetes replaces its directory.
+func TestMountedConfigMapIsListedUnderItsOwnKeys(t *testing.T) {
 	dir := t.TempDir()
 	d := NewDirectory(dir, DirectoryOptions{})
 	var last Entry
 	for n := range 20 {
 		content := fmt.Sprintf("version %d", n)
 		configMap(t, dir, n, map[string]string{"doc.md": content, "sub/doc.md": content})
-		link(t, "doc.md", filepath.Join(dir, fmt.Sprintf("other%d.md", n))) // no link of the mount's
+		link(t, "doc.md", filepath.Join(dir, fmt.Sprintf("other%d.md", n))) // not a link of the mount
 		wantKeys(t, d, "", "doc.md", "sub/doc.md")
 		wantKeys(t, d, "sub/", "sub/doc.md")
 		e := one(t, d, "doc.md")
 		if e.Fingerprint == last.Fingerprint {
-			t.Error("the fingerprint is that of the last version")
+			t.Error("the fingerprint did not change with the version")
 		}
 		if n > 0 {
 			if _, err := d.Open(t.Context(), "doc.md", last.Fingerprint); !errors.Is(err, state.ErrChanged) {
@@ -394,7 +393,7 @@ func TestW7ConfigMap(t *testing.T) {
 		t.Error(x, err)
 	}
 
-	// A swap while the listing goes on makes it incomplete.
+	// A swap during the listing makes it incomplete.
 	var errs []error
 	swapped := false
 	for _, err := range d.List(t.Context(), "") {
@@ -418,8 +417,8 @@ func TestTwoDotsWithoutAMount(t *testing.T) {
 	wantKeys(t, NewDirectory(dir, DirectoryOptions{}), "", "..dir/doc.md", "..doc.md")
 }
 
-// W11: what is no regular file is passed over without being opened.
-func TestW11SpecialFiles(t *testing.T) {
+// Entries that are not regular files are ignored without opening them.
+func TestSpecialFilesAreNotListed(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "a.md")
 	special(t, dir)
@@ -457,8 +456,8 @@ func TestW11SpecialFiles(t *testing.T) {
 	}
 }
 
-// W6: what changes between the listing and the end of its reading is never given out as the version that was listed.
-func TestW6ChangedWhileRead(t *testing.T) {
+// A file that changes between the listing and the end of its reading is never returned as the listed version.
+func TestDocumentChangedWhileReadFails(t *testing.T) {
 	content := strings.Repeat("0123456789", 1000)
 	for name, c := range map[string]struct {
 		before, during func(path string) error
@@ -488,7 +487,7 @@ func TestW6ChangedWhileRead(t *testing.T) {
 			write(t, filepath.Join(dir, "other.md"), content)
 			d := NewDirectory(dir, DirectoryOptions{})
 			e := one(t, d, "doc.md")
-			// A stamp proves nothing within a tick of the clock, which is why a younger file is not taken.
+			// Within a tick of the clock two stamps are equal, which is why a scan does not record a younger file.
 			waitForTick(t, path)
 			if c.before != nil {
 				if err := c.before(path); err != nil {
@@ -535,27 +534,27 @@ func TestW6ChangedWhileRead(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			if _, err := r.Read(rest); !errors.Is(err, state.ErrChanged) {
-				t.Errorf("once more: got %v", err)
+				t.Errorf("at the next read: got %v", err)
 			}
 		})
 	}
 }
 
-// waitForTick returns when a change of the file would get another stamp than it has.
+// waitForTick waits until a change of the file would give it another stamp.
 func waitForTick(t *testing.T, path string) {
 	t.Helper()
 	fi, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	probe := path + ".probe"
+	temp := path + ".tick"
 	for range 1000 {
-		write(t, probe, "x")
-		now, err := os.Stat(probe)
+		write(t, temp, "x")
+		now, err := os.Stat(temp)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Remove(probe); err != nil {
+		if err := os.Remove(temp); err != nil {
 			t.Fatal(err)
 		}
 		if now.ModTime().After(fi.ModTime()) {
@@ -603,8 +602,8 @@ func linkOver(path, target string) error {
 	return errors.Join(os.Remove(path), os.Symlink(target, path))
 }
 
-// S2: a directory that becomes a link while the walk goes on leads it nowhere.
-func TestS2DirectorySwappedForALink(t *testing.T) {
+// A walk does not follow a link that replaces a directory during the walk.
+func TestDirectorySwappedForALinkIsNotFollowed(t *testing.T) {
 	outside := t.TempDir()
 	put(t, outside, "secret.md")
 	dir := t.TempDir()
@@ -625,7 +624,7 @@ func TestS2DirectorySwappedForALink(t *testing.T) {
 	if !slices.Equal(keys, []string{"a.md", "z.md"}) {
 		t.Errorf("got %q", keys)
 	}
-	// Nor does it when a document in it is opened.
+	// Open does not follow it either.
 	if _, err := d.Open(t.Context(), "sub/secret.md", state.Fingerprint{}); !errors.Is(err, state.ErrChanged) {
 		t.Errorf("got %v", err)
 	}

@@ -8,31 +8,31 @@ import (
 	"strings"
 )
 
-// A message is what a broker delivered.
+// A message is a notification from a broker.
 type message struct {
 	body       []byte
 	attributes map[string]string
 }
 
-// A bucketEvent is what a message says of one object, or of many. It tells no truth about them: it names what has to be listed again.
+// A bucketEvent names an object, or several, to list again. Nothing else in a message counts.
 type bucketEvent struct {
 	bucket string
-	// The whole key in the bucket, decoded; any bytes. One that ends in "/" means everything below it as well, and the empty one the
-	// whole bucket.
+	// key is the whole key in the bucket, decoded; any bytes. A key that ends in "/" also means every key below it, and the empty
+	// key the whole bucket.
 	key string
 }
 
 const (
-	maxMessage   = 1 << 20 // bytes; an event is one or two thousand
+	maxMessage   = 1 << 20 // bytes; an event has one or two thousand
 	maxEnvelopes = 3
 )
 
-// parseMessage returns the events of a message. It is known if any part of it is understood: a test event, or one of something other
-// than an object, is known and has no events. Where it is uncertain how a key was written into the message, there is an event for each
-// reading: to look at a key for nothing costs less than to miss one.
+// parseMessage returns the events of a message. It is known if any part of its format is known: a test event, or an event of
+// something other than an object, is known and has no events. If the encoding of a key is ambiguous, there is an event for each
+// reading: a look at a key that does not exist costs less than a missed change.
 //
-// It understands the events of S3 and of what speaks as it does, bare, in SNS's envelope and as EventBridge's; those of Google Cloud
-// Storage as Pub/Sub attributes and as CloudEvents; and those of Azure Storage in Event Grid's schema and as CloudEvents.
+// The known formats are the events of S3 and of S3-compatible stores, bare, in SNS's envelope and in EventBridge's; those of Google
+// Cloud Storage as Pub/Sub attributes and as CloudEvents; and those of Azure Storage in Event Grid's schema and as CloudEvents.
 func parseMessage(m message) (events []bucketEvent, known bool) {
 	if len(m.body) > maxMessage {
 		return nil, false
@@ -42,7 +42,7 @@ func parseMessage(m message) (events []bucketEvent, known bool) {
 	return p.events, known
 }
 
-// Its methods tell whether they knew what they were given.
+// An eventParser collects the events of a message. Its methods report whether they know the format.
 type eventParser struct{ events []bucketEvent }
 
 func (p *eventParser) attributes(m message) bool {
@@ -51,7 +51,7 @@ func (p *eventParser) attributes(m message) bool {
 	}
 	var ce struct{ kind, source, subject string }
 	for name, value := range m.attributes {
-		// The prefixes of Pub/Sub, NATS and HTTP, of Kafka, and of AMQP.
+		// The prefixes in Pub/Sub, NATS and HTTP, in Kafka, and in AMQP.
 		name = strings.ToLower(name)
 		for _, prefix := range []string{"ce-", "ce_", "cloudevents:", "cloudevents_"} {
 			switch attribute, ok := strings.CutPrefix(name, prefix); {
@@ -68,7 +68,7 @@ func (p *eventParser) attributes(m message) bool {
 	return p.cloudEvent(ce.kind, ce.source, ce.subject, newJSONObject(m.body))
 }
 
-// body takes a JSON object, or an array of them: Event Grid's schema and CloudEvents have batches.
+// body parses a JSON object, or an array of objects: Event Grid's schema and CloudEvents have batches.
 func (p *eventParser) body(body []byte, envelopes int) (known bool) {
 	if !bytes.HasPrefix(bytes.TrimLeft(body, " \t\r\n"), []byte("[")) {
 		return p.object(newJSONObject(body), envelopes)
@@ -92,7 +92,7 @@ func (p *eventParser) object(o jsonObject, envelopes int) bool {
 	case o.text("Type") == "SubscriptionConfirmation", o.text("Type") == "UnsubscribeConfirmation":
 		return true
 	case o.text("source") == "aws.s3":
-		// The keys are as they are here, unlike in S3's own events.
+		// The keys are not encoded, unlike in S3's own events.
 		detail := o.object("detail")
 		return p.add(detail.object("bucket").text("name"), detail.object("object").text("key"))
 	case o.text("eventType") != "":
@@ -122,8 +122,8 @@ func (p *eventParser) records(o jsonObject) (known bool) {
 	return known
 }
 
-// encodes tells whether it is certain that a record's key is encoded as in a form. S3 and MinIO do so; Ceph does not, nor does
-// versitygw, which says that it is S3, and is known by its configuration ids alone. No encoder leaves more than printable ASCII.
+// encodes reports whether a record's key is certainly form-encoded. S3 and MinIO encode keys; Ceph and versitygw do not. versitygw
+// calls itself S3, and only its configuration ids identify it. An encoded key has only printable ASCII.
 func encodes(eventSource, configurationID, key string) bool {
 	return (eventSource == "aws:s3" || eventSource == "minio:s3") && !strings.HasSuffix(configurationID, "-global") &&
 		!strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' })
@@ -139,34 +139,35 @@ func (p *eventParser) cloudEvent(kind, source, subject string, data jsonObject) 
 	return false
 }
 
-// google takes source and subject of a CloudEvent, which may be empty, and an object's resource.
+// google parses the source and subject of a CloudEvent, which may be empty, and the resource of an object.
 func (p *eventParser) google(source, subject string, data jsonObject) bool {
 	_, bucket, _ := strings.Cut(source, "/buckets/")
 	key, _ := strings.CutPrefix(subject, "objects/")
 	known := p.add(data.text("bucket"), data.text("name"))
-	// Over HTTP, and what comes from it, the subject is percent-encoded.
+	// The subject is percent-encoded if the event came over HTTP.
 	return p.add(bucket, unescaped(key)...) || known
 }
 
-// azure takes the subject and the data of an event, whose URLs say the same again, but for the old name of what was renamed. Names are
-// written into both as they are, as far as was seen; a subject may lose what is beyond the basic plane of Unicode, and a URL may be encoded.
+// azure parses the subject and the data of an event. The URLs in the data repeat the subject, and add the old name of a renamed
+// blob. In the observed events neither is encoded; a subject may lose characters beyond the basic plane of Unicode, and a URL may
+// be encoded.
 func (p *eventParser) azure(kind, subject string, data jsonObject) bool {
 	if !strings.HasPrefix(kind, "Microsoft.Storage.") {
 		return strings.HasPrefix(kind, "Microsoft.EventGrid.")
 	}
-	var places []string // container, slash, name
-	if place, ok := strings.CutPrefix(strings.TrimPrefix(subject, "/"), "blobServices/default/containers/"); ok {
-		places = append(places, strings.Replace(place, "/blobs/", "/", 1))
+	var paths []string // container, slash, name
+	if path, ok := strings.CutPrefix(strings.TrimPrefix(subject, "/"), "blobServices/default/containers/"); ok {
+		paths = append(paths, strings.Replace(path, "/blobs/", "/", 1))
 	}
 	for _, field := range []string{"url", "sourceUrl", "destinationUrl"} {
 		if _, rest, ok := strings.Cut(data.text(field), "://"); ok {
-			_, place, _ := strings.Cut(rest, "/")
-			places = append(places, place)
+			_, path, _ := strings.Cut(rest, "/")
+			paths = append(paths, path)
 		}
 	}
-	known := len(places) == 0 // a policy has run, or the like
-	for _, place := range places {
-		container, name, _ := strings.Cut(place, "/")
+	known := len(paths) == 0 // a lifecycle policy has run, for example
+	for _, path := range paths {
+		container, name, _ := strings.Cut(path, "/")
 		if strings.HasPrefix(kind, "Microsoft.Storage.Directory") && name != "" {
 			name = strings.TrimSuffix(name, "/") + "/"
 		}
@@ -175,7 +176,7 @@ func (p *eventParser) azure(kind, subject string, data jsonObject) bool {
 	return known
 }
 
-// unescaped returns the readings of a name that is likely as it is, and may be percent-encoded.
+// unescaped returns the readings of a name that is probably not encoded, but may be percent-encoded.
 func unescaped(name string) []string {
 	if decoded, err := url.PathUnescape(name); err == nil {
 		return []string{name, decoded}
@@ -183,9 +184,9 @@ func unescaped(name string) []string {
 	return []string{name}
 }
 
-// add adds an event for each of the readings of a key, and tells whether there is any. What was just added is not added again.
+// add adds an event for each reading of a key, except events that it has just added. It reports whether there is any reading.
 //
-// U+FFFD stands for what was lost on the way: bytes that are no text, or that somebody took for none. Of such a key the folder is certain.
+// U+FFFD stands for bytes that a sender lost because they are not UTF-8. Of such a key only the folder is certain.
 func (p *eventParser) add(bucket string, readings ...string) (known bool) {
 	for _, key := range readings {
 		if bucket == "" || key == "" {
@@ -202,7 +203,7 @@ func (p *eventParser) add(bucket string, readings ...string) (known bool) {
 	return known
 }
 
-// A jsonObject gives what it lacks, or has in another type, as empty.
+// A jsonObject returns the empty value for a member that is missing or has another type.
 type jsonObject map[string]json.RawMessage
 
 func newJSONObject(text []byte) (o jsonObject) {

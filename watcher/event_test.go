@@ -14,7 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// An eventExample is one of testdata/events: a message as a broker delivers it, and the events in it, one a line, "unknown" if nobody understands it.
+// An eventExample is a file of testdata/events: a message as a broker delivers it, and its events, one on each line, or "unknown".
 type eventExample struct {
 	name   string
 	m      message
@@ -53,7 +53,7 @@ func eventExamples(t testing.TB) (examples []eventExample) {
 					ex.events = append(ex.events, bucketEvent{bucket, key})
 				}
 			default:
-				t.Fatalf("%s: no such part: %s", file, part.Name)
+				t.Fatalf("%s: unknown part: %s", file, part.Name)
 			}
 		}
 		examples = append(examples, ex)
@@ -99,7 +99,7 @@ func TestParseMessageSize(t *testing.T) {
 	}
 }
 
-// s3Record returns the event that S3 would send for a key.
+// s3Record returns the event that S3 sends for a key.
 func s3Record(bucket, key string) []byte {
 	name := func(s string) string { b, _ := json.Marshal(s); return string(b) }
 	return fmt.Appendf(nil, `{"Records":[{"eventSource":"aws:s3","s3":{"bucket":{"name":%s},"object":{"key":%s}}}]}`,
@@ -121,7 +121,7 @@ func FuzzParseMessage(f *testing.F) {
 			t.Fatalf("%d events of %d bytes, known %t", len(events), size, known)
 		}
 		for _, e := range events {
-			// A byte that is no UTF-8 is written as three.
+			// A byte that is not UTF-8 becomes three bytes.
 			if e.bucket == "" || len(e.key) > 3*size+1 {
 				t.Fatalf("an event %q of %d bytes", e, size)
 			}

@@ -13,101 +13,102 @@ import (
 	"strings"
 	gosync "sync"
 	"time"
+
+	"github.com/kbsync/kbsync/internal/retry"
 )
 
-// FeedOptions of a Feed. The zero value works.
+// FeedOptions configure a Feed. The zero value works.
 type FeedOptions struct {
-	// Name is that of the sync: what a broker is told of who listens, and what the name of a consumer that is made is derived from.
+	// Name is the name of the sync. The broker shows it as the client's name, and a new consumer is named after it.
 	Name string
-	// Delay is the time from the first event to the wake. Events that come meanwhile are part of it.
+	// Delay is the time from the first event to the wakeup. Further events in that time do not wake again.
 	Delay  time.Duration
-	Logger *slog.Logger // for what a person should know once; none if nil
+	Logger *slog.Logger // none if nil
 }
 
 // FeedStats are counts since the Feed began.
 type FeedStats struct {
-	Connected   bool   // the broker is there, as far as its client can tell
-	Connections uint64 // times that it became so
-	Taken       uint64 // messages that named a document of the root, or a folder
-	Elsewhere   uint64 // messages of other buckets and prefixes, and of what is no document
-	Unknown     uint64 // messages that nobody understood
-	FailedAcks  uint64 // acknowledgements that failed: the broker delivers those messages again, as far as is known
-	Held        int    // messages that were received and whose documents are not recorded yet
+	Connected   bool   // the broker answers, as far as its client knows
+	Connections uint64 // times that the Feed connected
+	Taken       uint64 // messages that name a document of the root, or a folder
+	Elsewhere   uint64 // messages of other buckets and prefixes, and of objects that are not documents
+	Unknown     uint64 // messages in an unknown format
+	FailedAcks  uint64 // failed acknowledgements: the broker probably delivers those messages again
+	Held        int    // received messages whose documents are not recorded yet
 }
 
-// A Feed tells which parts of a Bucket may have changed, from the notifications of the bucket that a broker delivers. It is a hint and
-// no more: an event names a document that is to be looked at, whatever it says of it. So messages that come twice, late or in another
-// order are harmless.
+// A Feed reports which parts of a Bucket may have changed, from the bucket's notifications at a broker. It is only a hint: an event
+// names a document to look at, and nothing else in the event counts. So duplicate, late and reordered messages are harmless.
 //
-// A message is acknowledged when everything that it names is recorded: see Recorded. Until then the broker keeps it, and delivers it
-// to another process, or to this one again, when this one has ended.
+// A message is acknowledged when everything that it names is recorded; see Recorded. Until then the broker keeps it and, when
+// this process ends, delivers it again to this or another process.
 //
-// A broker that cannot be reached keeps nobody from scanning: it is told once, and tried again for ever. The whole root is dirty when the
-// Feed begins and whenever a connection was made, for what happened before may have been lost.
-// A Feed may be used by several goroutines.
+// An unreachable broker does not stop scans. The Feed logs the outage once and tries to connect without end. The whole root is dirty
+// when the Feed begins and after each connect, because earlier events may be lost.
+// Several goroutines may use a Feed.
 type Feed struct {
 	bucket  *Bucket
 	address string
 	opts    FeedOptions
 	open    func(ctx context.Context) (subscription, error)
-	most    int           // messages held
-	least   time.Duration // the first pause before the broker is tried again
-	room    chan struct{} // of size one: messages are held no longer
+	maxHeld int           // messages
+	backoff retry.Policy  // between attempts to connect
+	room    chan struct{} // of size one: messages were released
 	cancel  context.CancelFunc
 	done    chan struct{}
 
-	// Of the goroutine that runs.
-	outage             string // what was logged of the outage that lasts
-	saidUnknown, other bool
+	// Used by the goroutine of run only.
+	outage                       string // the logged error of the current outage
+	loggedUnknown, loggedForeign bool
 
-	marks
-	fresh, taken []*delivery // the messages that are held: those that Take has not given out, and the others
-	stats        FeedStats
+	dirtyQueue
+	// The held messages: those whose keys Take has not returned yet, and the others.
+	untaken, taken []*delivery
+	stats          FeedStats
 }
 
-// What a Feed holds at most, and how patient it is.
+// Bounds of a Feed.
 const (
-	mostHeld       = 10_000
-	leastReconnect = time.Second
-	mostReconnect  = time.Minute
-	lasting        = time.Minute // a connection of that age was a good one
+	maxHeldMessages = 10_000
+	minReconnect    = time.Second
+	maxReconnect    = time.Minute
+	stableAfter     = time.Minute // a connection of this age resets the backoff
 
-	// A request a document is worth it as long as it takes no longer than listing the folder, or everything. Sixteen go on at a
-	// time, and a listing is a thousand objects a request, one after the other: see docs/design.md.
+	// Looking at single objects pays only while it is faster than a listing of the folder, or of the root. Sixteen single requests
+	// run at a time; a listing requests a thousand objects at once, one page after the other. See docs/design.md.
 	dirtyObjects    = 500
 	dirtyAllObjects = 5000
 )
 
-// A subscription is what a Feed needs of a broker that it is connected to. It is for one goroutine; what its deliveries
-// have to call is for any.
+// A subscription is a connection to a broker. One goroutine uses it; any goroutine may call the functions of its deliveries.
 type subscription interface {
-	// receive waits for the next message. Any error that is not that of ctx ends the use of the subscription.
+	// receive waits for the next message. After an error other than that of ctx, the subscription is closed.
 	receive(ctx context.Context) (*delivery, error)
-	// presumed is how long receive must go on without an error for the broker to count as reached; zero where the
-	// connection is proof enough.
-	presumed() time.Duration
-	// lease is the time after which the broker takes a message for lost, if it is not renewed; zero if renewing makes no sense.
+	// connectedAfter is how long receive must run without an error until the subscription counts as connected; zero if it
+	// counts as connected at once.
+	connectedAfter() time.Duration
+	// lease is the time after which the broker delivers a message again unless it is renewed; zero if it cannot be renewed.
 	lease() time.Duration
-	// close ends the connection. What was received and not given out is handed back before, where that can be done.
+	// close returns the fetched messages to the broker, if that is possible, and ends the connection.
 	close()
 }
 
-// A delivery is a message that waits to be acknowledged.
+// A delivery is a message that is not acknowledged yet.
 type delivery struct {
 	message
 	ack   func() error
-	nack  func() error // hands it back; nil where nothing needs to be done for that
-	renew func() error // nil where the lease is zero
+	nack  func() error // returns it to the broker; nil if the end of the connection does
+	renew func() error // nil if the lease is zero
 
-	keys []string // what it made dirty
+	keys []string // the keys it made dirty
 }
 
-// Notifications begins to listen to the bucket's notifications at a subscription until ctx ends or Close is called. The URL's schemes
-// are awssqs, gcppubsub, azuresb, kafka, rabbit, nats and tls; see docs/buckets.md for what each needs. An error says that the URL is
-// wrong, or is that of ctx. Whether the broker can be reached is no matter here.
+// Notifications receives the bucket's notifications from a subscription until ctx ends or Close is called. The schemes of the URL
+// are awssqs, gcppubsub, azuresb, kafka, rabbit, nats and tls; docs/buckets.md describes each. The error is that of ctx or of an
+// invalid URL. An unreachable broker is not an error.
 func (b *Bucket) Notifications(ctx context.Context, address string, opts FeedOptions) (*Feed, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("listen for notifications: %w", err)
+		return nil, fmt.Errorf("receive notifications: %w", err)
 	}
 	open, err := subscriber(address, opts.Name)
 	if err != nil {
@@ -118,13 +119,13 @@ func (b *Bucket) Notifications(ctx context.Context, address string, opts FeedOpt
 	return f, nil
 }
 
-// CheckSubscription says what is wrong with the URL of a subscription; nil for nothing. It asks nobody.
+// CheckSubscription returns an error if the URL of a subscription is invalid. It sends no request.
 func CheckSubscription(address string) error {
 	_, err := subscriber(address, "")
 	return err
 }
 
-// subscriber returns what connects to a subscription.
+// subscriber returns a function that connects to a subscription.
 func subscriber(address, name string) (func(context.Context) (subscription, error), error) {
 	u, query, err := parseSubscriptionURL(address)
 	if err == nil {
@@ -136,7 +137,7 @@ func subscriber(address, name string) (func(context.Context) (subscription, erro
 	return nil, fmt.Errorf("notifications %s: %w", u, err)
 }
 
-// parseSubscriptionURL takes an address apart. What it returns beside an error is what may be shown of it.
+// parseSubscriptionURL parses an address. Beside an error, the returned URL is the part that a message may show.
 func parseSubscriptionURL(address string) (*url.URL, url.Values, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -147,7 +148,7 @@ func parseSubscriptionURL(address string) (*url.URL, url.Values, error) {
 	query, err := url.ParseQuery(u.RawQuery)
 	switch {
 	case u.User != nil:
-		return shown, nil, errors.New("it has credentials in it; leave them to the environment (docs/buckets.md)")
+		return shown, nil, errors.New("it has credentials in it; put them into the environment (docs/buckets.md)")
 	case err != nil:
 		return shown, nil, errors.New("it has parameters that cannot be read; write name=value pairs with & between them")
 	case u.Fragment != "":
@@ -155,24 +156,24 @@ func parseSubscriptionURL(address string) (*url.URL, url.Values, error) {
 	}
 	for name, values := range query {
 		for _, v := range values {
-			if at, err := url.Parse(v); err == nil && at.User != nil {
-				return shown, nil, fmt.Errorf("it has credentials in its parameter %s; leave them to the environment (docs/buckets.md)", name)
+			if u, err := url.Parse(v); err == nil && u.User != nil {
+				return shown, nil, fmt.Errorf("it has credentials in its parameter %s; put them into the environment (docs/buckets.md)", name)
 			}
 		}
 	}
 	return u, query, nil
 }
 
-// onlyParameters refuses parameters but those that are named.
+// onlyParameters returns an error if the query has another parameter than the named ones.
 func onlyParameters(query url.Values, names ...string) error {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if slices.Contains(names, name) {
 			continue
 		}
 		if len(names) == 0 {
-			return fmt.Errorf("it has the parameter %s, and takes none", name)
+			return fmt.Errorf("it has the unknown parameter %s; it takes none", name)
 		}
-		return fmt.Errorf("it has the parameter %s; those that it takes are %s", name, strings.Join(names, ", "))
+		return fmt.Errorf("it has the unknown parameter %s; it takes %s", name, strings.Join(names, ", "))
 	}
 	return nil
 }
@@ -180,10 +181,10 @@ func onlyParameters(query url.Values, names ...string) error {
 func newFeed(b *Bucket, address string, opts FeedOptions, open func(context.Context) (subscription, error)) *Feed {
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	f := &Feed{
-		bucket: b, address: address, opts: opts, open: open, most: mostHeld, least: leastReconnect,
-		room: make(chan struct{}, 1), done: make(chan struct{}), marks: newMarks(opts.Delay),
+		bucket: b, address: address, opts: opts, open: open, maxHeld: maxHeldMessages, backoff: retry.EqualJitter(minReconnect, maxReconnect),
+		room: make(chan struct{}, 1), done: make(chan struct{}), dirtyQueue: newDirtyQueue(opts.Delay),
 	}
-	f.dirty.mostNames, f.dirty.mostTotal = dirtyObjects, dirtyAllObjects
+	f.dirty.maxNames, f.dirty.maxTotal = dirtyObjects, dirtyAllObjects
 	return f
 }
 
@@ -193,40 +194,40 @@ func (f *Feed) start(ctx context.Context) {
 	go f.run(ctx)
 }
 
-// Close hands back the messages that are not acknowledged, where the broker knows such a thing, and returns when nothing of the Feed runs
-// any more. It returns nil.
+// Close returns the unacknowledged messages to the broker, if the broker supports that. It returns when all goroutines of the Feed
+// have ended. The error is always nil.
 func (f *Feed) Close() error {
 	f.cancel()
 	<-f.done
 	return nil
 }
 
-// Take is that of Watch. The messages that named what it returns wait for Recorded.
+// Take is like Watch.Take. The messages that named the prefixes are held until Recorded.
 func (f *Feed) Take() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.taken = append(f.taken, f.fresh...)
-	f.fresh = nil
+	f.taken = append(f.taken, f.untaken...)
+	f.untaken = nil
 	return f.dirty.take()
 }
 
-// Recorded says that everything that was ever taken has been scanned since, and is recorded in the state, but for what left
-// covers: prefixes whose scan failed or was incomplete, and documents that have not settled. The messages that named nothing of that are
-// acknowledged. An acknowledgement that fails changes nothing: the message comes again, and finds nothing to do.
+// Recorded reports that all prefixes that Take ever returned were scanned since and are recorded in the state, except prefixes that
+// left covers: prefixes whose scan failed or was incomplete, and documents that have not settled. Recorded acknowledges the
+// messages that name none of these. A failed acknowledgement does no harm: the message comes again, and its scan finds no change.
 func (f *Feed) Recorded(left []string) {
 	f.mu.Lock()
-	var ended []*delivery
+	var done []*delivery
 	f.taken = slices.DeleteFunc(f.taken, func(d *delivery) bool {
 		waits := slices.ContainsFunc(d.keys, func(key string) bool {
 			return slices.ContainsFunc(left, func(l string) bool { return covers(l, key) || covers(key, l) })
 		})
 		if !waits {
-			ended = append(ended, d)
+			done = append(done, d)
 		}
 		return !waits
 	})
 	f.mu.Unlock()
-	for _, d := range ended {
+	for _, d := range done {
 		f.acknowledge(d)
 	}
 	select {
@@ -240,7 +241,7 @@ func (f *Feed) acknowledge(d *delivery) {
 		f.mu.Lock()
 		f.stats.FailedAcks++
 		f.mu.Unlock()
-		f.opts.Logger.Debug("a notification could not be acknowledged, and will come again", "error", err)
+		f.opts.Logger.Debug("cannot acknowledge a notification, it will come again", "error", err)
 	}
 }
 
@@ -249,7 +250,7 @@ func (f *Feed) Stats() FeedStats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.stats
-	s.Held = len(f.fresh) + len(f.taken)
+	s.Held = len(f.untaken) + len(f.taken)
 	return s
 }
 
@@ -259,9 +260,9 @@ func (f *Feed) run(ctx context.Context) {
 	defer func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.marks.stop()
+		f.dirtyQueue.stop()
 	}()
-	// A connection that is made and soon lost costs a listing of everything each time.
+	// Each connect causes a listing of the whole root, so connections that are soon lost also back off.
 	failed, soonLost := 0, 0
 	for {
 		began := time.Now()
@@ -272,19 +273,18 @@ func (f *Feed) run(ctx context.Context) {
 		switch {
 		case !f.Stats().Connected:
 			failed++
-		case time.Since(began) < lasting:
+		case time.Since(began) < stableAfter:
 			failed = 0
 			soonLost++
 		default:
 			failed, soonLost = 0, 0
 		}
-		wait := min(f.least<<min(max(failed+soonLost-1, 0), 16), mostReconnect)
 		f.lost(err)
-		pause(ctx, wait/2+rand.N(wait/2+1))
+		_ = retry.Sleep(ctx, f.backoff.Delay(max(failed+soonLost-1, 0), rand.Float64()))
 	}
 }
 
-// lost notes that the broker is away, and tells it once.
+// lost records the loss of the connection, and logs each outage once.
 func (f *Feed) lost(err error) {
 	f.mu.Lock()
 	was := f.stats.Connected
@@ -292,10 +292,10 @@ func (f *Feed) lost(err error) {
 	f.mu.Unlock()
 	if text := err.Error(); was || text != f.outage {
 		f.outage = text
-		f.opts.Logger.Warn("notifications do not come for now; the root is listed at every rescan all the same", "subscription", f.address, "error", err)
+		f.opts.Logger.Warn("notifications interrupted; rescans still list the root", "subscription", f.address, "error", err)
 		return
 	}
-	f.opts.Logger.Debug("notifications do not come still", "subscription", f.address, "error", err)
+	f.opts.Logger.Debug("notifications still interrupted", "subscription", f.address, "error", err)
 }
 
 func (f *Feed) connected() {
@@ -305,10 +305,10 @@ func (f *Feed) connected() {
 	f.mark("")
 	f.mu.Unlock()
 	f.outage = ""
-	f.opts.Logger.Info("notifications are listened to", "subscription", f.address)
+	f.opts.Logger.Info("receiving notifications", "subscription", f.address)
 }
 
-// listen connects and takes messages until it cannot go on.
+// listen connects and receives messages until an error.
 func (f *Feed) listen(ctx context.Context) error {
 	sub, err := f.open(ctx)
 	if err != nil {
@@ -326,13 +326,13 @@ func (f *Feed) listen(ctx context.Context) error {
 		renewals.Go(func() { f.renew(listening, lease/3) })
 	}
 	next := sub.receive
-	if presumed := sub.presumed(); presumed > 0 {
+	if after := sub.connectedAfter(); after > 0 {
 		next = func(ctx context.Context) (*delivery, error) {
-			first, cancel := context.WithTimeout(ctx, presumed)
+			first, cancel := context.WithTimeout(ctx, after)
 			defer cancel()
 			d, err := sub.receive(first)
 			if ctx.Err() == nil && first.Err() != nil {
-				return d, nil // nothing came, and nothing was wrong
+				return d, nil // the time has passed without a message or an error
 			}
 			return d, err
 		}
@@ -357,22 +357,22 @@ func (f *Feed) listen(ctx context.Context) error {
 	}
 }
 
-// handBack gives all messages that are held back to the broker. What they made dirty stays so.
+// handBack returns all held messages to the broker. Their keys stay dirty.
 func (f *Feed) handBack() {
 	f.mu.Lock()
-	held := append(f.taken, f.fresh...)
-	f.taken, f.fresh = nil, nil
+	held := append(f.taken, f.untaken...)
+	f.taken, f.untaken = nil, nil
 	f.mu.Unlock()
 	for _, d := range held {
 		if d.nack != nil {
-			_ = d.nack() // it comes again when its lease ends
+			_ = d.nack() // on an error it comes again when its lease ends
 		}
 	}
 }
 
-// awaitRoom waits until there are not too many messages held.
+// awaitRoom waits until fewer messages are held than allowed.
 func (f *Feed) awaitRoom(ctx context.Context) error {
-	for f.Stats().Held >= f.most {
+	for f.Stats().Held >= f.maxHeld {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -382,7 +382,7 @@ func (f *Feed) awaitRoom(ctx context.Context) error {
 	return nil
 }
 
-// renew keeps the broker from taking for lost what is held.
+// renew renews the leases of the held messages, so that the broker does not deliver them again.
 func (f *Feed) renew(ctx context.Context, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -393,34 +393,34 @@ func (f *Feed) renew(ctx context.Context, every time.Duration) {
 		case <-ticker.C:
 		}
 		f.mu.Lock()
-		held := slices.Concat(f.taken, f.fresh)
+		held := slices.Concat(f.taken, f.untaken)
 		f.mu.Unlock()
 		for _, d := range held {
 			if ctx.Err() != nil {
 				return
 			}
-			_ = d.renew() // or it comes twice
+			_ = d.renew() // on an error it comes twice, without harm
 		}
 	}
 }
 
-// admit makes dirty what a message names, and holds it; or acknowledges it, if it names nothing of the root.
+// admit marks the keys that a message names and holds the message. If it names no key of the root, admit acknowledges it.
 func (f *Feed) admit(d *delivery) {
 	events, known := parseMessage(d.message)
-	other := ""
+	foreign := ""
 	for _, e := range events {
 		switch prefix, is := f.bucket.prefixOf(e); {
 		case is:
 			d.keys = append(d.keys, prefix)
 		case e.bucket != f.bucket.name():
-			other = e.bucket
+			foreign = e.bucket
 		}
 	}
 	f.mu.Lock()
 	switch {
 	case len(d.keys) > 0:
 		f.stats.Taken++
-		f.fresh = append(f.fresh, d)
+		f.untaken = append(f.untaken, d)
 		f.mark(d.keys...)
 	case known:
 		f.stats.Elsewhere++
@@ -429,23 +429,23 @@ func (f *Feed) admit(d *delivery) {
 	}
 	f.mu.Unlock()
 	if len(d.keys) > 0 {
-		d.body, d.attributes = nil, nil // it may be held for long
+		d.body, d.attributes = nil, nil // the message may be held for long
 		return
 	}
-	if !known && !f.saidUnknown {
-		f.saidUnknown = true
-		f.opts.Logger.Warn("a notification that nobody understands; it is dropped, and further ones are only counted", "subscription", f.address,
+	if !known && !f.loggedUnknown {
+		f.loggedUnknown = true
+		f.opts.Logger.Warn("dropped a notification in an unknown format; further ones are only counted", "subscription", f.address,
 			"bytes", len(d.body), "attributes", slices.Sorted(maps.Keys(d.attributes)))
 	}
-	if other != "" && !f.other {
-		f.other = true
-		f.opts.Logger.Info("notifications come for another bucket; they are dropped, and further ones are only counted", "subscription", f.address,
-			"bucket", other, "expected", f.bucket.name())
+	if foreign != "" && !f.loggedForeign {
+		f.loggedForeign = true
+		f.opts.Logger.Info("dropped a notification of another bucket; further ones are only counted", "subscription", f.address,
+			"bucket", foreign, "expected", f.bucket.name())
 	}
 	f.acknowledge(d)
 }
 
-// name is the bucket's in its cloud.
+// name returns the bucket's name in its cloud.
 func (b *Bucket) name() string {
 	u, err := url.Parse(b.url)
 	if err != nil {
@@ -454,7 +454,7 @@ func (b *Bucket) name() string {
 	return u.Host
 }
 
-// prefixOf returns what an event makes dirty; false if that is nothing of this root, or no document.
+// prefixOf returns the prefix that an event makes dirty; false if the event names no document of this root.
 func (b *Bucket) prefixOf(e bucketEvent) (string, bool) {
 	if e.bucket != b.name() {
 		return "", false
@@ -463,7 +463,7 @@ func (b *Bucket) prefixOf(e bucketEvent) (string, bool) {
 	folder := strings.HasSuffix(e.key, "/") || e.key == ""
 	switch {
 	case !ok:
-		// A folder that holds the root.
+		// The key may be a folder above the root.
 		return "", folder && strings.HasPrefix(b.prefix, e.key)
 	case key == ignoreName:
 		return "", true
@@ -472,6 +472,6 @@ func (b *Bucket) prefixOf(e bucketEvent) (string, bool) {
 	case folder:
 		return key, true
 	}
-	sieve := sieve{filter: b.filter}
-	return key, !sieve.document(key).out
+	filter := keyFilter{filter: b.filter}
+	return key, !filter.document(key).out
 }

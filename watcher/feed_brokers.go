@@ -25,7 +25,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// openerOf returns what connects to the subscription of a URL. Nobody is asked yet.
+// openerOf returns a function that connects to the subscription of a URL. It sends no request.
 func openerOf(u *url.URL, query url.Values, name string) (func(context.Context) (subscription, error), error) {
 	switch u.Scheme {
 	case "nats", "tls":
@@ -48,13 +48,14 @@ func openerOf(u *url.URL, query url.Values, name string) (func(context.Context) 
 			if err != nil {
 				return nil, err
 			}
-			return &portable{sub: sub}, nil
+			return &gocloudSubscription{sub: sub}, nil
 		}, nil
 	}
-	return nil, errors.New("its scheme is none of awssqs, gcppubsub, azuresb, kafka, rabbit, nats and tls")
+	return nil, errors.New("its scheme must be awssqs, gcppubsub, azuresb, kafka, rabbit, nats or tls")
 }
 
-// CheckNotifications asks a broker whether the subscription is there, and takes no message. It returns what it found, in words.
+// CheckNotifications checks with the broker whether the subscription exists, and takes no message. It returns a description of the
+// result.
 func CheckNotifications(ctx context.Context, address, name string) (string, error) {
 	u, query, err := parseSubscriptionURL(address)
 	if err == nil {
@@ -70,7 +71,7 @@ func CheckNotifications(ctx context.Context, address, name string) (string, erro
 			p, _ := parseRabbit(u, query, name)
 			found, err = p.check(ctx)
 		default:
-			found = "the URL is well; the broker was not asked, for that would take messages"
+			found = "the URL is valid; the broker was not checked, because that would take messages"
 		}
 	}
 	if err != nil {
@@ -79,22 +80,22 @@ func CheckNotifications(ctx context.Context, address, name string) (string, erro
 	return found, nil
 }
 
-// The drivers of gocloud.dev. Their openers keep what they made at first for ever, a missing credential too, so that
-// each connection here makes its own.
+// The functions below use gocloud.dev's drivers. The default openers keep their first client, even if a credential was missing, so
+// each connection here makes its own client.
 
-// presumedAfter is how long a client that connects by itself, and tells nobody, must go on without an error.
-const presumedAfter = 10 * time.Second
+// quietTime is how long a client that connects in the background must run without an error to count as connected.
+const quietTime = 10 * time.Second
 
 func openSQS(u *url.URL, query url.Values) (func(context.Context) (subscription, error), error) {
 	if u.Host == "" || strings.Trim(u.Path, "/") == "" {
-		return nil, errors.New("it names no queue; write the queue's URL with awssqs in place of https, such as awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs")
+		return nil, errors.New("it names no queue; write the queue's URL with awssqs in place of https, for example awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs")
 	}
 	if err := onlyParameters(query, "anonymous", "dualstack", "endpoint", "fips", "hostname_immutable", "nacklazy", "profile", "rate_limiter_capacity", "raw",
 		"region", "request_checksum_calculation", "response_checksum_validation", "role", "snstopicarn", "waittime"); err != nil {
 		return nil, err
 	}
 	if !query.Has("waittime") {
-		query.Set("waittime", "20s") // short polling is four requests a second for nothing
+		query.Set("waittime", "20s") // short polling would send four requests a second
 	}
 	at := *u
 	at.RawQuery = query.Encode()
@@ -103,7 +104,7 @@ func openSQS(u *url.URL, query url.Values) (func(context.Context) (subscription,
 		if err != nil {
 			return nil, err
 		}
-		return &portable{sub: sub, after: presumedAfter}, nil
+		return &gocloudSubscription{sub: sub, after: quietTime}, nil
 	}, nil
 }
 
@@ -133,7 +134,7 @@ func openPubSub(u *url.URL, query url.Values) (func(context.Context) (subscripti
 		if err != nil {
 			return nil, errors.Join(err, conn.Close())
 		}
-		return &portable{sub: sub, after: presumedAfter, end: func() { _ = conn.Close() }}, nil
+		return &gocloudSubscription{sub: sub, after: quietTime, closeClient: func() { _ = conn.Close() }}, nil
 	}, nil
 }
 
@@ -149,7 +150,7 @@ func openServiceBus(u *url.URL, query url.Values) (func(context.Context) (subscr
 	if text := query.Get("listener_timeout"); text != "" {
 		d, err := time.ParseDuration(text)
 		if err != nil || d <= 0 {
-			return nil, errors.New("its listener_timeout is not a time, such as 20s")
+			return nil, errors.New("its listener_timeout is not a positive duration such as 20s")
 		}
 		options.ListenerTimeout = d
 	}
@@ -164,13 +165,13 @@ func openServiceBus(u *url.URL, query url.Values) (func(context.Context) (subscr
 		case host != "":
 			client, err = azuresb.NewClientFromServiceBusHostname(host, nil)
 		default:
-			err = errors.New("neither AZURE_SERVICEBUS_HOSTNAME nor SERVICEBUS_CONNECTION_STRING is set; write the namespace's host name into the former, such as NAME.servicebus.windows.net")
+			err = errors.New("neither AZURE_SERVICEBUS_HOSTNAME nor SERVICEBUS_CONNECTION_STRING is set; set AZURE_SERVICEBUS_HOSTNAME to the namespace's host name, such as NAME.servicebus.windows.net")
 		}
 		if err != nil {
 			return nil, err
 		}
 		end := func() {
-			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closePatience)
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 			defer cancel()
 			_ = client.Close(closing)
 		}
@@ -188,7 +189,7 @@ func openServiceBus(u *url.URL, query url.Values) (func(context.Context) (subscr
 			end()
 			return nil, err
 		}
-		return &portable{sub: sub, after: presumedAfter, end: end}, nil
+		return &gocloudSubscription{sub: sub, after: quietTime, closeClient: end}, nil
 	}, nil
 }
 
@@ -197,16 +198,16 @@ func openKafka(u *url.URL, query url.Values) (func(context.Context) (subscriptio
 		return nil, err
 	}
 	if path.Join(u.Host, u.Path) == "" || query.Get("topic") == "" {
-		return nil, errors.New("it names no group or no topic; write kafka://GROUP?topic=TOPIC, and the brokers as KAFKA_BROKERS")
+		return nil, errors.New("it names no group or no topic; write kafka://GROUP?topic=TOPIC, and set KAFKA_BROKERS to the brokers")
 	}
 	return func(ctx context.Context) (subscription, error) {
 		brokers := strings.FieldsFunc(os.Getenv("KAFKA_BROKERS"), func(r rune) bool { return r == ',' || r == ' ' })
 		if len(brokers) == 0 {
-			return nil, errors.New("the variable KAFKA_BROKERS is not set; write the brokers' addresses into it, such as host:9092,other:9092")
+			return nil, errors.New("the variable KAFKA_BROKERS is not set; set it to the brokers' addresses, such as host:9092,other:9092")
 		}
 		config := kafkapubsub.MinimalConfig()
-		config.Net.DialTimeout, config.Metadata.Timeout = closePatience, 2*closePatience
-		// It does not end with ctx.
+		config.Net.DialTimeout, config.Metadata.Timeout = closeTimeout, 2*closeTimeout
+		// The opener takes no notice of the end of ctx.
 		var sub *pubsub.Subscription
 		var err error
 		opened := make(chan struct{})
@@ -225,24 +226,24 @@ func openKafka(u *url.URL, query url.Values) (func(context.Context) (subscriptio
 		if err != nil {
 			return nil, err
 		}
-		return &portable{sub: sub, after: presumedAfter}, nil
+		return &gocloudSubscription{sub: sub, after: quietTime}, nil
 	}, nil
 }
 
-// dialPatience is how long a connection and its handshake may take, each.
-const dialPatience = 10 * time.Second
+// dialTimeout bounds a connect, and separately a handshake.
+const dialTimeout = 10 * time.Second
 
-// A dialer's connection is closed when its context ends, until it is released: the brokers' clients shake hands without asking
-// a context.
+// A dialer closes its connection when its context ends, until release. The brokers' clients ignore the context in their
+// handshakes.
 type dialer struct {
 	ctx  context.Context
 	stop func() bool // nil before the first connection
 }
 
-// Dial is that of net.Dialer.
+// Dial is like net.Dialer.Dial.
 func (d *dialer) Dial(network, address string) (net.Conn, error) {
 	d.release()
-	c, err := (&net.Dialer{Timeout: dialPatience}).DialContext(d.ctx, network, address)
+	c, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(d.ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
@@ -256,29 +257,29 @@ func (d *dialer) release() {
 	}
 }
 
-// A portable is a subscription of one of gocloud.dev's drivers.
-type portable struct {
-	sub   *pubsub.Subscription
-	after time.Duration // see presumed
-	end   func()        // of the client; nil for nothing
+// A gocloudSubscription is a subscription of one of gocloud.dev's drivers.
+type gocloudSubscription struct {
+	sub         *pubsub.Subscription
+	after       time.Duration // see connectedAfter
+	closeClient func()        // nil if there is no client to close
 
-	dropped []*pubsub.Message // that cannot be handed back
+	dropped []*pubsub.Message // messages that cannot be returned to the broker
 }
 
-// closePatience bounds what is waited for at the end.
-const closePatience = 5 * time.Second
+// closeTimeout bounds the end of a connection.
+const closeTimeout = 5 * time.Second
 
-func (p *portable) presumed() time.Duration { return p.after }
+func (p *gocloudSubscription) connectedAfter() time.Duration { return p.after }
 
-// lease is zero: the drivers renew nothing, so that it is the subscription's own setting that counts.
-func (p *portable) lease() time.Duration { return 0 }
+// lease is zero: the drivers renew nothing, and the subscription's own setting counts.
+func (p *gocloudSubscription) lease() time.Duration { return 0 }
 
-func (p *portable) receive(ctx context.Context) (*delivery, error) {
+func (p *gocloudSubscription) receive(ctx context.Context) (*delivery, error) {
 	m, err := p.sub.Receive(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// Both only queue it: what goes wrong makes a later Receive fail.
+	// Ack and Nack only queue the message. An error fails a later Receive.
 	d := &delivery{message: message{body: m.Body, attributes: m.Metadata}, ack: func() error { m.Ack(); return nil }}
 	d.nack = func() error { m.Nack(); return nil }
 	if !m.Nackable() {
@@ -287,8 +288,8 @@ func (p *portable) receive(ctx context.Context) (*delivery, error) {
 	return d, nil
 }
 
-func (p *portable) close() {
-	// What was fetched ahead would be kept from others until its lease ends.
+func (p *gocloudSubscription) close() {
+	// Return the messages that were fetched ahead, which no other process could receive until their leases end.
 	drain, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	for {
 		d, err := p.receive(drain)
@@ -298,13 +299,13 @@ func (p *portable) close() {
 		_ = d.nack()
 	}
 	cancel()
-	closing, cancel := context.WithTimeout(context.Background(), closePatience)
+	closing, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	_ = p.sub.Shutdown(closing)
 	for _, m := range p.dropped {
-		m.Ack() // which reaches nobody, and keeps it from being complained of
+		m.Ack() // the broker does not receive it; it keeps gocloud.dev from logging the message as lost
 	}
-	if p.end != nil {
-		p.end()
+	if p.closeClient != nil {
+		p.closeClient()
 	}
 }

@@ -30,7 +30,7 @@ func TestCheckSubscription(t *testing.T) {
 		"gcppubsub://projects/p/subscriptions/docs": "",
 		"awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs?region=eu-west-1": "",
 		"mem://docs":                           "",
-		"https://host/docs":                    "its scheme is none of",
+		"https://host/docs":                    "its scheme must be",
 		"nats://me:hunter2@host/DOCS":          "it has credentials in it",
 		"nats://host/DOCS?x=amqp://me:pw@host": "it has credentials in its parameter x",
 		"nats://host":                          "it names no stream",
@@ -38,16 +38,16 @@ func TestCheckSubscription(t *testing.T) {
 		"nats://host/A.B":                      "is not the name of a stream",
 		"nats://host/A/B":                      "is not the name of a stream",
 		"nats://host/DOCS?durable=a.b":         "is not the name of a consumer",
-		"nats://host/DOCS?queue=x":             "it has the parameter queue; those that it takes are durable, subject",
+		"nats://host/DOCS?queue=x":             "it has the unknown parameter queue; it takes durable, subject",
 		"nats://host/DOCS#x":                   "it has a # in it",
 		"rabbit://":                            "it names no queue",
 		"rabbit://docs?prefetch_count=0":       "its prefetch_count is not a number",
 		"rabbit://docs?prefetch_count=70000":   "its prefetch_count is not a number",
 		"kafka://group":                        "it names no group or no topic",
-		"azuresb://docs?sub=x":                 "those that it takes are subscription, listener_timeout",
-		"azuresb://docs?listener_timeout=x":    "its listener_timeout is not a time",
+		"azuresb://docs?sub=x":                 "it takes subscription, listener_timeout",
+		"azuresb://docs?listener_timeout=x":    "its listener_timeout is not a positive duration",
 		"gcppubsub://projects":                 "it names no subscription",
-		"awssqs://host/1/docs?wait=1s":         "it has the parameter wait; those that it takes are anonymous",
+		"awssqs://host/1/docs?wait=1s":         "it has the unknown parameter wait; it takes anonymous",
 		"awssqs://sqs.eu-west-1.amazonaws.com": "it names no queue",
 		"nats://host/%zz":                      "it is not a URL",
 	} {
@@ -71,14 +71,14 @@ func TestDurableName(t *testing.T) {
 	for _, name := range []string{"a.b", "a-b", "a.b.", "a b", "a>b", "a*b", "a/b"} {
 		got := durableName(name)
 		if !isNATSName(got) || seen[got] != "" {
-			t.Errorf("%q: %q, as %q has it", name, got, seen[got])
+			t.Errorf("%q: %q is the name of %q as well", name, got, seen[got])
 		}
 		seen[got] = name
 	}
 }
 
-// What a variable lacks is said, with its name, and nothing of its value.
-func TestFeedSaysWhichVariableIsMissing(t *testing.T) {
+// The error names the missing or invalid variable, and never its value.
+func TestMissingVariableIsNamed(t *testing.T) {
 	for _, name := range []string{"RABBIT_SERVER_URL", "SERVICEBUS_CONNECTION_STRING", "AZURE_SERVICEBUS_HOSTNAME", "KAFKA_BROKERS"} {
 		t.Setenv(name, "")
 	}
@@ -104,8 +104,8 @@ func TestFeedSaysWhichVariableIsMissing(t *testing.T) {
 	}
 }
 
-// A server that takes the connection and says nothing does not keep anybody from ending.
-func TestFeedGivesUpAtTheEnd(t *testing.T) {
+// Connecting to a server that never answers ends with the context.
+func TestConnectingEndsWithItsContext(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -126,19 +126,19 @@ func TestFeedGivesUpAtTheEnd(t *testing.T) {
 			}
 		}()
 		start := time.Now()
-		if _, err := open(ctx); err == nil || time.Since(start) > dialPatience/2 {
+		if _, err := open(ctx); err == nil || time.Since(start) > dialTimeout/2 {
 			t.Errorf("%s: %v after %v", address, err, time.Since(start))
 		}
 		cancel()
 	}
 }
 
-// Through a driver of gocloud.dev: what is not acknowledged comes again, and nothing is complained of at the end.
-func TestFeedOfADriver(t *testing.T) {
+// With a gocloud.dev driver unacknowledged messages come again, and the end logs no error.
+func TestFeedOfAGocloudDriver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		address := fmt.Sprintf("mem://%s-%d", t.Name(), rand.Int64()) // topics outlive the test
+		address := fmt.Sprintf("mem://%s-%d", t.Name(), rand.Int64()) // a topic outlives the test
 		topic, err := pubsub.OpenTopic(ctx, address)
 		if err != nil {
 			t.Fatal(err)
@@ -150,7 +150,7 @@ func TestFeedOfADriver(t *testing.T) {
 			}
 		}
 		var log bytes.Buffer
-		f, err := handbook(t).Notifications(ctx, address+"?ackdeadline=20s", FeedOptions{Name: "handbook", Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		f, err := handbookBucket(t).Notifications(ctx, address+"?ackdeadline=20s", FeedOptions{Name: "handbook", Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,20 +166,20 @@ func TestFeedOfADriver(t *testing.T) {
 		if s := f.Stats(); s.Taken != 1 || s.Elsewhere != 1 || s.Unknown != 1 || s.Held != 1 {
 			t.Errorf("%+v\n%s", s, log.String())
 		}
-		time.Sleep(time.Minute) // without a word: it comes again
+		time.Sleep(time.Minute) // without an acknowledgement it comes again
 		f.want(t, "a.md")
 		taken := f.Stats().Taken
 		if taken < 3 {
-			t.Errorf("it came %d times in a minute", taken)
+			t.Errorf("%d deliveries in a minute", taken)
 		}
 		f.Recorded(nil)
 		time.Sleep(time.Minute)
 		f.want(t)
 		if s := f.Stats(); s.Taken != taken || s.Held != 0 {
-			t.Errorf("acknowledged, it came again: %+v", s)
+			t.Errorf("an acknowledged message came again: %+v", s)
 		}
 
-		// What is held at the end goes to the next at once.
+		// Messages that are held at the end go to the next consumer at once.
 		send(s3Event("docs", "handbook/c.md"))
 		time.Sleep(time.Second)
 		f.want(t, "c.md")
@@ -193,14 +193,13 @@ func TestFeedOfADriver(t *testing.T) {
 	})
 }
 
-// Notifications of a context that has ended, and of a URL that is wrong.
 func TestNotificationsRefuses(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := handbook(t).Notifications(ended, "nats://host/DOCS", FeedOptions{}); err == nil {
-		t.Error("a context that has ended is taken")
+	if _, err := handbookBucket(t).Notifications(ended, "nats://host/DOCS", FeedOptions{}); err == nil {
+		t.Error("no error with an ended context")
 	}
-	if _, err := handbook(t).Notifications(t.Context(), "nats://host/", FeedOptions{}); err == nil {
-		t.Error("a URL without a stream is taken")
+	if _, err := handbookBucket(t).Notifications(t.Context(), "nats://host/", FeedOptions{}); err == nil {
+		t.Error("no error for a URL without a stream")
 	}
 }

@@ -19,22 +19,22 @@ import (
 )
 
 const (
-	// Short, so that what a killed process held goes to another one soon; what is held longer is renewed.
+	// Short, so that the messages of a killed process soon go to another one. Longer held messages are renewed.
 	natsLease = 30 * time.Second
-	// A pull is of at most so many messages, and ends after so long.
+	// A pull takes at most so many messages, and ends after so long.
 	natsPull     = 500
 	natsPullTime = 30 * time.Second
 )
 
-// A natsPlace is where a JetStream consumer is, or is to be.
-type natsPlace struct {
+// A natsAddress identifies a JetStream consumer, which may not exist yet.
+type natsAddress struct {
 	server, stream, durable string
 	subjects                []string
 	name                    string // of the sync
 }
 
-func parseNATS(u *url.URL, query url.Values, name string) (natsPlace, error) {
-	p := natsPlace{
+func parseNATS(u *url.URL, query url.Values, name string) (natsAddress, error) {
+	p := natsAddress{
 		server: u.Scheme + "://" + u.Host, stream: strings.Trim(u.Path, "/"), durable: query.Get("durable"), subjects: query["subject"], name: name,
 	}
 	if err := onlyParameters(query, "durable", "subject"); err != nil {
@@ -46,9 +46,9 @@ func parseNATS(u *url.URL, query url.Values, name string) (natsPlace, error) {
 	case p.stream == "":
 		return p, errors.New("it names no stream; write one such as nats://host:4222/STREAM")
 	case !isNATSName(p.stream):
-		return p, fmt.Errorf("%q is not the name of a stream: they have no dots, slashes, spaces and wildcards", p.stream)
+		return p, fmt.Errorf("%q is not the name of a stream: it must not contain dots, slashes, spaces and wildcards", p.stream)
 	case p.durable != "" && !isNATSName(p.durable):
-		return p, fmt.Errorf("durable=%q is not the name of a consumer: they have no dots, slashes, spaces and wildcards", p.durable)
+		return p, fmt.Errorf("durable=%q is not the name of a consumer: it must not contain dots, slashes, spaces and wildcards", p.durable)
 	}
 	p.durable = cmp.Or(p.durable, durableName(name))
 	return p, nil
@@ -56,7 +56,7 @@ func parseNATS(u *url.URL, query url.Values, name string) (natsPlace, error) {
 
 func isNATSName(name string) bool { return name != "" && !strings.ContainsAny(name, ".*>/\\ \t\r\n") }
 
-// durableName is the name of the consumer of a sync that names none. Two syncs never share one.
+// durableName is the default name of the consumer of a sync. Two syncs never share one.
 func durableName(sync string) string {
 	if sync == "" {
 		return "kbsync"
@@ -69,11 +69,11 @@ func durableName(sync string) string {
 	return strings.NewReplacer(".", "-", "*", "-", ">", "-", "/", "-", "\\", "-", " ", "-", "\t", "-", "\r", "-", "\n", "-").Replace(name) + "-" + hex.EncodeToString(sum[:4])
 }
 
-// natsOptions are a connection's, with credentials in the variables that the nats program takes them from.
+// natsOptions are the options of a connection. The credentials come from the variables that the nats program uses.
 func natsOptions(name string) ([]nats.Option, error) {
 	options := []nats.Option{
-		nats.Name(strings.TrimSpace("kbsync " + name)), nats.NoReconnect(), nats.Timeout(dialPatience), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // it would print them
+		nats.Name(strings.TrimSpace("kbsync " + name)), nats.NoReconnect(), nats.Timeout(dialTimeout), nats.PingInterval(10 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the default handler prints the errors
 	}
 	if file := os.Getenv("NATS_CREDS"); file != "" {
 		options = append(options, nats.UserCredentials(file))
@@ -81,7 +81,7 @@ func natsOptions(name string) ([]nats.Option, error) {
 	if file := os.Getenv("NATS_NKEY"); file != "" {
 		key, err := nats.NkeyOptionFromSeed(file)
 		if err != nil {
-			return nil, fmt.Errorf("the file that NATS_NKEY names has no key in it: %w", err)
+			return nil, fmt.Errorf("the file that NATS_NKEY names contains no key: %w", err)
 		}
 		options = append(options, key)
 	}
@@ -100,8 +100,8 @@ func natsOptions(name string) ([]nats.Option, error) {
 	return options, nil
 }
 
-// dial connects, and returns what is closed when the connection is lost.
-func (p natsPlace) dial(ctx context.Context) (*nats.Conn, jetstream.JetStream, <-chan struct{}, error) {
+// dial connects. The returned channel is closed when the connection is lost.
+func (p natsAddress) dial(ctx context.Context) (*nats.Conn, jetstream.JetStream, <-chan struct{}, error) {
 	options, err := natsOptions(p.name)
 	if err != nil {
 		return nil, nil, nil, err
@@ -121,45 +121,45 @@ func (p natsPlace) dial(ctx context.Context) (*nats.Conn, jetstream.JetStream, <
 	return conn, js, closed, nil
 }
 
-// explain makes of an error of JetStream one that says what to do.
-func (p natsPlace) explain(err error) error {
+// explain adds the remedy to an error of JetStream.
+func (p natsAddress) explain(err error) error {
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		subject := "SUBJECT"
 		if len(p.subjects) > 0 {
 			subject = strings.Join(p.subjects, ",")
 		}
-		return fmt.Errorf("there is no stream %s; create it of the subject that the notifications go to, such as by: nats stream add %s --subjects=%s --max-age=7d --defaults", p.stream, p.stream, subject)
+		return fmt.Errorf("there is no stream %s; create it with the subject of the notifications, for example: nats stream add %s --subjects=%s --max-age=7d --defaults", p.stream, p.stream, subject)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("the server has no JetStream, without which messages would be lost; turn it on (nats-server --jetstream): %w", err)
+		return fmt.Errorf("the server has no JetStream, without which messages are lost; turn it on (nats-server --jetstream): %w", err)
 	}
 	return err
 }
 
-// consumer finds the consumer; create makes it if it is not there.
-func (p natsPlace) consumer(ctx context.Context, js jetstream.JetStream, create bool) (jetstream.Consumer, error) {
+// consumer returns the consumer. With create it creates a missing one.
+func (p natsAddress) consumer(ctx context.Context, js jetstream.JetStream, create bool) (jetstream.Consumer, error) {
 	c, err := js.Consumer(ctx, p.stream, p.durable)
 	if errors.Is(err, jetstream.ErrNotPullConsumer) {
-		return nil, fmt.Errorf("the consumer %s of the stream %s pushes; write another name as durable=, or delete it", p.durable, p.stream)
+		return nil, fmt.Errorf("the consumer %s of the stream %s pushes; set durable= to another name, or delete it", p.durable, p.stream)
 	}
 	if errors.Is(err, jetstream.ErrConsumerNotFound) && create {
 		c, err = js.CreateConsumer(ctx, p.stream, jetstream.ConsumerConfig{
 			Durable: p.durable, Description: "kbsync", FilterSubjects: p.subjects, AckPolicy: jetstream.AckExplicitPolicy, AckWait: natsLease,
-			// What was before is found by the scan that follows every connection.
+			// The scan after each connect finds the earlier changes.
 			DeliverPolicy: jetstream.DeliverNewPolicy,
-			MaxAckPending: mostHeld,
+			MaxAckPending: maxHeldMessages,
 		})
 	}
 	if err != nil {
 		return nil, p.explain(err)
 	}
 	if policy := c.CachedInfo().Config.AckPolicy; policy != jetstream.AckExplicitPolicy {
-		return nil, fmt.Errorf("the consumer %s of the stream %s does not acknowledge each message (its policy is %v); write another name as durable=, or delete it", p.durable, p.stream, policy)
+		return nil, fmt.Errorf("the consumer %s of the stream %s does not acknowledge each message (its policy is %v); set durable= to another name, or delete it", p.durable, p.stream, policy)
 	}
 	return c, nil
 }
 
-func (p natsPlace) open(ctx context.Context) (subscription, error) {
+func (p natsAddress) open(ctx context.Context) (subscription, error) {
 	conn, js, closed, err := p.dial(ctx)
 	if err != nil {
 		return nil, err
@@ -179,11 +179,11 @@ type natsSubscription struct {
 	consumer jetstream.Consumer
 	ackWait  time.Duration
 
-	batch jetstream.MessageBatch // the pull that goes on; nil for none
-	end   context.CancelFunc     // of it
+	batch jetstream.MessageBatch // the current pull; nil for none
+	end   context.CancelFunc     // ends the pull
 }
 
-func (s *natsSubscription) presumed() time.Duration { return 0 }
+func (s *natsSubscription) connectedAfter() time.Duration { return 0 }
 
 func (s *natsSubscription) lease() time.Duration { return s.ackWait }
 
@@ -232,18 +232,18 @@ func (s *natsSubscription) close() {
 	if s.batch != nil {
 		s.end()
 		for m := range s.batch.Messages() {
-			_ = m.Nak() // it comes again when its lease ends
+			_ = m.Nak() // on an error it comes again when its lease ends
 		}
 	}
 	if !s.conn.IsClosed() {
-		_ = s.conn.FlushTimeout(2 * time.Second) // acknowledgements, as far as they go
+		_ = s.conn.FlushTimeout(2 * time.Second) // send the queued acknowledgements
 	}
 	s.conn.Close()
 	<-s.closed
 }
 
-// check looks whether the consumer is there, or could be made.
-func (p natsPlace) check(ctx context.Context) (string, error) {
+// check reports whether the consumer exists or can be created.
+func (p natsAddress) check(ctx context.Context) (string, error) {
 	conn, js, _, err := p.dial(ctx)
 	if err != nil {
 		return "", err
@@ -254,11 +254,11 @@ func (p natsPlace) check(ctx context.Context) (string, error) {
 	}
 	c, err := p.consumer(ctx, js, false)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return fmt.Sprintf("the stream %s is there; kbsync watch makes the consumer %s", p.stream, p.durable), nil
+		return fmt.Sprintf("the stream %s exists; kbsync watch creates the consumer %s", p.stream, p.durable), nil
 	}
 	if err != nil {
 		return "", err
 	}
 	info := c.CachedInfo()
-	return fmt.Sprintf("the consumer %s of the stream %s is there, with %d messages waiting", p.durable, p.stream, info.NumPending+uint64(info.NumAckPending)), nil
+	return fmt.Sprintf("the consumer %s of the stream %s exists, with %d messages waiting", p.durable, p.stream, info.NumPending+uint64(info.NumAckPending)), nil
 }

@@ -8,12 +8,12 @@ import (
 	"net/url"
 )
 
-var errNoBuckets = errors.New("this kbsync was built without buckets (the nocloud tag); take one that was built with them")
+var errNoBuckets = errors.New("this kbsync was built without buckets (the nocloud tag); use a build with them")
 
-// openerOf says that this build has no buckets, and so no notifications of any.
+// openerOf returns an error, because this build supports no bucket.
 func openerOf(*url.URL, url.Values, string) (func(context.Context) (subscription, error), error) {
 	return nil, errNoBuckets
 }
 
-// CheckNotifications says the same.
+// CheckNotifications returns an error, because this build supports no bucket.
 func CheckNotifications(context.Context, string, string) (string, error) { return "", errNoBuckets }

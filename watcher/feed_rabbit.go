@@ -18,23 +18,23 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A rabbitPlace is a queue of the RabbitMQ that the variable RABBIT_SERVER_URL names.
+// A rabbitAddress identifies a queue of the RabbitMQ server in the variable RABBIT_SERVER_URL.
 //
-// gocloud.dev's own driver has the same URLs, but opens a new channel where one was lost and acknowledges there what came by the old
-// one: the numbers mean other messages then. Without a prefetch count it also takes the whole queue into memory.
-type rabbitPlace struct {
+// gocloud.dev's driver has the same URLs, but after it lost a channel it acknowledges the old messages on a new channel, where their
+// numbers belong to other messages. Without a prefetch count it also reads the whole queue into memory.
+type rabbitAddress struct {
 	queue    string
 	prefetch int
 	name     string // of the sync
 }
 
-func parseRabbit(u *url.URL, query url.Values, name string) (rabbitPlace, error) {
-	p := rabbitPlace{queue: path.Join(u.Host, u.Path), prefetch: mostHeld, name: name}
+func parseRabbit(u *url.URL, query url.Values, name string) (rabbitAddress, error) {
+	p := rabbitAddress{queue: path.Join(u.Host, u.Path), prefetch: maxHeldMessages, name: name}
 	if err := onlyParameters(query, "prefetch_count"); err != nil {
 		return p, err
 	}
 	if p.queue == "" {
-		return p, errors.New("it names no queue; write one such as rabbit://QUEUE, and the server as RABBIT_SERVER_URL")
+		return p, errors.New("it names no queue; write one such as rabbit://QUEUE, and set RABBIT_SERVER_URL to the server")
 	}
 	if text := query.Get("prefetch_count"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 16)
@@ -46,27 +46,27 @@ func parseRabbit(u *url.URL, query url.Values, name string) (rabbitPlace, error)
 	return p, nil
 }
 
-func (p rabbitPlace) dial(ctx context.Context) (*amqp.Connection, *amqp.Channel, error) {
+func (p rabbitAddress) dial(ctx context.Context) (*amqp.Connection, *amqp.Channel, error) {
 	address := os.Getenv("RABBIT_SERVER_URL")
 	if address == "" {
-		return nil, nil, errors.New("the variable RABBIT_SERVER_URL is not set; write the server's address into it, such as amqp://user:password@host:5672/")
+		return nil, nil, errors.New("the variable RABBIT_SERVER_URL is not set; set it to the server's address, such as amqp://user:password@host:5672/")
 	}
 	if _, err := amqp.ParseURI(address); err != nil {
-		// Not its text, which has the password in it.
-		return nil, nil, errors.New("the variable RABBIT_SERVER_URL is not the address of a server; write one such as amqp://user:password@host:5672/")
+		// The error text contains the password.
+		return nil, nil, errors.New("the variable RABBIT_SERVER_URL is not the address of a server; set it to one such as amqp://user:password@host:5672/")
 	}
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(strings.TrimSpace("kbsync " + p.name))
 	dialer := &dialer{ctx: ctx}
 	defer dialer.release()
 	conn, err := amqp.DialConfig(address, amqp.Config{
-		Heartbeat: dialPatience, Properties: properties,
+		Heartbeat: dialTimeout, Properties: properties,
 		Dial: func(network, addr string) (net.Conn, error) {
 			c, err := dialer.Dial(network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return c, c.SetDeadline(time.Now().Add(dialPatience)) // of the handshake
+			return c, c.SetDeadline(time.Now().Add(dialTimeout)) // for the handshake
 		},
 	})
 	if err != nil {
@@ -79,14 +79,14 @@ func (p rabbitPlace) dial(ctx context.Context) (*amqp.Connection, *amqp.Channel,
 	return conn, channel, nil
 }
 
-func (p rabbitPlace) explain(err error) error {
+func (p rabbitAddress) explain(err error) error {
 	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.NotFound {
-		return fmt.Errorf("there is no queue %s; declare it, durable, and bind it to the exchange that the notifications go to: %w", p.queue, err)
+		return fmt.Errorf("there is no queue %s; declare it as durable, and bind it to the exchange of the notifications: %w", p.queue, err)
 	}
 	return err
 }
 
-func (p rabbitPlace) open(ctx context.Context) (subscription, error) {
+func (p rabbitAddress) open(ctx context.Context) (subscription, error) {
 	conn, channel, err := p.dial(ctx)
 	if err != nil {
 		return nil, err
@@ -104,21 +104,21 @@ func (p rabbitPlace) open(ctx context.Context) (subscription, error) {
 }
 
 func closeRabbit(conn *amqp.Connection) error {
-	if err := conn.CloseDeadline(time.Now().Add(dialPatience)); !errors.Is(err, amqp.ErrClosed) {
+	if err := conn.CloseDeadline(time.Now().Add(dialTimeout)); !errors.Is(err, amqp.ErrClosed) {
 		return err
 	}
 	return nil
 }
 
-// A rabbitSubscription consumes a queue on one channel. The server gives what is not acknowledged when the channel ends to the
-// next consumer.
+// A rabbitSubscription consumes a queue on one channel. At the end of the channel the server delivers the unacknowledged messages
+// to the next consumer.
 type rabbitSubscription struct {
 	conn       *amqp.Connection
 	deliveries <-chan amqp.Delivery
 	lost       <-chan *amqp.Error
 }
 
-func (s *rabbitSubscription) presumed() time.Duration { return 0 }
+func (s *rabbitSubscription) connectedAfter() time.Duration { return 0 }
 
 func (s *rabbitSubscription) lease() time.Duration { return 0 }
 
@@ -140,7 +140,7 @@ func (s *rabbitSubscription) receive(ctx context.Context) (*delivery, error) {
 		}
 	case <-time.After(time.Second):
 	}
-	return nil, errors.New("the server ended the delivery: the queue was deleted, or is on a node that went away")
+	return nil, errors.New("the server ended the delivery: the queue was deleted, or its node is down")
 }
 
 func rabbitDelivery(m amqp.Delivery) *delivery {
@@ -154,8 +154,8 @@ func rabbitDelivery(m amqp.Delivery) *delivery {
 	return d
 }
 
-// check looks whether the queue is there.
-func (p rabbitPlace) check(ctx context.Context) (_ string, err error) {
+// check reports whether the queue exists.
+func (p rabbitAddress) check(ctx context.Context) (_ string, err error) {
 	conn, channel, err := p.dial(ctx)
 	if err != nil {
 		return "", err
@@ -165,5 +165,5 @@ func (p rabbitPlace) check(ctx context.Context) (_ string, err error) {
 	if err != nil {
 		return "", p.explain(err)
 	}
-	return fmt.Sprintf("the queue %s is there, with %d messages ready", p.queue, queue.Messages), nil
+	return fmt.Sprintf("the queue %s exists, with %d messages ready", p.queue, queue.Messages), nil
 }

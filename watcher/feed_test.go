@@ -18,49 +18,50 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
 )
 
-// A post is a broker that is made up. A message stays in it until it is acknowledged.
-type post struct {
+// A fakeBroker keeps a message until it is acknowledged.
+type fakeBroker struct {
 	mu        gosync.Mutex
-	away      error // why no connection can be made; nil if one can
+	away      error // the error of a connect; nil if it succeeds
 	attempts  []time.Time
-	open      *posted // the connection that is open; nil for none
+	open      *fakeConnection // nil for none
 	presuming time.Duration
 	leasing   time.Duration
 	failAcks  bool
 
-	messages map[int]message // that wait
+	messages map[int]message // not acknowledged
 	acked    []int
 	nacked   []int
 	renewed  []int
 	next     int
 }
 
-// A posted is a connection to a post.
-type posted struct {
-	post *post
+// A fakeConnection is a connection to a fakeBroker.
+type fakeConnection struct {
+	post *fakeBroker
 	in   chan int
 	lost chan error
 }
 
-func (p *post) connect(ctx context.Context) (subscription, error) {
+func (p *fakeBroker) connect(ctx context.Context) (subscription, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.attempts = append(p.attempts, time.Now())
 	if p.away != nil {
 		return nil, p.away
 	}
-	p.open = &posted{post: p, in: make(chan int, 10_000), lost: make(chan error, 1)}
+	p.open = &fakeConnection{post: p, in: make(chan int, 10_000), lost: make(chan error, 1)}
 	for _, id := range slices.Sorted(maps.Keys(p.messages)) {
-		p.open.in <- id // once more
+		p.open.in <- id // deliver it again
 	}
 	return p.open, nil
 }
 
-// send sends messages, and returns the number of the last one.
-func (p *post) send(bodies ...string) int {
+// send sends messages and returns the number of the last one.
+func (p *fakeBroker) send(bodies ...string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, body := range bodies {
@@ -76,16 +77,16 @@ func (p *post) send(bodies ...string) int {
 	return p.next
 }
 
-// lose breaks the connection, with more or less time until another one can be made.
-func (p *post) lose(away error) {
+// lose breaks the connection. Later connects fail with away unless it is nil.
+func (p *fakeBroker) lose(away error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.open.lost <- errors.New("the line was cut")
+	p.open.lost <- errors.New("connection lost")
 	p.open, p.away = nil, away
 }
 
-// noted returns a list of messages, and empties it.
-func (p *post) noted(list *[]int) []int {
+// noted returns a list of messages and empties it.
+func (p *fakeBroker) noted(list *[]int) []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	got := *list
@@ -93,13 +94,13 @@ func (p *post) noted(list *[]int) []int {
 	return got
 }
 
-func (p *post) waiting() []int {
+func (p *fakeBroker) waiting() []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Sorted(maps.Keys(p.messages))
 }
 
-func (c *posted) receive(ctx context.Context) (*delivery, error) {
+func (c *fakeConnection) receive(ctx context.Context) (*delivery, error) {
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -112,7 +113,7 @@ func (c *posted) receive(ctx context.Context) (*delivery, error) {
 				p.mu.Lock()
 				defer p.mu.Unlock()
 				if p.open != c || end && p.failAcks {
-					return errors.New("the line was cut")
+					return errors.New("connection lost")
 				}
 				if *list = append(*list, id); end {
 					delete(p.messages, id)
@@ -126,13 +127,13 @@ func (c *posted) receive(ctx context.Context) (*delivery, error) {
 	}
 }
 
-func (c *posted) presumed() time.Duration { return c.post.presuming }
+func (c *fakeConnection) connectedAfter() time.Duration { return c.post.presuming }
 
-func (c *posted) lease() time.Duration { return c.post.leasing }
+func (c *fakeConnection) lease() time.Duration { return c.post.leasing }
 
-func (c *posted) close() {}
+func (c *fakeConnection) close() {}
 
-// s3Event is the body of a message of S3.
+// s3Event returns the body of a message of S3.
 func s3Event(bucket string, keys ...string) string {
 	var records []string
 	for _, key := range keys {
@@ -141,12 +142,13 @@ func s3Event(bucket string, keys ...string) string {
 	return `{"Records":[` + strings.Join(records, ",") + `]}`
 }
 
-// feeding runs a test of a Feed of the bucket "docs" below handbook/, in a bubble. The Feed has been connected, and what was dirty then taken.
-func feeding(t *testing.T, p *post, opts FeedOptions, test func(t *testing.T, f *Feed)) {
+// withFeed runs a test in a synctest bubble with a connected Feed of the bucket "docs" below handbook/. The root, dirty after the
+// connect, was taken.
+func withFeed(t *testing.T, p *fakeBroker, opts FeedOptions, test func(t *testing.T, f *Feed)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-		f := newFeed(handbook(t), "nats://host/STREAM", opts, p.connect)
+		f := newFeed(handbookBucket(t), "nats://host/STREAM", opts, p.connect)
 		f.start(t.Context())
 		defer f.Close()
 		f.want(t, "")
@@ -155,16 +157,16 @@ func feeding(t *testing.T, p *post, opts FeedOptions, test func(t *testing.T, f 
 	})
 }
 
-func handbook(t *testing.T) *Bucket {
+func handbookBucket(t *testing.T) *Bucket {
 	t.Helper()
 	filter, err := NewFilter(FilterOptions{Exclude: []string{"drafts/**"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newBucket("s3://docs?region=eu-west-1", "handbook/", service{objects: &shelf{}, identity: "shelf"}, BucketOptions{Filter: filter})
+	return newBucket("s3://docs?region=eu-west-1", "handbook/", service{objects: &fakeBucket{}, identity: "fakeBucket"}, BucketOptions{Filter: filter})
 }
 
-// want takes what is dirty once everything has come to rest.
+// want takes the dirty prefixes when all goroutines are idle.
 func (f *Feed) want(t *testing.T, prefixes ...string) {
 	t.Helper()
 	synctest.Wait()
@@ -175,8 +177,8 @@ func (f *Feed) want(t *testing.T, prefixes ...string) {
 
 // A message is acknowledged when everything that it names is recorded, and not before.
 func TestFeedAcknowledgesWhatIsRecorded(t *testing.T) {
-	var p post
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+	var p fakeBroker
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		p.send(s3Event("docs", "handbook/a.md"), s3Event("docs", "handbook/b.md", "handbook/c.md"), s3Event("docs", "handbook/d/"))
 		waits := func(ids ...int) {
 			t.Helper()
@@ -186,13 +188,13 @@ func TestFeedAcknowledgesWhatIsRecorded(t *testing.T) {
 			}
 		}
 		waits(1, 2, 3)
-		f.Recorded(nil) // of an earlier scan: nothing was taken
+		f.Recorded(nil) // after an earlier scan: nothing was taken
 		waits(1, 2, 3)
 		f.want(t, "a.md", "b.md", "c.md", "d/")
 		waits(1, 2, 3)
-		p.send(s3Event("docs", "handbook/a.md")) // while the scan goes on
+		p.send(s3Event("docs", "handbook/a.md")) // during the scan
 		synctest.Wait()
-		f.Recorded([]string{"c.md", "d/e.md"}) // which have not settled
+		f.Recorded([]string{"c.md", "d/e.md"}) // these have not settled
 		waits(2, 3, 4)
 		f.want(t, "a.md")
 		f.Recorded([]string{""}) // a scan that failed
@@ -211,10 +213,9 @@ func TestFeedAcknowledgesWhatIsRecorded(t *testing.T) {
 	})
 }
 
-// TestB6AcknowledgementFails: the message comes again, and nothing else follows.
-func TestB6AcknowledgementFails(t *testing.T) {
-	p := post{failAcks: true}
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+func TestFailedAcknowledgementIsCountedAndRedelivered(t *testing.T) {
+	p := fakeBroker{failAcks: true}
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		p.send(s3Event("docs", "handbook/a.md"))
 		f.want(t, "a.md")
 		f.Recorded(nil)
@@ -226,8 +227,7 @@ func TestB6AcknowledgementFails(t *testing.T) {
 	})
 }
 
-// TestB6Messages: what each kind of message makes dirty, and what is counted of it.
-func TestB6Messages(t *testing.T) {
+func TestFeedMarksTheKeysOfEachMessage(t *testing.T) {
 	for name, tt := range map[string]struct {
 		body  string
 		dirty []string
@@ -252,12 +252,12 @@ func TestB6Messages(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
-			var p post
-			feeding(t, &p, FeedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, f *Feed) {
+			var p fakeBroker
+			withFeed(t, &p, FeedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, f *Feed) {
 				p.send(tt.body, tt.body, tt.body)
 				f.want(t, tt.dirty...)
 				if tt.dirty == nil && len(p.waiting()) > 0 {
-					t.Error("what names nothing of the root waits")
+					t.Error("a message that names nothing of the root is not acknowledged")
 				}
 				f.Recorded(nil)
 				got := f.Stats()
@@ -269,20 +269,20 @@ func TestB6Messages(t *testing.T) {
 					t.Errorf("got %+v, want %+v; %v wait", got, tt.want, p.waiting())
 				}
 				text := log.String()
-				if n := strings.Count(text, "nobody understands"); n != min(int(tt.want.Unknown), 1) {
-					t.Errorf("told %d times of what nobody understands", n)
+				if n := strings.Count(text, "unknown format"); n != min(int(tt.want.Unknown), 1) {
+					t.Errorf("logged %d times an unknown format", n)
 				}
 				if tt.want.Unknown > 0 && (strings.Contains(text, "secret value") || !strings.Contains(text, "Secret-Name") || strings.Contains(text, "order")) {
-					t.Errorf("the log says %s", text)
+					t.Errorf("the log contains %s", text)
 				}
 			})
 		})
 	}
 }
 
-// A folder that holds the root makes all of it dirty: it may have been renamed.
-func TestFeedFolderAbove(t *testing.T) {
-	b := handbook(t)
+// An event of a folder above the root makes the whole root dirty: the folder may have been renamed.
+func TestFolderAboveTheRootMarksTheRoot(t *testing.T) {
+	b := handbookBucket(t)
 	b.prefix = "teams/handbook/"
 	for key, want := range map[string]bool{"teams/": true, "teams/handbook/": true, "": true, "team/": false, "teams": false, "teams/other/": false} {
 		if prefix, is := b.prefixOf(bucketEvent{bucket: "docs", key: key}); is != want || prefix != "" {
@@ -291,15 +291,15 @@ func TestFeedFolderAbove(t *testing.T) {
 	}
 }
 
-// A broker that is away is told once, tried for ever, and followed by a scan of everything when it is back.
+// An outage is logged once, connects are tried without end, and the whole root is dirty after the next connect.
 func TestFeedReconnects(t *testing.T) {
 	var log bytes.Buffer
-	p := post{away: errors.New("no such host")}
+	p := fakeBroker{away: errors.New("no such host")}
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed(handbook(t), "nats://host/STREAM", FeedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, p.connect)
+		f := newFeed(handbookBucket(t), "nats://host/STREAM", FeedOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}, p.connect)
 		f.start(t.Context())
 		defer f.Close()
-		f.want(t, "") // at once, though the broker is away
+		f.want(t, "") // at once, without a broker
 		<-f.Wake()
 		time.Sleep(time.Hour)
 		f.want(t)
@@ -320,7 +320,7 @@ func TestFeedReconnects(t *testing.T) {
 		p.mu.Lock()
 		p.away = nil
 		p.mu.Unlock()
-		time.Sleep(mostReconnect)
+		time.Sleep(maxReconnect)
 		f.want(t, "")
 		<-f.Wake()
 		f.Recorded(nil)
@@ -332,16 +332,16 @@ func TestFeedReconnects(t *testing.T) {
 		p.lose(nil)
 		synctest.Wait()
 		if s := f.Stats(); s.Connected || s.Held != 0 {
-			t.Errorf("when the line is cut: %+v", s)
+			t.Errorf("after the loss: %+v", s)
 		}
-		f.Recorded(nil) // their acknowledgement belongs to the line that was cut
+		f.Recorded(nil) // their acknowledgements belong to the lost connection
 		if acked := p.noted(&p.acked); len(acked) != 0 {
 			t.Errorf("acknowledged: %v", acked)
 		}
 		time.Sleep(2 * time.Second)
 		f.want(t, "")
 		if s := f.Stats(); !s.Connected || s.Connections != 2 || s.Held != 3 {
-			t.Errorf("when it is back: %+v", s)
+			t.Errorf("after the next connect: %+v", s)
 		}
 		f.Recorded(nil)
 		if len(p.waiting()) != 0 {
@@ -353,10 +353,10 @@ func TestFeedReconnects(t *testing.T) {
 	}
 }
 
-// A line that is cut again and again does not make it a loop of listings.
-func TestFeedThatIsCutAgainAndAgain(t *testing.T) {
-	var p post
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+// A connection that breaks again and again does not cause a listing each time.
+func TestFeedBacksOffWhenConnectionsBreak(t *testing.T) {
+	var p fakeBroker
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		whole := 0
 		for end := time.Now().Add(time.Hour); time.Now().Before(end); time.Sleep(time.Second) {
 			synctest.Wait()
@@ -376,16 +376,16 @@ func TestFeedThatIsCutAgainAndAgain(t *testing.T) {
 	})
 }
 
-// Where a client connects by itself, it counts as connected when a while went well, or a message came.
-func TestFeedPresumes(t *testing.T) {
-	p := post{presuming: 10 * time.Second}
+// A client that connects in the background counts as connected after a while without errors, or after a message.
+func TestFeedCountsAsConnectedAfterAQuietWhile(t *testing.T) {
+	p := fakeBroker{presuming: 10 * time.Second}
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed(handbook(t), "awssqs://host/1/docs", FeedOptions{}, p.connect)
+		f := newFeed(handbookBucket(t), "awssqs://host/1/docs", FeedOptions{}, p.connect)
 		f.start(t.Context())
 		defer f.Close()
 		f.want(t, "")
 		time.Sleep(9 * time.Second)
-		p.lose(nil) // the first answer is a refusal
+		p.lose(nil) // the first request is refused
 		f.want(t)
 		if s := f.Stats(); s.Connections != 0 {
 			t.Errorf("%+v", s)
@@ -410,11 +410,10 @@ func TestFeedPresumes(t *testing.T) {
 	})
 }
 
-// Not more messages are taken than may be held.
-func TestFeedHoldsSoMany(t *testing.T) {
-	var p post
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
-		f.most = 3
+func TestFeedHoldsABoundedNumberOfMessages(t *testing.T) {
+	var p fakeBroker
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+		f.maxHeld = 3
 		for i := range 10 {
 			p.send(s3Event("docs", fmt.Sprintf("handbook/%d.md", i)))
 		}
@@ -431,10 +430,10 @@ func TestFeedHoldsSoMany(t *testing.T) {
 	})
 }
 
-// What is held is renewed, and handed back at the end.
+// Held messages are renewed, and returned to the broker at the end.
 func TestFeedRenewsAndHandsBack(t *testing.T) {
-	p := post{leasing: 30 * time.Second}
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+	p := fakeBroker{leasing: 30 * time.Second}
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		p.send(s3Event("docs", "handbook/a.md"), s3Event("docs", "handbook/b.md"))
 		f.want(t, "a.md", "b.md")
 		p.send(s3Event("docs", "handbook/c.md"))
@@ -458,11 +457,11 @@ func TestFeedRenewsAndHandsBack(t *testing.T) {
 	})
 }
 
-// The wake comes Delay after the first event of several.
-func TestFeedDelay(t *testing.T) {
-	var p post
+// The wakeup comes Delay after the first of several events.
+func TestFeedWakesOncePerDelay(t *testing.T) {
+	var p fakeBroker
 	synctest.Test(t, func(t *testing.T) {
-		f := newFeed(handbook(t), "nats://host/STREAM", FeedOptions{Delay: 2 * time.Second}, p.connect)
+		f := newFeed(handbookBucket(t), "nats://host/STREAM", FeedOptions{Delay: 2 * time.Second}, p.connect)
 		f.start(t.Context())
 		defer f.Close()
 		start := time.Now()
@@ -482,10 +481,10 @@ func TestFeedDelay(t *testing.T) {
 	})
 }
 
-// Many documents of one folder make the folder dirty, and very many everything; their messages are held all the same.
-func TestFeedGrowsUpwards(t *testing.T) {
-	var p post
-	feeding(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
+// Many documents of one folder make the folder dirty, and very many the whole root; their messages are held.
+func TestManyMessagesWidenToFolders(t *testing.T) {
+	var p fakeBroker
+	withFeed(t, &p, FeedOptions{}, func(t *testing.T, f *Feed) {
 		for i := range dirtyObjects + 1 {
 			p.send(s3Event("docs", fmt.Sprintf("handbook/x/%d.md", i)))
 		}
@@ -509,18 +508,18 @@ func TestFeedGrowsUpwards(t *testing.T) {
 	})
 }
 
-// A hall is a bucket that changes, and that several look at.
-type hall struct {
+// A changingBucket is a bucket in memory that counts requests.
+type changingBucket struct {
 	mu      gosync.Mutex
 	objects map[string]object
-	pages   int // that were asked for, but for the ignore file
-	ignores int // times that the ignore file was looked for
-	most    int // pages asked for at one time
+	pages   int // requests, except for the ignore file
+	ignores int // requests for the ignore file
+	most    int // most requests at one time
 	now     int
 	slow    time.Duration
 }
 
-func (h *hall) page(ctx context.Context, prefix, _ string) ([]object, string, error) {
+func (h *changingBucket) page(ctx context.Context, prefix, _ string) ([]object, string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if strings.HasSuffix(prefix, ignoreName) {
@@ -532,7 +531,7 @@ func (h *hall) page(ctx context.Context, prefix, _ string) ([]object, string, er
 	h.most = max(h.most, h.now)
 	if h.slow > 0 {
 		h.mu.Unlock()
-		_ = rest(ctx, h.slow)
+		_ = retry.Sleep(ctx, h.slow)
 		h.mu.Lock()
 	}
 	h.now--
@@ -545,27 +544,27 @@ func (h *hall) page(ctx context.Context, prefix, _ string) ([]object, string, er
 	return page, "", ctx.Err()
 }
 
-func (*hall) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
-	return nil, errors.New("nobody reads here")
+func (*changingBucket) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
+	return nil, errors.New("the test reads no object")
 }
 
-func (*hall) close() error { return nil }
+func (*changingBucket) close() error { return nil }
 
-// TestB6EndsAsTheListing: whatever happens to the messages, what is recorded in the end is what is there, but for what no message told of,
-// which a scan of everything finds; and no message waits.
-func TestB6EndsAsTheListing(t *testing.T) {
+// Whatever happens to the messages, the state equals the bucket in the end, except for changes without a message, which a scan of
+// the whole root finds. No message is left unacknowledged.
+func TestFeedAndScansConvergeToTheListing(t *testing.T) {
 	for seed := range uint64(40) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 6))
-			var p post
-			h := &hall{objects: map[string]object{}}
-			b := handbook(t)
-			b.service = service{objects: h, identity: "hall"}
+			var p fakeBroker
+			h := &changingBucket{objects: map[string]object{}}
+			b := handbookBucket(t)
+			b.service = service{objects: h, identity: "changingBucket"}
 			f := newFeed(b, "nats://host/STREAM", FeedOptions{}, p.connect)
 			f.start(t.Context())
 			defer f.Close()
 			synctest.Wait()
-			store := newMemory()
+			store := newMemoryStore()
 			scanner := NewScanner(b, ScanOptions{Settle: -1, MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, AllowEmpty: true, Lookups: 4})
 			lost := map[string]bool{}
 			var bag []string
@@ -578,7 +577,7 @@ func TestB6EndsAsTheListing(t *testing.T) {
 					f.Mark(prefixes...)
 					return
 				}
-				if _, err := scanner.ScanAll(t.Context(), store, state.Sync{ID: 1, RootIdentity: "hall/handbook/"}, prefixes); err != nil {
+				if _, err := scanner.ScanAll(t.Context(), store, state.Sync{ID: 1, RootIdentity: "changingBucket/handbook/"}, prefixes); err != nil {
 					t.Fatalf("seed %d: %v", seed, err)
 				}
 				f.Recorded(nil)
@@ -616,7 +615,7 @@ func TestB6EndsAsTheListing(t *testing.T) {
 				p.mu.Unlock()
 				if random.IntN(60) == 0 {
 					p.lose(nil)
-					time.Sleep(2 * mostReconnect)
+					time.Sleep(2 * maxReconnect)
 					lost = map[string]bool{}
 				}
 			}
@@ -644,12 +643,12 @@ func TestB6EndsAsTheListing(t *testing.T) {
 			}
 			for _, key := range differing() {
 				if !lost[key] {
-					t.Errorf("seed %d: %q is not recorded as it is, and a message told of it", seed, key)
+					t.Errorf("seed %d: the state of %q is wrong, although a message named it", seed, key)
 				}
 			}
-			// Those whose acknowledgement failed come again.
+			// Messages whose acknowledgement failed come again.
 			p.lose(nil)
-			time.Sleep(2 * mostReconnect)
+			time.Sleep(2 * maxReconnect)
 			for range 20 {
 				synctest.Wait()
 				step()
@@ -661,9 +660,9 @@ func TestB6EndsAsTheListing(t *testing.T) {
 	}
 }
 
-// Single documents are looked up several at a time, and cost a request each and one for the ignore file.
-func TestLookups(t *testing.T) {
-	h := &hall{objects: map[string]object{}, slow: 30 * time.Millisecond}
+// Single documents are listed several at a time, with one request each and one for the ignore file.
+func TestSingleDocumentsAreListedConcurrently(t *testing.T) {
+	h := &changingBucket{objects: map[string]object{}, slow: 30 * time.Millisecond}
 	var prefixes []string
 	for i := range 1000 {
 		key := fmt.Sprintf("%d/%04d.md", i/100, i)
@@ -676,15 +675,15 @@ func TestLookups(t *testing.T) {
 	h.objects["folder/a.md"] = object{key: "folder/a.md", fingerprint: state.Fingerprint{Size: 1, MTime: 1}}
 	h.objects["folder/b.md"] = object{key: "folder/b.md", fingerprint: state.Fingerprint{Size: 1, MTime: 1}}
 	bucket := func() *Bucket {
-		b := (&shelf{}).bucket()
-		b.service = service{objects: h, identity: "hall"}
+		b := (&fakeBucket{}).bucket()
+		b.service = service{objects: h, identity: "changingBucket"}
 		return b
 	}
-	scan := func(t *testing.T, lookups int) (*memory, time.Duration) {
+	scan := func(t *testing.T, lookups int) (*memoryStore, time.Duration) {
 		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 		b := bucket()
 		h.pages, h.ignores, h.most = 0, 0, 0
-		store := newMemory()
+		store := newMemoryStore()
 		start := time.Now()
 		r, err := NewScanner(b, ScanOptions{Settle: -1, Lookups: lookups}).ScanAll(t.Context(), store, state.Sync{ID: 1}, prefixes)
 		if err != nil || r.New != 668 {
@@ -699,32 +698,32 @@ func TestLookups(t *testing.T) {
 		}
 		many, took := scan(t, 16)
 		if h.most != 16 || h.pages != 1002 || h.ignores > 6 {
-			t.Errorf("%d at a time, %d pages, the ignore file looked for %d times", h.most, h.pages, h.ignores)
+			t.Errorf("%d at a time, %d pages, %d requests for the ignore file", h.most, h.pages, h.ignores)
 		}
 		if !maps.Equal(one.known, many.known) || len(one.known) != 668 {
-			t.Error("what was found differs")
+			t.Error("the results differ")
 		}
 		if took > slowly/10 {
 			t.Errorf("%v, and one after the other %v", took, slowly)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		// A scan that ends early leaves nothing behind.
+		// A scan that ends early leaves no goroutine.
 		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		if _, err := NewScanner(bucket(), ScanOptions{Settle: -1, Lookups: 16}).ScanAll(ctx, newMemory(), state.Sync{ID: 1}, prefixes); err == nil {
+		if _, err := NewScanner(bucket(), ScanOptions{Settle: -1, Lookups: 16}).ScanAll(ctx, newMemoryStore(), state.Sync{ID: 1}, prefixes); err == nil {
 			t.Error("no error")
 		}
 	})
 }
 
-// The listing of a folder looks for the ignore file, whatever was found before, and what it finds counts for single documents.
-func TestIgnoresAreRemembered(t *testing.T) {
+// The listing of a folder always looks for the ignore file. Listings of single documents use the result.
+func TestIgnoreFileIsCachedForSingleDocuments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &hall{objects: map[string]object{}}
-		b := (&shelf{}).bucket()
-		b.service = service{objects: h, identity: "hall"}
+		h := &changingBucket{objects: map[string]object{}}
+		b := (&fakeBucket{}).bucket()
+		b.service = service{objects: h, identity: "changingBucket"}
 		list := func(prefix string) {
 			for _, err := range b.List(t.Context(), prefix) {
 				if err != nil {
@@ -737,12 +736,12 @@ func TestIgnoresAreRemembered(t *testing.T) {
 			want   int
 		}{{"a.md", 1}, {"b.md", 1}, {"a/", 2}, {"b.md", 2}, {"", 3}, {"", 4}, {"a/b.md", 4}} {
 			if list(step.prefix); h.ignores != step.want {
-				t.Errorf("step %d: looked %d times, want %d", i, h.ignores, step.want)
+				t.Errorf("step %d: %d requests, want %d", i, h.ignores, step.want)
 			}
 		}
 		time.Sleep(ignoresAge)
 		if list("a.md"); h.ignores != 5 {
-			t.Errorf("looked %d times", h.ignores)
+			t.Errorf("%d requests", h.ignores)
 		}
 	})
 }

@@ -12,32 +12,32 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// FilterOptions of a Filter. The zero value takes the default document types and leaves out the default exclusions.
+// FilterOptions configure a Filter. The zero value takes the default document types and leaves out the default exclusions.
 //
-// A key is taken if it passes all of these, which are asked in this order:
+// A Filter takes a key if it passes all of these tests, in this order:
 //
-//  1. It is none of Own.
-//  2. The first glob that matches it, of Rules, then Exclude, then Include, takes it. If none matches it, it is left out where
-//     there is an Include, and otherwise taken if it is of a default document type.
-//  3. No default exclusion matches it or a directory above it: version control, editor files, droppings of operating systems, lock files
-//     of office programs, partial downloads, and what looks like a secret. A glob that takes a key lifts a default exclusion only if
-//     it asks for it by name: its last part is plain text (".env.example"), or the exclusion's own pattern ("*.pem"); for an
-//     excluded directory, one of its parts is the directory's name (".git/**"). "**" lifts none.
-//  4. No .kbsyncignore file ignores it, as git would by a .gitignore of that content.
+//  1. Own does not contain it.
+//  2. The first glob that matches it, of Rules, then Exclude, then Include, takes it. If no glob matches it, it is left out if
+//     there is an Include, and otherwise taken if it has a default document type.
+//  3. No default exclusion matches it or a directory above it: version control, editor files, files of operating systems, lock
+//     files of office programs, partial downloads, and likely secrets. A glob that takes a key lifts a default exclusion only by
+//     name: its last part is plain text (".env.example") or the exclusion's own pattern ("*.pem"); for an excluded directory, one
+//     of its parts is the directory's name (".git/**"). "**" lifts none.
+//  4. No .kbsyncignore file ignores it; the syntax is that of .gitignore.
 //
-// Globs are those of doublestar: * and ? stop at slashes, ** does not, {a,b} and [a-z] are alternatives. As with rclone, a glob
-// that begins with a slash is matched from the root, any other from any directory; one that ends in a slash means all below
-// the directory; and ** matches zero directories, too. Unlike rclone, an exclude is asked before an include, for what was
-// uploaded by mistake can't be taken back; Rules are there for any other order.
+// Globs have doublestar's syntax: * and ? stop at slashes, ** does not, {a,b} and [a-z] are alternatives. As in rclone, a glob
+// that begins with a slash is matched from the root, any other glob from any directory; a slash at its end means everything
+// below the directory; and ** also matches zero directories. Unlike in rclone, excludes come before includes, because an upload
+// by mistake is permanent. Rules allow any other order.
 type FilterOptions struct {
-	// Rules are those of --filter-from files, see ParseRules.
+	// Rules are the rules of --filter-from files; see ParseRules.
 	Rules []Rule
 	// Exclude are globs of documents to leave out.
 	Exclude []string
 	// Include are globs of documents to take.
 	Include []string
-	// Own are keys of files of kbsync's own, see OwnKeys. They are left out whatever the rules say, together with what differs
-	// from them only by an ending that starts with a dot or a hyphen.
+	// Own are the keys of kbsync's own files; see OwnKeys. No rule can include them, nor keys that extend one of them by a dot or
+	// a hyphen and more characters.
 	Own []string
 	// MaxSize is the size in bytes above which a document is skipped; zero for none.
 	MaxSize int64
@@ -47,7 +47,7 @@ type FilterOptions struct {
 type Rule struct {
 	Include bool
 	Glob    string
-	Place   string // where it stands, such as "filters.txt:3"
+	Place   string // file and line, such as "filters.txt:3"
 }
 
 func (r Rule) String() string {
@@ -57,8 +57,8 @@ func (r Rule) String() string {
 	return "- " + r.Glob
 }
 
-// ParseRules reads rules in rclone's syntax, one a line: "+ glob" takes, "- glob" leaves out, "!" forgets the rules before it,
-// lines that start with # or ; and empty ones say nothing. The name is for messages. Errors: *PatternError.
+// ParseRules reads rules in rclone's syntax, one on each line: "+ glob" takes, "- glob" leaves out, "!" drops the rules before it.
+// Empty lines and lines that start with # or ; are ignored. Messages contain the name. Errors: *PatternError.
 func ParseRules(r io.Reader, name string) ([]Rule, error) {
 	var rules []Rule
 	lines := bufio.NewScanner(r)
@@ -75,7 +75,7 @@ func ParseRules(r io.Reader, name string) ([]Rule, error) {
 		case strings.HasPrefix(text, "+ "), strings.HasPrefix(text, "- "):
 			rules = append(rules, Rule{Include: text[0] == '+', Glob: strings.TrimSpace(text[2:]), Place: place})
 		default:
-			return nil, &PatternError{Place: place, Pattern: text, Problem: `is no rule; begin the line with "+ " to take or "- " to leave out what the pattern matches`}
+			return nil, &PatternError{Place: place, Pattern: text, Problem: `is not a rule; begin the line with "+ " to take or "- " to leave out the matching documents`}
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -84,7 +84,7 @@ func ParseRules(r io.Reader, name string) ([]Rule, error) {
 	return rules, nil
 }
 
-// A PatternError says what is wrong with a pattern, and what to write instead.
+// A PatternError describes an invalid pattern and the remedy.
 type PatternError struct {
 	Place   string // such as "include" or "filters.txt:3"
 	Pattern string
@@ -95,11 +95,11 @@ func (e *PatternError) Error() string {
 	return fmt.Sprintf("%s: the pattern %q %s", e.Place, e.Pattern, e.Problem)
 }
 
-// A Filter decides which keys of a root are documents. It may be used by several goroutines.
+// A Filter decides which keys of a root are documents. Several goroutines may use it.
 type Filter struct {
-	rules      []glob // of all three kinds, in the order in which they are asked
-	hasInclude bool   // what no rule matches is left out
-	// below are the directories that all included documents are in, with a slash at the end; empty if that is not known.
+	rules      []glob // rules, excludes and includes, in order
+	hasInclude bool   // keys that no rule matches are left out
+	// below are the directories that contain all included documents, with a slash at the end; empty if they are not known.
 	below   []string
 	own     []string
 	maxSize int64
@@ -120,7 +120,7 @@ func NewFilter(opts FilterOptions) (*Filter, error) {
 	for _, r := range rules {
 		g, problem := compileGlob(r)
 		if problem == "" && g.all && !r.Include && !takes {
-			problem = `leaves out everything; name what is to be left out, or put rules with "+ " before it`
+			problem = `leaves out everything; write a narrower pattern, or put rules with "+ " before it`
 		}
 		if problem != "" {
 			errs = append(errs, &PatternError{Place: r.Place, Pattern: r.Glob, Problem: problem})
@@ -143,42 +143,29 @@ func NewFilter(opts FilterOptions) (*Filter, error) {
 // A glob is a compiled rule.
 type glob struct {
 	Rule
-	pattern  string // as doublestar wants it, from the root
+	pattern  string // for doublestar, from the root
 	anchored bool   // begins at the root
 	all      bool   // matches every key
-	suffix   string // if not empty, the pattern matches the keys that end in it
-	dir      string // matches the directories of which everything is matched; empty if there are none
+	suffix   string // if not empty, the pattern matches exactly the keys with this suffix
+	dir      string // a pattern of the directories that the glob matches completely; empty for none
 	last     string // the last part of the pattern
 	names    []string
 }
 
-// compileGlob returns the compiled rule or what is wrong with it.
+// compileGlob compiles a rule. A problem describes an invalid glob.
 func compileGlob(r Rule) (g glob, problem string) {
 	g.Rule = r
 	text, anchored := strings.CutPrefix(r.Glob, "/")
 	if strings.HasSuffix(text, "/") {
 		text += "**"
 	}
-	switch {
-	case text == "":
-		return g, "is empty and matches nothing; remove it"
-	case strings.Contains(text, "{{"):
-		return g, "uses a regular expression of rclone's, which kbsync does not know; write a glob"
-	case !doublestar.ValidatePattern(text):
-		return g, "is not valid; close every [ with ] and every { with }, and put a backslash before characters that are meant literally"
-	}
 	g.names = strings.Split(text, "/")
-	for _, part := range g.names {
-		switch {
-		case part == "" || part == "." || part == "..":
-			return g, fmt.Sprintf("has the part %q, which no key has, so that it matches nothing; write the path below the root as it is listed", part)
-		case part != "**" && strings.Contains(part, "**") && !strings.ContainsAny(text, `{[\`):
-			return g, "has ** inside a part, where it would not cross a slash; put it between slashes, as in **/*.md"
-		}
+	if problem := globProblem(text, g.names); problem != "" {
+		return g, problem
 	}
 	g.last = g.names[len(g.names)-1]
 	if base, ok := strings.CutSuffix(text, "/**"); ok {
-		// Everything below the directory, but not a file of that name.
+		// Everything below the directory, without a file of that name.
 		g.dir, text = base, base+"/**/*"
 	} else if text == "**" {
 		text = "**/*"
@@ -199,6 +186,27 @@ func compileGlob(r Rule) (g glob, problem string) {
 	return g, ""
 }
 
+// globProblem returns the problem of a glob with these parts; empty if it is valid.
+func globProblem(text string, parts []string) string {
+	switch {
+	case text == "":
+		return "is empty and matches nothing; remove it"
+	case strings.Contains(text, "{{"):
+		return "uses a regular expression as in rclone, which kbsync does not support; write a glob"
+	case !doublestar.ValidatePattern(text):
+		return "is not valid; close every [ with ] and every { with }, and put a backslash before literal characters"
+	}
+	for _, part := range parts {
+		switch {
+		case part == "" || part == "." || part == "..":
+			return fmt.Sprintf("has the part %q, which no key has, so that it matches nothing; write the path below the root as it is listed", part)
+		case part != "**" && strings.Contains(part, "**") && !strings.ContainsAny(text, `{[\`):
+			return "has ** inside a part, where it would not cross a slash; put it between slashes, as in **/*.md"
+		}
+	}
+	return ""
+}
+
 func (g *glob) match(key string) bool {
 	switch {
 	case g.all:
@@ -210,7 +218,7 @@ func (g *glob) match(key string) bool {
 	}
 }
 
-// asksFor says whether the glob names what the exclusion leaves out.
+// asksFor reports whether the glob names the entry that the exclusion leaves out.
 func (g *glob) asksFor(x *exclusion, name string) bool {
 	if !x.dir {
 		return g.last == name || strings.EqualFold(g.last, x.pattern)
@@ -223,18 +231,18 @@ func (g *glob) asksFor(x *exclusion, name string) bool {
 	return false
 }
 
-// A verdict is what a filter makes of a key. Its zero value takes it.
+// A verdict is a filter's decision on a key. The zero value takes the key.
 type verdict struct {
 	out    bool
 	reason string // in words
 	rule   string // the pattern that decided, if one did
-	place  string // where that stands
+	place  string // of the pattern
 }
 
-// document decides on a key whose directories were all taken.
+// document decides on a key. The filter has taken all its directories.
 func (f *Filter) document(key string, ignores *ignoreFile) verdict {
 	if f.isOwn(key) {
-		return verdict{out: true, reason: "it is a file of kbsync's own"}
+		return verdict{out: true, reason: "it is one of kbsync's own files"}
 	}
 	v := verdict{reason: "it is of a default document type"}
 	decided := false
@@ -259,12 +267,12 @@ func (f *Filter) document(key string, ignores *ignoreFile) verdict {
 		return x.verdict()
 	}
 	if by, ok := ignores.match(key, false); ok && !by.rule.negated {
-		return verdict{out: true, reason: "an ignore file says so", rule: by.rule.text, place: by.place()}
+		return verdict{out: true, reason: "an ignore file leaves it out", rule: by.rule.text, place: by.place()}
 	}
 	return v
 }
 
-// directory decides on a directory, whose key has no slash at its end: if it is out, no document below it can be in.
+// directory decides on a directory; its key has no slash at the end. If it is out, no document below it is taken.
 func (f *Filter) directory(key string, ignores *ignoreFile) verdict {
 	name := key[strings.LastIndexByte(key, '/')+1:]
 	if x := directoryExclusions.find(name); x != nil && !f.lifts(x, name, "") {
@@ -293,8 +301,8 @@ func (f *Filter) directory(key string, ignores *ignoreFile) verdict {
 	return verdict{}
 }
 
-// lifts says whether a glob asks for what the exclusion leaves out: for the document key, or for something below the directory
-// name where key is empty.
+// lifts reports whether a glob names the entry that the exclusion leaves out: the document key, or something below the directory
+// name if key is empty.
 func (f *Filter) lifts(x *exclusion, name, key string) bool {
 	for i := range f.rules {
 		if g := &f.rules[i]; g.Include && g.asksFor(x, name) && (key == "" || g.match(key)) {
@@ -313,7 +321,7 @@ func (f *Filter) isOwn(key string) bool {
 	return false
 }
 
-// skip says why a document of this size is not to be uploaded; empty if it is.
+// skip returns why a document of this size must not be uploaded; empty if it may be.
 func (f *Filter) skip(size int64) string {
 	switch {
 	case size == 0:
@@ -324,7 +332,7 @@ func (f *Filter) skip(size int64) string {
 	return ""
 }
 
-// sizeText writes a size in the largest unit in which it is a whole number.
+// sizeText formats a size in the largest unit that gives a whole number.
 func sizeText(n int64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 	for len(units) > 1 && n >= 1024 && n%1024 == 0 {
@@ -334,13 +342,12 @@ func sizeText(n int64) string {
 	return fmt.Sprintf("%d%s", n, units[0])
 }
 
-// OwnKeys returns the keys that files have on the directory root, for those of the paths that are inside it. What does not exist yet
-// is found by its directory.
+// OwnKeys returns the keys of the paths inside the directory root. A path that does not exist yet is resolved by its directory.
 func OwnKeys(root string, paths ...string) []string {
 	root = realPath(root)
 	var keys []string
 	for _, path := range paths {
-		// The file itself may be a link, as in a mounted ConfigMap; its key is where the link is.
+		// The file may be a link, as in a mounted ConfigMap; the key is that of the link.
 		path = filepath.Join(realPath(filepath.Dir(path)), filepath.Base(path))
 		if rel, err := filepath.Rel(root, path); err == nil && filepath.IsLocal(rel) && rel != "." {
 			keys = append(keys, filepath.ToSlash(rel))
@@ -360,14 +367,14 @@ func realPath(path string) string {
 	return real
 }
 
-// An Explanation says what a scan makes of a key.
+// An Explanation describes how a scan treats a key.
 type Explanation struct {
 	Key    string
-	Taken  bool   // it would be uploaded, once it has settled
-	Listed bool   // it is a document of the root, be it a skipped one
-	Reason string // why, in words
-	Rule   string // the pattern that decides; empty where none does
-	Place  string // where that stands, such as "drafts/.kbsyncignore:3"
+	Taken  bool // the scan records it for upload, once it has settled
+	Listed bool // it is a document of the root, possibly a skipped one
+	Reason string
+	Rule   string // the pattern that decides; empty for none
+	Place  string // file and line of the pattern, such as "drafts/.kbsyncignore:3"
 }
 
 func (e Explanation) String() string {

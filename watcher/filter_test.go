@@ -62,7 +62,7 @@ func TestFilter(t *testing.T) {
 			out:   []string{"a.md", "x/a.md", "x/code/main.go", "x/code/a.txt", "main.go"},
 		},
 		{
-			name:  "! forgets what stands before it",
+			name:  "! drops the rules before it",
 			rules: "- *.md\n!\n- *.txt\n",
 			in:    []string{"a.md"},
 			out:   []string{"a.txt"},
@@ -86,19 +86,19 @@ func TestFilter(t *testing.T) {
 			},
 		},
 		{
-			name: "what is asked for by name is taken",
+			name: "an include by name lifts a default exclusion",
 			opts: FilterOptions{Include: []string{"**", ".env.example", "docs/id_cards.md", "*.pem"}},
 			in:   []string{".env.example", "x/.env.example", "docs/id_cards.md", "certs/a.pem"},
 			out:  []string{".env", "id_cards.md", "a.key"},
 		},
 		{
-			name: "but not what an exclude leaves out",
+			name: "an exclude goes before an include by name",
 			opts: FilterOptions{Include: []string{".env.example"}, Exclude: []string{"x/**"}},
 			in:   []string{".env.example"},
 			out:  []string{"x/.env.example"},
 		},
 		{
-			name: "files of kbsync's own",
+			name: "kbsync's own files",
 			opts: FilterOptions{Include: []string{"**", "kbsync.db"}, Own: []string{"kbsync.db", "conf/kbsync.yaml"}},
 			in:   []string{"kbsync.dbx", "x/kbsync.db", "kbsync.db.d/a", "kbsync.yaml"},
 			out:  []string{"kbsync.db", "kbsync.db-wal", "kbsync.db-shm", "kbsync.db.docs.lock", "conf/kbsync.yaml"},
@@ -117,11 +117,11 @@ func TestFilter(t *testing.T) {
 					t.Errorf("%q is taken: %+v", key, v)
 				}
 			}
-			// A directory is left out only where nothing in it is taken.
+			// No directory above a taken key is left out.
 			for _, key := range c.in {
 				for i := range key {
 					if key[i] == '/' && f.directory(key[:i], nil).out {
-						t.Errorf("%q is taken, and its directory %q left out", key, key[:i])
+						t.Errorf("%q is taken, but its directory %q is left out", key, key[:i])
 					}
 				}
 			}
@@ -152,20 +152,20 @@ func TestPatternErrors(t *testing.T) {
 	for _, c := range []struct {
 		opts  FilterOptions
 		rules string
-		says  []string
+		want  []string
 	}{
-		{opts: FilterOptions{Include: []string{"[a"}}, says: []string{"include: ", `"[a"`, "close every ["}},
-		{opts: FilterOptions{Include: []string{""}}, says: []string{"empty"}},
-		{opts: FilterOptions{Exclude: []string{"/"}}, says: []string{"exclude: "}},
-		{opts: FilterOptions{Exclude: []string{"**"}}, says: []string{"leaves out everything"}},
-		{opts: FilterOptions{Exclude: []string{"*"}}, says: []string{"leaves out everything"}},
-		{opts: FilterOptions{Include: []string{"a/../b"}}, says: []string{`".."`}},
-		{opts: FilterOptions{Include: []string{"a//b"}}, says: []string{"matches nothing"}},
-		{opts: FilterOptions{Include: []string{"./a"}}, says: []string{`"."`}},
-		{opts: FilterOptions{Include: []string{"**.md"}}, says: []string{"as in **/*.md"}},
-		{opts: FilterOptions{Exclude: []string{"a.md", "{{x}}"}}, says: []string{"regular expression"}},
-		{rules: "+ a\n- [x\n", says: []string{"filters.txt:2: "}},
-		{rules: "- *\n+ a\n", says: []string{"filters.txt:1: ", "leaves out everything"}},
+		{opts: FilterOptions{Include: []string{"[a"}}, want: []string{"include: ", `"[a"`, "close every ["}},
+		{opts: FilterOptions{Include: []string{""}}, want: []string{"empty"}},
+		{opts: FilterOptions{Exclude: []string{"/"}}, want: []string{"exclude: "}},
+		{opts: FilterOptions{Exclude: []string{"**"}}, want: []string{"leaves out everything"}},
+		{opts: FilterOptions{Exclude: []string{"*"}}, want: []string{"leaves out everything"}},
+		{opts: FilterOptions{Include: []string{"a/../b"}}, want: []string{`".."`}},
+		{opts: FilterOptions{Include: []string{"a//b"}}, want: []string{"matches nothing"}},
+		{opts: FilterOptions{Include: []string{"./a"}}, want: []string{`"."`}},
+		{opts: FilterOptions{Include: []string{"**.md"}}, want: []string{"as in **/*.md"}},
+		{opts: FilterOptions{Exclude: []string{"a.md", "{{x}}"}}, want: []string{"regular expression"}},
+		{rules: "+ a\n- [x\n", want: []string{"filters.txt:2: "}},
+		{rules: "- *\n+ a\n", want: []string{"filters.txt:1: ", "leaves out everything"}},
 	} {
 		c.opts.Rules = rules(t, c.rules)
 		_, err := NewFilter(c.opts)
@@ -173,9 +173,9 @@ func TestPatternErrors(t *testing.T) {
 			t.Errorf("%+v: got %v", c.opts, err)
 			continue
 		}
-		for _, text := range c.says {
+		for _, text := range c.want {
 			if !strings.Contains(err.Error(), text) {
-				t.Errorf("%+v: the message does not say %q: %v", c.opts, text, err)
+				t.Errorf("%+v: the message does not contain %q: %v", c.opts, text, err)
 			}
 		}
 	}
@@ -201,7 +201,7 @@ func FuzzFilter(f *testing.F) {
 		}
 		for i := range key {
 			if key[i] == '/' && filter.directory(key[:i], nil).out && directoryExclusions.find(key[strings.LastIndexByte(key[:i], '/')+1:i]) == nil {
-				t.Errorf("%q is taken, and its directory %q left out", key, key[:i])
+				t.Errorf("%q is taken, but its directory %q is left out", key, key[:i])
 			}
 		}
 	})
@@ -218,7 +218,6 @@ func FuzzIgnore(f *testing.F) {
 	})
 }
 
-// The ignore files of a tree, as a scan meets them.
 func TestIgnoreFilesOfATree(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "a.md", "draft.md", "sub/draft.md", "sub/deep/draft.md", "sub/deep/b.md", "out/c.md", "out/keep.md", "bad/d.md", "z.md")
@@ -231,13 +230,13 @@ func TestIgnoreFilesOfATree(t *testing.T) {
 	wantKeys(t, d, "out/")
 	wantKeys(t, d, "out/keep.md")
 
-	// A pattern that can match nothing leaves its directory unlisted rather than uploaded.
+	// With an invalid pattern the directory is not listed, so that no ignored document is uploaded.
 	write(t, filepath.Join(dir, "bad", ".kbsyncignore"), "ok\nsecret[\n")
 	keys, errs := listing(t, d, "")
 	if !slices.Equal(keys, []string{"a.md", "sub/deep/draft.md", "z.md"}) || len(errs) != 1 || !strings.Contains(errs[0].Error(), "bad/.kbsyncignore:2") {
 		t.Errorf("got %q, %v", keys, errs)
 	}
-	// An ignore file that is a link out of the root is no ignore file to go by.
+	// An ignore file that is a link out of the root is an error.
 	if err := os.Remove(filepath.Join(dir, "bad", ".kbsyncignore")); err != nil {
 		t.Fatal(err)
 	}
@@ -256,26 +255,26 @@ func TestExplain(t *testing.T) {
 	for key, want := range map[string]string{
 		"a.md":             "taken: it is of a default document type",
 		"sub/c.md":         "taken: an include matches it (filters.txt:2: sub/*.md)",
-		"sub/d.md":         "left out: an ignore file says so (sub/.kbsyncignore:3: d.md)",
+		"sub/d.md":         "left out: an ignore file leaves it out (sub/.kbsyncignore:3: d.md)",
 		"sub/deep/e.md":    "left out: an ignore file leaves out its directory (sub/.kbsyncignore:4: deep/)",
 		"drafts/b.md":      "left out: an exclude matches it (exclude: drafts/**)",
 		".env.md":          "left out: the default exclusion of secrets (default: .env*)",
 		".git/config.json": "left out: the default exclusion of version control (default: .git)",
 		"x.go":             "left out: it is not of a default document type, and there is no include",
 		"empty.md":         "skipped: empty",
-		"kbsync.db":        "left out: it is a file of kbsync's own",
+		"kbsync.db":        "left out: it is one of kbsync's own files",
 		"none.md":          "left out: there is no such file",
 		"none/none.md":     "left out: there is no such file",
 		"a.md/b.md":        `left out: "a.md" is a file, not a directory`,
 		"sub":              "left out: it is a directory",
-		"../x.md":          "left out: it is no path below the root",
-		"":                 "left out: it is no path below the root",
+		"../x.md":          "left out: it is not a path below the root",
+		"":                 "left out: it is not a path below the root",
 	} {
 		x, err := d.Explain(t.Context(), key)
 		if err != nil || x.String() != want {
 			t.Errorf("%q: got %q, %v\nwant %q", key, x, err, want)
 		}
-		// What is explained is what is listed.
+		// The explanation agrees with the listing.
 		keys, _ := listing(t, d, "")
 		if x.Listed != slices.Contains(keys, key) {
 			t.Errorf("%q: explained as %v, listed %q", key, x, keys)
@@ -283,8 +282,8 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// S5, S7: the state inside the root is found by any path that leads to it.
-func TestS5OwnKeys(t *testing.T) {
+// OwnKeys finds the state inside the root by any path that leads to it.
+func TestOwnKeysAreFoundByAnyPath(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "root/sub/", "other/")
 	link(t, "root", filepath.Join(dir, "link"))

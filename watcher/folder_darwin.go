@@ -29,7 +29,7 @@ func (f *folder) read([]byte) ([]node, error) {
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctimespec.Nano() }
 
-// birthTime returns when a file was made, in Unix nanoseconds; 0 where its file system does not tell.
+// birthTime returns the time of creation of a file in Unix nanoseconds; 0 if the file system does not report it.
 func birthTime(f *os.File) int64 {
 	fi, err := f.Stat()
 	if err != nil {

@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// read returns all names in f, unsorted, with the kinds that the file system tells. The buffer is the caller's, to be used again.
+// read returns all names in f, unsorted, with the kinds that the file system reports. The caller reuses the buffer.
 //
-// It reads the entries itself: os.File.ReadDir asks by path for kinds that the file system does not tell, and passes over a name
-// for which that fails, which would look like a removal.
+// It does not use os.File.ReadDir, which looks up unreported kinds by path and omits a name if that fails; the omission would
+// look like a removal.
 func (f *folder) read(buffer []byte) ([]node, error) {
 	var nodes []node
-	var names []byte // of all nodes, one after the other, so that a directory costs few allocations
+	var names []byte // the names of all nodes, concatenated to save allocations
 	var ends []int
 	for {
 		n, err := unix.Getdents(f.fd, buffer)
@@ -30,7 +30,7 @@ func (f *folder) read(buffer []byte) ([]node, error) {
 			break
 		}
 		for entries := buffer[:n]; len(entries) > 0; {
-			// struct linux_dirent64: inode and offset, 8 bytes each, length, 2 bytes, kind, 1 byte, and the name, ended by NUL.
+			// struct linux_dirent64: inode and offset, 8 bytes each, length, 2 bytes, kind, 1 byte, and the name up to a NUL.
 			length := int(binary.NativeEndian.Uint16(entries[16:]))
 			entry := entries[:length]
 			entries = entries[length:]
@@ -64,7 +64,7 @@ func (f *folder) read(buffer []byte) ([]node, error) {
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctim.Nano() }
 
-// birthTime returns when a file was made, in Unix nanoseconds; 0 where its file system does not tell.
+// birthTime returns the time of creation of a file in Unix nanoseconds; 0 if the file system does not report it.
 func birthTime(f *os.File) int64 {
 	var st unix.Statx_t
 	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st); err != nil || st.Mask&unix.STATX_BTIME == 0 {

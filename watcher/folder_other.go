@@ -12,7 +12,7 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// nonblock is nothing here: opening a file does not wait.
+// nonblock is empty: opening a file never blocks on this system.
 const nonblock = 0
 
 // A folder is an open directory. Names are looked up in it without following links.
@@ -29,13 +29,13 @@ func openFolder(root *os.Root, name string) (*folder, error) {
 
 func (f *folder) close() { f.root.Close() }
 
-// child opens a directory in f. One that is not there any more, or is something else by now, is errGone.
+// child opens a directory in f. If it was removed or replaced, the error is errGone.
 func (f *folder) child(name string) (*folder, error) {
 	sub, err := f.root.OpenRoot(name)
 	if err != nil {
 		return nil, gone(err)
 	}
-	// OpenRoot follows a link that was swapped in, if it stays inside; what it leads to is not what was listed.
+	// If the name was replaced by a link inside the root, OpenRoot follows it to a directory that was not listed.
 	before, err := f.root.Lstat(name)
 	if err == nil {
 		var after fs.FileInfo
@@ -80,7 +80,7 @@ func (f *folder) read([]byte) ([]node, error) {
 	return nodes, nil
 }
 
-// gone makes errGone of errors that say that a name is not there.
+// gone adds errGone to errors that mean that a name was removed.
 func gone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errGone) {
 		return fmt.Errorf("%w: %w", errGone, err)

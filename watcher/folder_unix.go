@@ -17,8 +17,8 @@ import (
 // nonblock keeps the opening of a FIFO from waiting for a writer.
 const nonblock = unix.O_NONBLOCK
 
-// A folder is an open directory. Names are looked up in it by its descriptor, without following links, so that nothing that is swapped
-// in leads a walk elsewhere.
+// A folder is an open directory. Names are looked up by its descriptor and without following links, so that no replaced name
+// leads a walk out of it.
 type folder struct{ fd int }
 
 // openFolder opens a directory of the root, following links that stay inside it.
@@ -37,7 +37,7 @@ func openFolder(root *os.Root, name string) (*folder, error) {
 
 func (f *folder) close() { unix.Close(f.fd) }
 
-// child opens a directory in f. One that is not there any more, or is something else by now, is errGone.
+// child opens a directory in f. If it was removed or replaced, the error is errGone.
 func (f *folder) child(name string) (*folder, error) {
 	for {
 		fd, err := unix.Openat(f.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -72,7 +72,7 @@ func (f *folder) self() (info, error) {
 	return infoOfStat(&st), nil
 }
 
-// gone makes errGone of errors that say that a name is not there, or is not what it was.
+// gone adds errGone to errors that mean that a name was removed or replaced.
 func gone(err error) error {
 	if number, ok := errors.AsType[unix.Errno](err); ok {
 		switch number {
@@ -106,7 +106,7 @@ func infoOfStat(st *unix.Stat_t) info {
 	return i
 }
 
-// infoOf converts what os.Root's Stat returns.
+// infoOf converts the result of os.Root.Stat.
 func infoOf(fi fs.FileInfo) info {
 	st := fi.Sys().(*syscall.Stat_t)
 	return info{
@@ -116,7 +116,8 @@ func infoOf(fi fs.FileInfo) info {
 	}
 }
 
-// identityOf returns device, inode and time of birth of the root: the number of a directory that was removed is soon used again.
+// identityOf returns device, inode and time of birth of the root. The inode alone does not suffice: systems soon reuse the inode
+// of a removed directory.
 func identityOf(root *os.Root) (string, error) {
 	dir, err := root.Open(".")
 	if err != nil {

@@ -4,5 +4,5 @@ package watcher
 
 import "os"
 
-// identityOf returns nothing: there is no portable number, and without one no guard takes a root for another.
+// identityOf returns an empty identity, because no portable one exists. Without it GuardNewRoot never applies.
 func identityOf(*os.Root) (string, error) { return "", nil }

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// ignoredByUs applies ignore files as a walk does: what is below an ignored directory is ignored.
+// ignoredByUs applies ignore files as a walk does: everything below an ignored directory is ignored.
 func ignoredByUs(t *testing.T, files map[string]string, key string) bool {
 	t.Helper()
 	var file *ignoreFile
@@ -40,7 +40,7 @@ func ignoredByUs(t *testing.T, files map[string]string, key string) bool {
 	return ok && !by.rule.negated
 }
 
-// TestIgnoreAgainstGit compares verdicts with those of git itself, on made-up trees and patterns.
+// TestIgnoreAgainstGit compares verdicts with those of git itself, on random trees and patterns.
 func TestIgnoreAgainstGit(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Fatal("this test compares with git, which is not installed: ", err)
@@ -137,7 +137,7 @@ func TestIgnoreAgainstGit(t *testing.T) {
 					line = ""
 				}
 				if _, err := parseIgnore([]byte(line), d, nil); err != nil {
-					continue // git passes over it
+					continue // git ignores it silently
 				}
 				text.WriteString(line + "\n")
 			}
@@ -192,7 +192,7 @@ func TestIgnoreAgainstGit(t *testing.T) {
 	}
 }
 
-func TestIgnoreSaysWhatMatchesNothing(t *testing.T) {
+func TestInvalidIgnorePatternIsAnError(t *testing.T) {
 	for _, text := range []string{"[abc", `foo\`, "[[:word:]]", "[a-"} {
 		_, err := parseIgnore([]byte("ok\n"+text+"\n"), "sub/", nil)
 		if err == nil || !strings.Contains(err.Error(), "sub/.kbsyncignore:2") {
@@ -201,7 +201,7 @@ func TestIgnoreSaysWhatMatchesNothing(t *testing.T) {
 	}
 }
 
-func TestIgnoreIsNotStalledByAPattern(t *testing.T) {
+func TestIgnorePatternTakesBoundedTime(t *testing.T) {
 	f, err := parseIgnore([]byte(strings.Repeat("a*", 60)+"b\n"+strings.Repeat("**/a*/", 60)+"b\n"), "", nil)
 	if err != nil {
 		t.Fatal(err)

@@ -14,10 +14,10 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// An endless bucket makes its pages up.
-type endless struct{ objects int }
+// A generatedBucket generates its pages.
+type generatedBucket struct{ objects int }
 
-func (e endless) page(_ context.Context, prefix, token string) (page []object, next string, err error) {
+func (e generatedBucket) page(_ context.Context, prefix, token string) (page []object, next string, err error) {
 	if strings.HasSuffix(prefix, ignoreName) {
 		return nil, "", nil
 	}
@@ -35,13 +35,13 @@ func (e endless) page(_ context.Context, prefix, token string) (page []object, n
 	return page, next, nil
 }
 
-func (endless) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
-	return nil, &fault{kind: faultNoObject}
+func (generatedBucket) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
+	return nil, &cloudFault{kind: faultNoObject}
 }
 
-func (endless) close() error { return nil }
+func (generatedBucket) close() error { return nil }
 
-// The passes of BenchmarkListingMemory, in their order: each of one state finds what the one before it left there.
+// The passes of BenchmarkListingMemory, in order. Each pass starts with the state that the one before it left.
 const (
 	firstPass     = "first"
 	unchangedPass = "unchanged"
@@ -49,16 +49,16 @@ const (
 	removedPass   = "removed" // all but one
 )
 
-// BenchmarkListingMemory prints the peak of what is resident in a process of its own that scans 10,000 and 1,000,000 objects against a
-// state on disk: for the first time, with nothing changed, with nothing changed in a bucket that lists in another order, and with all but
-// one removed. It fails where 1,000,000 take more than a fifth more than 10,000.
+// BenchmarkListingMemory reports the peak resident memory of a separate process that scans 10,000 and 1,000,000 objects with a state
+// on disk: a first scan, an unchanged one, an unchanged one of a bucket in another order, and one with all but one object removed.
+// It fails if 1,000,000 objects take more than 1.2 times the memory of 10,000.
 func BenchmarkListingMemory(b *testing.B) {
-	if dir := os.Getenv("LISTING_STATE"); dir != "" { // the process of its own
+	if dir := os.Getenv("LISTING_STATE"); dir != "" { // the separate process
 		n, err := strconv.Atoi(os.Getenv("LISTING_OBJECTS"))
 		if err != nil {
 			b.Fatal(err)
 		}
-		scanEndless(b, dir, n, os.Getenv("LISTING_PASS"))
+		scanGenerated(b, dir, n, os.Getenv("LISTING_PASS"))
 		return
 	}
 	few := map[string]int64{} // KiB by pass
@@ -69,7 +69,7 @@ func BenchmarkListingMemory(b *testing.B) {
 				var peak int64
 				for pb.Loop() {
 					if pass == firstPass {
-						dir = b.TempDir() // which the passes after it need
+						dir = b.TempDir() // the later passes need it
 					}
 					peak = max(peak, listingPeak(pb, dir, n, pass))
 				}
@@ -77,14 +77,14 @@ func BenchmarkListingMemory(b *testing.B) {
 				if few[pass] == 0 {
 					few[pass] = peak
 				} else if 5*peak > 6*few[pass] {
-					pb.Errorf("%d KiB are resident, and %d with fewer objects", peak, few[pass])
+					pb.Errorf("%d KiB resident, %d KiB with fewer objects", peak, few[pass])
 				}
 			})
 		}
 	}
 }
 
-// listingPeak runs a pass in a process, and returns how many KiB of it were resident at most.
+// listingPeak runs a pass in a process and returns its peak resident memory in KiB.
 func listingPeak(b *testing.B, dir string, objects int, pass string) (kib int64) {
 	cmd := exec.CommandContext(b.Context(), os.Args[0], "-test.run=^$", "-test.bench=^BenchmarkListingMemory$", "-test.benchtime=1x")
 	cmd.Env = append(os.Environ(), "LISTING_STATE="+dir, fmt.Sprint("LISTING_OBJECTS=", objects), "LISTING_PASS="+pass)
@@ -99,7 +99,7 @@ func listingPeak(b *testing.B, dir string, objects int, pass string) (kib int64)
 	return kib
 }
 
-func scanEndless(b *testing.B, dir string, objects int, pass string) {
+func scanGenerated(b *testing.B, dir string, objects int, pass string) {
 	store, err := state.Open(b.Context(), state.Options{Path: filepath.Join(dir, "kbsync.db")})
 	if err != nil {
 		b.Fatal(err)
@@ -112,7 +112,7 @@ func scanEndless(b *testing.B, dir string, objects int, pass string) {
 	if pass == removedPass {
 		objects = 1
 	}
-	root := newBucket("mem://", "", service{objects: endless{objects}, unordered: pass == sortedPass}, BucketOptions{})
+	root := newBucket("mem://", "", service{objects: generatedBucket{objects}, unordered: pass == sortedPass}, BucketOptions{})
 	r, err := NewScanner(root, ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}}).Scan(b.Context(), store.Scans, sync, "")
 	if err != nil || r.IncompleteCount > 0 || pass == firstPass && r.New != objects || pass != firstPass && r.Unchanged != objects {
 		b.Fatalf("%+v, %v", r, err)

@@ -12,9 +12,9 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// Open opens the version of a document that was listed with this fingerprint. The reader yields exactly as many bytes as that says.
-// If what is there is another version, at the beginning or when the last byte has been read, the error is state.ErrChanged, and the
-// last bytes are not given out. The reader is for one goroutine, and fails when ctx has ended.
+// Open opens the version of a document that was listed with this fingerprint. The reader yields exactly the fingerprint's size in
+// bytes. If the file is another version, at the start or after the last byte, the error is state.ErrChanged, and the last bytes are
+// not returned. One goroutine may use the reader. It fails when ctx ends.
 //
 // Errors: state.ErrChanged, ErrRootMissing, fs.ErrNotExist.
 func (d *Directory) Open(ctx context.Context, key string, fp state.Fingerprint) (io.ReadCloser, error) {
@@ -36,13 +36,13 @@ func (d *Directory) Open(ctx context.Context, key string, fp state.Fingerprint) 
 	return &version{ctx: ctx, file: file, key: key, fingerprint: fp, left: fp.Size}, nil
 }
 
-// openVersion opens a file and makes sure that it is the one that was listed. Links are followed inside the root: the fingerprint
-// tells whether they lead to what was listed.
+// openVersion opens a file and checks that it is the listed version. It follows links inside the root: the fingerprint shows
+// whether they lead to the listed file.
 func openVersion(root *os.Root, key string, fp state.Fingerprint) (*os.File, error) {
 	file, err := root.OpenFile(filepath.FromSlash(key), os.O_RDONLY|nonblock, 0)
 	if err != nil {
 		if leadsNowhere(err) && !errors.Is(err, fs.ErrNotExist) {
-			// A link was put there, or a directory on its way became a file.
+			// The file was replaced by a link, or a directory above it by a file.
 			return nil, fmt.Errorf("open %q: %w: %w", key, state.ErrChanged, err)
 		}
 		return nil, fmt.Errorf("open: %w", err)
@@ -54,7 +54,7 @@ func openVersion(root *os.Root, key string, fp state.Fingerprint) (*os.File, err
 	return file, nil
 }
 
-// compare says whether an open file has this fingerprint.
+// compare returns state.ErrChanged if an open file does not have this fingerprint.
 func compare(file *os.File, key string, fp state.Fingerprint) error {
 	i, err := infoOfFile(file)
 	if err != nil {
@@ -73,7 +73,7 @@ type version struct {
 	file        *os.File
 	key         string
 	fingerprint state.Fingerprint
-	left        int64 // bytes that were not given out yet
+	left        int64 // bytes that Read has not returned yet
 	verified    bool
 	err         error
 }
@@ -99,7 +99,7 @@ func (v *version) Read(p []byte) (n int, err error) {
 	v.left -= int64(n)
 	switch {
 	case err == io.EOF:
-		return 0, fmt.Errorf("read %q: %w: it is shorter", v.key, state.ErrChanged)
+		return 0, fmt.Errorf("read %q: %w: the file is shorter than listed", v.key, state.ErrChanged)
 	case err != nil:
 		return 0, fmt.Errorf("read: %w", err)
 	case v.left == 0:
@@ -110,7 +110,7 @@ func (v *version) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// verify makes sure that all that was read is the version, and all of it.
+// verify checks that the bytes read are the whole version.
 func (v *version) verify() error {
 	if v.verified {
 		return nil
@@ -118,7 +118,7 @@ func (v *version) verify() error {
 	var more [1]byte
 	switch n, err := v.file.Read(more[:]); {
 	case n > 0:
-		return fmt.Errorf("read %q: %w: it is longer", v.key, state.ErrChanged)
+		return fmt.Errorf("read %q: %w: the file is longer than listed", v.key, state.ErrChanged)
 	case err != nil && err != io.EOF:
 		return fmt.Errorf("read: %w", err)
 	}

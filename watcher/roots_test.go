@@ -17,13 +17,13 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// TestRoots runs the suite of all roots over those that need no server. The others are in internal/cloudtest.
+// TestRoots runs the suite of all roots with the roots that need no server. internal/cloudtest has the others.
 func TestRoots(t *testing.T) {
 	t.Parallel()
 	t.Run("directory", func(t *testing.T) {
 		t.Parallel()
 		if runtime.GOOS == "darwin" {
-			t.Skip("its file systems take A and a for one name")
+			t.Skip("file systems on macOS ignore case")
 		}
 		opts := roottest.Options{Odd: []string{"a b+c%20.md", "e\u0301.md", "é.md", "__0x2f__.md", "new\nline.md", "\x01.md"}}
 		if runtime.GOOS == "windows" {
@@ -75,7 +75,7 @@ func (d directory) Delete(_ context.Context, key string) error { return os.Remov
 // A memory is a roottest.Place.
 type memory struct{ bucket *blob.Bucket }
 
-// below is where in the bucket the root is.
+// below is the prefix of the root in the bucket.
 const below = "docs/"
 
 func (m memory) Root(filter *watcher.Filter) (roottest.Root, error) {
@@ -92,7 +92,7 @@ func (m memory) Delete(ctx context.Context, key string) error {
 	return m.bucket.Delete(ctx, below+key)
 }
 
-// A kept root does not close the bucket that it shares.
+// A kept root does not close its shared bucket.
 type kept struct{ *watcher.Bucket }
 
 func (kept) Close() error { return nil }

@@ -17,8 +17,8 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// A memory is a Store as far as scans go.
-type memory struct {
+// A memoryStore is a Store in memory.
+type memoryStore struct {
 	known    map[string]state.KnownDocument
 	vanished map[string]bool
 	open     bool
@@ -28,11 +28,11 @@ type memory struct {
 	fail     error // of the next Record
 }
 
-var _ Store = (*memory)(nil)
+var _ Store = (*memoryStore)(nil)
 
-func newMemory() *memory { return &memory{known: map[string]state.KnownDocument{}} }
+func newMemoryStore() *memoryStore { return &memoryStore{known: map[string]state.KnownDocument{}} }
 
-func (m *memory) Begin(_ context.Context, syncID int64, prefix string) (state.Scan, error) {
+func (m *memoryStore) Begin(_ context.Context, syncID int64, prefix string) (state.Scan, error) {
 	if m.open {
 		return state.Scan{}, errors.New("a scan was left open")
 	}
@@ -40,12 +40,12 @@ func (m *memory) Begin(_ context.Context, syncID int64, prefix string) (state.Sc
 	return state.Scan{SyncID: syncID, Prefix: prefix}, nil
 }
 
-// Known returns more than asked for, as a range of keys would.
-func (m *memory) Known(_ context.Context, _ int64, prefix string) iter.Seq2[state.KnownDocument, error] {
+// Known also returns keys that merely begin with prefix, as the state does.
+func (m *memoryStore) Known(_ context.Context, _ int64, prefix string) iter.Seq2[state.KnownDocument, error] {
 	return stream(slices.DeleteFunc(sorted(m.known), func(k state.KnownDocument) bool { return !strings.HasPrefix(k.Key, prefix) }), nil)
 }
 
-func (m *memory) Record(_ context.Context, _ state.Scan, changes []state.Change) error {
+func (m *memoryStore) Record(_ context.Context, _ state.Scan, changes []state.Change) error {
 	if m.fail != nil {
 		return m.fail
 	}
@@ -66,7 +66,7 @@ func (m *memory) Record(_ context.Context, _ state.Scan, changes []state.Change)
 	return nil
 }
 
-func (m *memory) Count(context.Context, state.Scan) (state.ScanCount, error) {
+func (m *memoryStore) Count(context.Context, state.Scan) (state.ScanCount, error) {
 	count := state.ScanCount{Vanished: len(m.vanished)}
 	listed := map[state.Fingerprint]bool{}
 	moved := func(k state.KnownDocument) state.Fingerprint {
@@ -86,7 +86,7 @@ func (m *memory) Count(context.Context, state.Scan) (state.ScanCount, error) {
 	return count, nil
 }
 
-func (m *memory) Finish(_ context.Context, scan state.Scan, identity string) (removed int, err error) {
+func (m *memoryStore) Finish(_ context.Context, scan state.Scan, identity string) (removed int, err error) {
 	for key := range m.vanished {
 		delete(m.known, key)
 		removed++
@@ -97,37 +97,37 @@ func (m *memory) Finish(_ context.Context, scan state.Scan, identity string) (re
 	return removed, nil
 }
 
-func (m *memory) Drop(ctx context.Context, _ state.Scan) error {
+func (m *memoryStore) Drop(ctx context.Context, _ state.Scan) error {
 	m.open, m.vanished = false, nil
 	return ctx.Err()
 }
 
-// A scene scans a directory with a memory as its state.
-type scene struct {
+// A scanFixture scans a directory into a memoryStore.
+type scanFixture struct {
 	t      *testing.T
 	dir    string
 	root   *Directory
-	store  *memory
+	store  *memoryStore
 	opts   ScanOptions
-	offset time.Duration // of the clock of the scan
+	offset time.Duration // of the scan's clock
 }
 
-func newScene(t *testing.T) *scene {
+func newScanFixture(t *testing.T) *scanFixture {
 	dir := filepath.Join(t.TempDir(), "root")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s := &scene{t: t, dir: dir, store: newMemory(), offset: time.Minute, opts: ScanOptions{Settle: 2 * time.Second, MaxDelete: MaxDelete{Percent: 50, ByPercent: true}}}
+	s := &scanFixture{t: t, dir: dir, store: newMemoryStore(), offset: time.Minute, opts: ScanOptions{Settle: 2 * time.Second, MaxDelete: MaxDelete{Percent: 50, ByPercent: true}}}
 	s.root = NewDirectory(dir, DirectoryOptions{})
 	s.root.now = func() time.Time { return time.Now().Add(s.offset) }
 	return s
 }
 
-func (s *scene) sync() state.Sync {
+func (s *scanFixture) sync() state.Sync {
 	return state.Sync{ID: 1, Name: "docs", Root: s.dir, RootIdentity: s.store.identity}
 }
 
-func (s *scene) try(prefix string) (Result, error) {
+func (s *scanFixture) try(prefix string) (Result, error) {
 	s.t.Helper()
 	s.store.puts = nil
 	r, err := NewScanner(s.root, s.opts).Scan(s.t.Context(), s.store, s.sync(), prefix)
@@ -137,7 +137,7 @@ func (s *scene) try(prefix string) (Result, error) {
 	return r, err
 }
 
-func (s *scene) scan(prefix string, want string) Result {
+func (s *scanFixture) scan(prefix string, want string) Result {
 	s.t.Helper()
 	r, err := s.try(prefix)
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *scene) scan(prefix string, want string) Result {
 	return r
 }
 
-func (s *scene) halts(guard Guard, says ...string) {
+func (s *scanFixture) halts(guard Guard, want ...string) {
 	s.t.Helper()
 	before := len(s.store.known)
 	_, err := s.try("")
@@ -157,9 +157,9 @@ func (s *scene) halts(guard Guard, says ...string) {
 	if !ok || halted.Guard != guard {
 		s.t.Fatalf("got %v, want the guard %s", err, guard)
 	}
-	for _, text := range append(says, `sync "docs"`, s.dir) {
+	for _, text := range append(want, `sync "docs"`, s.dir) {
 		if !strings.Contains(err.Error(), text) {
-			s.t.Errorf("the message does not say %q: %v", text, err)
+			s.t.Errorf("the message does not contain %q: %v", text, err)
 		}
 	}
 	if len(s.store.known) < before {
@@ -167,9 +167,9 @@ func (s *scene) halts(guard Guard, says ...string) {
 	}
 }
 
-// W3: an atomic save is one change; a file that is being written is not taken before it rests.
-func TestW3Settle(t *testing.T) {
-	s := newScene(t)
+// An atomic save is one change. A file that is being written is recorded only when it has settled.
+func TestScanWaitsUntilFilesSettle(t *testing.T) {
+	s := newScanFixture(t)
 	s.offset = 0
 	put(t, s.dir, "doc.md", ".doc.md.swp", "doc.md~", "4913.tmp")
 	r := s.scan("", "0 new 0 changed 0 unchanged 0 removed 0 renamed 1 unsettled")
@@ -180,23 +180,23 @@ func TestW3Settle(t *testing.T) {
 	if r := s.scan("", "1 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled"); !r.SettleAt.IsZero() {
 		t.Error(r.SettleAt)
 	}
-	// A known document that is being written again keeps its version until it rests; it does not vanish.
+	// A known document that is written again keeps its version until it has settled; it does not vanish.
 	if err := replace(filepath.Join(s.dir, "doc.md"), "saved"); err != nil {
 		t.Fatal(err)
 	}
 	s.offset = 0
 	s.scan("", "0 new 0 changed 0 unchanged 0 removed 0 renamed 1 unsettled")
 	if len(s.store.known) != 1 {
-		t.Error("it vanished")
+		t.Error("the document vanished")
 	}
 	s.offset = 3 * time.Second
 	s.scan("", "0 new 1 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	s.scan("", "0 new 0 changed 1 unchanged 0 removed 0 renamed 0 unsettled")
 }
 
-// W4: touch and chmod are changes to look into; what looks the same is not.
-func TestW4Fingerprint(t *testing.T) {
-	s := newScene(t)
+// A rewrite with the same size and a restored mtime is a change; an equal fingerprint is not.
+func TestScanFindsRewriteWithRestoredMTime(t *testing.T) {
+	s := newScanFixture(t)
 	path := filepath.Join(s.dir, "doc.md")
 	put(t, s.dir, "doc.md", "other.md")
 	s.scan("", "2 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
@@ -212,13 +212,13 @@ func TestW4Fingerprint(t *testing.T) {
 }
 
 func TestScanRenamesAndRemovals(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	for i := range 60 {
 		put(t, s.dir, fmt.Sprintf("a/%02d.md", i))
 	}
 	put(t, s.dir, "b/1.md")
 	s.scan("", "61 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
-	// A renamed directory is no removal to be afraid of.
+	// The renames of a directory do not count as removals.
 	if err := os.Rename(filepath.Join(s.dir, "a"), filepath.Join(s.dir, "c")); err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestScanRenamesAndRemovals(t *testing.T) {
 	s.scan("b/1.md", "0 new 0 changed 1 unchanged 0 removed 0 renamed 0 unsettled")
 	put(t, s.dir, "b/1.md.md")
 	s.scan("b/1.md.md", "1 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
-	// The scan of one document says nothing of another one whose key begins with its key.
+	// The scan of one document does not affect another one whose key begins with its key.
 	s.scan("b/1.md", "0 new 0 changed 1 unchanged 0 removed 0 renamed 0 unsettled")
 	if err := os.Remove(filepath.Join(s.dir, "b", "1.md")); err != nil {
 		t.Fatal(err)
@@ -243,7 +243,7 @@ func TestScanRenamesAndRemovals(t *testing.T) {
 }
 
 func TestScanSkips(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md")
 	write(t, filepath.Join(s.dir, "empty.md"), "")
 	r := s.scan("", "1 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
@@ -256,7 +256,7 @@ func TestScanSkips(t *testing.T) {
 }
 
 func TestScanRecordsInTransactionsOfAThousand(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	root := listed{identity: "1"}
 	for i := range 2500 {
 		root.entries = append(root.entries, Entry{Key: fmt.Sprintf("%04d", i)})
@@ -267,7 +267,7 @@ func TestScanRecordsInTransactionsOfAThousand(t *testing.T) {
 	}
 }
 
-// A listed is a root of what it is told.
+// A listed root yields the given entries.
 type listed struct {
 	identity string
 	entries  []Entry
@@ -280,9 +280,9 @@ func (l listed) List(context.Context, string) iter.Seq2[Entry, error] {
 	return stream(l.entries, l.err)
 }
 
-// W9: a part that can't be read removes nothing, anywhere, and what was found is recorded.
-func TestW9IncompleteRemovesNothing(t *testing.T) {
-	s := newScene(t)
+// With an unreadable part nothing is removed anywhere, and the changes that were found are recorded.
+func TestIncompleteListingRemovesNothing(t *testing.T) {
+	s := newScanFixture(t)
 	put(t, s.dir, "a/1.md", "b/1.md", "c/1.md")
 	s.scan("", "3 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	if err := os.RemoveAll(filepath.Join(s.dir, "a")); err != nil {
@@ -304,14 +304,14 @@ func TestW9IncompleteRemovesNothing(t *testing.T) {
 }
 
 func TestScanOutOfOrderIsSorted(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	s.store.known = map[string]state.KnownDocument{"a": {Key: "a"}, "b": {Key: "b"}, "c": {Key: "c"}}
 	root := listed{entries: []Entry{{Key: "d"}, {Key: "c"}, {Key: "b"}}}
 	r, err := NewScanner(root, s.opts).Scan(t.Context(), s.store, s.sync(), "")
 	if err != nil || r.IncompleteCount != 0 || r.New != 1 || r.Unchanged != 2 || r.Removed != 1 || s.store.known["a"].Key != "" || s.store.open {
 		t.Errorf("%v, %v", r, err)
 	}
-	// Where nothing can be taken back, what is out of order shows nothing.
+	// Changes cannot take anything back, so documents after the place out of order do not vanish.
 	var result Result
 	for c, err := range NewScanner(root, s.opts).Changes(t.Context(), s.store, s.sync(), "", &result) {
 		if err != nil || c.Op == state.Vanish && c.Key > "c" {
@@ -324,7 +324,7 @@ func TestScanOutOfOrderIsSorted(t *testing.T) {
 }
 
 func TestScanErrorsLeaveNothingOpen(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	boom := errors.New("boom")
 	s.store.known = map[string]state.KnownDocument{"a": {Key: "a"}}
 	_, err := NewScanner(listed{entries: []Entry{{Key: "b"}}, err: boom}, s.opts).Scan(t.Context(), s.store, s.sync(), "")
@@ -345,15 +345,14 @@ func TestScanErrorsLeaveNothingOpen(t *testing.T) {
 	}
 }
 
-// W8 and the guards of the design.
 func TestGuards(t *testing.T) {
-	many := func(s *scene, n int) {
+	many := func(s *scanFixture, n int) {
 		for i := range n {
 			put(t, s.dir, fmt.Sprintf("%03d.md", i))
 		}
 		s.scan("", fmt.Sprintf("%d new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled", n))
 	}
-	clearFrom := func(s *scene, from, to int) {
+	clearFrom := func(s *scanFixture, from, to int) {
 		for i := from; i < to; i++ {
 			if err := os.Remove(filepath.Join(s.dir, fmt.Sprintf("%03d.md", i))); err != nil {
 				t.Fatal(err)
@@ -361,7 +360,7 @@ func TestGuards(t *testing.T) {
 		}
 	}
 	t.Run("missing", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		many(s, 3)
 		if err := os.RemoveAll(s.dir); err != nil {
 			t.Fatal(err)
@@ -374,7 +373,7 @@ func TestGuards(t *testing.T) {
 		}
 	})
 	t.Run("empty", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		many(s, 30)
 		clearFrom(s, 0, 30)
 		s.halts(GuardEmpty, "--allow-empty")
@@ -384,7 +383,7 @@ func TestGuards(t *testing.T) {
 		s.scan("", "0 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	})
 	t.Run("new root", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		many(s, 10)
 		elsewhere := s.dir + ".old"
 		if err := os.Rename(s.dir, elsewhere); err != nil {
@@ -392,7 +391,7 @@ func TestGuards(t *testing.T) {
 		}
 		put(t, s.dir, "000.md", "001.md", "002.md", "003.md")
 		s.halts(GuardNewRoot, "--accept-new-root")
-		put(t, s.dir, "004.md") // half of them: a restored volume, or git-sync's next worktree
+		put(t, s.dir, "004.md") // half of them: a restored volume, or the next worktree of git-sync
 		s.scan("", "0 new 1 changed 4 unchanged 5 removed 0 renamed 0 unsettled")
 		if err := os.RemoveAll(s.dir); err != nil {
 			t.Fatal(err)
@@ -403,7 +402,7 @@ func TestGuards(t *testing.T) {
 		s.scan("", "5 new 5 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	})
 	t.Run("max delete by share", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		many(s, 41)
 		clearFrom(s, 0, 20)
 		s.scan("", "0 new 0 changed 21 unchanged 20 removed 0 renamed 0 unsettled") // twenty are allowed, whatever the share
@@ -417,7 +416,7 @@ func TestGuards(t *testing.T) {
 		s.scan("", "0 new 0 changed 20 unchanged 21 removed 0 renamed 0 unsettled")
 	})
 	t.Run("max delete by number", func(t *testing.T) {
-		s := newScene(t)
+		s := newScanFixture(t)
 		s.opts.MaxDelete = MaxDelete{}
 		many(s, 3)
 		clearFrom(s, 0, 1)
@@ -425,8 +424,8 @@ func TestGuards(t *testing.T) {
 		s.opts.MaxDelete.Count = 1
 		s.scan("", "0 new 0 changed 2 unchanged 1 removed 0 renamed 0 unsettled")
 	})
-	t.Run("a part is judged by the whole", func(t *testing.T) {
-		s := newScene(t)
+	t.Run("a guard scans the whole root instead of a part", func(t *testing.T) {
+		s := newScanFixture(t)
 		many(s, 100)
 		for i := range 30 {
 			put(t, s.dir, fmt.Sprintf("sub/%03d.md", i))
@@ -443,7 +442,7 @@ func TestGuards(t *testing.T) {
 }
 
 func TestScanNoticesAReplacedRoot(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b.md", "c.md")
 	s.scan("", "3 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	root := replaced{s.root, func() {
@@ -458,7 +457,7 @@ func TestScanNoticesAReplacedRoot(t *testing.T) {
 	}
 }
 
-// A replaced root is one to which something happens before it is listed.
+// A replaced root runs a function before it is listed.
 type replaced struct {
 	*Directory
 	happens func()
@@ -470,7 +469,7 @@ func (r replaced) List(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 }
 
 func TestChangesWritesNothing(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b.md")
 	s.scan("", "2 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	put(t, s.dir, "c.md")
@@ -491,9 +490,9 @@ func TestChangesWritesNothing(t *testing.T) {
 	}
 }
 
-// W12: a clock that jumps causes no storm, and loses nothing.
-func TestW12ClockJumps(t *testing.T) {
-	s := newScene(t)
+// A clock that jumps causes no changes, and loses none.
+func TestClockJumpsLoseNothing(t *testing.T) {
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b.md")
 	s.scan("", "2 new 0 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	for _, s.offset = range []time.Duration{-time.Hour, time.Hour, 0} {
@@ -504,8 +503,8 @@ func TestW12ClockJumps(t *testing.T) {
 	s.scan("", "1 new 0 changed 2 unchanged 0 removed 0 renamed 0 unsettled")
 }
 
-// W12: the memory of a comparison does not grow with the number of documents.
-func TestW12Memory(t *testing.T) {
+// The memory of a comparison does not grow with the number of documents.
+func TestDiffTakesConstantMemory(t *testing.T) {
 	const n = 500_000
 	heap := func() uint64 {
 		runtime.GC()
@@ -531,7 +530,7 @@ func TestW12Memory(t *testing.T) {
 			}
 		}
 	}
-	for c, err := range Diff(entries, known) {
+	for c, err := range changesOf(entries, known) {
 		t.Fatal(c, err)
 	}
 	if most > before+1<<20 {
@@ -541,7 +540,7 @@ func TestW12Memory(t *testing.T) {
 
 // A file that was just renamed has settled content and a young ctime. Its old key is not removed before the new one is there.
 func TestRemovalsWaitForRenames(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	var old time.Time
 	for i := range 30 {
 		path := filepath.Join(s.dir, fmt.Sprintf("%02d.md", i))
@@ -566,9 +565,9 @@ func TestRemovalsWaitForRenames(t *testing.T) {
 	s.scan("", "30 new 0 changed 0 unchanged 30 removed 30 renamed 0 unsettled")
 }
 
-// The state itself behaves as the memory does.
+// The state behaves as the memoryStore does.
 func TestScanIntoTheState(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	store, err := state.Open(t.Context(), state.Options{Path: filepath.Join(t.TempDir(), "kbsync.db")})
 	if err != nil {
 		t.Fatal(err)
@@ -654,7 +653,7 @@ func TestAhead(t *testing.T) {
 			for _, most := range []int{n + 2, n / 2, 1} {
 				var got []int
 				var err error
-				for v, e := range ahead(stream(values, end)) {
+				for v, e := range readAhead(stream(values, end)) {
 					if err = e; e == nil {
 						got = append(got, v)
 					}
@@ -670,9 +669,9 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// Several prefixes are one scan: what moved from one to the other is renamed, and the guards see the sum.
+// Several prefixes are one scan: a document that moved from one to another is renamed, and the guards see the sum.
 func TestScanAll(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	all := func(want string, prefixes ...string) Result {
 		t.Helper()
 		r, err := NewScanner(s.root, s.opts).ScanAll(t.Context(), s.store, s.sync(), prefixes)
@@ -704,7 +703,7 @@ func TestScanAll(t *testing.T) {
 	}
 	put(t, s.dir, "c.md/inside.md", "d")
 	all(`["c.md" "c.md/" "d" "d/"]: 2 known 1 listed 1 new 0 changed 2 removed 0 renamed`, "d/", "d", "c.md/", "c.md")
-	// Twenty removals each are allowed; forty at once are not, and the whole root is looked at before that is said.
+	// Twenty removals in each are allowed. Forty at once are not, and the scan lists the whole root before it reports that.
 	for _, dir := range []string{"z", "b"} {
 		for i := range 20 {
 			if err := os.Remove(filepath.Join(s.dir, dir, fmt.Sprintf("%02d.md", i))); err != nil {
@@ -716,7 +715,7 @@ func TestScanAll(t *testing.T) {
 	if halted, ok := errors.AsType[*GuardError](err); !ok || halted.Removals != 40 || halted.Known != 61 || len(s.store.known) != 61 {
 		t.Errorf("got %v, %d known", err, len(s.store.known))
 	}
-	// An incomplete part keeps what vanished from the others.
+	// An incomplete part keeps the vanished documents of the other parts.
 	s.opts.MaxDelete.Percent = 100
 	s.root.fault = func(key string) error {
 		if key == "z/" {
@@ -731,9 +730,9 @@ func TestScanAll(t *testing.T) {
 	all(`["b/" "z/"]: 60 known 20 listed 0 new 0 changed 40 removed 0 renamed`, "b/", "z/")
 }
 
-// Again is what has to be looked at when it has settled, and no more; a rename that has not settled holds up removals.
+// Again names exactly the prefixes to scan later; a rename that has not settled delays removals.
 func TestScanAgain(t *testing.T) {
-	s := newScene(t)
+	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b/c.md", "old.md")
 	if err := os.Chtimes(filepath.Join(s.dir, "old.md"), time.Time{}, time.Now().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
@@ -767,9 +766,9 @@ func TestScanAgain(t *testing.T) {
 	again("d/", "d/")
 }
 
-// W3: a document that never rests is reported after the maximum wait, and taken when it rests.
-func TestW3Restless(t *testing.T) {
-	s := newScene(t)
+// A document that never settles is reported after the maximum wait, and recorded when it settles.
+func TestRestlessDocumentsAreReported(t *testing.T) {
+	s := newScanFixture(t)
 	s.opts.Settle, s.opts.MaxWait = 2*time.Second, 20*time.Second
 	scanner := NewScanner(s.root, s.opts)
 	s.offset = 0
@@ -785,8 +784,8 @@ func TestW3Restless(t *testing.T) {
 		}
 		return r
 	}
-	// The clock goes on, and the file is written to at every scan.
-	heat := func(key string) {
+	// The clock advances, and the file is written before every scan.
+	touch := func(key string) {
 		t.Helper()
 		stamp := time.Now().Add(s.offset)
 		if err := os.Chtimes(filepath.Join(s.dir, key), stamp, stamp); err != nil {
@@ -795,38 +794,38 @@ func TestW3Restless(t *testing.T) {
 	}
 	scan("", 2, 0, 0)
 	s.offset = 3 * time.Second
-	heat("hot.md")
+	touch("hot.md")
 	scan("", 1, 0, 1)
 	for s.offset < 19*time.Second {
 		s.offset += time.Second
-		heat("hot.md")
+		touch("hot.md")
 		scan("hot.md", 1, 0, 1)
-		scan("b/", 0, 0, 1) // says nothing of the other
+		scan("b/", 0, 0, 1) // does not affect hot.md
 	}
 	s.offset += 2 * time.Second
-	heat("hot.md")
+	touch("hot.md")
 	if r := scan("", 1, 1, 1); !slices.Equal(r.RestlessKeys, []string{"hot.md"}) || !slices.Equal(r.Again, []string{"hot.md"}) {
 		t.Error(r)
 	}
 	s.offset += 3 * time.Second
 	scan("hot.md", 0, 0, 2)
-	if len(scanner.moving) > 0 {
-		t.Errorf("remembered: %v", scanner.moving)
+	if len(scanner.unsettled) > 0 {
+		t.Errorf("remembered: %v", scanner.unsettled)
 	}
-	// From then on it is counted anew; one that is deleted is forgotten.
-	heat("hot.md")
-	heat("b/still.md")
+	// From then on its time starts again; a deleted document is forgotten.
+	touch("hot.md")
+	touch("b/still.md")
 	scan("", 2, 0, 2)
 	if err := os.Remove(filepath.Join(s.dir, "hot.md")); err != nil {
 		t.Fatal(err)
 	}
 	scan("hot.md", 0, 0, 2)
-	if len(scanner.moving) != 1 {
-		t.Errorf("remembered: %v", scanner.moving)
+	if len(scanner.unsettled) != 1 {
+		t.Errorf("remembered: %v", scanner.unsettled)
 	}
-	// A clock that is set back makes nothing restless.
+	// After the clock was set back no document is restless.
 	s.offset -= time.Hour
-	heat("b/still.md")
+	touch("b/still.md")
 	scan("", 1, 0, 2)
 }
 

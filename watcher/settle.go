@@ -6,17 +6,16 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// racy is the age below which a timestamp proves nothing: file systems stamp with the clock of the last tick, so that two
-// writes in one tick leave the same stamp. A fingerprint that is younger could be that of two different contents.
+// racy is the age below which a time stamp proves nothing. File systems stamp with the clock of the last tick, so two writes in
+// one tick have equal stamps, and a younger fingerprint could belong to two different contents.
 const racy = 20 * time.Millisecond
 
-// SettledAt returns when a document with this fingerprint counts as written: when neither its content (mtime) nor its
-// directory entry and attributes (ctime) changed for the settle time, and at least for 20 ms. It is settled if that is not
+// SettledAt returns when a document with this fingerprint counts as written: its content (mtime), its directory entry and its
+// attributes (ctime) have not changed for the settle time, and for at least 20 ms. The document has settled if that time is not
 // after now.
 //
-// A stamp that is further in the future than the settle time was not made by this clock (an unpacked archive, a clock that
-// was set back) and would keep the document waiting for no reason, so it holds nothing up. A root without ctime is judged
-// by mtime alone.
+// A stamp that is further in the future than the settle time does not come from this clock (an unpacked archive, a clock that was
+// set back). It is ignored, because the document would wait for no reason. Without a ctime, mtime alone decides.
 func SettledAt(fp state.Fingerprint, now time.Time, settle time.Duration) time.Time {
 	settle = max(settle, 0)
 	ctime, quiet := fp.CTime, max(settle, racy)

@@ -15,15 +15,15 @@ import (
 	"time"
 )
 
-// sortedInMemory is how many entries are sorted in memory; more are put into a file.
+// sortedInMemory is the number of entries that are sorted in memory; further ones go into a file.
 const sortedInMemory = 1 << 13
 
-// inOrder yields what a listing does in byte order of the key, whatever its own order, in constant memory: what does not fit is
-// kept in a temporary file, which holds keys and fingerprints alone. Of entries of one key, the one listed last counts. Errors
-// come before entries.
+// inOrder yields the entries of a listing in byte order of the key, in constant memory: a temporary file holds the entries that do
+// not fit, with keys and fingerprints only. Of several entries of one key, the last one counts. All errors come before the
+// entries.
 //
-// Some stores list in another order: S3 directory buckets, Azure accounts with a hierarchical namespace, some that only look
-// like S3.
+// Some stores list in another order: S3 directory buckets, Azure accounts with a hierarchical namespace, some S3-compatible
+// stores.
 func inOrder(listed iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		s := sorter{}
@@ -53,7 +53,7 @@ func inOrder(listed iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 	}
 }
 
-// A sorter sorts entries: in runs that fit into memory, which are merged.
+// A sorter sorts entries in runs that fit into memory, and merges the runs.
 type sorter struct {
 	memory []Entry
 	file   *os.File
@@ -69,7 +69,7 @@ func (s *sorter) add(e Entry) error {
 	return s.spill()
 }
 
-// sort sorts what is in memory, and drops all but the last of equal keys.
+// sort sorts the entries in memory, and keeps the last one of each key.
 func (s *sorter) sort() {
 	slices.SortStableFunc(s.memory, func(a, b Entry) int { return strings.Compare(a.Key, b.Key) })
 	kept := s.memory[:0]
@@ -81,7 +81,7 @@ func (s *sorter) sort() {
 	s.memory = kept
 }
 
-// spill appends what is in memory to the file, as a run.
+// spill appends the entries in memory to the file, as a run.
 func (s *sorter) spill() (err error) {
 	if s.file == nil {
 		if s.file, err = os.CreateTemp("", "kbsync-listing-*"); err != nil {
@@ -105,7 +105,7 @@ func (s *sorter) spill() (err error) {
 
 func (s *sorter) close() {
 	if s.file != nil {
-		s.file.Close() // nothing in it is needed any more
+		s.file.Close() // the file is removed anyway
 		os.Remove(s.file.Name())
 	}
 }
@@ -175,7 +175,7 @@ func (r *sortedRun) next() (err error) {
 	return err
 }
 
-// runs are a heap of runs by their next entry; of equal keys the earlier run comes first.
+// runs is a heap of runs by their next entry; among equal keys the earlier run comes first.
 type runs []*sortedRun
 
 func (r runs) Len() int      { return len(r) }
@@ -190,17 +190,20 @@ func (r *runs) Pop() any {
 	return last
 }
 
-// appendEntry writes an entry so that readEntry gives it back.
+// Flags of an encoded entry.
+const (
+	flagUnreadable = 1 << iota
+	flagSeen       // a Seen time follows
+)
+
+// appendEntry encodes an entry for readEntry.
 func appendEntry(b []byte, e *Entry) []byte {
 	var flags uint64
 	if e.Unreadable {
-		flags |= 1
-	}
-	if e.Hold {
-		flags |= 2
+		flags |= flagUnreadable
 	}
 	if !e.Seen.IsZero() {
-		flags |= 4
+		flags |= flagSeen
 	}
 	b = binary.AppendUvarint(b, flags)
 	for _, text := range []string{e.Key, e.Skip, e.Fingerprint.ETag} {
@@ -211,7 +214,7 @@ func appendEntry(b []byte, e *Entry) []byte {
 	for _, n := range []int64{e.Fingerprint.Size, e.Fingerprint.MTime, e.Fingerprint.CTime} {
 		b = binary.AppendVarint(b, n)
 	}
-	if flags&4 != 0 {
+	if flags&flagSeen != 0 {
 		b = binary.AppendVarint(b, e.Seen.UnixNano())
 	}
 	return b
@@ -223,7 +226,7 @@ func readEntry(r *bufio.Reader) (e Entry, err error) {
 	if err != nil {
 		return e, err
 	}
-	e.Unreadable, e.Hold = flags&1 != 0, flags&2 != 0
+	e.Unreadable = flags&flagUnreadable != 0
 	for _, text := range []*string{&e.Key, &e.Skip, &e.Fingerprint.ETag} {
 		n, err := binary.ReadUvarint(r)
 		if err != nil {
@@ -240,7 +243,7 @@ func readEntry(r *bufio.Reader) (e Entry, err error) {
 	}
 	numbers := []*int64{&e.Fingerprint.Size, &e.Fingerprint.MTime, &e.Fingerprint.CTime}
 	var seen int64
-	if flags&4 != 0 {
+	if flags&flagSeen != 0 {
 		numbers = append(numbers, &seen)
 	}
 	for _, n := range numbers {
@@ -248,7 +251,7 @@ func readEntry(r *bufio.Reader) (e Entry, err error) {
 			return e, io.ErrUnexpectedEOF
 		}
 	}
-	if flags&4 != 0 {
+	if flags&flagSeen != 0 {
 		e.Seen = time.Unix(0, seen)
 	}
 	return e, nil

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// special makes nothing here: there are no such files.
+// special creates nothing: this system has no such files.
 func special(*testing.T, string) {}
 
-// cpuTime can't be told here.
+// cpuTime is unknown on this system.
 func cpuTime() time.Duration { return 0 }

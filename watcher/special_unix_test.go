@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// special makes files that are no documents.
+// special creates files that are not documents.
 func special(t *testing.T, dir string) {
 	t.Helper()
 	if err := unix.Mkfifo(filepath.Join(dir, "fifo.md"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// The name of a socket has to be short.
+	// The path of a socket must be short.
 	t.Chdir(dir)
 	l, err := net.Listen("unix", "socket.md")
 	if err != nil {
@@ -31,7 +31,7 @@ func special(t *testing.T, dir string) {
 	}
 }
 
-// cpuTime returns what the process has used of the processors.
+// cpuTime returns the CPU time of the process.
 func cpuTime() time.Duration {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {

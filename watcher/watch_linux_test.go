@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inNamespace runs the rest of the test again as a process of its own, in new namespaces of the kernel, so that mounts and limits are
-// nobody else's. It returns false in the process that started it.
+// inNamespace runs the test again in a separate process with new kernel namespaces, so that mounts and limits affect no other
+// process. It returns false in the original process.
 func inNamespace(t *testing.T, flags uintptr) bool {
 	t.Helper()
 	const variable = "KBSYNC_TEST_NAMESPACE"
@@ -34,7 +34,7 @@ func inNamespace(t *testing.T, flags uintptr) bool {
 		return cmd.CombinedOutput()
 	}
 	if out, err := run("true"); err != nil {
-		t.Skipf("no namespaces of one's own here: %v %s", err, out)
+		t.Skipf("this system does not allow new namespaces: %v %s", err, out)
 	}
 	out, err := run(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=2m")
 	if skipped := []byte("--- SKIP"); err == nil && bytes.Contains(out, skipped) {
@@ -52,103 +52,103 @@ func mount(t *testing.T, source, target, kind, data string, flags uintptr) {
 		t.Skipf("mount %s: %v", kind, err)
 	}
 	if target != "/" {
-		// It has to go before the directory does.
+		// Unmount before the directory is removed.
 		t.Cleanup(func() { _ = unix.Unmount(target, unix.MNT_DETACH) })
 	}
 }
 
-// W8: file systems that are mounted over the root, unmounted lazily and in the ordinary way. Of most of that there is no event.
-func TestW8Mounts(t *testing.T) {
+// File systems are mounted over the root, and unmounted lazily and normally. Most of these cause no event.
+func TestWatchFollowsMountsOverTheRoot(t *testing.T) {
 	if !inNamespace(t, syscall.CLONE_NEWNS) {
 		return
 	}
 	mount(t, "", "/", "", "", unix.MS_REC|unix.MS_PRIVATE)
-	l := newLookout(t)
-	put(t, l.dir, "below.md")
-	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
-	follow := func(what string) {
+	f := newWatchFixture(t)
+	put(t, f.dir, "below.md")
+	f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
+	follow := func(change string) {
 		t.Helper()
-		l.await(what, func() bool { return slices.Contains(l.dirt, "") })
-		l.synced()
-		put(t, l.dir, "sub/"+fmt.Sprint(l.fences)+".md")
-		l.synced()
-		l.dirt = nil
+		f.await(change, func() bool { return slices.Contains(f.dirty, "") })
+		f.synced()
+		put(t, f.dir, "sub/"+fmt.Sprint(f.fences)+".md")
+		f.synced()
+		f.dirty = nil
 	}
 	for range 3 {
-		mount(t, "one", l.dir, "tmpfs", "", 0)
-		follow("what was mounted over the root")
-		put(t, l.dir, "above.md")
-		l.synced()
-		l.try(unix.Unmount(l.dir, unix.MNT_DETACH))
+		mount(t, "one", f.dir, "tmpfs", "", 0)
+		follow("the mount over the root")
+		put(t, f.dir, "above.md")
+		f.synced()
+		f.try(unix.Unmount(f.dir, unix.MNT_DETACH))
 		follow("the lazy unmount")
-		if _, ok := l.store.known["above.md"]; ok {
-			t.Error("it is still there")
+		if _, ok := f.store.known["above.md"]; ok {
+			t.Error("above.md is still known")
 		}
 	}
-	// A file system of the same number as the one that was there before.
-	mount(t, "two", l.dir, "tmpfs", "", 0)
+	// A file system with the same device number as an earlier one.
+	mount(t, "two", f.dir, "tmpfs", "", 0)
 	follow("the second mount")
 	for range 3 {
-		l.await("the unmount", func() bool { return unix.Unmount(l.dir, 0) == nil }) // busy while it is looked at
-		mount(t, "three", l.dir, "tmpfs", "", 0)
+		f.await("the unmount", func() bool { return unix.Unmount(f.dir, 0) == nil }) // busy during a check
+		mount(t, "three", f.dir, "tmpfs", "", 0)
 		follow("one file system in place of another")
 	}
 }
 
-// W8: one inside of the root that is unmounted ends its watches without a word.
-func TestW8MountInside(t *testing.T) {
+// Unmounting a file system inside the root ends its watches without an event.
+func TestWatchFollowsUnmountInsideTheRoot(t *testing.T) {
 	if !inNamespace(t, syscall.CLONE_NEWNS) {
 		return
 	}
 	mount(t, "", "/", "", "", unix.MS_REC|unix.MS_PRIVATE)
-	l := newLookout(t)
-	put(t, l.dir, "inside/below.md")
-	mount(t, "one", l.path("inside"), "tmpfs", "", 0)
-	put(t, l.dir, "inside/above.md")
-	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
-	l.try(unix.Unmount(l.path("inside"), 0))
-	l.await("the unmount", func() bool { return slices.Contains(l.dirt, "") })
-	l.synced()
-	l.do("known inside/below.md")
-	put(t, l.dir, "inside/late.md")
-	l.synced()
-	// What is mounted at two places has one watch.
-	l.do("mkdir twice")
-	mount(t, l.path("inside"), l.path("twice"), "", "", unix.MS_BIND)
-	l.try(os.Rename(l.dir, l.dir+".away")) // to look at the whole again
-	l.await("the root to be missed", func() bool { return l.watch.Stats().RootMissing })
-	l.try(os.Rename(l.dir+".away", l.dir))
-	l.await("polling", func() bool { return strings.Contains(l.watch.Polling(), "events tell of only one") })
+	f := newWatchFixture(t)
+	put(t, f.dir, "inside/below.md")
+	mount(t, "one", f.path("inside"), "tmpfs", "", 0)
+	put(t, f.dir, "inside/above.md")
+	f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
+	f.try(unix.Unmount(f.path("inside"), 0))
+	f.await("the unmount", func() bool { return slices.Contains(f.dirty, "") })
+	f.synced()
+	f.do("known inside/below.md")
+	put(t, f.dir, "inside/late.md")
+	f.synced()
+	// A directory that is mounted twice has one watch.
+	f.do("mkdir twice")
+	mount(t, f.path("inside"), f.path("twice"), "", "", unix.MS_BIND)
+	f.try(os.Rename(f.dir, f.dir+".away")) // makes the Watch look at the whole root again
+	f.await("the root to be missed", func() bool { return f.watch.Stats().RootMissing })
+	f.try(os.Rename(f.dir+".away", f.dir))
+	f.await("polling", func() bool { return strings.Contains(f.watch.pollReason(), "events name only one of them") })
 }
 
-// W10: an overlay, as a container's own layer is one, is polled, be it for a part of the root.
-func TestW10Overlay(t *testing.T) {
+// A root on an overlay, such as a container's own layer, is polled, also if only a part of the root is on it.
+func TestOverlayIsPolled(t *testing.T) {
 	if !inNamespace(t, syscall.CLONE_NEWNS) {
 		return
 	}
 	mount(t, "", "/", "", "", unix.MS_REC|unix.MS_PRIVATE)
 	for _, at := range []string{"", "part"} {
-		l := newLookout(t)
-		layers := l.base + "/layers"
-		mount(t, "layers", l.base, "tmpfs", "", 0)
-		put(t, l.base, "root/part/", "layers/lower/a.md", "layers/upper/", "layers/work/")
-		put(t, l.dir, "b.md")
-		mount(t, "overlay", l.path(at), "overlay", fmt.Sprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", layers, layers, layers), 0)
-		l.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond, Check: 10 * time.Millisecond}, nil)
-		if reason := l.watch.Polling(); !strings.Contains(reason, "overlay") || strings.Contains(reason, `"part/"`) != (at != "") {
+		f := newWatchFixture(t)
+		layers := f.base + "/layers"
+		mount(t, "layers", f.base, "tmpfs", "", 0)
+		put(t, f.base, "root/part/", "layers/lower/a.md", "layers/upper/", "layers/work/")
+		put(t, f.dir, "b.md")
+		mount(t, "overlay", f.path(at), "overlay", fmt.Sprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", layers, layers, layers), 0)
+		f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond, Check: 10 * time.Millisecond}, nil)
+		if reason := f.watch.pollReason(); !strings.Contains(reason, "overlay") || strings.Contains(reason, `"part/"`) != (at != "") {
 			t.Errorf("reason %q", reason)
 		}
-		put(t, l.dir, "part/c.md")
-		l.synced()
-		if n := strings.Count(l.log.String(), "level="); n != 1 {
-			t.Errorf("%d lines: %s", n, l.log.String())
+		put(t, f.dir, "part/c.md")
+		f.synced()
+		if n := strings.Count(f.log.String(), "level="); n != 1 {
+			t.Errorf("%d lines: %s", n, f.log.String())
 		}
-		l.watch.Close()
+		f.watch.Close()
 	}
 }
 
-// W9: the system's own limit.
-func TestW9WatchLimit(t *testing.T) {
+// The real limit of the system.
+func TestInotifyLimitFallsBackToPolling(t *testing.T) {
 	if !inNamespace(t, 0) {
 		return
 	}
@@ -156,21 +156,21 @@ func TestW9WatchLimit(t *testing.T) {
 	if err := os.WriteFile(limit, []byte("20"), 0); err != nil {
 		t.Skip(err)
 	}
-	l := newLookout(t)
+	f := newWatchFixture(t)
 	for i := range 15 {
-		put(t, l.dir, "d"+strconv.Itoa(i)+"/a.md")
+		put(t, f.dir, "d"+strconv.Itoa(i)+"/a.md")
 	}
-	l.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, nil)
-	if s := l.watch.Stats(); s.Directories != 16 || l.watch.Polling() != "" {
-		t.Fatalf("%+v, polling %q", s, l.watch.Polling())
+	f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, nil)
+	if s := f.watch.Stats(); s.Directories != 16 || f.watch.pollReason() != "" {
+		t.Fatalf("%+v, polling %q", s, f.watch.pollReason())
 	}
 	for i := range 15 {
-		put(t, l.dir, "e"+strconv.Itoa(i)+"/a.md")
+		put(t, f.dir, "e"+strconv.Itoa(i)+"/a.md")
 	}
-	l.await("polling", func() bool { return strings.Contains(l.watch.Polling(), "sysctl -w fs.inotify.max_user_watches=") })
-	put(t, l.dir, "d0/b.md")
-	l.synced()
-	if n := strings.Count(l.log.String(), "level="); n != 1 || len(l.store.known) != 31+l.fences {
-		t.Errorf("%d lines: %s, %d known", n, l.log.String(), len(l.store.known))
+	f.await("polling", func() bool { return strings.Contains(f.watch.pollReason(), "sysctl -w fs.inotify.max_user_watches=") })
+	put(t, f.dir, "d0/b.md")
+	f.synced()
+	if n := strings.Count(f.log.String(), "level="); n != 1 || len(f.store.known) != 31+f.fences {
+		t.Errorf("%d lines: %s, %d known", n, f.log.String(), len(f.store.known))
 	}
 }

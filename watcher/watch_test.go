@@ -24,175 +24,182 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// patience is how long a test waits for what has to come.
+// patience bounds the wait of a test for an event.
 const patience = 20 * time.Second
 
-// A lookout is a watched directory with a state that follows it by scans of what is dirty alone.
-type lookout struct {
+// A watchFixture is a watched directory, with a state that is updated by scans of the dirty prefixes only.
+type watchFixture struct {
 	t      *testing.T
-	base   string // what is beside the root
+	base   string // the directory that contains the root
 	dir    string
 	root   *Directory
 	watch  *Watch
-	store  *memory
+	store  *memoryStore
 	opts   ScanOptions
-	dirt   []string // taken, and not scanned yet
-	puts   []string // of all scans
+	dirty  []string // taken, and not scanned yet
+	puts   []string // keys that became pending in all scans
 	whole  int      // scans of the whole root
 	fences int
 	log    lockedBuffer
 }
 
 type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu     sync.Mutex
+	buffer bytes.Buffer
 }
 
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
 }
 
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
 }
 
-func newLookout(t *testing.T) *lookout {
+func newWatchFixture(t *testing.T) *watchFixture {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("roots are polled on Windows")
 	}
 	base := t.TempDir()
-	l := &lookout{t: t, base: base, dir: filepath.Join(base, "root"), store: newMemory(), opts: ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, AllowEmpty: true, AcceptNewRoot: true}}
-	if err := os.Mkdir(l.dir, 0o700); err != nil {
+	f := &watchFixture{t: t, base: base, dir: filepath.Join(base, "root"), store: newMemoryStore(), opts: ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, AllowEmpty: true, AcceptNewRoot: true}}
+	if err := os.Mkdir(f.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return l
+	return f
 }
 
-// begin watches, and takes the first wake. What is set up may change the Watch before it starts.
-func (l *lookout) begin(dirOpts DirectoryOptions, opts WatchOptions, setUp func(*Watch)) *lookout {
-	l.t.Helper()
-	opts.Logger = slog.New(slog.NewTextHandler(&l.log, nil))
-	l.root = NewDirectory(l.dir, dirOpts)
-	// Everything has settled.
-	l.root.now = func() time.Time { return time.Now().Add(time.Minute) }
-	l.watch = newWatch(l.root, opts)
+// begin starts the watch and waits for the first wakeup. setUp may change the Watch before.
+func (f *watchFixture) begin(dirOpts DirectoryOptions, opts WatchOptions, setUp func(*Watch)) *watchFixture {
+	f.t.Helper()
+	opts.Logger = slog.New(slog.NewTextHandler(&f.log, nil))
+	f.root = NewDirectory(f.dir, dirOpts)
+	// All files have settled.
+	f.root.now = func() time.Time { return time.Now().Add(time.Minute) }
+	f.watch = newWatch(f.root, opts)
 	if setUp != nil {
-		setUp(l.watch)
+		setUp(f.watch)
 	}
-	if err := l.watch.start(l.t.Context()); err != nil {
-		l.t.Fatal(err)
+	if err := f.watch.start(f.t.Context()); err != nil {
+		f.t.Fatal(err)
 	}
-	l.t.Cleanup(func() { l.watch.Close() })
-	l.await("the first wake", func() bool { return l.covered("any") })
-	l.scan()
-	l.whole = 0
-	return l
+	f.t.Cleanup(func() { f.watch.Close() })
+	f.await("the first wake", func() bool { return f.covered("any") })
+	f.scan()
+	f.whole = 0
+	return f
 }
 
-// await takes what is dirty until ok says that it is enough.
-func (l *lookout) await(what string, ok func() bool) {
-	l.t.Helper()
+// pollReason returns why the root is polled; empty if it is watched or missing.
+func (w *Watch) pollReason() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.polling
+}
+
+// await takes the dirty prefixes until ok returns true.
+func (f *watchFixture) await(what string, ok func() bool) {
+	f.t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
-	look := time.NewTicker(2 * time.Millisecond) // some of it wakes nobody
+	look := time.NewTicker(2 * time.Millisecond) // some conditions cause no wakeup
 	defer look.Stop()
 	for !ok() {
 		select {
-		case <-l.watch.Wake():
-			l.dirt = append(l.dirt, l.watch.Take()...)
+		case <-f.watch.Wake():
+			f.dirty = append(f.dirty, f.watch.Take()...)
 		case <-look.C:
 		case <-deadline.C:
-			l.t.Fatalf("waited for %s in vain; dirty: %q, stats %+v, polling %q", what, l.dirt, l.watch.Stats(), l.watch.Polling())
+			f.t.Fatalf("timed out waiting for %s; dirty: %q, stats %+v, polling %q", what, f.dirty, f.watch.Stats(), f.watch.pollReason())
 		}
 	}
 }
 
-func (l *lookout) covered(key string) bool {
-	return slices.ContainsFunc(l.dirt, func(prefix string) bool { return covers(prefix, key) })
+func (f *watchFixture) covered(key string) bool {
+	return slices.ContainsFunc(f.dirty, func(prefix string) bool { return covers(prefix, key) })
 }
 
-// fence waits until all that happened until now was told.
-func (l *lookout) fence() {
-	l.t.Helper()
-	l.fences++
-	key := fmt.Sprintf("fence-%d.md", l.fences)
+// fence waits until all earlier events have arrived.
+func (f *watchFixture) fence() {
+	f.t.Helper()
+	f.fences++
+	key := fmt.Sprintf("fence-%d.md", f.fences)
 	// The last event is the only one with its name.
-	put(l.t, l.dir, key+".tmp")
-	l.try(os.Rename(l.path(key+".tmp"), l.path(key)))
-	l.await("the fence", func() bool { return l.covered(key) })
+	put(f.t, f.dir, key+".tmp")
+	f.try(os.Rename(f.path(key+".tmp"), f.path(key)))
+	f.await("the fence", func() bool { return f.covered(key) })
 }
 
-// scan scans what is dirty.
-func (l *lookout) scan() {
-	l.t.Helper()
-	dirt := l.dirt
-	l.dirt = nil
-	if slices.Contains(dirt, "") {
-		l.whole++
+// scan scans the dirty prefixes.
+func (f *watchFixture) scan() {
+	f.t.Helper()
+	dirty := f.dirty
+	f.dirty = nil
+	if slices.Contains(dirty, "") {
+		f.whole++
 	}
-	l.store.puts = nil
-	scene := &scene{dir: l.dir, store: l.store}
-	r, err := NewScanner(l.root, l.opts).ScanAll(l.t.Context(), l.store, scene.sync(), dirt)
-	l.puts = append(l.puts, l.store.puts...)
+	f.store.puts = nil
+	scanFixture := &scanFixture{dir: f.dir, store: f.store}
+	r, err := NewScanner(f.root, f.opts).ScanAll(f.t.Context(), f.store, scanFixture.sync(), dirty)
+	f.puts = append(f.puts, f.store.puts...)
 	switch {
 	case errors.Is(err, ErrRootMissing):
 	case err != nil:
-		l.t.Fatal(err)
+		f.t.Fatal(err)
 	case r.Unsettled > 0 || r.IncompleteCount > 0:
-		// Something moves.
-		l.dirt = dirt
+		// A file is still changing.
+		f.dirty = dirty
 	}
 }
 
-// synced waits until all that happened was told, scans what is dirty, and compares what is known with the whole root.
-func (l *lookout) synced() {
-	l.t.Helper()
-	l.fence()
-	l.scan()
-	l.compare()
+// synced waits for all events, scans the dirty prefixes, and compares the state with the whole root.
+func (f *watchFixture) synced() {
+	f.t.Helper()
+	f.fence()
+	f.scan()
+	f.compare()
 }
 
-func (l *lookout) compare() {
-	l.t.Helper()
+func (f *watchFixture) compare() {
+	f.t.Helper()
 	listed := map[string]bool{}
-	for e, err := range l.root.List(l.t.Context(), "") {
+	for e, err := range f.root.List(f.t.Context(), "") {
 		if err != nil {
-			l.t.Fatal(err)
+			f.t.Fatal(err)
 		}
 		listed[e.Key] = true
-		if k, ok := l.store.known[e.Key]; !ok {
-			l.t.Errorf("%q was not found", e.Key)
+		if k, ok := f.store.known[e.Key]; !ok {
+			f.t.Errorf("%q was not found", e.Key)
 		} else if k.Fingerprint != e.Fingerprint {
-			l.t.Errorf("a change of %q was not found", e.Key)
+			f.t.Errorf("a change of %q was not found", e.Key)
 		}
 	}
-	for key := range l.store.known {
+	for key := range f.store.known {
 		if !listed[key] {
-			l.t.Errorf("that %q is gone was not found", key)
+			f.t.Errorf("the removal of %q was not found", key)
 		}
 	}
-	if l.t.Failed() {
-		l.t.Fatalf("stats %+v", l.watch.Stats())
+	if f.t.Failed() {
+		f.t.Fatalf("stats %+v", f.watch.Stats())
 	}
 }
 
-func (l *lookout) path(key string) string { return filepath.Join(l.dir, filepath.FromSlash(key)) }
+func (f *watchFixture) path(key string) string { return filepath.Join(f.dir, filepath.FromSlash(key)) }
 
-func (l *lookout) try(err error) {
-	l.t.Helper()
+func (f *watchFixture) try(err error) {
+	f.t.Helper()
 	if err != nil {
-		l.t.Fatal(err)
+		f.t.Fatal(err)
 	}
 }
 
-// do carries out a line of a script; see testdata/watch/README.
-func (l *lookout) do(line string) {
-	t := l.t
+// do runs a line of a script; see testdata/watch/README.
+func (f *watchFixture) do(line string) {
+	t := f.t
 	t.Helper()
 	words := strings.Fields(line)
 	verb, args := words[0], words[1:]
@@ -208,61 +215,61 @@ func (l *lookout) do(line string) {
 			case "all":
 				opts.Filter = everything(t)
 			default:
-				t.Fatalf("start what? %s", a)
+				t.Fatalf("start: unknown option %s", a)
 			}
 		}
-		l.begin(opts, watch, nil)
+		f.begin(opts, watch, nil)
 	case "mkdir":
 		for _, a := range args {
-			l.try(os.MkdirAll(l.path(a), 0o700))
+			f.try(os.MkdirAll(f.path(a), 0o700))
 		}
 	case "write":
-		write(t, l.path(args[0]), strings.Join(args[1:], " "))
+		write(t, f.path(args[0]), strings.Join(args[1:], " "))
 	case "append":
-		f, err := os.OpenFile(l.path(args[0]), os.O_APPEND|os.O_WRONLY, 0)
-		l.try(err)
-		_, err = f.WriteString(strings.Join(args[1:], " "))
-		l.try(errors.Join(err, f.Close()))
+		file, err := os.OpenFile(f.path(args[0]), os.O_APPEND|os.O_WRONLY, 0)
+		f.try(err)
+		_, err = file.WriteString(strings.Join(args[1:], " "))
+		f.try(errors.Join(err, file.Close()))
 	case "touch":
-		l.try(os.Chtimes(l.path(args[0]), time.Time{}, time.Now()))
+		f.try(os.Chtimes(f.path(args[0]), time.Time{}, time.Now()))
 	case "chmod":
 		mode, err := strconv.ParseUint(args[0], 8, 32)
-		l.try(err)
-		l.try(os.Chmod(l.path(args[1]), os.FileMode(mode)))
+		f.try(err)
+		f.try(os.Chmod(f.path(args[1]), os.FileMode(mode)))
 	case "mv":
-		l.try(os.Rename(l.path(args[0]), l.path(args[1])))
+		f.try(os.Rename(f.path(args[0]), f.path(args[1])))
 	case "rm":
 		for _, a := range args {
-			l.try(os.RemoveAll(l.path(a)))
+			f.try(os.RemoveAll(f.path(a)))
 		}
 	case "link": // as ln -sfT does
-		l.try(os.Symlink(args[0], l.path(args[1])+".new-link"))
-		l.try(os.Rename(l.path(args[1])+".new-link", l.path(args[1])))
+		f.try(os.Symlink(args[0], f.path(args[1])+".new-link"))
+		f.try(os.Rename(f.path(args[1])+".new-link", f.path(args[1])))
 	case "dirty":
 		for _, a := range args {
-			l.await(a, func() bool { return l.covered(a) })
+			f.await(a, func() bool { return f.covered(a) })
 		}
 	case "quiet":
-		l.fence()
-		for _, prefix := range l.dirt {
+		f.fence()
+		for _, prefix := range f.dirty {
 			if !strings.HasPrefix(prefix, "fence-") {
 				t.Fatalf("%q is dirty", prefix)
 			}
 		}
-		l.scan()
+		f.scan()
 	case "synced":
-		l.synced()
+		f.synced()
 	case "parts":
-		if l.whole > 0 {
-			t.Fatalf("the whole root was scanned %d times, stats %+v", l.whole, l.watch.Stats())
+		if f.whole > 0 {
+			t.Fatalf("the whole root was scanned %d times, stats %+v", f.whole, f.watch.Stats())
 		}
 	case "known":
-		known := slices.DeleteFunc(slices.Sorted(maps.Keys(l.store.known)), func(k string) bool { return strings.HasPrefix(k, "fence-") })
+		known := slices.DeleteFunc(slices.Sorted(maps.Keys(f.store.known)), func(k string) bool { return strings.HasPrefix(k, "fence-") })
 		if !slices.Equal(known, args) {
 			t.Fatalf("known are %q, want %q", known, args)
 		}
 	default:
-		t.Fatalf("no such verb: %s", verb)
+		t.Fatalf("unknown verb: %s", verb)
 	}
 }
 
@@ -278,45 +285,45 @@ func TestWatchScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l := newLookout(t)
+			f := newWatchFixture(t)
 			for i, line := range strings.Split(string(text), "\n") {
 				if line, _, _ = strings.Cut(line, "#"); strings.TrimSpace(line) == "" {
 					continue
 				}
 				t.Logf("%s:%d: %s", script, i+1, line)
-				l.do(line)
+				f.do(line)
 			}
 		})
 	}
 }
 
-// W1: directories that are made at once with a file in them; 300 rounds.
-func TestW1DeepDirectories(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{}, nil)
+// New directories several levels deep with a file in them, created at once; 300 rounds.
+func TestNewDeepDirectoriesAreWatched(t *testing.T) {
+	f := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{}, nil)
 	for i := range 300 {
 		key := fmt.Sprintf("r%d/a/b/c/doc.md", i)
-		put(t, l.dir, key)
-		l.await(key, func() bool { return l.covered(key) })
-		l.scan()
-		if _, ok := l.store.known[key]; !ok {
-			// It came as a part of something; the rest follows.
-			l.fence()
-			l.scan()
-			if _, ok := l.store.known[key]; !ok {
-				t.Fatalf("round %d: not found, stats %+v", i, l.watch.Stats())
+		put(t, f.dir, key)
+		f.await(key, func() bool { return f.covered(key) })
+		f.scan()
+		if _, ok := f.store.known[key]; !ok {
+			// A part of the path was reported first; the rest follows.
+			f.fence()
+			f.scan()
+			if _, ok := f.store.known[key]; !ok {
+				t.Fatalf("round %d: not found, stats %+v", i, f.watch.Stats())
 			}
 		}
 	}
-	l.synced()
-	if n := len(l.puts) - l.fences; n != 300 {
+	f.synced()
+	if n := len(f.puts) - f.fences; n != 300 {
 		t.Errorf("%d documents became pending, want 300", n)
 	}
-	if l.whole > 0 {
-		t.Errorf("the whole root was scanned %d times", l.whole)
+	if f.whole > 0 {
+		t.Errorf("the whole root was scanned %d times", f.whole)
 	}
 }
 
-// gated returns a source of events that passes them on as pass says, which is asked in a goroutine of the source's.
+// gated returns a source of events that drops an event if pass returns false. A goroutine of the source calls pass.
 func gated(t *testing.T, pass func(fsnotify.Event) bool) func() (*fsnotify.Watcher, error) {
 	return func() (*fsnotify.Watcher, error) {
 		real, err := fsnotify.NewWatcher()
@@ -344,8 +351,8 @@ func gated(t *testing.T, pass func(fsnotify.Event) bool) func() (*fsnotify.Watch
 	}
 }
 
-// W2: more events than the system keeps, because nobody reads them.
-func TestW2Overflow(t *testing.T) {
+// The system drops events when its queue is full.
+func TestQueueOverflowMakesTheRootDirty(t *testing.T) {
 	limit, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
 	if err != nil {
 		t.Skip("no queue with a known limit here")
@@ -354,12 +361,12 @@ func TestW2Overflow(t *testing.T) {
 	if err != nil || n > 100_000 {
 		t.Skipf("the queue holds %d events, %v", n, err)
 	}
-	l := newLookout(t)
+	f := newWatchFixture(t)
 	for i := range 100 {
-		put(t, l.dir, fmt.Sprintf("d%d/", i))
+		put(t, f.dir, fmt.Sprintf("d%d/", i))
 	}
 	gate := make(chan struct{})
-	l.begin(DirectoryOptions{}, WatchOptions{}, func(w *Watch) {
+	f.begin(DirectoryOptions{}, WatchOptions{}, func(w *Watch) {
 		w.open = gated(t, func(fsnotify.Event) bool {
 			<-gate
 			return true
@@ -377,26 +384,26 @@ func TestW2Overflow(t *testing.T) {
 		files = n/2 + n/8 // of two events each
 	}
 	for i := range files {
-		write(t, l.path(fmt.Sprintf("d%d/%d.md", i%100, i)), "x")
+		write(t, f.path(fmt.Sprintf("d%d/%d.md", i%100, i)), "x")
 	}
 	close(gate)
-	l.await("a restart", func() bool { return l.watch.Stats().Restarts > 0 })
-	l.synced()
-	if s := l.watch.Stats(); s.Overflows == 0 || l.watch.Polling() != "" {
-		t.Errorf("%+v, polling %q", s, l.watch.Polling())
+	f.await("a restart", func() bool { return f.watch.Stats().Restarts > 0 })
+	f.synced()
+	if s := f.watch.Stats(); s.Overflows == 0 || f.watch.pollReason() != "" {
+		t.Errorf("%+v, polling %q", s, f.watch.pollReason())
 	}
-	// It watches on.
-	put(t, l.dir, "d7/late.md", "new/late.md")
-	l.synced()
+	// The watch continues.
+	put(t, f.dir, "d7/late.md", "new/late.md")
+	f.synced()
 }
 
-// W2: an overflow and another error that are made up.
-func TestW2ErrorsMakeAllDirty(t *testing.T) {
+// An injected overflow, and another injected error.
+func TestNotificationErrorsMakeTheRootDirty(t *testing.T) {
 	for _, failure := range []error{fsnotify.ErrEventOverflow, syscall.EBADF} {
-		l := newLookout(t)
+		f := newWatchFixture(t)
 		var drop atomic.Bool
 		errs := make(chan error, 1)
-		l.begin(DirectoryOptions{}, WatchOptions{}, func(w *Watch) {
+		f.begin(DirectoryOptions{}, WatchOptions{}, func(w *Watch) {
 			open := gated(t, func(fsnotify.Event) bool { return !drop.Load() })
 			w.open = func() (*fsnotify.Watcher, error) {
 				real, err := open()
@@ -425,23 +432,23 @@ func TestW2ErrorsMakeAllDirty(t *testing.T) {
 			}
 		})
 		drop.Store(true)
-		put(t, l.dir, "a/b/lost.md", "lost.md")
+		put(t, f.dir, "a/b/lost.md", "lost.md")
 		drop.Store(false)
 		errs <- failure
-		l.await("the whole root", func() bool { return slices.Contains(l.dirt, "") })
-		l.synced()
-		put(t, l.dir, "a/b/found.md")
-		l.synced()
-		s := l.watch.Stats()
+		f.await("the whole root", func() bool { return slices.Contains(f.dirty, "") })
+		f.synced()
+		put(t, f.dir, "a/b/found.md")
+		f.synced()
+		s := f.watch.Stats()
 		if s.Restarts != 1 || s.Overflows+s.Errors != 1 || errors.Is(failure, fsnotify.ErrEventOverflow) != (s.Overflows == 1) {
 			t.Errorf("%v: %+v", failure, s)
 		}
 	}
 }
 
-// W2: a source that drops everything. The scans of the whole find what there is, and the root is polled in the end.
-func TestW2MissedChanges(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
+// The source drops all events. Scans of the whole root find the changes, and the root is polled in the end.
+func TestMissedChangesFallBackToPolling(t *testing.T) {
+	f := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
 		w.open = gated(t, func(fsnotify.Event) bool { return false })
 	})
 	round := 0
@@ -449,47 +456,47 @@ func TestW2MissedChanges(t *testing.T) {
 		t.Helper()
 		round++
 		for i := range n {
-			put(t, l.dir, fmt.Sprintf("%d/%d.md", round, i))
+			put(t, f.dir, fmt.Sprintf("%d/%d.md", round, i))
 		}
-		l.dirt = []string{""}
-		before := len(l.puts)
-		l.scan()
-		if found := len(l.puts) - before; found != n {
+		f.dirty = []string{""}
+		before := len(f.puts)
+		f.scan()
+		if found := len(f.puts) - before; found != n {
 			t.Fatalf("found %d of %d", found, n)
 		}
-		l.watch.Missed(n)
+		f.watch.Missed(n)
 	}
 	for _, n := range []int{11, 10, 11, 0, 50, 3, 11} {
 		rescan(n)
-		if reason := l.watch.Polling(); reason != "" || len(l.watch.give) > 0 {
+		if reason := f.watch.pollReason(); reason != "" || len(f.watch.pollReasons) > 0 {
 			t.Fatalf("polled after %d: %s", n, reason)
 		}
 	}
 	rescan(11)
-	l.await("polling", func() bool { return strings.Contains(l.watch.Polling(), "more than 10 changes") })
-	put(t, l.dir, "polled/a.md")
-	l.synced()
-	if s := l.watch.Stats(); s.Missed != 107 || s.Directories != 0 {
+	f.await("polling", func() bool { return strings.Contains(f.watch.pollReason(), "more than 10 changes") })
+	put(t, f.dir, "polled/a.md")
+	f.synced()
+	if s := f.watch.Stats(); s.Missed != 107 || s.Directories != 0 {
 		t.Errorf("%+v", s)
 	}
-	if n := strings.Count(l.log.String(), "level=WARN"); n != 1 {
-		t.Errorf("%d warnings: %s", n, l.log.String())
+	if n := strings.Count(f.log.String(), "level=WARN"); n != 1 {
+		t.Errorf("%d warnings: %s", n, f.log.String())
 	}
 }
 
-// W3: a document that is written to for ever makes one wake a delay, and is found when it rests.
-func TestW3Delay(t *testing.T) {
-	l := newLookout(t)
-	put(t, l.dir, "hot.md")
-	l.begin(DirectoryOptions{}, WatchOptions{Delay: 50 * time.Millisecond}, nil)
+// A document that is written all the time causes one wakeup for each delay, and is found when the writes stop.
+func TestWatchWakesOncePerDelay(t *testing.T) {
+	f := newWatchFixture(t)
+	put(t, f.dir, "hot.md")
+	f.begin(DirectoryOptions{}, WatchOptions{Delay: 50 * time.Millisecond}, nil)
 	began, wakes := time.Now(), 0
 	for time.Since(began) < 500*time.Millisecond || wakes == 0 && time.Since(began) < 10*time.Second {
-		l.do("append hot.md more")
+		f.do("append hot.md more")
 		select {
-		case <-l.watch.Wake():
-			got := l.watch.Take()
+		case <-f.watch.Wake():
+			got := f.watch.Take()
 			if got == nil {
-				continue // a wake that was left of the beginning
+				continue // a wakeup for a prefix that was taken already
 			}
 			wakes++
 			if !slices.Equal(got, []string{"hot.md"}) {
@@ -501,156 +508,156 @@ func TestW3Delay(t *testing.T) {
 	if most := int(time.Since(began)/(50*time.Millisecond)) + 1; wakes == 0 || wakes > most {
 		t.Errorf("%d wakes, want 1 to %d", wakes, most)
 	}
-	l.synced()
+	f.synced()
 }
 
-// W7: a mounted ConfigMap is updated by setting its ..data link elsewhere.
-func TestW7ConfigMapSwaps(t *testing.T) {
-	l := newLookout(t)
+// Kubernetes updates a mounted ConfigMap by a new target of its ..data link.
+func TestWatchFollowsConfigMapUpdates(t *testing.T) {
+	f := newWatchFixture(t)
 	update := func(i int) {
 		t.Helper()
-		put(t, l.dir, fmt.Sprintf("..v%d/doc.md", i), fmt.Sprintf("..v%d/sub/deep.md", i))
-		l.do(fmt.Sprintf("link ..v%d ..data", i))
+		put(t, f.dir, fmt.Sprintf("..v%d/doc.md", i), fmt.Sprintf("..v%d/sub/deep.md", i))
+		f.do(fmt.Sprintf("link ..v%d ..data", i))
 		if i > 0 {
-			l.do(fmt.Sprintf("rm ..v%d", i-1))
+			f.do(fmt.Sprintf("rm ..v%d", i-1))
 		}
 	}
 	update(0)
-	link(t, "..data/doc.md", l.path("doc.md"))
-	link(t, "..data/sub", l.path("sub"))
-	l.begin(DirectoryOptions{}, WatchOptions{}, nil)
-	l.puts = nil
+	link(t, "..data/doc.md", f.path("doc.md"))
+	link(t, "..data/sub", f.path("sub"))
+	f.begin(DirectoryOptions{}, WatchOptions{}, nil)
+	f.puts = nil
 	for i := 1; i <= 20; i++ {
 		update(i)
-		l.await("the swap", func() bool { return l.covered("doc.md") && l.covered("sub/deep.md") })
-		l.scan()
-		l.compare()
+		f.await("the swap", func() bool { return f.covered("doc.md") && f.covered("sub/deep.md") })
+		f.scan()
+		f.compare()
 	}
-	if len(l.puts) != 40 || len(l.store.known) != 2 {
-		t.Errorf("%d documents became pending, want 40; known %v", len(l.puts), l.store.known)
+	if len(f.puts) != 40 || len(f.store.known) != 2 {
+		t.Errorf("%d documents became pending, want 40; known %v", len(f.puts), f.store.known)
 	}
-	if s := l.watch.Stats(); s.Directories != 1 || s.Restarts > 0 {
+	if s := f.watch.Stats(); s.Directories != 1 || s.Restarts > 0 {
 		t.Errorf("%+v", s)
 	}
 }
 
-// W7: a ..data link whose event did not come is noticed when the root is looked at.
-func TestW7ConfigMapWithoutEvents(t *testing.T) {
-	l := newLookout(t)
-	put(t, l.dir, "..v0/doc.md", "..v1/doc.md")
-	link(t, "..v0", l.path("..data"))
-	link(t, "..data/doc.md", l.path("doc.md"))
-	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, func(w *Watch) {
+// The periodic check of the root notices a ..data link whose event was lost.
+func TestConfigMapUpdateIsNoticedWithoutEvents(t *testing.T) {
+	f := newWatchFixture(t)
+	put(t, f.dir, "..v0/doc.md", "..v1/doc.md")
+	link(t, "..v0", f.path("..data"))
+	link(t, "..data/doc.md", f.path("doc.md"))
+	f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, func(w *Watch) {
 		w.open = gated(t, func(fsnotify.Event) bool { return false })
 	})
-	l.do("link ..v1 ..data")
-	l.await("the swap", func() bool { return l.covered("doc.md") })
-	l.scan()
-	l.compare()
+	f.do("link ..v1 ..data")
+	f.await("the swap", func() bool { return f.covered("doc.md") })
+	f.scan()
+	f.compare()
 }
 
-// W7: git-sync sets the link that is the root to a new directory.
-func TestW7GitSync(t *testing.T) {
-	l := newLookout(t)
-	put(t, l.base, "rev0/a.md", "rev0/sub/b.md")
-	l.dir = filepath.Join(l.base, "current")
-	link(t, "rev0", l.dir)
-	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
+// The root is a link, and git-sync sets it to a new directory.
+func TestWatchFollowsGitSync(t *testing.T) {
+	f := newWatchFixture(t)
+	put(t, f.base, "rev0/a.md", "rev0/sub/b.md")
+	f.dir = filepath.Join(f.base, "current")
+	link(t, "rev0", f.dir)
+	f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
 	for i := 1; i <= 5; i++ {
 		now, next := fmt.Sprintf("rev%d", i-1), fmt.Sprintf("rev%d", i)
-		put(t, l.base, next+"/a.md", next+"/sub/b.md", fmt.Sprintf("%s/new%d.md", next, i))
-		l.try(os.Symlink(next, filepath.Join(l.base, "link")))
-		l.try(os.Rename(filepath.Join(l.base, "link"), l.dir))
-		l.await("the flip", func() bool { return slices.Contains(l.dirt, "") })
-		l.try(os.RemoveAll(filepath.Join(l.base, now)))
-		l.scan()
-		l.compare()
-		put(t, l.dir, "sub/late.md")
-		l.synced()
-		if len(l.store.known) != 5 { // a, b, new, late and the fence
-			t.Errorf("known: %v", slices.Sorted(maps.Keys(l.store.known)))
+		put(t, f.base, next+"/a.md", next+"/sub/b.md", fmt.Sprintf("%s/new%d.md", next, i))
+		f.try(os.Symlink(next, filepath.Join(f.base, "link")))
+		f.try(os.Rename(filepath.Join(f.base, "link"), f.dir))
+		f.await("the flip", func() bool { return slices.Contains(f.dirty, "") })
+		f.try(os.RemoveAll(filepath.Join(f.base, now)))
+		f.scan()
+		f.compare()
+		put(t, f.dir, "sub/late.md")
+		f.synced()
+		if len(f.store.known) != 5 { // a, b, new, late and the fence
+			t.Errorf("known: %v", slices.Sorted(maps.Keys(f.store.known)))
 		}
 	}
 }
 
-// W8: the root goes and comes back.
-func TestW8RootGoesAndComesBack(t *testing.T) {
-	for name, c := range map[string]struct{ away, back func(l *lookout) }{
+// The root disappears and comes back.
+func TestWatchSurvivesAMissingRoot(t *testing.T) {
+	for name, c := range map[string]struct{ away, back func(f *watchFixture) }{
 		"renamed": {
-			func(l *lookout) { l.try(os.Rename(l.dir, l.dir+".away")) },
-			func(l *lookout) { l.try(os.Rename(l.dir+".away", l.dir)) },
+			func(f *watchFixture) { f.try(os.Rename(f.dir, f.dir+".away")) },
+			func(f *watchFixture) { f.try(os.Rename(f.dir+".away", f.dir)) },
 		},
 		"removed and recreated": {
-			func(l *lookout) {
-				l.try(os.Rename(l.dir, l.dir+".away"))
-				put(l.t, l.base, "trash/x")
-				l.try(os.RemoveAll(filepath.Join(l.base, "trash")))
+			func(f *watchFixture) {
+				f.try(os.Rename(f.dir, f.dir+".away"))
+				put(f.t, f.base, "trash/x")
+				f.try(os.RemoveAll(filepath.Join(f.base, "trash")))
 			},
-			func(l *lookout) {
+			func(f *watchFixture) {
 				// The same files in another directory.
-				l.try(os.Mkdir(l.dir+".new", 0o700))
+				f.try(os.Mkdir(f.dir+".new", 0o700))
 				for _, name := range []string{"a.md", "sub"} {
-					l.try(os.Rename(filepath.Join(l.dir+".away", name), filepath.Join(l.dir+".new", name)))
+					f.try(os.Rename(filepath.Join(f.dir+".away", name), filepath.Join(f.dir+".new", name)))
 				}
-				l.try(os.Rename(l.dir+".new", l.dir))
+				f.try(os.Rename(f.dir+".new", f.dir))
 			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLookout(t)
-			l.opts.AllowEmpty = false
-			put(t, l.dir, "a.md", "sub/b.md")
-			l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
-			l.puts = nil
-			c.away(l)
-			l.await("the root to be missed", func() bool { return slices.Contains(l.dirt, "") && l.watch.Stats().RootMissing })
-			l.scan()
-			if len(l.store.known) != 2 {
-				t.Errorf("something was removed: %v", l.store.known)
+			f := newWatchFixture(t)
+			f.opts.AllowEmpty = false
+			put(t, f.dir, "a.md", "sub/b.md")
+			f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
+			f.puts = nil
+			c.away(f)
+			f.await("the root to be missed", func() bool { return slices.Contains(f.dirty, "") && f.watch.Stats().RootMissing })
+			f.scan()
+			if len(f.store.known) != 2 {
+				t.Errorf("documents were removed: %v", f.store.known)
 			}
-			c.back(l)
-			l.await("the root to be back", func() bool { return slices.Contains(l.dirt, "") && !l.watch.Stats().RootMissing })
-			l.scan()
-			if len(l.store.known) != 2 || slices.Contains(l.puts, "sub/b.md") {
-				t.Errorf("known %v, pending again %v", l.store.known, l.puts)
+			c.back(f)
+			f.await("the root to be back", func() bool { return slices.Contains(f.dirty, "") && !f.watch.Stats().RootMissing })
+			f.scan()
+			if len(f.store.known) != 2 || slices.Contains(f.puts, "sub/b.md") {
+				t.Errorf("known %v, pending again %v", f.store.known, f.puts)
 			}
-			put(t, l.dir, "sub/new.md")
-			l.synced()
+			put(t, f.dir, "sub/new.md")
+			f.synced()
 		})
 	}
 }
 
-// W8: a root that is deleted and made anew within a moment may have the same number as before.
-func TestW8RootRecreatedAtOnce(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
+// A root that is deleted and created again at once may have the same inode as before.
+func TestWatchFollowsARecreatedRoot(t *testing.T) {
+	f := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
 	for range 5 {
-		l.try(os.RemoveAll(l.dir))
-		l.try(os.Mkdir(l.dir, 0o700))
-		l.await("the new root", func() bool { return slices.Contains(l.dirt, "") })
-		l.synced()
-		put(t, l.dir, "x/y.md")
-		l.synced()
+		f.try(os.RemoveAll(f.dir))
+		f.try(os.Mkdir(f.dir, 0o700))
+		f.await("the new root", func() bool { return slices.Contains(f.dirty, "") })
+		f.synced()
+		put(t, f.dir, "x/y.md")
+		f.synced()
 	}
 }
 
-func TestW8RootMissingAtStart(t *testing.T) {
-	l := newLookout(t)
-	l.try(os.Remove(l.dir))
-	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
-	if !l.watch.Stats().RootMissing || l.watch.Polling() != "" {
-		t.Errorf("%+v", l.watch.Stats())
+func TestWatchWaitsForAMissingRoot(t *testing.T) {
+	f := newWatchFixture(t)
+	f.try(os.Remove(f.dir))
+	f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, nil)
+	if !f.watch.Stats().RootMissing || f.watch.pollReason() != "" {
+		t.Errorf("%+v", f.watch.Stats())
 	}
-	put(t, l.dir, "a/b.md")
-	l.await("the root", func() bool { return slices.Contains(l.dirt, "") && !l.watch.Stats().RootMissing })
-	l.synced()
+	put(t, f.dir, "a/b.md")
+	f.await("the root", func() bool { return slices.Contains(f.dirty, "") && !f.watch.Stats().RootMissing })
+	f.synced()
 }
 
-// W9: no watches are to be had. Everything is found by polling, with one warning that says what to set.
-func TestW9Exhausted(t *testing.T) {
+// The system has no watches left: polling finds all changes, and one warning names the remedy.
+func TestExhaustedWatchesFallBackToPolling(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  error
 		fail func(w *Watch, err error)
-		says []string
+		want []string
 	}{
 		"watches, at once": {syscall.ENOSPC, func(w *Watch, err error) { w.fault = func(string) error { return err } }, []string{"sysctl -w fs.inotify.max_user_watches="}},
 		"watches, while it runs": {syscall.ENOSPC, func(w *Watch, err error) {
@@ -666,43 +673,43 @@ func TestW9Exhausted(t *testing.T) {
 		}, []string{"ulimit -n", "sysctl -w fs.inotify.max_user_instances="}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLookout(t)
-			put(t, l.dir, "early/a.md")
-			l.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond, Check: 10 * time.Millisecond}, func(w *Watch) { c.fail(w, c.err) })
-			put(t, l.dir, "late/b.md")
-			l.await("polling", func() bool { return l.watch.Polling() != "" })
-			put(t, l.dir, "late/c/d.md", "early/e.md")
-			l.synced()
-			for _, text := range append(c.says, l.dir, "polled") {
-				if !strings.Contains(l.log.String(), text) {
-					t.Errorf("the log does not say %q: %s", text, l.log.String())
+			f := newWatchFixture(t)
+			put(t, f.dir, "early/a.md")
+			f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond, Check: 10 * time.Millisecond}, func(w *Watch) { c.fail(w, c.err) })
+			put(t, f.dir, "late/b.md")
+			f.await("polling", func() bool { return f.watch.pollReason() != "" })
+			put(t, f.dir, "late/c/d.md", "early/e.md")
+			f.synced()
+			for _, text := range append(c.want, f.dir, "polled") {
+				if !strings.Contains(f.log.String(), text) {
+					t.Errorf("the log does not contain %q: %s", text, f.log.String())
 				}
 			}
-			if n := strings.Count(l.log.String(), "level="); n != 1 || l.watch.Stats().Directories != 0 {
-				t.Errorf("%d lines: %s, %+v", n, l.log.String(), l.watch.Stats())
+			if n := strings.Count(f.log.String(), "level="); n != 1 || f.watch.Stats().Directories != 0 {
+				t.Errorf("%d lines: %s, %+v", n, f.log.String(), f.watch.Stats())
 			}
-			// It is said once, even if the root is replaced.
-			l.try(os.Rename(l.dir, l.dir+".old"))
-			l.await("the root to be missed", func() bool { return l.watch.Stats().RootMissing })
-			put(t, l.dir, "late/f.md")
-			l.await("polling", func() bool {
-				return l.watch.Polling() != "" || strings.HasPrefix(name, "watches, while") && l.watch.Stats().Directories > 0
+			// The warning is logged once, even if the root is replaced.
+			f.try(os.Rename(f.dir, f.dir+".old"))
+			f.await("the root to be missed", func() bool { return f.watch.Stats().RootMissing })
+			put(t, f.dir, "late/f.md")
+			f.await("polling", func() bool {
+				return f.watch.pollReason() != "" || strings.HasPrefix(name, "watches, while") && f.watch.Stats().Directories > 0
 			})
-			if n := strings.Count(l.log.String(), "level="); n != 1 {
-				t.Errorf("%d lines: %s", n, l.log.String())
+			if n := strings.Count(f.log.String(), "level="); n != 1 {
+				t.Errorf("%d lines: %s", n, f.log.String())
 			}
 		})
 	}
 }
 
-// W9: a directory that can't be read is watched when it can be.
-func TestW9DirectoryBecomesReadable(t *testing.T) {
+// A directory without read permission is watched as soon as it is readable.
+func TestDirectoryThatBecomesReadableIsWatched(t *testing.T) {
 	for i, key := range []string{"locked/", "locked/sub/"} {
-		l := newLookout(t)
-		put(t, l.dir, "locked/sub/a.md")
+		f := newWatchFixture(t)
+		put(t, f.dir, "locked/sub/a.md")
 		var locked atomic.Bool
 		locked.Store(true)
-		l.begin(DirectoryOptions{}, WatchOptions{}, func(w *Watch) {
+		f.begin(DirectoryOptions{}, WatchOptions{}, func(w *Watch) {
 			w.fault = func(at string) error {
 				if locked.Load() && at == key {
 					return fs.ErrPermission
@@ -710,25 +717,25 @@ func TestW9DirectoryBecomesReadable(t *testing.T) {
 				return nil
 			}
 		})
-		if s := l.watch.Stats(); s.Directories != 1+i || l.watch.Polling() != "" {
-			t.Errorf("%+v, polling %q", s, l.watch.Polling())
+		if s := f.watch.Stats(); s.Directories != 1+i || f.watch.pollReason() != "" {
+			t.Errorf("%+v, polling %q", s, f.watch.pollReason())
 		}
 		locked.Store(false)
-		l.do("chmod 0755 locked")
-		l.await("the directory", func() bool { return l.covered("locked/sub/a.md") })
-		put(t, l.dir, "locked/sub/b.md")
-		l.synced()
-		l.do("parts")
+		f.do("chmod 0755 locked")
+		f.await("the directory", func() bool { return f.covered("locked/sub/a.md") })
+		put(t, f.dir, "locked/sub/b.md")
+		f.synced()
+		f.do("parts")
 	}
 }
 
-// A root that can't be read is waited for, and wakes once, so that a scan says what is wrong.
+// A Watch waits for an unreadable root, and wakes once, so that a scan reports the error.
 func TestWatchUnreadableRoot(t *testing.T) {
-	l := newLookout(t)
-	put(t, l.dir, "a/b.md")
+	f := newWatchFixture(t)
+	put(t, f.dir, "a/b.md")
 	var locked atomic.Bool
 	locked.Store(true)
-	l.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, func(w *Watch) {
+	f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond}, func(w *Watch) {
 		w.fault = func(at string) error {
 			if locked.Load() {
 				return fs.ErrPermission
@@ -736,30 +743,30 @@ func TestWatchUnreadableRoot(t *testing.T) {
 			return nil
 		}
 	})
-	if s := l.watch.Stats(); s.Directories != 0 || l.watch.Polling() != "" {
-		t.Errorf("%+v, polling %q", s, l.watch.Polling())
+	if s := f.watch.Stats(); s.Directories != 0 || f.watch.pollReason() != "" {
+		t.Errorf("%+v, polling %q", s, f.watch.pollReason())
 	}
 	locked.Store(false)
-	l.await("the whole root", func() bool { return slices.Contains(l.dirt, "") })
-	put(t, l.dir, "a/c.md")
-	l.synced()
+	f.await("the whole root", func() bool { return slices.Contains(f.dirty, "") })
+	put(t, f.dir, "a/c.md")
+	f.synced()
 }
 
 func TestWatchWithoutEvents(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{NoEvents: true, Poll: 20 * time.Millisecond}, nil)
-	put(t, l.dir, "a/b.md")
-	l.synced()
-	if s := l.watch.Stats(); s.Events > 0 || l.watch.Polling() == "" || l.log.String() != "" {
-		t.Errorf("%+v, polling %q, log %s", s, l.watch.Polling(), l.log.String())
+	f := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{NoEvents: true, Poll: 20 * time.Millisecond}, nil)
+	put(t, f.dir, "a/b.md")
+	f.synced()
+	if s := f.watch.Stats(); s.Events > 0 || f.watch.pollReason() == "" || f.log.String() != "" {
+		t.Errorf("%+v, polling %q, log %s", s, f.watch.pollReason(), f.log.String())
 	}
 }
 
-// A directory that fails in a way that no event will mend makes the root a polled one, and the warning names it.
+// An I/O error of a directory makes the root polled, and the warning names the directory.
 func TestWatchPollsWhatItCantWatch(t *testing.T) {
 	for _, key := range []string{"", "a/"} {
-		l := newLookout(t)
-		put(t, l.dir, "a/b.md")
-		l.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
+		f := newWatchFixture(t)
+		put(t, f.dir, "a/b.md")
+		f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
 			w.fault = func(at string) error {
 				if at == key {
 					return syscall.EIO
@@ -767,48 +774,48 @@ func TestWatchPollsWhatItCantWatch(t *testing.T) {
 				return nil
 			}
 		})
-		put(t, l.dir, "a/c.md")
-		l.synced()
-		if reason := l.watch.Polling(); !strings.Contains(reason, "input/output error") || strings.Contains(reason, `"a/"`) != (key != "") {
+		put(t, f.dir, "a/c.md")
+		f.synced()
+		if reason := f.watch.pollReason(); !strings.Contains(reason, "input/output error") || strings.Contains(reason, `"a/"`) != (key != "") {
 			t.Errorf("polling %q", reason)
 		}
 	}
 }
 
-// Directories that are left out take no watch.
+// Directories that the filter leaves out have no watch.
 func TestWatchHonoursTheFilter(t *testing.T) {
-	l := newLookout(t)
-	put(t, l.dir, "docs/a.md", ".git/objects/x", "node_modules/m/doc.md", "drafts/deep/b.md")
-	write(t, l.path(".kbsyncignore"), "drafts/\n")
-	l.begin(DirectoryOptions{Filter: filter(t, FilterOptions{Exclude: []string{"node_modules/**"}})}, WatchOptions{Check: 10 * time.Millisecond}, nil)
-	if s := l.watch.Stats(); s.Directories != 2 {
+	f := newWatchFixture(t)
+	put(t, f.dir, "docs/a.md", ".git/objects/x", "node_modules/m/doc.md", "drafts/deep/b.md")
+	write(t, f.path(".kbsyncignore"), "drafts/\n")
+	f.begin(DirectoryOptions{Filter: filter(t, FilterOptions{Exclude: []string{"node_modules/**"}})}, WatchOptions{Check: 10 * time.Millisecond}, nil)
+	if s := f.watch.Stats(); s.Directories != 2 {
 		t.Errorf("%+v", s)
 	}
 	for _, key := range []string{".git/objects/y", "node_modules/m/c.md", "drafts/deep/c.md", "docs/a.md.swp", "docs/a.bin"} {
-		put(t, l.dir, key)
+		put(t, f.dir, key)
 	}
-	l.do("quiet")
-	// An ignore file that is gone, or that comes, changes what is watched.
-	l.do("rm .kbsyncignore")
-	l.await("the whole root", func() bool { return slices.Contains(l.dirt, "") })
-	l.scan()
-	put(t, l.dir, "drafts/deep/d.md")
-	l.synced()
-	l.whole = 0
-	l.do("write docs/.kbsyncignore secret/")
-	l.do("write docs/open/x.md x")
-	l.do("write docs/secret/x.md x")
-	l.synced()
-	l.do("write docs/secret/y.md y")
-	l.do("quiet")
-	l.do("rm docs/.kbsyncignore")
-	l.synced()
-	l.do("write docs/secret/z.md z")
-	l.synced()
-	l.do("parts")
+	f.do("quiet")
+	// A removed or new ignore file changes the set of watched directories.
+	f.do("rm .kbsyncignore")
+	f.await("the whole root", func() bool { return slices.Contains(f.dirty, "") })
+	f.scan()
+	put(t, f.dir, "drafts/deep/d.md")
+	f.synced()
+	f.whole = 0
+	f.do("write docs/.kbsyncignore secret/")
+	f.do("write docs/open/x.md x")
+	f.do("write docs/secret/x.md x")
+	f.synced()
+	f.do("write docs/secret/y.md y")
+	f.do("quiet")
+	f.do("rm docs/.kbsyncignore")
+	f.synced()
+	f.do("write docs/secret/z.md z")
+	f.synced()
+	f.do("parts")
 }
 
-// Random moves, deletions and writes, while the watch follows: what is dirty covers all that changed.
+// Random moves, deletions and writes: the dirty prefixes cover all changes.
 func TestWatchStorm(t *testing.T) {
 	seeds, steps := 6, 400
 	if testing.Short() {
@@ -818,9 +825,9 @@ func TestWatchStorm(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(11, uint64(seed)))
-			l := newLookout(t)
-			l.begin(DirectoryOptions{}, WatchOptions{}, nil)
-			l.try(os.Mkdir(filepath.Join(l.base, "beside"), 0o700))
+			f := newWatchFixture(t)
+			f.begin(DirectoryOptions{}, WatchOptions{}, nil)
+			f.try(os.Mkdir(filepath.Join(f.base, "beside"), 0o700))
 			names := []string{"a", "b", "c", "a.md", "b.md"}
 			pick := func() string {
 				key := names[rng.IntN(len(names))]
@@ -833,8 +840,8 @@ func TestWatchStorm(t *testing.T) {
 				return key
 			}
 			for step := range steps {
-				from, to := l.path(pick()), l.path(pick())
-				// What can't be done is not done.
+				from, to := f.path(pick()), f.path(pick())
+				// Operations that fail change nothing.
 				switch rng.IntN(10) {
 				case 0, 1, 2:
 					if os.MkdirAll(filepath.Dir(to), 0o700) == nil {
@@ -850,11 +857,11 @@ func TestWatchStorm(t *testing.T) {
 					_ = os.Chmod(to, 0o700)
 				}
 				if step%50 == 49 {
-					l.synced()
+					f.synced()
 				}
 			}
-			l.synced()
-			t.Logf("%d scans of the whole, %+v", l.whole, l.watch.Stats())
+			f.synced()
+			t.Logf("%d scans of the whole, %+v", f.whole, f.watch.Stats())
 		})
 	}
 }
@@ -870,7 +877,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	}
 	cancel()
 	<-w.done
-	w.Mark("x") // nobody wakes
+	w.Mark("x") // causes no wakeup
 	if err := w.Close(); err != nil {
 		t.Error(err)
 	}
@@ -880,14 +887,14 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 }
 
 func TestWatchMark(t *testing.T) {
-	l := newLookout(t).begin(DirectoryOptions{}, WatchOptions{}, nil)
-	l.watch.Mark()
-	if got := l.watch.Take(); got != nil {
+	f := newWatchFixture(t).begin(DirectoryOptions{}, WatchOptions{}, nil)
+	f.watch.Mark()
+	if got := f.watch.Take(); got != nil {
 		t.Errorf("dirty: %q", got)
 	}
-	l.watch.Mark("b/c", "b/", "a")
-	<-l.watch.Wake()
-	if got := l.watch.Take(); !slices.Equal(got, []string{"a", "b/"}) {
+	f.watch.Mark("b/c", "b/", "a")
+	<-f.watch.Wake()
+	if got := f.watch.Take(); !slices.Equal(got, []string{"a", "b/"}) {
 		t.Errorf("dirty: %q", got)
 	}
 }

@@ -20,13 +20,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
 
 func (a *app) apiCommand() *cobra.Command {
 	cmd := group("api", "Call the ReplyCX API by hand",
-		`api calls one operation of the ReplyCX API and prints its answer: as text, or with --json as the API wrote it. It needs no config;
-the token is that of every command. With --emulator all of it can be tried without an account.`)
+		`api calls one operation of the ReplyCX API and prints the answer as text, or with --json as the API sent it. It needs no config,
+and uses the same token as every command. With --emulator you can try all operations without an account.`)
 	cmd.AddCommand(
 		a.botsCommand(),
 		a.apiUploadCommand(),
@@ -37,7 +38,7 @@ the token is that of every command. With --emulator all of it can be tried witho
 	return cmd
 }
 
-// group is a command that is nothing without one of its own commands.
+// group returns a command that only groups other commands.
 func group(name, short, long string) *cobra.Command {
 	return &cobra.Command{
 		Use:   name,
@@ -52,21 +53,21 @@ func group(name, short, long string) *cobra.Command {
 				names = append(names, c.Name())
 			}
 			last := len(names) - 1
-			write := fmt.Sprintf("write %s %s or %s", cmd.CommandPath(), strings.Join(names[:last], ", "), names[last])
+			use := fmt.Sprintf("use %s %s or %s", cmd.CommandPath(), strings.Join(names[:last], ", "), names[last])
 			if len(args) == 0 {
-				return usageError(write + "; --help tells what each does")
+				return usageError("a command is missing; " + use + "; --help describes each")
 			}
-			message := fmt.Sprintf("there is no %s %s; ", cmd.CommandPath(), printable(args[0]))
+			message := fmt.Sprintf("unknown command %s %s; ", cmd.CommandPath(), printable(args[0]))
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 				return usageError(message + "did you mean " + strings.Join(near, " or ") + "?")
 			}
-			return usageError(message + write)
+			return usageError(message + use)
 		},
 	}
 }
 
-// withAPI runs a command that needs the API and no state. What writes is let to finish after the first signal, so that its
-// outcome is known.
+// withAPI runs a command that needs the API and no state. A command that writes may finish after the first signal, so that
+// its outcome is known.
 func (a *app) withAPI(cmd *cobra.Command, writes bool, do func(context.Context, *api) error) (err error) {
 	cfg, err := a.load(cmd)
 	if err != nil {
@@ -92,47 +93,35 @@ func (a *app) withAPI(cmd *cobra.Command, writes bool, do func(context.Context, 
 	return nil
 }
 
-// connectByHand is connect for what has no inventory. The embedded emulator has the given knowledge bases too.
+// connectByHand is connect for commands without an inventory. The embedded emulator also has the given knowledge bases.
 func (a *app) connectByHand(ctx context.Context, cfg *config.Config, knowledgeBases ...int64) (*api, error) {
 	if !a.useEmulator {
 		return a.connect(ctx, cfg)
 	}
 	p, err := a.connectEmulator(cfg, knowledgeBases...)
 	if err == nil {
-		a.out.note("emulator: this is not ReplyCX; what happens is kept in %s", printable(emulatorFile(cfg.State)))
+		a.out.note("emulator: this is not ReplyCX; the emulator keeps its data in %s", printable(emulatorFile(cfg.State)))
 	}
 	return p, err
 }
 
-// A plainError keeps its text when an interrupt is what caused it: it says more than that.
+// A plainError is printed with its own text even if an interrupt caused it.
 type plainError struct{ error }
 
 func (e *plainError) Unwrap() error { return e.error }
 
-// apiFailure gives an error of the API its exit code, and says what to do where that is known. Unless repeating the
-// operation is harmless, lost says what may be there though no answer came.
+// apiFailure returns the error of an operation with its exit code and, where possible, the remedy. lost names the object
+// that may exist although no answer came; it is empty if repeating the operation is harmless.
 func apiFailure(err error, lost string) error {
-	if err == nil || is[*exitError](err) {
+	if err == nil || is[*engine.ClassError](err) {
 		return err
 	}
 	if errors.Is(err, replycx.ErrNoAccount) {
-		return usageError("the token does not name its account; write --account-id ID, or account_id below api in the config")
+		return usageError("the token does not name its account; set --account-id ID, or account_id below api in the config")
 	}
 	if refused, ok := errors.AsType[*replycx.Error](err); ok {
-		switch {
-		case errors.Is(err, replycx.ErrTokenInvalid):
-			return &exitError{exitFatal, fmt.Errorf("%w (check the token and --api-url)", err)}
-		case errors.Is(err, replycx.ErrUnauthorized):
-			return &exitError{exitFatal, fmt.Errorf("%w (check the token, and that --account-id is its account)", err)}
-		case isOneOf(replycx.ErrFeatureNotEnabled, replycx.ErrAccountNotFound, replycx.ErrKnowledgeBaseNotFound, replycx.ErrKnowledgeBaseNotOwned)(err),
-			refused.StatusCode == http.StatusUnauthorized, refused.StatusCode == http.StatusForbidden,
-			refused.StatusCode >= 300 && refused.StatusCode < 400:
-			return &exitError{exitFatal, err}
-		case refused.StatusCode == http.StatusRequestTimeout, refused.StatusCode == http.StatusTooEarly, refused.StatusCode == http.StatusTooManyRequests,
-			refused.StatusCode == http.StatusServiceUnavailable && (refused.FromAPI || refused.RetryAfter > 0):
-			return &exitError{exitTemporary, fmt.Errorf("%w; nothing was done, try again later", err)}
-		case refused.StatusCode < 500:
-			return &exitError{exitOther, err}
+		if failure := refusalFailure(err, refused); failure != nil {
+			return failure
 		}
 	}
 	if neverSent(err) {
@@ -144,14 +133,37 @@ func apiFailure(err error, lost string) error {
 	}
 	if lost == "" {
 		if interrupted {
-			return &exitError{exitInterrupted, &plainError{err}}
+			return engine.WithClass(engine.ClassInterrupted, &plainError{err})
 		}
 		return err
 	}
-	return &exitError{exitOther, &plainError{fmt.Errorf("%w; %s may be there all the same: look in ReplyCX before you repeat this", err, lost)}}
+	return engine.WithClass(engine.ClassOther, &plainError{fmt.Errorf("%w; %s may exist all the same: check in ReplyCX before you repeat this", err, lost)})
 }
 
-// neverSent tells failures before the API had the whole request.
+// refusalFailure returns a refusal with its exit code, or nil if the API may have done the operation.
+func refusalFailure(err error, refused *replycx.Error) error {
+	switch refused.Class() {
+	case replycx.ClassDenied:
+		switch {
+		case errors.Is(err, replycx.ErrTokenInvalid):
+			return engine.WithClass(engine.ClassFatal, fmt.Errorf("%w (check the token and --api-url)", err))
+		case errors.Is(err, replycx.ErrUnauthorized):
+			return engine.WithClass(engine.ClassFatal, fmt.Errorf("%w (check the token, and that --account-id is its account)", err))
+		case refused.StatusCode == http.StatusPaymentRequired, refused.StatusCode > http.StatusNotFound:
+			return engine.WithClass(engine.ClassOther, err) // such as 409: it concerns this operation, not the token or the account
+		}
+		return engine.WithClass(engine.ClassFatal, err)
+	case replycx.ClassBusy:
+		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%w; nothing was done, try again later", err))
+	case replycx.ClassUnclear:
+		if refused.StatusCode >= 500 {
+			return nil
+		}
+	}
+	return engine.WithClass(engine.ClassOther, err)
+}
+
+// neverSent reports whether the request failed before the API had all of it.
 func neverSent(err error) bool {
 	if is[*replycx.UnsentError](err) || isOneOf(replycx.ErrNoToken)(err) {
 		return true
@@ -160,16 +172,16 @@ func neverSent(err error) bool {
 	return ok && e.Op == "dial"
 }
 
-// An answered row is printed as JSON with what the API said of it.
+// An answered row is printed in JSON as the API sent it.
 type answered[T any] struct {
 	row T
 	raw json.RawMessage
 }
 
-// MarshalJSON gives the API's own words.
+// MarshalJSON returns the JSON of the API.
 func (r answered[T]) MarshalJSON() ([]byte, error) { return r.raw, nil }
 
-// slice makes the rows that printRows takes of a list.
+// slice returns the rows as a sequence for printRows.
 func slice[T any](rows []T) func(yield func(T, error) bool) {
 	return func(yield func(T, error) bool) {
 		for _, row := range rows {
@@ -216,15 +228,12 @@ func botColumns() []column[answered[replycx.Bot]] {
 	}
 }
 
-// idsPerQuestion is how many ids go into the address of one status request.
-const idsPerQuestion = 100
-
 func (a *app) apiStatusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status ID... | -",
-		Short: "Ask for the training status of sources",
-		Long: `status asks the API how the training of sources goes, by their ids; with - it reads the ids from stdin, with white space or
-commas between them. It asks once. A source that the answer lacks ends it with code 1.`,
+		Short: "Show the training status of sources",
+		Long: `status prints the training status of sources by their ids. With - it reads the ids from stdin, separated by white space or
+commas. It does not wait for the training. The code is 1 if a source is missing from the API's answer.`,
 		Example: `  kbsync api status 330783 330784
   kbsync sources --json | jq .[].id | kbsync api status -`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -239,18 +248,18 @@ commas between them. It asks once. A source that the answer lacks ends it with c
 
 func (a *app) sourceIDs(cmd *cobra.Command, args []string) ([]int64, error) {
 	if len(args) == 0 {
-		return nil, usageError("name the ids of sources, or - to read them from stdin; write: " + cmd.UseLine())
+		return nil, usageError("the ids of sources are missing; usage: " + cmd.UseLine())
 	}
 	var words []string
-	between := func(r rune) bool { return r == ',' || unicode.IsSpace(r) }
+	separator := func(r rune) bool { return r == ',' || unicode.IsSpace(r) }
 	for _, arg := range args {
 		if arg != "-" {
-			words = append(words, strings.FieldsFunc(arg, between)...)
+			words = append(words, strings.FieldsFunc(arg, separator)...)
 			continue
 		}
 		lines := bufio.NewScanner(a.stdin)
 		for lines.Scan() {
-			words = append(words, strings.FieldsFunc(lines.Text(), between)...)
+			words = append(words, strings.FieldsFunc(lines.Text(), separator)...)
 		}
 		if err := lines.Err(); err != nil {
 			return nil, fmt.Errorf("read ids: %w", err)
@@ -260,14 +269,14 @@ func (a *app) sourceIDs(cmd *cobra.Command, args []string) ([]int64, error) {
 	for _, word := range words {
 		id, err := strconv.ParseInt(word, 10, 64)
 		if err != nil || id <= 0 {
-			return nil, usageError(quoted(word) + " is not the id of a source; ids are numbers, such as 330783")
+			return nil, usageError(quoted(word) + " is not the id of a source; an id is a number such as 330783")
 		}
 		if !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
 	}
 	if len(ids) == 0 {
-		return nil, usageError("stdin has no ids; put in numbers such as 330783, with white space or commas between them")
+		return nil, usageError("stdin has no ids; expected numbers such as 330783, separated by white space or commas")
 	}
 	return ids, nil
 }
@@ -276,7 +285,7 @@ func (a *app) apiStatus(ctx context.Context, api *api, ids []int64) error {
 	type source = answered[replycx.SourceStatus]
 	var rows []source
 	missing := slices.Clone(ids)
-	for chunk := range slices.Chunk(ids, idsPerQuestion) {
+	for chunk := range slices.Chunk(ids, replycx.MaxStatusIDs) {
 		list, err := api.client.SourceStatus(ctx, chunk)
 		if err != nil {
 			return apiFailure(err, "")
@@ -296,12 +305,12 @@ func (a *app) apiStatus(ctx context.Context, api *api, ids []int64) error {
 		return err
 	}
 	if len(missing) > 0 {
-		return &exitError{exitOther, fmt.Errorf("the API knows nothing of %s", numbers(missing))}
+		return engine.WithClass(engine.ClassOther, fmt.Errorf("sources missing from the API's answer: %s", numbers(missing)))
 	}
 	return nil
 }
 
-// numbers lists ids for a sentence, the first ones of many.
+// numbers lists ids for a message, at most ten of them.
 func numbers(ids []int64) string {
 	const most = 10
 	var words []string
@@ -315,12 +324,12 @@ func numbers(ids []int64) string {
 	return strings.Join(words, " ")
 }
 
-// done prints the result of an operation whose answer says nothing but ok.
+// done prints the result of an operation whose answer is only "ok".
 func (a *app) done(format string, args ...any) error {
 	return a.out.result(map[string]bool{"ok": true}, func(w io.Writer) { fmt.Fprintf(w, format+"\n", args...) })
 }
 
-// member finds a text in an answer, whatever its JSON type; it is empty where the answer has none.
+// member returns a member of an answer as text, empty if the answer lacks it.
 func member(raw json.RawMessage, path ...string) string {
 	for _, name := range path {
 		var object map[string]json.RawMessage
@@ -332,7 +341,7 @@ func member(raw json.RawMessage, path ...string) string {
 	return scalar(raw)
 }
 
-// scalar is a JSON value as a person writes it: a text without its quotation marks, nothing for null.
+// scalar returns a JSON value for a person: a string without its quotes, nothing for null, anything else as JSON.
 func scalar(raw json.RawMessage) string {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
@@ -345,36 +354,36 @@ func scalar(raw json.RawMessage) string {
 	return b.String()
 }
 
-// pairs reads name=value arguments.
-func pairs(what string, args []string) ([][2]string, error) {
+// pairs parses name=value arguments. label describes them in an error.
+func pairs(label string, args []string) ([][2]string, error) {
 	var list [][2]string
 	for _, arg := range args {
 		name, value, ok := strings.Cut(arg, "=")
 		if !ok || name == "" {
-			return nil, usageError(fmt.Sprintf("%s %s is no name=value", what, quoted(arg)))
+			return nil, usageError(fmt.Sprintf("%s %s is not name=value", label, quoted(arg)))
 		}
 		if slices.ContainsFunc(list, func(p [2]string) bool { return p[0] == name }) {
-			return nil, usageError(fmt.Sprintf("%s %s is given twice", what, quoted(name)))
+			return nil, usageError(fmt.Sprintf("%s %s is given twice", label, quoted(name)))
 		}
 		list = append(list, [2]string{name, value})
 	}
 	return list, nil
 }
 
-// deliverPatience is how long the embedded emulator is given to hand events to a webhook.
-const deliverPatience = 5 * time.Second
+// deliveryTimeout bounds the time that the embedded emulator has for sending its events to a webhook.
+const deliveryTimeout = 5 * time.Second
 
-// deliver waits until the embedded emulator has handed its events to the webhook, and says what did not arrive.
+// deliver waits until the embedded emulator has sent its events to the webhook, and reports the failures.
 func (e *embedded) deliver(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, deliverPatience)
+	ctx, cancel := context.WithTimeout(ctx, deliveryTimeout)
 	defer cancel()
 	if e.Delivered(ctx) != nil {
-		e.out.note("emulator: the webhook does not take its events; is kbsync api webhook listen running?")
+		e.out.note("emulator: the webhook accepts no events; is kbsync api webhook listen running?")
 		return
 	}
 	for _, d := range e.Deliveries() {
 		if d.Err != "" {
-			e.out.note("emulator: the webhook did not take the event %s: %s", printable(d.Type), printable(d.Err))
+			e.out.note("emulator: the webhook did not accept the event %s: %s", printable(d.Type), printable(d.Err))
 		}
 	}
 }

@@ -15,13 +15,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
 
 func (a *app) conversationCommand() *cobra.Command {
 	cmd := group("conversation", "Create, answer, assign and close conversations",
-		`conversation starts conversations over SMS and WhatsApp and works in them as an agent. Everything is seen by the person at the
-other end at once. Agents are named by their email; KBSYNC_BY may hold yours, in place of --by.`)
+		`conversation starts conversations over SMS and WhatsApp and acts in them as an agent. The contact sees every message at once.
+--by EMAIL names the acting agent; KBSYNC_BY can replace it.`)
 	cmd.AddCommand(
 		a.createConversationCommand(),
 		a.sendCommand(),
@@ -32,11 +33,11 @@ other end at once. Agents are named by their email; KBSYNC_BY may hold yours, in
 	return cmd
 }
 
-// aConversation is the check of commands whose first argument is a conversation.
-func aConversation(n int) cobra.PositionalArgs {
+// conversationArgs checks the arguments of a command whose first argument is a conversation. n is their number, 0 for any.
+func conversationArgs(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 || strings.Trim(args[0], ".") == "" {
-			return usageError("the id of the conversation is missing; write: " + cmd.UseLine())
+			return usageError("the id of the conversation is missing; usage: " + cmd.UseLine())
 		}
 		if n > 0 {
 			return exactly(n)(cmd, args)
@@ -45,19 +46,19 @@ func aConversation(n int) cobra.PositionalArgs {
 	}
 }
 
-// byFlag adds the agent who does something.
+// byFlag adds the flag for the acting agent.
 func byFlag(cmd *cobra.Command, by *string) {
-	cmd.Flags().StringVar(by, "by", "", "Email of the agent who does it.")
+	cmd.Flags().StringVar(by, "by", "", "Email of the acting agent.")
 }
 
-func missingBy(by string) error {
+func requireBy(by string) error {
 	if by == "" {
-		return usageError("who does it? write --by EMAIL, an agent's, or set KBSYNC_BY")
+		return usageError("--by EMAIL is required, the email of the acting agent; or set KBSYNC_BY")
 	}
 	return nil
 }
 
-// messageFlags are the flags that say what is said.
+// messageFlags are the flags for the content of a message.
 type messageFlags struct {
 	text, file, voice, template string
 	size                        int64
@@ -72,23 +73,23 @@ func (m *messageFlags) add(cmd *cobra.Command, attachments bool) {
 	f.SortFlags = false
 	f.StringVar(&m.text, "text", "", "The text; - reads it from stdin.")
 	if attachments {
-		f.StringVar(&m.file, "file", "", "URL of a file, which anyone can read: the API fetches it from there.")
-		f.StringVar(&m.voice, "voice", "", "URL of a voice message, as for --file.")
+		f.StringVar(&m.file, "file", "", "URL of a file; the API must be able to fetch it without a login.")
+		f.StringVar(&m.voice, "voice", "", "URL of a voice message; the API must be able to fetch it without a login.")
 		f.Int64Var(&m.size, "size", 0, "Size of the file in bytes.")
-		f.StringVar(&m.mediaType, "type", "", "Media type of the file, such as image/jpeg; by default that of its name.")
-		f.StringVar(&m.name, "name", "", "Name of the file; by default that of the URL.")
+		f.StringVar(&m.mediaType, "type", "", "Media type of the file, such as image/jpeg. Default: by the extension of its name.")
+		f.StringVar(&m.name, "name", "", "Name of the file. Default: the last part of the URL.")
 	}
 	f.StringVar(&m.template, "template", "", "Name of an approved WhatsApp template.")
-	f.StringArrayVar(&m.header, "header", nil, "A text for the template's header; once for each.")
-	f.StringArrayVar(&m.body, "body", nil, "A text for the template's body; once for each, in their order.")
-	f.StringVar(&m.copyCode, "button-copy-code", "", "The code of the template's button that copies one.")
-	f.StringVar(&m.otp, "button-otp", "", "The one-time password of the template's button.")
-	f.StringVar(&m.buttonURL, "button-url", "", "The variable part of the URL of the template's button.")
-	f.StringArrayVar(&m.variables, "variable", nil, "A variable of the conversation, as name=value, to go with the template; once for each.")
+	f.StringArrayVar(&m.header, "header", nil, "Text for the template's header; repeatable.")
+	f.StringArrayVar(&m.body, "body", nil, "Text for the template's body; repeatable, in order.")
+	f.StringVar(&m.copyCode, "button-copy-code", "", "Code for the template's copy-code button.")
+	f.StringVar(&m.otp, "button-otp", "", "One-time password for the template's button.")
+	f.StringVar(&m.buttonURL, "button-url", "", "Variable part of the URL of the template's button.")
+	f.StringArrayVar(&m.variables, "variable", nil, "Variable of the conversation, as name=value, sent with the template; repeatable.")
 }
 
-// message makes a message of the flags.
-func (m *messageFlags) message(a *app, kinds string) (message replycx.Message, err error) {
+// check refuses flags that do not fit together. kinds names the allowed kinds of messages.
+func (m *messageFlags) check(kinds string) error {
 	given := 0
 	for _, text := range []string{m.text, m.file, m.voice, m.template} {
 		if text != "" {
@@ -96,13 +97,21 @@ func (m *messageFlags) message(a *app, kinds string) (message replycx.Message, e
 		}
 	}
 	if given != 1 {
-		return message, usageError("what is to be said? write one of " + kinds)
+		return usageError("exactly one of " + kinds + " is required")
 	}
 	if m.template == "" && (m.header != nil || m.body != nil || m.copyCode != "" || m.otp != "" || m.buttonURL != "" || m.variables != nil) {
-		return message, usageError("--header, --body, --button-... and --variable fill a template; write --template NAME, or leave them out")
+		return usageError("--header, --body, --button-... and --variable require --template NAME")
 	}
 	if m.file == "" && m.voice == "" && (m.size != 0 || m.mediaType != "" || m.name != "") {
-		return message, usageError("--size, --type and --name describe a file; write --file URL or --voice URL, or leave them out")
+		return usageError("--size, --type and --name require --file URL or --voice URL")
+	}
+	return nil
+}
+
+// message returns the message of the flags.
+func (m *messageFlags) message(a *app, kinds string) (message replycx.Message, err error) {
+	if err := m.check(kinds); err != nil {
+		return message, err
 	}
 	switch {
 	case m.text == "-":
@@ -113,7 +122,7 @@ func (m *messageFlags) message(a *app, kinds string) (message replycx.Message, e
 		}
 		message.Text = strings.TrimRight(string(data), "\r\n")
 		if message.Text == "" || len(data) > most {
-			return message, usageError("stdin has no text, or more than 1 MiB of it")
+			return message, usageError("the text on stdin is empty or larger than 1 MiB")
 		}
 	case m.text != "":
 		message.Text = m.text
@@ -122,7 +131,7 @@ func (m *messageFlags) message(a *app, kinds string) (message replycx.Message, e
 	case m.voice != "":
 		message.Voice, err = m.attachment("--voice", m.voice)
 	default:
-		message.Template, err = m.filled()
+		message.Template, err = m.templateMessage()
 	}
 	return message, err
 }
@@ -130,27 +139,28 @@ func (m *messageFlags) message(a *app, kinds string) (message replycx.Message, e
 func (m *messageFlags) attachment(flag, address string) (*replycx.File, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		return nil, usageError(fmt.Sprintf("%s %s is no URL of a file: the API fetches it from the web, so write one such as https://example.com/photo.jpg", flag, quoted(address)))
+		return nil, usageError(fmt.Sprintf("%s %s is not a URL; the API fetches the file from the web, for example from https://example.com/photo.jpg",
+			flag, quoted(address)))
 	}
 	f := &replycx.File{Path: address, Size: m.size, Type: m.mediaType, Name: m.name}
 	if f.Name == "" {
 		f.Name = path.Base(u.Path)
 		if f.Name == "." || f.Name == "/" {
-			return nil, usageError("the URL has no file name; write --name NAME")
+			return nil, usageError("the URL has no file name; --name NAME is required")
 		}
 	}
 	if f.Type == "" {
 		if f.Type = mime.TypeByExtension(path.Ext(f.Name)); f.Type == "" {
-			return nil, usageError(fmt.Sprintf("the name %s does not tell the media type; write --type, such as --type image/jpeg", quoted(f.Name)))
+			return nil, usageError(fmt.Sprintf("the media type of %s is unknown; --type is required, such as --type image/jpeg", quoted(f.Name)))
 		}
 	}
 	if f.Size <= 0 {
-		return nil, usageError("the API wants to know how large the file is; write --size BYTES")
+		return nil, usageError("--size BYTES is required, the size of the file")
 	}
 	return f, nil
 }
 
-func (m *messageFlags) filled() (*replycx.Template, error) {
+func (m *messageFlags) templateMessage() (*replycx.Template, error) {
 	t := &replycx.Template{Name: m.template, Header: m.header, Body: m.body}
 	for kind, text := range map[string]string{"copy_code": m.copyCode, "otp": m.otp, "url": m.buttonURL} {
 		if text != "" {
@@ -185,8 +195,8 @@ func (a *app) createConversationCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create [-]",
 		Short: "Start a conversation over SMS or WhatsApp",
-		Long: `create starts a conversation with a first message: a text over SMS, or an approved template over WhatsApp. It prints the id by
-which the other commands name the conversation. With --file, or with - from stdin, the body is JSON of your own, sent as it is.`,
+		Long: `create starts a conversation with a first message: a text over SMS, or an approved template over WhatsApp. It prints the id of the
+conversation for the other commands. With --file FILE, or - for stdin, it sends your own JSON unchanged as the request.`,
 		Example: `  kbsync api conversation create --emulator --channel SMS --from 1-123-1231230 --to-phone 1-132-1231320 --text "We open at nine."
   kbsync api conversation create --emulator --channel WHATSAPP --from 1123123123 --to-phone 11231231230 --template test_template \
     --header John --body Doe --body Doe2 --button-otp 123456 --variable name="John Doe"
@@ -196,7 +206,7 @@ which the other commands name the conversation. With --file, or with - from stdi
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				if args[0] != "-" || o.file != "" {
-					return usageError(fmt.Sprintf("%s is one argument too many; a file with the JSON body goes to --file", quoted(args[0])))
+					return usageError(fmt.Sprintf("unexpected argument %s; use --file FILE for a JSON request", quoted(args[0])))
 				}
 				o.file = "-"
 			}
@@ -206,13 +216,13 @@ which the other commands name the conversation. With --file, or with - from stdi
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.channel, "channel", "", "SMS or WHATSAPP.")
-	f.StringVar(&o.from, "from", "", "The account's own number on the channel.")
-	f.StringVar(&o.to.Phone, "to-phone", "", "The other's number, with its country code and without a plus sign.")
-	f.StringVar(&o.to.Name, "to-name", "", "The other's name.")
-	f.StringVar(&o.to.Email, "to-email", "", "The other's email.")
-	f.StringVar(&o.assignee, "assignee", "", "Email of the agent who gets the conversation.")
+	f.StringVar(&o.from, "from", "", "The account's number on the channel.")
+	f.StringVar(&o.to.Phone, "to-phone", "", "The contact's number, with country code and without a plus sign.")
+	f.StringVar(&o.to.Name, "to-name", "", "The contact's name.")
+	f.StringVar(&o.to.Email, "to-email", "", "The contact's email.")
+	f.StringVar(&o.assignee, "assignee", "", "Email of the agent to assign.")
 	o.message.add(cmd, false)
-	f.StringVar(&o.file, "file", "", "File with the whole request as JSON, in place of the flags above; - is stdin.")
+	f.StringVar(&o.file, "file", "", "File with the whole request as JSON, instead of the flags above; - is stdin.")
 	return cmd
 }
 
@@ -237,11 +247,11 @@ func (a *app) createConversation(cmd *cobra.Command, o createOptions) error {
 	}
 	switch {
 	case o.channel == "":
-		return usageError("over which channel? write --channel SMS or --channel WHATSAPP")
+		return usageError("--channel is required: SMS or WHATSAPP")
 	case o.from == "":
-		return usageError("from which number? write --from NUMBER, one of the account's own on this channel")
+		return usageError("--from NUMBER is required, one of the account's numbers on the channel")
 	case o.to.Phone == "":
-		return usageError("with whom? write --to-phone NUMBER")
+		return usageError("--to-phone NUMBER is required")
 	}
 	message, err := o.message.message(a, "--text TEXT and --template NAME")
 	if err != nil {
@@ -258,23 +268,23 @@ func (a *app) createConversation(cmd *cobra.Command, o createOptions) error {
 	})
 }
 
-// jsonBody reads a request from a file or stdin. It goes out as it is; only that it is a JSON object is made sure of.
+// jsonBody reads a request from a file or stdin. It checks only that the request is a JSON object.
 func (a *app) jsonBody(cmd *cobra.Command, name string) (json.RawMessage, error) {
 	for _, flag := range []string{
 		"channel", "from", "to-phone", "to-name", "to-email", "assignee", "text", "template", "header", "body",
 		"button-copy-code", "button-otp", "button-url", "variable",
 	} {
 		if cmd.Flags().Changed(flag) {
-			return nil, usageError("the JSON body has everything; leave --" + flag + " out, or --file")
+			return nil, usageError("--file and --" + flag + " exclude each other, because the file is the whole request")
 		}
 	}
 	in := a.stdin
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, &exitError{exitUsage, err}
+			return nil, engine.WithClass(engine.ClassUsage, err)
 		}
-		defer func() { _ = f.Close() }() // it was only read
+		defer func() { _ = f.Close() }() // opened for reading only
 		in = f
 	} else {
 		name = "stdin"
@@ -290,7 +300,8 @@ func (a *app) jsonBody(cmd *cobra.Command, name string) (json.RawMessage, error)
 		if err != nil && len(data) > 0 {
 			why = ": " + err.Error()
 		}
-		return nil, usageError(fmt.Sprintf("%s has no JSON object of at most 1 MiB%s; kbsync api conversation create --help shows one", printable(name), why))
+		return nil, usageError(fmt.Sprintf("%s is not a JSON object of at most 1 MiB%s; see the example of kbsync api conversation create --help",
+			printable(name), why))
 	}
 	return data, nil
 }
@@ -326,9 +337,9 @@ func (a *app) sendCommand() *cobra.Command {
 		Short: "Send an agent's message in a conversation",
 		Example: `  kbsync api conversation send 12wfegrgt4t --by agent@example.com --text "We open at nine."
   kbsync api conversation send 12wfegrgt4t --by agent@example.com --file https://example.com/orchid.jpg --size 152146`,
-		Args: aConversation(1),
+		Args: conversationArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := missingBy(by); err != nil {
+			if err := requireBy(by); err != nil {
 				return err
 			}
 			message, err := flags.message(a, "--text TEXT, --file URL, --voice URL and --template NAME")
@@ -359,9 +370,9 @@ func (a *app) closeConversationCommand() *cobra.Command {
 		Short:   "Close a conversation",
 		Long:    "close closes a conversation. The API cannot open it again.",
 		Example: `  kbsync api conversation close 12wfegrgt4t --by agent@example.com`,
-		Args:    aConversation(1),
+		Args:    conversationArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := missingBy(by); err != nil {
+			if err := requireBy(by); err != nil {
 				return err
 			}
 			return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
@@ -380,34 +391,34 @@ func (a *app) assignCommand() *cobra.Command {
 	var by, to, team string
 	cmd := &cobra.Command{
 		Use:   "assign ID",
-		Short: "Hand a conversation to another agent or a team",
+		Short: "Assign a conversation to another agent or a team",
 		Example: `  kbsync api conversation assign 12wfegrgt4t --by agent@example.com --to another@example.com
   kbsync api conversation assign 12wfegrgt4t --by agent@example.com --team Sales`,
-		Args: aConversation(1),
+		Args: conversationArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := missingBy(by); err != nil {
+			if err := requireBy(by); err != nil {
 				return err
 			}
 			if (to == "") == (team == "") {
-				return usageError("to whom? write --to EMAIL, or --team NAME")
+				return usageError("exactly one of --to EMAIL and --team NAME is required")
 			}
 			return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
 				if team != "" {
 					if err := api.client.AssignToTeam(ctx, args[0], by, team); err != nil {
 						return apiFailure(err, "")
 					}
-					return a.done("conversation %s is with the team %s", printable(args[0]), printable(team))
+					return a.done("conversation %s is assigned to the team %s", printable(args[0]), printable(team))
 				}
 				if err := api.client.AssignToUser(ctx, args[0], by, to); err != nil {
 					return apiFailure(err, "")
 				}
-				return a.done("conversation %s is with %s", printable(args[0]), printable(to))
+				return a.done("conversation %s is assigned to %s", printable(args[0]), printable(to))
 			})
 		},
 	}
 	byFlag(cmd, &by)
-	cmd.Flags().StringVar(&to, "to", "", "Email of the agent who gets it.")
-	cmd.Flags().StringVar(&team, "team", "", "Name of the team that gets it.")
+	cmd.Flags().StringVar(&to, "to", "", "Email of the new assignee.")
+	cmd.Flags().StringVar(&team, "team", "", "Name of the new team.")
 	return cmd
 }
 
@@ -417,7 +428,7 @@ func (a *app) variablesCommand() *cobra.Command {
 		Use:     "variables ID NAME=VALUE...",
 		Short:   "Set variables of a conversation and its contact",
 		Example: `  kbsync api conversation variables 12wfegrgt4t company=ReplyCX --contact phone=9999999999 --contact email=john@example.com`,
-		Args:    aConversation(0),
+		Args:    conversationArgs(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			own, err := pairs("variable", args[1:])
 			theirs, err2 := pairs("--contact", contact)
@@ -432,7 +443,7 @@ func (a *app) variablesCommand() *cobra.Command {
 				list = append(list, replycx.Variable{Name: p[0], Type: replycx.ContactVariable, Value: p[1]})
 			}
 			if len(list) == 0 {
-				return usageError("which variables? write NAME=VALUE for the conversation's, --contact NAME=VALUE for the contact's")
+				return usageError("a variable is required: NAME=VALUE for the conversation, --contact NAME=VALUE for the contact")
 			}
 			return a.withAPI(cmd, true, func(ctx context.Context, api *api) error {
 				if err := api.client.UpdateVariables(ctx, args[0], list); err != nil {
@@ -442,6 +453,6 @@ func (a *app) variablesCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringArrayVar(&contact, "contact", nil, "A variable of the contact, as name=value; once for each.")
+	cmd.Flags().StringArrayVar(&contact, "contact", nil, "Variable of the contact, as name=value; repeatable.")
 	return cmd
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/kbsync/kbsync/replycx"
 )
 
-func TestAPIFailure(t *testing.T) {
+func TestAPIFailureExitCodes(t *testing.T) {
 	t.Parallel()
 	refused := func(status int, code string, fromAPI bool) error {
 		return &replycx.Error{Op: "send message", StatusCode: status, Code: code, Message: "words", FromAPI: fromAPI}
@@ -33,8 +33,8 @@ func TestAPIFailure(t *testing.T) {
 	reset := &net.OpError{Op: "read", Err: errors.New("connection reset")}
 	for name, test := range map[string]struct {
 		err      error
-		code     int // where repeating may double something
-		harmless int // where it does not
+		code     int // if a repetition may create a duplicate
+		harmless int // if it cannot
 		lost     bool
 	}{
 		"token":          {refused(401, "JWT_SIGNATURE_EXCEPTION", true), exitFatal, exitFatal, false},
@@ -43,6 +43,9 @@ func TestAPIFailure(t *testing.T) {
 		"unknown 403":    {refused(403, "", false), exitFatal, exitFatal, false},
 		"knowledge base": {refused(404, "KNOWLEDGE_BASE_NOT_FOUND", true), exitFatal, exitFatal, false},
 		"redirect":       {refused(302, "", false), exitFatal, exitFatal, false},
+		"conflict":       {refused(409, "", false), exitOther, exitOther, false},
+		"ok false, 200":  {refused(200, "CONVERSATION_CLOSED", true), exitOther, exitOther, false},
+		"too early":      {refused(425, "", false), exitTemporary, exitTemporary, false},
 		"refused":        {refused(400, "CONVERSATION_CLOSED", true), exitOther, exitOther, false},
 		"too large":      {refused(413, "", false), exitOther, exitOther, false},
 		"too many":       {refused(429, "", false), exitTemporary, exitTemporary, false},
@@ -63,8 +66,8 @@ func TestAPIFailure(t *testing.T) {
 			if got := exitCode(err); got != test.code {
 				t.Errorf("exit code %d, want %d: %v", got, test.code, err)
 			}
-			if got := strings.Contains(err.Error(), "the message may be there"); got != test.lost {
-				t.Errorf("%q: says that it may be there: %v, want %v", err, got, test.lost)
+			if got := strings.Contains(err.Error(), "the message may exist"); got != test.lost {
+				t.Errorf("%q: warns that it may exist: %v, want %v", err, got, test.lost)
 			}
 			if got := exitCode(apiFailure(test.err, "")); got != test.harmless {
 				t.Errorf("harmless: exit code %d, want %d", got, test.harmless)
@@ -76,7 +79,7 @@ func TestAPIFailure(t *testing.T) {
 	}
 }
 
-func TestUploadFailure(t *testing.T) {
+func TestUploadFailureNamesTheFiles(t *testing.T) {
 	t.Parallel()
 	batch := []handFile{{path: "docs/a.md"}, {path: "docs/b.md"}}
 	for name, test := range map[string]struct {
@@ -87,7 +90,7 @@ func TestUploadFailure(t *testing.T) {
 	}{
 		"a file that changed": {
 			&replycx.UnsentError{Err: &replycx.PartError{Index: 1, Field: "f2", Err: replycx.ErrPartShort}}, 3,
-			"docs/b.md: content ended before its size; nothing of this request was uploaded: \"docs/a.md\", \"docs/b.md\"\n3 more files after that: not uploaded", exitOther,
+			"docs/b.md: content is shorter than its size; nothing of this request was uploaded: \"docs/a.md\", \"docs/b.md\"\n3 more files after that: not uploaded", exitOther,
 		},
 		"a file that is gone": {
 			&replycx.UnsentError{Err: &replycx.PartError{Index: 0, Field: "f1", Err: &fs.PathError{Op: "open", Path: "docs/a.md", Err: fs.ErrNotExist}}}, 0,
@@ -99,7 +102,7 @@ func TestUploadFailure(t *testing.T) {
 		},
 		"a lost answer": {
 			&replycx.AnswerError{Op: "upload sources", StatusCode: 200, Reason: "is empty"}, 0,
-			"upload sources: the answer (status 200) is empty; \"docs/a.md\", \"docs/b.md\" may be there all the same: look in ReplyCX before you repeat this", exitOther,
+			"upload sources: the answer (status 200) is empty; \"docs/a.md\", \"docs/b.md\" may exist all the same: check in ReplyCX before you repeat this", exitOther,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,7 +115,7 @@ func TestUploadFailure(t *testing.T) {
 	}
 }
 
-func TestRequests(t *testing.T) {
+func TestRequestsRespectTheLimits(t *testing.T) {
 	t.Parallel()
 	many := make([]handFile, 41)
 	for i := range many {
@@ -136,7 +139,7 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-func TestEventLine(t *testing.T) {
+func TestEventIsPrintedOnOneLine(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.Local)
 	deep := strings.Repeat(`{"a":`, 10) + "1" + strings.Repeat("}", 10)
@@ -176,9 +179,9 @@ func TestEventLine(t *testing.T) {
 	}
 }
 
-// TestAPIExchanges holds the commands against the exchanges of the API's own document: each sends the documented request,
-// and with --json prints what the documented answer says.
-func TestAPIExchanges(t *testing.T) {
+// TestAPICommandsMatchTheDocument compares the commands with the exchanges of the API's document: each command sends the
+// documented request, and with --json prints the documented answer.
+func TestAPICommandsMatchTheDocument(t *testing.T) {
 	t.Parallel()
 	to := []string{"--to-name", "John Doe", "--to-email", "john@example.com", "--assignee", "agent@example.com"}
 	orchid := []string{
@@ -260,7 +263,7 @@ func TestAPIExchanges(t *testing.T) {
 	}
 }
 
-// sameJSON compares two JSON texts, and takes lists of variables as the sets they are.
+// sameJSON compares two JSON texts and ignores the order of variables.
 func sameJSON(t *testing.T, a, b []byte) bool {
 	t.Helper()
 	read := func(data []byte) (v any) {
@@ -277,8 +280,8 @@ func sameJSON(t *testing.T, a, b []byte) bool {
 	return reflect.DeepEqual(read(a), read(b))
 }
 
-// TestDocumentedCommands compares the table of docs/api.md with the program: its commands are there, the stories it names
-// tell of them, and no command of kbsync api is missing.
+// TestDocumentedCommands compares the table of docs/api.md with the program: each command in it exists and its story runs
+// it, and the table has every command of kbsync api.
 func TestDocumentedCommands(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile("../../docs/api.md")
@@ -295,7 +298,7 @@ func TestDocumentedCommands(t *testing.T) {
 		cells := strings.Split(line, "|")
 		named := story.FindStringSubmatch(cells[6])
 		if named == nil {
-			t.Errorf("no story is named in %s", line)
+			t.Errorf("no story in the line %s", line)
 			continue
 		}
 		script, err := os.ReadFile(filepath.Join("testdata", "script", named[1]+".txtar"))
@@ -306,12 +309,12 @@ func TestDocumentedCommands(t *testing.T) {
 			words := strings.Fields(strings.TrimPrefix(strings.Trim(command, "`"), "kbsync "))
 			cmd, _, err := root.Find(words)
 			if err != nil || cmd.HasSubCommands() {
-				t.Errorf("there is no command %s", command)
+				t.Errorf("unknown command %s", command)
 				continue
 			}
 			documented[cmd.CommandPath()] = true
 			if !strings.Contains(string(script), "exec "+cmd.CommandPath()) {
-				t.Errorf("%s does not tell of %s", named[1], cmd.CommandPath())
+				t.Errorf("%s does not run %s", named[1], cmd.CommandPath())
 			}
 		}
 	}
@@ -324,7 +327,7 @@ func TestDocumentedCommands(t *testing.T) {
 		cmd := commands[0]
 		commands = append(commands[1:], cmd.Commands()...)
 		if !cmd.HasSubCommands() && !documented[cmd.CommandPath()] {
-			t.Errorf("docs/api.md does not name %s", cmd.CommandPath())
+			t.Errorf("docs/api.md lacks %s", cmd.CommandPath())
 		}
 	}
 }

@@ -15,10 +15,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
 
-// What one request of api upload holds at most.
+// The largest request of api upload.
 const (
 	filesPerRequest = 20
 	bytesPerRequest = 32 << 20
@@ -34,31 +35,31 @@ func (a *app) apiUploadCommand() *cobra.Command {
 	var o uploadOptions
 	cmd := &cobra.Command{
 		Use:   "upload FILE... | -",
-		Short: "Upload files past the inventory",
+		Short: "Upload files without recording them in the inventory",
 		Long: `upload adds files to a knowledge base as new sources, up to 20 files or 32 MiB in a request. A source has the name of its file.
-With - it reads the content of one from stdin, and --name names it.
+With - it reads the content of one source from stdin, and --name names the source.
 
-It bypasses the inventory: kbsync does not know what was uploaded by hand, a sync will upload the same content once more,
-and nothing can list, replace or remove it but a person in ReplyCX. Keep the ids that it prints. To upload for good, use kbsync sync.`,
+upload bypasses the inventory: a sync does not know these sources and uploads the same content again. Only a person in ReplyCX can
+list, replace or remove them, so keep the printed ids. To upload files permanently, use kbsync sync.`,
 		Example: `  kbsync api upload price-list.pdf --knowledge-base 876
   date | kbsync api upload - --name today.txt --knowledge-base 876 --emulator`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.apiUpload(cmd, o, args) },
 	}
 	cmd.Flags().Int64Var(&o.knowledgeBase, "knowledge-base", 0, "Id of the knowledge base.")
-	cmd.Flags().StringVar(&o.name, "name", "", "Name of the source, of a single file or stdin.")
-	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "Do not ask.")
+	cmd.Flags().StringVar(&o.name, "name", "", "Name of the source, for a single file or stdin.")
+	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "Do not ask for confirmation.")
 	return cmd
 }
 
-// A handFile is a file to be uploaded by hand.
+// A handFile is a file to upload by hand.
 type handFile struct {
-	path string // as it was given
+	path string // as in the argument
 	name string
 	size int64
 	open func() (io.ReadCloser, error)
 }
 
-// An uploadedRow is a source that was created, with the API's names.
+// An uploadedRow is a created source, with the API's names.
 type uploadedRow struct {
 	File          string  `json:"file"`
 	ID            int64   `json:"id"`
@@ -71,20 +72,20 @@ type uploadedRow struct {
 
 func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err error) {
 	if len(args) == 0 {
-		return usageError("name the files, or - to read one from stdin; write: " + cmd.UseLine())
+		return usageError("the files are missing; usage: " + cmd.UseLine())
 	}
 	if len(args) > 1 && slices.Contains(args, "-") {
-		return usageError("- is stdin, and goes alone; upload the files with another command")
+		return usageError("- (stdin) must be the only argument; upload the files with another command")
 	}
 	if o.name != "" && len(args) > 1 {
-		return usageError("--name is for a single file; leave it out, and each source has its file's name")
+		return usageError("--name allows a single file; without it each source has its file's name")
 	}
 	cfg, err := a.load(cmd)
 	if err != nil {
 		return err
 	}
 	if o.knowledgeBase <= 0 {
-		return usageError("which knowledge base? write --knowledge-base ID" + configuredBases(cfg))
+		return usageError("--knowledge-base ID is required" + configuredBases(cfg))
 	}
 	files, cleanup, err := a.handFiles(cfg, o, args)
 	defer func() { err = errors.Join(err, cleanup()) }()
@@ -109,7 +110,7 @@ func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err
 	}
 	if len(rows) > 0 || failure == nil {
 		if err := printRows(a.out, uploadedColumns(), slice(rows)); err != nil {
-			// Nothing else knows the ids.
+			// The ids exist nowhere else.
 			return errors.Join(fmt.Errorf("print sources %s: %w", strings.Join(ids, " "), err), failure)
 		}
 	}
@@ -121,12 +122,12 @@ func (a *app) apiUpload(cmd *cobra.Command, o uploadOptions, args []string) (err
 		if a.useEmulator {
 			follow += " --emulator"
 		}
-		a.out.note("how their training goes: kbsync api status %s", follow)
+		a.out.note("to see the training status: kbsync api status %s", follow)
 	}
 	return failure
 }
 
-// configuredBases names the knowledge bases of the config, for one who left it out.
+// configuredBases lists the knowledge bases of the config for an error message.
 func configuredBases(cfg *config.Config) string {
 	var ids []string
 	for _, s := range cfg.Syncs {
@@ -140,26 +141,26 @@ func configuredBases(cfg *config.Config) string {
 	return " (the config has " + strings.Join(ids, ", ") + ")"
 }
 
-// confirmUpload asks, unless it is the emulator that gets the sources.
+// confirmUpload asks for confirmation, unless the emulator gets the sources or --yes is set.
 func (a *app) confirmUpload(cfg *config.Config, o uploadOptions, n int, stdin bool) error {
 	if a.useEmulator || o.yes {
 		return nil
 	}
-	const warning = "a sync does not know what is uploaded by hand, so it uploads the same content once more, and the API cannot remove it"
+	const warning = "a sync does not know these sources and uploads the same content again, and the API cannot remove them"
 	if stdin || !isTerminalInput(a.stdin) {
-		return usageError("api upload bypasses the inventory: " + warning + "; say --yes to go on, try it with --emulator, or let kbsync sync upload")
+		return usageError("api upload bypasses the inventory: " + warning + "; add --yes to confirm, try it with --emulator, or use kbsync sync")
 	}
-	fmt.Fprintf(a.out.stderr, "Upload %s to knowledge base %d of %s, past the inventory? %s. [y/N] ",
+	fmt.Fprintf(a.out.stderr, "Upload %s to knowledge base %d of %s without the inventory? %s. [y/N] ",
 		count(n, "file"), o.knowledgeBase, printable(cfg.API.URL), strings.ToUpper(warning[:1])+warning[1:])
 	answer, _ := bufio.NewReader(a.stdin).ReadString('\n')
 	if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
-		return &exitError{exitOther, errors.New("nothing was uploaded")}
+		return engine.WithClass(engine.ClassOther, errors.New("nothing was uploaded"))
 	}
 	return nil
 }
 
-// handFiles looks at the files before anything is sent, for what is sent cannot be taken back. What is on stdin is kept in a
-// file until cleanup, because a request says beforehand how long it is.
+// handFiles checks all files before the first upload, because an upload cannot be undone. It copies stdin to a temporary
+// file, because a request begins with its length; cleanup removes that file.
 func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (files []handFile, cleanup func() error, err error) {
 	cleanup = func() error { return nil }
 	for _, arg := range args {
@@ -167,7 +168,7 @@ func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (fil
 		path := arg
 		if arg == "-" {
 			if o.name == "" {
-				return files, cleanup, usageError("stdin has no name; write --name NAME for the source's, such as --name notes.md")
+				return files, cleanup, usageError("--name NAME is required with stdin, such as --name notes.md")
 			}
 			f.path = "stdin"
 			var n int64
@@ -175,21 +176,21 @@ func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (fil
 				return files, cleanup, err
 			}
 			if n == 0 {
-				return files, cleanup, usageError("stdin is empty, and a source of nothing would stay all the same; nothing was uploaded")
+				return files, cleanup, usageError("stdin is empty; nothing was uploaded")
 			}
 		}
 		info, err := os.Stat(path)
 		switch {
 		case err != nil:
-			return files, cleanup, &exitError{exitUsage, fmt.Errorf("%w; nothing was uploaded", err)}
+			return files, cleanup, engine.WithClass(engine.ClassUsage, fmt.Errorf("%w; nothing was uploaded", err))
 		case info.IsDir():
-			return files, cleanup, usageError(fmt.Sprintf("%s is a directory; name files, or upload it with kbsync sync", quoted(arg)))
+			return files, cleanup, usageError(fmt.Sprintf("%s is a directory; list its files, or use kbsync sync", quoted(arg)))
 		case !info.Mode().IsRegular():
-			return files, cleanup, usageError(fmt.Sprintf("%s is no regular file; write - and give its content on stdin", quoted(arg)))
+			return files, cleanup, usageError(fmt.Sprintf("%s is not a regular file; use - and send its content to stdin", quoted(arg)))
 		case info.Size() == 0:
-			return files, cleanup, usageError(fmt.Sprintf("%s is empty, and a source of nothing would stay all the same; nothing was uploaded", quoted(arg)))
+			return files, cleanup, usageError(fmt.Sprintf("%s is empty; nothing was uploaded", quoted(arg)))
 		case isOwn(cfg, path, info):
-			return files, cleanup, usageError(fmt.Sprintf("%s is kbsync's own (its config, state or token), and must not get into a knowledge base; nothing was uploaded", quoted(arg)))
+			return files, cleanup, usageError(fmt.Sprintf("%s belongs to kbsync (config, state or token) and must not be uploaded; nothing was uploaded", quoted(arg)))
 		}
 		if o.name != "" {
 			f.name = o.name
@@ -201,7 +202,7 @@ func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (fil
 	return files, cleanup, nil
 }
 
-// spool copies stdin into a file of its own.
+// spool copies stdin to a temporary file.
 func (a *app) spool() (path string, n int64, remove func() error, err error) {
 	f, err := os.CreateTemp("", "kbsync-stdin-*")
 	if err != nil {
@@ -215,7 +216,7 @@ func (a *app) spool() (path string, n int64, remove func() error, err error) {
 	return f.Name(), n, remove, err
 }
 
-// isOwn tells the files that are kbsync's, which a pattern of the shell may well have caught.
+// isOwn reports whether the file belongs to kbsync. A pattern of the shell may have matched it by accident.
 func isOwn(cfg *config.Config, path string, info os.FileInfo) bool {
 	for _, own := range append(cfg.Private(), emulatorFile(cfg.State)) {
 		if i, err := os.Stat(own); err == nil && os.SameFile(i, info) {
@@ -226,7 +227,7 @@ func isOwn(cfg *config.Config, path string, info os.FileInfo) bool {
 	return err == nil && (strings.HasPrefix(abs, cfg.State+"-") || strings.HasPrefix(abs, cfg.State+"."))
 }
 
-// sendFiles uploads in requests of a moderate size. It ends at the first failure, with the sources there are by then.
+// sendFiles uploads the files in several requests. It stops at the first failure and returns the sources created so far.
 func (a *app) sendFiles(ctx context.Context, api *api, knowledgeBase int64, files []handFile) (rows []uploadedRow, err error) {
 	sent := 0
 	for _, n := range requests(files) {
@@ -239,7 +240,7 @@ func (a *app) sendFiles(ctx context.Context, api *api, knowledgeBase int64, file
 			}
 		}
 		result, err := api.client.UploadSources(ctx, knowledgeBase, parts, &replycx.UploadOptions{
-			// What is not yet complete at the first signal is given up, and then it is nowhere.
+			// The first signal abandons an incomplete request; then it creates no source.
 			Seal: func(context.Context) error { return a.signals.soft.Err() },
 		})
 		if err != nil {
@@ -260,14 +261,14 @@ func (a *app) sendFiles(ctx context.Context, api *api, knowledgeBase int64, file
 			}
 		}
 		if len(missing) > 0 {
-			err = fmt.Errorf("the API's answer does not say what became of %s: look in ReplyCX before you upload it again", strings.Join(missing, ", "))
-			return rows, &exitError{exitOther, &plainError{errors.Join(err, notSent(len(files)-sent))}}
+			err = fmt.Errorf("the API's answer has no source for %s: check in ReplyCX before you upload it again", strings.Join(missing, ", "))
+			return rows, engine.WithClass(engine.ClassOther, &plainError{errors.Join(err, notSent(len(files)-sent))})
 		}
 	}
 	return rows, nil
 }
 
-// uploadFailure says what is known of the files of a request that failed, and of those that were to come after it.
+// uploadFailure describes the outcome for the files of a failed request. left counts the files after them.
 func uploadFailure(err error, batch []handFile, left int) error {
 	names := make([]string, len(batch))
 	for i, f := range batch {
@@ -278,7 +279,7 @@ func uploadFailure(err error, batch []handFile, left int) error {
 		list = fmt.Sprintf("%s and %s", names[0], count(len(names)-1, "more file"))
 	}
 	err = apiFailure(err, list)
-	code := exitCode(err)
+	class := engine.Classify(err)
 	switch {
 	case isOneOf(context.Canceled)(err) && neverSent(err):
 		err = fmt.Errorf("interrupted; nothing of this request was uploaded: %s", list)
@@ -289,7 +290,7 @@ func uploadFailure(err error, batch []handFile, left int) error {
 	case neverSent(err):
 		err = fmt.Errorf("%w; nothing of this request was uploaded: %s", err, list)
 	}
-	return &exitError{code, &plainError{errors.Join(err, notSent(left))}}
+	return engine.WithClass(class, &plainError{errors.Join(err, notSent(left))})
 }
 
 func notSent(left int) error {
@@ -299,7 +300,7 @@ func notSent(left int) error {
 	return fmt.Errorf("%s after that: not uploaded", count(left, "more file"))
 }
 
-// requests divides files, in their order, into requests: how many there are in each.
+// requests divides files, in order, into requests and returns the number of files in each.
 func requests(files []handFile) []int {
 	var counts []int
 	var bytes int64

@@ -20,52 +20,54 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/atomicfile"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
 
 func (a *app) webhookCommand() *cobra.Command {
 	cmd := group("webhook", "Subscribe to events of conversations, and print them",
-		`webhook has ReplyCX post what happens in conversations to a URL, and receives it. Both sides share a token of your own choice, by
-which the receiver knows the sender. It is read from the variable REPLYCX_WEBHOOK_TOKEN or from --webhook-token-file.`)
+		`webhook sets the URL to which ReplyCX posts the events of conversations, and can receive these events. Sender and receiver share a
+token that you choose; it proves that an event comes from the sender. webhook reads it from REPLYCX_WEBHOOK_TOKEN or --webhook-token-file.`)
 	cmd.AddCommand(a.webhookSetCommand(), a.webhookListenCommand())
 	return cmd
 }
 
-// webhookTokenVariable holds the token that sender and receiver of events share.
+// webhookTokenVariable is the variable with the token shared by sender and receiver of events.
 const webhookTokenVariable = "REPLYCX_WEBHOOK_TOKEN"
 
 func webhookTokenFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVar(path, "webhook-token-file", "", "File with the webhook's token, in place of "+webhookTokenVariable+".")
+	cmd.Flags().StringVar(path, "webhook-token-file", "", "File with the webhook's token, instead of "+webhookTokenVariable+".")
 }
 
-// webhookToken reads the webhook's token, and sees to it that it is never printed.
+// webhookToken returns the webhook's token and registers it as a secret that is never printed.
 func (a *app) webhookToken(path string) (string, error) {
 	if path == "" {
 		text := variable(a.env, webhookTokenVariable)
 		if strings.TrimSpace(text) == "" {
-			return "", usageError("there is no webhook token: think of one, at least 16 letters and digits, and set " + webhookTokenVariable +
-				" to it, or put it into a file and write --webhook-token-file FILE; sender and receiver need the same")
+			return "", usageError("the webhook token is missing: choose one of at least 16 letters and digits, and set " + webhookTokenVariable +
+				" or --webhook-token-file FILE; sender and receiver need the same token")
 		}
 		token, err := a.aToken([]byte(text))
 		if err != nil {
-			return "", &exitError{exitUsage, fmt.Errorf("%s %w", webhookTokenVariable, err)}
+			return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("%s %w", webhookTokenVariable, err))
 		}
 		return token, nil
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("read webhook token: %w", err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read webhook token: %w", err))
 	}
 	if readableByOthers(info) {
-		a.out.log.Warn("the webhook token's file can be read by others; chmod 600 it", "file", path)
+		a.out.log.Warn("other users can read the webhook token's file; chmod 600 it", "file", path)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("read webhook token: %w", err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read webhook token: %w", err))
 	}
 	token, err := a.aToken(data)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("--webhook-token-file %s %w", printable(path), err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("--webhook-token-file %s %w", printable(path), err))
 	}
 	return token, nil
 }
@@ -80,9 +82,9 @@ func (a *app) webhookSetCommand() *cobra.Command {
 	var o webhookSetOptions
 	cmd := &cobra.Command{
 		Use:   "set",
-		Short: "Set the URL that gets the account's events, or switch it off",
-		Long: `set replaces the account's one webhook: its URL, its token and its events. No operation of the API reads what was set before.
-The API posts to the URL at once, and whoever listens there has to give the token back, as kbsync api webhook listen does.
+		Short: "Set the URL for the account's events, or switch the webhook off",
+		Long: `set replaces the account's only webhook: its URL, token and events. The API cannot show the previous webhook.
+The API posts to the URL at once, and the receiver must return the token, as kbsync api webhook listen does.
 --disable switches the webhook off.`,
 		Example: `  kbsync api webhook set --url https://hooks.example.com/replycx
   kbsync api webhook set --url https://hooks.example.com/replycx --events message,status
@@ -92,8 +94,8 @@ The API posts to the URL at once, and whoever listens there has to give the toke
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.url, "url", "", "URL that gets the events.")
-	f.StringSliceVar(&o.events, "events", nil, "Events to subscribe to, with commas between them; all by default: "+eventNames()+".")
+	f.StringVar(&o.url, "url", "", "URL for the events.")
+	f.StringSliceVar(&o.events, "events", nil, "Comma-separated events to subscribe to. Default: all of "+eventNames()+".")
 	webhookTokenFlag(cmd, &o.tokenFile)
 	f.BoolVar(&o.disable, "disable", false, "Switch the webhook off.")
 	return cmd
@@ -115,20 +117,20 @@ func (a *app) setWebhook(cmd *cobra.Command, o webhookSetOptions) error {
 	for _, name := range o.events {
 		e := replycx.EventType(strings.TrimSpace(name))
 		if !slices.Contains(replycx.EventTypes(), e) {
-			return usageError(fmt.Sprintf("--events: there is no event %s; write some of %s", quoted(name), eventNames()))
+			return usageError(fmt.Sprintf("--events: unknown event %s; the events are %s", quoted(name), eventNames()))
 		}
 		w.Events = append(w.Events, e)
 	}
 	if !o.disable {
 		if o.url == "" {
-			return usageError("where to? write --url URL, or --disable to switch the webhook off")
+			return usageError("--url URL is required, or --disable to switch the webhook off")
 		}
 		u, err := url.Parse(o.url)
 		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			return usageError(fmt.Sprintf("--url %s is no URL that events can be posted to; write one such as https://hooks.example.com/replycx", quoted(o.url)))
+			return usageError(fmt.Sprintf("--url %s is not a valid URL; expected one such as https://hooks.example.com/replycx", quoted(o.url)))
 		}
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
-			a.out.log.Warn("the token and all messages travel over plain http, where anyone on the way reads them; use https")
+			a.out.log.Warn("plain http sends the token and all messages unencrypted; use https")
 		}
 	}
 	if !o.disable || o.tokenFile != "" || variable(a.env, webhookTokenVariable) != "" {
@@ -149,11 +151,11 @@ func (a *app) setWebhook(cmd *cobra.Command, o webhookSetOptions) error {
 		for _, e := range w.Events {
 			names = append(names, string(e))
 		}
-		return a.done("%s gets the events %s", printable(o.url), strings.Join(names, ", "))
+		return a.done("%s receives the events %s", printable(o.url), strings.Join(names, ", "))
 	})
 }
 
-// isLoopback tells the hosts that lead to this machine and no further.
+// isLoopback reports whether the host is this machine's loopback.
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
@@ -164,8 +166,7 @@ type listenOptions struct {
 	count                      int64
 }
 
-// listenAddress is where events are received unless --listen says otherwise. A tunnel or proxy that leads here wants to
-// know it beforehand.
+// listenAddress is the default of --listen. Its port is fixed so that a tunnel or proxy can be configured for it.
 const listenAddress = "127.0.0.1:8760"
 
 func (a *app) webhookListenCommand() *cobra.Command {
@@ -173,10 +174,9 @@ func (a *app) webhookListenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "listen",
 		Short: "Receive a webhook's events and print each as it arrives",
-		Long: `listen receives the events of a webhook until it is interrupted, and prints a line for each: when it came, what happened, in which
-conversation, and the most of what the event says. With --json it is one JSON object a line, as the API sent it. Requests without
-the right token are refused with 401. It serves plain HTTP on this machine only; for events from outside, let a tunnel or a proxy
-with a certificate lead to it.
+		Long: `listen receives the events of a webhook until it is interrupted, and prints a line for each: time, event, conversation and the main
+content. With --json it prints one JSON object per line, as the API sent it. It refuses a request without the right token with 401.
+It serves plain HTTP on this machine only; to receive events from outside, forward them with a tunnel or a proxy that has a certificate.
 
 Try it without an account, with two terminals and the same REPLYCX_WEBHOOK_TOKEN in both:
   kbsync api webhook listen
@@ -186,10 +186,10 @@ Try it without an account, with two terminals and the same REPLYCX_WEBHOOK_TOKEN
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.listen, "listen", listenAddress, "Address to listen on; port 0 takes a free one.")
+	f.StringVar(&o.listen, "listen", listenAddress, "Address to listen on; port 0 selects a free port.")
 	webhookTokenFlag(cmd, &o.tokenFile)
-	f.Int64Var(&o.count, "count", 0, "End after so many events; 0 goes on until interrupted.")
-	f.StringVar(&o.envFile, "env-file", "", "File to write the address to, as WEBHOOK_URL, once it can be used.")
+	f.Int64Var(&o.count, "count", 0, "Number of events after which to exit; 0 is no limit.")
+	f.StringVar(&o.envFile, "env-file", "", "File for the address, written as WEBHOOK_URL when the listener is ready.")
 	return cmd
 }
 
@@ -203,13 +203,13 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	}
 	host, port, err := net.SplitHostPort(o.listen)
 	if err != nil {
-		return usageError(fmt.Sprintf("--listen %s is no address; write host:port, such as %s", quoted(o.listen), listenAddress))
+		return usageError(fmt.Sprintf("--listen %s is not an address; expected host:port, such as %s", quoted(o.listen), listenAddress))
 	}
 	if host == "" {
 		host = "127.0.0.1"
 	}
 	if !isLoopback(host) {
-		a.out.log.Warn("events are received over plain http from anywhere; let a proxy with a certificate stand before it", "listen", o.listen)
+		a.out.log.Warn("the listener accepts plain http from other machines; put a proxy with a certificate in front of it", "listen", o.listen)
 	}
 	ctx, stop := context.WithCancelCause(cmd.Context())
 	defer stop(nil)
@@ -220,10 +220,23 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	}
 	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
-		return &exitError{exitOther, fmt.Errorf("%w; --listen 127.0.0.1:0 takes a free port", err)}
+		return engine.WithClass(engine.ClassOther, fmt.Errorf("%w; --listen 127.0.0.1:0 selects a free port", err))
 	}
+	ended, err := a.serveEvents(ctx, socket, l.logHandshake(handler), o.envFile)
+	if !ended {
+		return err
+	}
+	a.out.note("%s received", count(int(l.events.Load()), "event"))
+	if cause := context.Cause(ctx); err == nil && cmd.Context().Err() == nil && !errors.Is(cause, errCountReached) {
+		err = cause
+	}
+	return err
+}
+
+// serveEvents serves events until ctx ends. It reports false if the server failed before that.
+func (a *app) serveEvents(ctx context.Context, socket net.Listener, handler http.Handler, envFile string) (ended bool, err error) {
 	server := &http.Server{
-		Handler:           l.noting(handler),
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -234,8 +247,8 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 
 	address := "http://" + socket.Addr().String()
 	a.out.note("listening at %s until interrupted", address)
-	if o.envFile != "" {
-		err = replaceFile(o.envFile, func(w io.Writer) error {
+	if envFile != "" {
+		err = atomicfile.Write(envFile, func(w io.Writer) error {
 			_, err := fmt.Fprintf(w, "export WEBHOOK_URL=%s\n", address)
 			return err
 		})
@@ -243,11 +256,11 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	if err == nil {
 		select {
 		case err = <-served:
-			return fmt.Errorf("serve: %w", err)
+			return false, fmt.Errorf("serve: %w", err)
 		case <-ctx.Done():
 		}
 	}
-	// Whoever is sending gets an answer.
+	// Requests in progress get an answer.
 	end, cancel := context.WithTimeout(a.signals.hard, 5*time.Second)
 	defer cancel()
 	if server.Shutdown(end) != nil {
@@ -256,14 +269,11 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	if e := <-served; !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, fmt.Errorf("serve: %w", e))
 	}
-	a.out.note("%s received", count(int(l.events.Load()), "event"))
-	if cause := context.Cause(ctx); err == nil && cmd.Context().Err() == nil && !errors.Is(cause, errEnough) {
-		err = cause
-	}
-	return err
+	return true, err
 }
 
-var errEnough = errors.New("as many events as were asked for")
+// errCountReached ends a listener that has received --count events.
+var errCountReached = errors.New("received the requested number of events")
 
 // A listener prints events.
 type listener struct {
@@ -274,8 +284,8 @@ type listener struct {
 	events atomic.Int64
 }
 
-// event prints one event in one write, so that deliveries that come at once do not mix. What cannot be printed is not
-// accepted either: its sender may try again.
+// event prints one event in one write, so that concurrent deliveries do not mix. If printing fails, the listener does not
+// accept the event and the sender may retry.
 func (l *listener) event(_ context.Context, e replycx.Event) error {
 	line := []byte(eventLine(l.now(), e))
 	if l.out.format == formatJSON {
@@ -296,37 +306,37 @@ func (l *listener) event(_ context.Context, e replycx.Event) error {
 		}
 	}
 	if n := l.events.Add(1); l.count > 0 && n >= l.count {
-		l.stop(errEnough)
+		l.stop(errCountReached)
 	}
 	return nil
 }
 
-// noting tells of what comes without an event, as the first request does that a webhook's setting causes.
-func (l *listener) noting(next http.Handler) http.Handler {
+// logHandshake reports accepted requests without an event, such as the first request after a webhook was set.
+func (l *listener) logHandshake(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		before := l.events.Load()
 		s := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(s, r)
 		if s.status == http.StatusOK && l.events.Load() == before {
-			l.out.note("a request with the right token and no event was answered: the webhook is being set")
+			l.out.note("received a request with the right token and no event: the webhook is being set")
 		}
 	})
 }
 
-// A statusWriter keeps the status of an answer.
+// A statusWriter records the status of an answer.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
 }
 
-// WriteHeader is that of the answer.
+// WriteHeader records and sends the status.
 func (w *statusWriter) WriteHeader(status int) {
 	w.status = status
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// eventLine is an event on one line. The payloads of most events are not documented: what is in them is shown as
-// name=value, whatever it is.
+// eventLine returns an event on one line. The payloads of most events are not documented, so it shows all members as
+// name=value.
 func eventLine(at time.Time, e replycx.Event) string {
 	kind, conversation := string(e.Type), e.ConversationKey
 	if kind == "" {
@@ -361,8 +371,8 @@ func createdFacts(c *replycx.ConversationCreated) []string {
 	return facts
 }
 
-// payloadFacts lists what is in a payload, with dots between the names of what is nested. What is nested without sense is
-// taken as it is written.
+// payloadFacts lists the members of a payload as name=value. A nested member has the names of its parents, joined by dots.
+// Below eight levels the value is its JSON.
 func payloadFacts(name string, raw json.RawMessage, facts []string, depth int) []string {
 	const deepest = 8
 	var object map[string]json.RawMessage
@@ -371,7 +381,7 @@ func payloadFacts(name string, raw json.RawMessage, facts []string, depth int) [
 	case depth == deepest:
 		return append(facts, fact(name, scalar(raw)))
 	case json.Unmarshal(raw, &object) == nil && object != nil:
-		// A variable is a name and a value, and reads best so.
+		// An object with a name and a value is a variable.
 		if named, value := scalar(object["name"]), scalar(object["value"]); named != "" && object["value"] != nil {
 			return append(facts, fact(named, value))
 		}
@@ -404,7 +414,7 @@ func fact(name, value string) string {
 	return printable(name) + "=" + printable(value)
 }
 
-// shortened keeps a line readable; --json has everything.
+// shortened cuts a long line; --json prints everything.
 func shortened(text string) string {
 	const most = 300
 	if len(text) <= most {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
@@ -29,14 +31,14 @@ type app struct {
 	now     func() time.Time
 	signals *signals
 
-	// The flags of every command that are no settings of the config.
+	// The flags of every command that are not settings of the config.
 	configPath  string
 	json        bool
 	format      string
 	useEmulator bool
 }
 
-// begin applies the flags that say what is printed. It runs before every command.
+// begin applies the flags that select the form of the results. It runs before every command.
 func (a *app) begin(cmd *cobra.Command) error {
 	if err := fromEnvironment(cmd, a.env); err != nil {
 		return err
@@ -48,25 +50,25 @@ func (a *app) begin(cmd *cobra.Command) error {
 		}
 	case formatText, formatJSON, formatCSV:
 		if a.json && a.format != formatJSON {
-			return usageError("--json and --output " + a.format + " are two forms; leave one of them out")
+			return usageError("--json contradicts --output " + a.format + "; remove one of them")
 		}
 		if a.format == formatCSV && cmd.Annotations[allowsCSV] == "" {
-			return usageError("--output csv is for kbsync sources alone; write text or json")
+			return usageError("only kbsync sources supports --output csv; write text or json")
 		}
 		a.out.format = a.format
 	default:
-		return usageError(fmt.Sprintf("--output: %s is no form of results; write text, json or csv", quoted(a.format)))
+		return usageError(fmt.Sprintf("--output: unknown format %s; write text, json or csv", quoted(a.format)))
 	}
 	return nil
 }
 
-// allowsCSV is the annotation of commands whose results may be printed as CSV.
+// allowsCSV annotates the commands that can print their results as CSV.
 const allowsCSV = "csv"
 
-// configNames are the names under which a config file is found in the working directory.
+// configNames returns the names of a config file in the working directory, in the order in which kbsync looks for them.
 func configNames() []string { return []string{"kbsync.yaml", "kbsync.yml"} }
 
-// load reads the config with the environment, the flags of cmd, and NAME or ROOT arguments.
+// load reads the config, the environment, the flags of cmd, and NAME or ROOT arguments.
 func (a *app) load(cmd *cobra.Command, args ...string) (*config.Config, error) {
 	path, data, err := a.configFile()
 	if err != nil {
@@ -75,15 +77,16 @@ func (a *app) load(cmd *cobra.Command, args ...string) (*config.Config, error) {
 	return a.parse(cmd, path, data, args...)
 }
 
-// configFile finds and reads the config file. No file is no error, unless one was asked for.
+// configFile finds and reads the config file. A missing file is an error only if --config names it.
 func (a *app) configFile() (path string, data []byte, err error) {
 	if a.configPath != "" {
 		data, err = os.ReadFile(a.configPath)
 		if errors.Is(err, fs.ErrNotExist) {
-			return "", nil, usageError(fmt.Sprintf("there is no config file %s; kbsync init --config %s writes one", quoted(a.configPath), printable(a.configPath)))
+			return "", nil, usageError(fmt.Sprintf("config file %s does not exist; kbsync init --config %s writes one",
+				quoted(a.configPath), printable(a.configPath)))
 		}
 		if err != nil {
-			return "", nil, &exitError{exitUsage, fmt.Errorf("read config: %w", err)}
+			return "", nil, engine.WithClass(engine.ClassUsage, fmt.Errorf("read config: %w", err))
 		}
 		return a.configPath, data, nil
 	}
@@ -93,7 +96,7 @@ func (a *app) configFile() (path string, data []byte, err error) {
 			return name, data, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return "", nil, &exitError{exitUsage, fmt.Errorf("read config: %w", err)}
+			return "", nil, engine.WithClass(engine.ClassUsage, fmt.Errorf("read config: %w", err))
 		}
 	}
 	return "", nil, nil
@@ -128,7 +131,7 @@ func (a *app) parse(cmd *cobra.Command, path string, data []byte, args ...string
 	return cfg, nil
 }
 
-// logLevel is the config's level, as -v and -q change it.
+// logLevel returns the configured level, changed by -v and -q.
 func logLevel(configured string, verbose int, quiet bool) slog.Level {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(configured))
@@ -143,32 +146,27 @@ func logLevel(configured string, verbose int, quiet bool) slog.Level {
 	return level
 }
 
-// open opens the state; readOnly for commands that change nothing.
+// open opens the state. Commands that change nothing open it read-only.
 func (a *app) open(ctx context.Context, cfg *config.Config, readOnly bool) (*state.Store, error) {
 	return state.Open(ctx, state.Options{Path: cfg.State, ReadOnly: readOnly})
 }
 
-// closeStore closes the state, and joins what goes wrong to *err.
+// closeStore closes the state and joins its error to *err.
 func closeStore(store *state.Store, err *error) {
 	if e := store.Close(); e != nil {
 		*err = errors.Join(*err, fmt.Errorf("close state: %w", e))
 	}
 }
 
-// An api is a way to ReplyCX, or to the emulator.
+// An api is a connection to ReplyCX or to the emulator.
 type api struct {
-	client   *announcing
-	origin   string
+	client   *engine.LoggingClient
+	origin   string // scheme, host, port and base path
 	account  string
-	emulator *embedded // nil for the real API
+	emulator *embedded // nil for ReplyCX
 }
 
-// destination names a knowledge base of the API.
-func (p *api) destination(knowledgeBase int64) state.Destination {
-	return state.Destination{Origin: p.origin, Account: p.account, KnowledgeBase: knowledgeBase}
-}
-
-// close ends the connections, and the emulator if it is one.
+// close closes the connections and stops the emulator, if there is one.
 func (p *api) close() error {
 	p.client.CloseIdleConnections()
 	if p.emulator != nil {
@@ -177,7 +175,7 @@ func (p *api) close() error {
 	return nil
 }
 
-// connect makes the client. It sends nothing.
+// connect makes the client. It sends no request.
 func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if a.useEmulator {
 		p, err := a.connectEmulator(cfg)
@@ -205,20 +203,30 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	}
 	client, err := replycx.New("", options)
 	if err != nil {
-		return nil, &exitError{exitUsage, err}
+		return nil, engine.WithClass(engine.ClassUsage, err)
 	}
 	account, err := client.AccountID(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: &announcing{Client: client, out: a.out}, origin: client.Origin()}
+	p := &api{client: engine.NewLoggingClient(client, a.out.log, a.out.verbose > 0), origin: client.Origin() + basePath(cfg.API.URL)}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}
 	return p, nil
 }
 
-// emulatorState is the place of the emulator's own inventory, beside the real one.
+// basePath returns the path of the URL of an API, without a slash at its end. It is part of the destination, because one
+// host may serve several APIs under different paths, and each has its own knowledge bases.
+func basePath(apiURL string) string {
+	u, err := url.Parse(apiURL)
+	if err != nil {
+		return "" // replycx.New has rejected the URL
+	}
+	return strings.TrimRight(u.EscapedPath(), "/")
+}
+
+// emulatorState returns the path of the state for the emulator, beside the configured state.
 func emulatorState(path string) string {
 	ext := filepath.Ext(path)
 	return strings.TrimSuffix(path, ext) + ".emulator" + ext

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/watcher"
 )
@@ -16,10 +17,10 @@ import (
 func (a *app) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check [NAME | ROOT]",
-		Short: "Look over config, roots and token, without changing anything",
-		Long: `check reads the config, lists each root, looks whether the subscriptions of notifications are there (where that takes no
-message), opens the state and asks the API one harmless question with the token. Whether the knowledge base is there shows
-at the first upload only: the API has no question for it.`,
+		Short: "Check config, state, roots and token without changing anything",
+		Long: `check reads the config, opens the state, lists each root, checks that the subscriptions for notifications exist (if it can do
+so without taking a message), and sends one status request with the token. It cannot check the knowledge base: the API
+reports a missing one only at the first upload.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)
@@ -33,18 +34,18 @@ at the first upload only: the API has no question for it.`,
 	return cmd
 }
 
-// A checked is one thing that was looked at.
-type checked struct {
+// A checkResult is the result of one check.
+type checkResult struct {
 	What  string `json:"what"`
 	OK    bool   `json:"ok"`
 	Found string `json:"found"`
 }
 
 func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
-	var list []checked
+	var list []checkResult
 	var failures []error
 	add := func(what, found string, err error) {
-		c := checked{what, err == nil, found}
+		c := checkResult{what, err == nil, found}
 		if err != nil {
 			c.Found = err.Error()
 			failures = append(failures, fmt.Errorf("%s: %w", what, err))
@@ -52,7 +53,7 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 		list = append(list, c)
 	}
 
-	found := "no file; settings are the defaults, the environment and flags"
+	found := "no file; kbsync uses the defaults, the environment and the flags"
 	if cfg.Path != "" {
 		found = cfg.Path + " is valid"
 	}
@@ -76,7 +77,8 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 	add("token", found, err)
 	for _, name := range cfg.Selected {
 		s, _ := cfg.Sync(name)
-		add("knowledge base of "+name, fmt.Sprintf("%d; whether it is there shows at the first upload only, for the API has no question for it", s.KnowledgeBase), nil)
+		found := fmt.Sprintf("%d; not checked, because the API reports a missing one only at the first upload", s.KnowledgeBase)
+		add("knowledge base of "+name, found, nil)
 	}
 	if err := a.out.result(list, func(w io.Writer) {
 		for _, c := range list {
@@ -89,7 +91,7 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 	}); err != nil {
 		return err
 	}
-	return joinGravely(failures)
+	return engine.JoinErrors(failures)
 }
 
 func checkState(ctx context.Context, cfg *config.Config, store *state.Store) (string, error) {
@@ -123,7 +125,7 @@ func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) 
 		}
 	}
 	if unlisted > 0 {
-		return "", &exitError{exitTemporary, fmt.Errorf("%s cannot be listed: %w", count(unlisted, "part"), first)}
+		return "", engine.WithClass(engine.ClassTemporary, fmt.Errorf("cannot list %s: %w", count(unlisted, "part"), first))
 	}
 	found := fmt.Sprintf("%s, %s", s.Root, count(documents, "document"))
 	if skipped > 0 {
@@ -134,16 +136,16 @@ func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) 
 
 func checkNotifications(ctx context.Context, s config.Sync) (string, error) {
 	if err := watcher.CheckSubscription(s.Notifications); err != nil {
-		return "", &exitError{exitUsage, err}
+		return "", engine.WithClass(engine.ClassUsage, err)
 	}
 	found, err := watcher.CheckNotifications(ctx, s.Notifications, s.Name)
 	if err != nil {
-		return "", &exitError{exitTemporary, err}
+		return "", engine.WithClass(engine.ClassTemporary, err)
 	}
 	return found, nil
 }
 
-// checkToken asks for the status of a known source, or of none.
+// checkToken asks for the status of a known source, or of id 0 if there is none.
 func (a *app) checkToken(ctx context.Context, cfg *config.Config, store *state.Store) (_ string, err error) {
 	api, err := a.connect(ctx, cfg)
 	if err != nil {
@@ -157,7 +159,7 @@ func (a *app) checkToken(ctx context.Context, cfg *config.Config, store *state.S
 			return "", err
 		}
 		for _, s := range syncs {
-			if id == 0 && api.serves(s.Destination) {
+			if id == 0 && api.engine(cfg).Serves(s.Destination) {
 				if id, err = store.Inventory.AnySource(ctx, s.Destination.ID); err != nil {
 					return "", err
 				}

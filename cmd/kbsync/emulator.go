@@ -12,25 +12,28 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/atomicfile"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
-// An embedded emulator is what --emulator talks to. What it accepted is kept in a file beside its own state, so that the
-// next run finds what this one uploaded.
+// An embedded emulator serves --emulator. It keeps the accepted sources in a file beside its own state, so that the next
+// run finds them.
 type embedded struct {
 	*emulator.Emulator
 	out *output
 }
 
-// emulatorOrigin takes the place of the API's origin in the emulator's inventory: its port is another one in each run.
+// emulatorOrigin replaces the API's origin in the inventory of --emulator, because the emulator's port changes with every
+// run.
 const emulatorOrigin = "emulator"
 
-// connectEmulator starts an emulator with the knowledge bases of the config and the given ones.
+// connectEmulator starts an emulator with the given knowledge bases and those of the config.
 func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api, error) {
 	options := emulator.Options{
-		// What --emulator has accepted and what its state knows belong together.
+		// The emulator's sources and the inventory of --emulator belong together.
 		File:           emulatorFile(cfg.State),
 		KnowledgeBases: knowledgeBases,
 		Logger:         a.out.log,
@@ -57,22 +60,22 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 		return nil, errors.Join(err, e.Close())
 	}
 	return &api{
-		client:   &announcing{Client: client, out: a.out},
+		client:   engine.NewLoggingClient(client, a.out.log, a.out.verbose > 0),
 		origin:   emulatorOrigin,
 		account:  emulatorAccount(),
 		emulator: &embedded{Emulator: e, out: a.out},
 	}, nil
 }
 
-// emulatorAccount is the account that --emulator uses.
+// emulatorAccount returns the account of --emulator.
 func emulatorAccount() string { return strconv.FormatInt(emulator.DefaultFixture().Accounts[0].ID, 10) }
 
-// emulatorFile is where the embedded emulator keeps what it accepted.
+// emulatorFile returns the path of the embedded emulator's file of accepted sources.
 func emulatorFile(statePath string) string {
 	return strings.TrimSuffix(statePath, filepath.Ext(statePath)) + ".jsonl"
 }
 
-// emulatorReport is what the emulator itself has counted.
+// An emulatorReport holds the emulator's own counts.
 type emulatorReport struct {
 	UploadRequests int64 `json:"upload_requests"`
 	StatusRequests int64 `json:"status_requests"`
@@ -95,7 +98,7 @@ func (a *app) emulatorCommand() *cobra.Command {
 		Use:   "emulator",
 		Short: "Serve the ReplyCX API locally",
 		Long: `emulator serves the ReplyCX API on this machine until it is interrupted. It prints its address and a token as
-shell assignments; with --env-file it writes them to a file as well, once it can be asked:
+shell assignments. With --env-file it also writes them to a file, once it is ready:
 
   kbsync emulator --env-file emulator.env &
   . ./emulator.env && kbsync sync ./docs --knowledge-base 876`,
@@ -103,14 +106,14 @@ shell assignments; with --env-file it writes them to a file as well, once it can
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.serveEmulator(cmd, o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "Address to listen on; port 0 takes a free one.")
-	f.StringVar(&o.fixture, "fixture", "", "YAML file of accounts, knowledge bases and limits.")
-	f.StringVar(&o.faults, "faults", "", "YAML file of faults to play.")
-	f.StringVar(&o.file, "file", "", "File that keeps what was accepted; without one it is kept in memory.")
-	f.StringVar(&o.envFile, "env-file", "", "File to write the address and the token to.")
-	f.DurationVar(&o.train, "train-time", emulator.DefaultTrain, "Time that training takes.")
-	f.Int64SliceVar(&o.knowledgeBases, "knowledge-base", nil, "Ids of further knowledge bases.")
-	f.Int64Var(&o.account, "account", 0, "Account of the token that is printed; by default the fixture's first.")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "Address to listen on; port 0 selects a free port.")
+	f.StringVar(&o.fixture, "fixture", "", "YAML file with accounts, knowledge bases and limits.")
+	f.StringVar(&o.faults, "faults", "", "YAML file with a fault script.")
+	f.StringVar(&o.file, "file", "", "File for the accepted sources and conversations; without one they are kept in memory.")
+	f.StringVar(&o.envFile, "env-file", "", "File for the address and the token.")
+	f.DurationVar(&o.train, "train-time", emulator.DefaultTrain, "Duration of training.")
+	f.Int64SliceVar(&o.knowledgeBases, "knowledge-base", nil, "Ids of additional knowledge bases.")
+	f.Int64Var(&o.account, "account", 0, "Account of the printed token. Default: the fixture's first account.")
 	return cmd
 }
 
@@ -121,30 +124,37 @@ type emulatorOptions struct {
 	account                                int64
 }
 
-func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
-	if _, err := a.parse(cmd, "", nil); err != nil {
-		return err
-	}
-	options := emulator.Options{
+// read returns the options of the emulator, with the fixture and the faults from their files.
+func (o emulatorOptions) read() (options emulator.Options, err error) {
+	options = emulator.Options{
 		Fixture:        emulator.DefaultFixture(),
 		KnowledgeBases: o.knowledgeBases,
 		Train:          o.train,
 		File:           o.file,
-		Logger:         a.out.log,
 	}
 	if o.train <= 0 {
 		options.Train = -1
 	}
 	if o.fixture != "" {
 		if options.Fixture, err = readYAML(o.fixture, emulator.ParseFixture); err != nil {
-			return err
+			return options, err
 		}
 	}
 	if o.faults != "" {
-		if options.Faults, err = readYAML(o.faults, emulator.ParseFaults); err != nil {
-			return err
-		}
+		options.Faults, err = readYAML(o.faults, emulator.ParseFaults)
 	}
+	return options, err
+}
+
+func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
+	if _, err := a.parse(cmd, "", nil); err != nil {
+		return err
+	}
+	options, err := o.read()
+	if err != nil {
+		return err
+	}
+	options.Logger = a.out.log
 	e, err := emulator.New(options)
 	if err != nil {
 		return err
@@ -169,7 +179,7 @@ func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
 		return err
 	}
 	if o.envFile != "" {
-		if err := replaceFile(o.envFile, func(w io.Writer) error {
+		if err := atomicfile.Write(o.envFile, func(w io.Writer) error {
 			_, err := io.WriteString(w, assignments)
 			return err
 		}); err != nil {
@@ -188,35 +198,11 @@ func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
 func readYAML[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, &exitError{exitUsage, err}
+		return nil, engine.WithClass(engine.ClassUsage, err)
 	}
 	v, err := parse(data)
 	if err != nil {
-		return nil, &exitError{exitUsage, fmt.Errorf("%s: %w", path, err)}
+		return nil, engine.WithClass(engine.ClassUsage, fmt.Errorf("%s: %w", path, err))
 	}
 	return v, nil
-}
-
-// replaceFile writes a file whole or not at all, for its owner alone.
-func replaceFile(path string, write func(io.Writer) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.Close()
-			_ = os.Remove(f.Name())
-		}
-	}()
-	if err := write(f); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

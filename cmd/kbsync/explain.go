@@ -19,9 +19,9 @@ func (a *app) explainCommand() *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
 		Use:   "explain PATH",
-		Short: "Tell whether a file would be uploaded, and why",
-		Long: `explain tells of each sync whose root has the path whether it would be uploaded, which rule decides that and where the
-rule stands, and how the document stands in the state. PATH is a file's path, or a key below the root.`,
+		Short: "Show whether a sync uploads a file, and why",
+		Long: `explain prints, for each sync whose root contains PATH, whether the sync uploads the file, the rule that decides it, the
+place of that rule, and the state of the document. PATH is the path of a file or a key below the root.`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var selection []string
@@ -35,16 +35,16 @@ rule stands, and how the document stands in the state. PATH is a file's path, or
 			return a.explain(cmd.Context(), cfg, args[0])
 		},
 	}
-	cmd.Flags().StringVar(&name, "sync", "", "Name or root of the sync to explain it for; by default all that have the path.")
+	cmd.Flags().StringVar(&name, "sync", "", "Name or root of a sync. Default: every sync whose root contains the path.")
 	syncFlags(cmd)
 	return cmd
 }
 
-// An explained is what explain tells of a path for one sync.
-type explained struct {
+// An explainResult explains a path for one sync.
+type explainResult struct {
 	Sync     string        `json:"sync"`
 	Key      string        `json:"key"`
-	Uploaded bool          `json:"uploaded"` // by the rules, once it has settled
+	Uploaded bool          `json:"uploaded"` // once the file has settled
 	Reason   string        `json:"reason"`
 	Rule     string        `json:"rule,omitempty"`
 	Place    string        `json:"place,omitempty"`
@@ -53,7 +53,7 @@ type explained struct {
 
 func (a *app) explain(ctx context.Context, cfg *config.Config, path string) (err error) {
 	if len(cfg.Selected) == 0 {
-		return usageError("no config names a sync, so say which root is meant: kbsync explain PATH --sync ./docs --knowledge-base 876")
+		return usageError("no config names a sync; name the root: kbsync explain PATH --sync ./docs --knowledge-base 876")
 	}
 	syncs, err := selected(cfg)
 	if err != nil {
@@ -64,9 +64,9 @@ func (a *app) explain(ctx context.Context, cfg *config.Config, path string) (err
 		return err
 	}
 	defer closeStore(store, &err)
-	list := []explained{}
+	list := []explainResult{}
 	for _, s := range syncs {
-		key, ok := path, true // of a bucket
+		key, ok := path, true // in a bucket
 		if s.Root.Dir != "" {
 			key, ok = keyBelow(s.Root.Dir, path)
 		}
@@ -80,7 +80,7 @@ func (a *app) explain(ctx context.Context, cfg *config.Config, path string) (err
 		list = append(list, e)
 	}
 	if len(list) == 0 {
-		return usageError(fmt.Sprintf("%s is below the root of no sync", quoted(path)))
+		return usageError(fmt.Sprintf("no sync has a root that contains %s", quoted(path)))
 	}
 	return a.out.result(list, func(w io.Writer) {
 		for _, e := range list {
@@ -89,17 +89,17 @@ func (a *app) explain(ctx context.Context, cfg *config.Config, path string) (err
 	})
 }
 
-func (a *app) explainKey(ctx context.Context, cfg *config.Config, s config.Sync, store *state.Store, key string) (explained, error) {
+func (a *app) explainKey(ctx context.Context, cfg *config.Config, s config.Sync, store *state.Store, key string) (explainResult, error) {
 	root, err := a.openRoot(cfg, s)
 	if err != nil {
-		return explained{}, err
+		return explainResult{}, err
 	}
 	defer func() { _ = root.Close() }()
 	x, err := root.Explain(ctx, key)
 	if err != nil {
-		return explained{}, err
+		return explainResult{}, err
 	}
-	e := explained{Sync: s.Name, Key: x.Key, Uploaded: x.Taken, Reason: x.Reason, Rule: x.Rule, Place: x.Place}
+	e := explainResult{Sync: s.Name, Key: x.Key, Uploaded: x.Taken, Reason: x.Reason, Rule: x.Rule, Place: x.Place}
 	known, err := store.Syncs.Get(ctx, s.Name)
 	if errors.Is(err, state.ErrNotFound) {
 		return e, nil
@@ -119,7 +119,7 @@ func (a *app) explainKey(ctx context.Context, cfg *config.Config, s config.Sync,
 	return e, err
 }
 
-func (e explained) print(w io.Writer) {
+func (e explainResult) print(w io.Writer) {
 	verdict := "is not uploaded"
 	if e.Uploaded {
 		verdict = "is uploaded"
@@ -130,7 +130,7 @@ func (e explained) print(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	if e.Document == nil {
-		fmt.Fprintln(w, "  the state does not know it yet")
+		fmt.Fprintln(w, "  not in the state yet")
 		return
 	}
 	fmt.Fprintf(w, "  in the state: %s", e.Document.State)
@@ -140,7 +140,7 @@ func (e explained) print(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
-// keyBelow gives the key that a path has below a root: of a path in the root, or of one that is a key itself.
+// keyBelow returns the key of a path below a root. The path lies in the root, or is itself a key.
 func keyBelow(root, path string) (string, bool) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -154,13 +154,13 @@ func keyBelow(root, path string) (string, bool) {
 			}
 		}
 	}
-	if !filepath.IsAbs(path) && !looksLikePlace(path) {
+	if !filepath.IsAbs(path) && !looksLikeRoot(path) {
 		return filepath.ToSlash(path), true
 	}
 	return "", false
 }
 
-// resolved follows the links of a path's directory, as far as it is there. The last element may be a link itself.
+// resolved resolves the links in the directory of a path, if the directory exists. The last element may still be a link.
 func resolved(path string) string {
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/kbsync/kbsync/internal/config"
 )
 
-// A setting is a flag of the config's table. What is set is handed to config.Parse as it was written, which reads it with
-// the environment and the file.
+// A setting is the flag of a config setting. It keeps the text of each value; config.Parse reads it, together with the
+// environment and the config file.
 type setting struct {
 	config.Setting
 	values []string
@@ -20,19 +20,19 @@ type setting struct {
 
 var _ pflag.Value = (*setting)(nil)
 
-// String gives the default, for the help alone.
+// String returns the default. Only the help uses it.
 func (s *setting) String() string { return s.Default }
 
-// Set keeps a value.
+// Set appends a value.
 func (s *setting) Set(text string) error {
 	s.values = append(s.values, text)
 	return nil
 }
 
-// Type names the kind of value in the help.
+// Type returns the kind of the value for the help.
 func (s *setting) Type() string { return string(s.Kind) }
 
-// settings adds the flags of the given scopes.
+// settingFlags adds the settings of the given scopes.
 func settingFlags(flags *pflag.FlagSet, scopes ...config.Scope) {
 	for _, s := range config.Settings() {
 		if s.Name == "" || !slices.Contains(scopes, s.Scope) {
@@ -45,22 +45,22 @@ func settingFlags(flags *pflag.FlagSet, scopes ...config.Scope) {
 	}
 }
 
-// syncFlags adds the flags of a command that syncs, or asks what a sync would do.
+// syncFlags adds the settings of a sync.
 func syncFlags(cmd *cobra.Command) { settingFlags(cmd.Flags(), config.ScopeSync) }
 
 // globalFlags adds the flags of every command.
 func (a *app) globalFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&a.configPath, "config", "", "The config file; by default kbsync.yaml in the working directory, if it is there.")
+	flags.StringVar(&a.configPath, "config", "", "The config file. Default: kbsync.yaml in the working directory, if it exists.")
 	flags.BoolVar(&a.json, "json", false, "Print results as JSON; the same as -o json.")
-	flags.StringVarP(&a.format, "output", "o", "", "Form of results: text, json, or csv for the inventory.")
-	flags.BoolVarP(&a.out.quiet, "quiet", "q", false, "Print warnings and errors alone.")
+	flags.StringVarP(&a.format, "output", "o", "", "Format of the results: text, json, or csv (kbsync sources only).")
+	flags.BoolVarP(&a.out.quiet, "quiet", "q", false, "Print only warnings and errors.")
 	flags.CountVarP(&a.out.verbose, "verbose", "v", "Log each document; -vv logs each request.")
-	flags.BoolVar(&a.useEmulator, "emulator", false, "Use the embedded emulator of the API, with a state of its own.")
+	flags.BoolVar(&a.useEmulator, "emulator", false, "Use the embedded emulator of the API, with a separate state.")
 	settingFlags(flags, config.ScopeAll)
 	flags.SortFlags = false
 }
 
-// settingsOf collects the settings that were given as flags.
+// settingsOf returns the settings that the command line sets.
 func settingsOf(cmd *cobra.Command) map[string][]string {
 	given := map[string][]string{}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
@@ -71,7 +71,7 @@ func settingsOf(cmd *cobra.Command) map[string][]string {
 	return given
 }
 
-// fromEnvironment sets the flags that are none of the config's settings from their variables: --config from KBSYNC_CONFIG.
+// fromEnvironment sets each flag that is not a config setting from its variable: --config from KBSYNC_CONFIG.
 func fromEnvironment(cmd *cobra.Command, env []string) error {
 	var failed error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
@@ -88,7 +88,7 @@ func fromEnvironment(cmd *cobra.Command, env []string) error {
 	return failed
 }
 
-// otherFlags names the flags of all commands that are none of the config's settings.
+// otherFlags returns the names of the flags of all commands that are not config settings.
 func otherFlags(root *cobra.Command) []string {
 	var names []string
 	add := func(f *pflag.Flag) {

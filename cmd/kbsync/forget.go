@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -17,9 +18,9 @@ func (a *app) forgetCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "forget NAME",
-		Short: "Drop a sync; its sources become orphans to remove by hand",
-		Long: `forget drops a sync from the state. Nothing is removed from the knowledge base, for the API cannot: the sources become
-orphans, which kbsync sources --orphaned lists, to be removed by hand. Syncing the root again later finds them again.`,
+		Short: "Remove a sync from the state",
+		Long: `forget removes a sync from the state. Its sources stay in the knowledge base, because the API cannot remove them. They
+become orphans; remove them by hand (kbsync sources --orphaned lists them). A later sync of the same root shares them again.`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error {
@@ -27,7 +28,7 @@ orphans, which kbsync sources --orphaned lists, to be removed by hand. Syncing t
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask.")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask for confirmation.")
 	return cmd
 }
 
@@ -38,12 +39,13 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 	}
 	if !yes {
 		if !isTerminalInput(a.stdin) {
-			return usageError(fmt.Sprintf("forget drops sync %s and makes its sources orphans; say --yes to go on", printable(s.Name)))
+			return usageError(fmt.Sprintf("forget removes sync %s from the state and makes its sources orphans; confirm with --yes",
+				printable(s.Name)))
 		}
 		fmt.Fprintf(a.out.stderr, "Forget sync %s of %s? Its sources stay in the knowledge base. [y/N] ", printable(s.Name), printable(s.Root))
 		answer, _ := bufio.NewReader(a.stdin).ReadString('\n')
 		if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
-			return &exitError{exitOther, errors.New("nothing was changed")}
+			return engine.WithClass(engine.ClassOther, errors.New("cancelled; nothing has changed"))
 		}
 	}
 	lock, err := store.Lock(ctx, s.Name, 0)
@@ -63,6 +65,7 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 		Orphaned int    `json:"orphaned"`
 	}{s.Name, orphaned}
 	return a.out.result(result, func(w io.Writer) {
-		fmt.Fprintf(w, "forgot %s; %s left in the knowledge base (kbsync sources --orphaned)\n", printable(s.Name), count(orphaned, "source"))
+		fmt.Fprintf(w, "forgot %s; %s left in the knowledge base (kbsync sources --orphaned)\n",
+			printable(s.Name), count(orphaned, "source"))
 	})
 }

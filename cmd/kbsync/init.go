@@ -17,8 +17,8 @@ func (a *app) initCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init [ROOT]",
 		Short: "Write a commented config file",
-		Long: `init writes a config file with every setting, its default and what it is for: kbsync.yaml, or the file that --config
-names. It never overwrites one.`,
+		Long: `init writes a config file that lists every setting with its default and its purpose. The file is kbsync.yaml, or the one
+that --config names. init never overwrites a file.`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			root := "./docs"
@@ -28,14 +28,14 @@ names. It never overwrites one.`,
 			return a.writeConfig(cmp.Or(a.configPath, configNames()[0]), config.Sample(root, knowledgeBase))
 		},
 	}
-	cmd.Flags().Int64Var(&knowledgeBase, "knowledge-base", 0, "Id of the knowledge base that the documents go to.")
+	cmd.Flags().Int64Var(&knowledgeBase, "knowledge-base", 0, "Id of the knowledge base for the documents.")
 	return cmd
 }
 
 func (a *app) writeConfig(path string, data []byte) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return usageError(fmt.Sprintf("%s exists already and is left as it is; --config writes another file", quoted(path)))
+		return usageError(fmt.Sprintf("%s already exists; name another file with --config", quoted(path)))
 	}
 	if err != nil {
 		return fmt.Errorf("write config: %w", err)
@@ -48,6 +48,6 @@ func (a *app) writeConfig(path string, data []byte) (err error) {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("write config: %w", err)
 	}
-	a.out.note("wrote %s; kbsync check looks it over, kbsync plan shows what would be uploaded", printable(path))
+	a.out.note("wrote %s; next, run kbsync check, then kbsync plan to see the uploads", printable(path))
 	return nil
 }

@@ -1,7 +1,7 @@
-// Command kbsync keeps a ReplyCX knowledge base true to document folders.
+// Command kbsync uploads document folders to a ReplyCX knowledge base and keeps it up to date.
 //
-// Each command has a file of its own. What they share is in app.go (the config, the state and the API, put
-// together), output.go (what is printed, and where), flags.go and exit.go.
+// Each command has its own file. All commands share app.go (config, state and API), output.go (results and log),
+// flags.go and exit.go.
 package main
 
 import (
@@ -27,7 +27,7 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 	a := &app{env: env, stdin: stdin, out: newOutput(stdout, stderr, env), now: time.Now, signals: signals}
 	root := a.rootCommand()
 	root.SetArgs(args)
-	// The context that ends with the first signal. What has to end in good order takes that of the second one.
+	// This context ends with the first signal. Work that may finish after it takes a context of signals instead.
 	err := root.ExecuteContext(signals.soft)
 	if err == nil {
 		return exitDone
@@ -43,9 +43,9 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kbsync",
-		Short: "Keep a ReplyCX knowledge base true to document folders",
-		Long: `kbsync keeps a ReplyCX knowledge base true to document folders: it uploads what is new or has changed, once,
-and follows each upload until its training has completed or failed.
+		Short: "Keep a ReplyCX knowledge base up to date with document folders",
+		Long: `kbsync keeps a ReplyCX knowledge base up to date with document folders. It uploads each new or changed document once
+and follows its training until it has completed or failed.
 
 Try it without an account:
   kbsync sync ./docs --knowledge-base 876 --emulator`,
@@ -58,11 +58,11 @@ Try it without an account:
 			if len(args) == 0 {
 				return cmd.Help()
 			}
-			message := fmt.Sprintf("there is no command %s", quoted(args[0]))
+			message := fmt.Sprintf("unknown command %s", quoted(args[0]))
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 				return usageError(message + "; did you mean " + strings.Join(near, " or ") + "?")
 			}
-			return usageError(message + "; kbsync help lists them")
+			return usageError(message + "; kbsync help lists the commands")
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.begin(cmd) },
 	}
@@ -70,7 +70,7 @@ Try it without an account:
 	root.SetOut(a.out.stdout)
 	root.SetErr(a.out.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(fmt.Sprintf("%v; %s --help shows what there is", err, cmd.CommandPath()))
+		return usageError(fmt.Sprintf("%v; %s --help lists the flags", err, cmd.CommandPath()))
 	})
 	a.globalFlags(root.PersistentFlags())
 	root.AddCommand(
@@ -95,21 +95,21 @@ Try it without an account:
 	return root
 }
 
-// atMost is cobra.MaximumNArgs with a message that says what the arguments are.
+// atMost is cobra.MaximumNArgs with a message that shows the usage of the command.
 func atMost(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) > n {
-			return usageError(fmt.Sprintf("%s is one argument too many; write: %s", quoted(args[n]), cmd.UseLine()))
+			return usageError(fmt.Sprintf("unexpected argument %s; usage: %s", quoted(args[n]), cmd.UseLine()))
 		}
 		return nil
 	}
 }
 
-// exactly is cobra.ExactArgs with a message that says what the arguments are.
+// exactly is cobra.ExactArgs with a message that shows the usage of the command.
 func exactly(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < n {
-			return usageError("an argument is missing; write: " + cmd.UseLine())
+			return usageError("missing argument; usage: " + cmd.UseLine())
 		}
 		return atMost(n)(cmd, args)
 	}

@@ -30,19 +30,20 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestScripts tells the program's stories. Beside the usual commands the scripts have:
+// TestScripts runs the scripts in testdata/script, each a story of one user. Besides the commands of testscript, the scripts
+// have these:
 //
-//	exits CODE kbsync ARG...   runs the program, which must end with that code
+//	exits CODE kbsync ARG...   runs the program and fails if it ends with another code
 //	load FILE                  waits for a file of export lines and sets their variables
-//	await FILE TEXT            waits until a file has the text
-//	nowhere TEXT               fails if the text is in the last output, or in a file below $WORK that is not named secret...
+//	await FILE TEXT            waits until a file contains the text
+//	nowhere TEXT               fails if the last output or a file below $WORK, other than secret*, contains the text
 //	noise DIR N                makes N small files of different content; unnoise DIR N removes the first N of them
-//	oddnames DIR               makes files with names that try to break something
+//	oddnames DIR               makes files with hostile names
 //	until PATTERN CMD ARG...   runs a command until its output matches
-//	http CODE METHOD URL       makes a request, and keeps the answer's body in http.out
+//	http CODE METHOD URL       sends a request and writes the body of the answer to http.out
 //	signal NAME                sends a signal to the process that holds the lock of a sync
-//	keep NAME REGEXP           sets a variable to what the group of an expression matches in the last output
-//	sleep DURATION             lets a process in the background come to a point that shows nowhere
+//	keep NAME REGEXP           sets a variable to the first group of an expression in the last output
+//	sleep DURATION             gives a background process time to reach a point that no output shows
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -52,7 +53,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, ".state"))
-			// Patience is for people: stories are told fast.
+			// The defaults suit people and would make the scripts slow.
 			for _, v := range []string{"SETTLE=0s", "POLL_MIN=20ms", "POLL_MAX=100ms", "RATE=off"} {
 				name, value, _ := strings.Cut(v, "=")
 				env.Setenv("KBSYNC_"+name, value)
@@ -97,11 +98,11 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// poll calls done until it is, or a while has passed.
+// poll calls done until it returns true, for at most 20 seconds.
 func poll(ts *testscript.TestScript, what string, done func() bool) {
 	for deadline := time.Now().Add(20 * time.Second); !done(); {
 		if time.Now().After(deadline) {
-			ts.Fatalf("waited in vain for %s", what)
+			ts.Fatalf("timeout while waiting for %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -141,7 +142,7 @@ func cmdNowhere(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text := []byte(args[0])
 	if len(text) == 0 {
-		ts.Fatalf("nowhere: there is nothing to look for")
+		ts.Fatalf("nowhere: the text is empty")
 	}
 	for _, stream := range []string{"stdout", "stderr"} {
 		if strings.Contains(ts.ReadFile(stream), args[0]) {

@@ -43,7 +43,7 @@ func TestStateThatIsSoonLost(t *testing.T) {
 			t.Errorf("%s: exit %d: %s", name, code, log)
 		}
 	}
-	// What was begun goes on: --accept-new-state is for the first time.
+	// --accept-new-state is needed only for the first upload.
 	if code, log := sync("--state", filepath.Join(dir, "local.db"), "--api-url", k.url); code != exitDone {
 		t.Errorf("exit %d: %s", code, log)
 	}

@@ -19,29 +19,29 @@ import (
 	"golang.org/x/term"
 )
 
-// An output is where everything goes that a command prints. The rules:
+// An output receives everything that a command prints. The rules:
 //
-//   - Results go to stdout: as text for people, as JSON with --json. Everything else is the log and goes to stderr.
-//   - -q leaves only warnings, errors and results that were asked for by --json; -v logs each document; -vv each request.
-//   - A terminal on stderr gets progress bars, anything else (and TERM=dumb) log lines. Nothing is coloured, so that
-//     NO_COLOR has nothing to turn off.
-//   - What comes from elsewhere (names, messages of a server) is printed by printable or quoted, so that it cannot move
-//     the cursor of a terminal or fake a line.
-//   - A secret given to hide appears nowhere: it is replaced on the way out, whoever wrote it.
+//   - Results go to stdout, as text or with --json as JSON. The log goes to stderr.
+//   - -q keeps only warnings, errors and JSON results; -v logs each document; -vv logs each request.
+//   - A terminal on stderr shows progress bars. Any other stderr, or TERM=dumb, gets log lines. Output has no colours, so
+//     NO_COLOR changes nothing.
+//   - printable and quoted escape foreign text (file names, messages of a server), so that it cannot move the cursor of a
+//     terminal or forge a line.
+//   - Both streams replace each secret that hide was given.
 type output struct {
 	stdout   io.Writer
 	stderr   io.Writer
 	terminal bool // stderr can show bars
 
-	format  string // text, json, csv
-	quiet   bool
-	verbose int
-	level   slog.LevelVar
-	log     *slog.Logger
-	settled bool // the log keeps its form, for goroutines use it
+	format   string // text, json, csv
+	quiet    bool
+	verbose  int
+	level    slog.LevelVar
+	log      *slog.Logger
+	logFixed bool // logAs does nothing, because goroutines use the log
 
 	hidden *redactor
-	bars   *divertible // stderr itself, or the bars above which lines are written
+	bars   *divertible // stderr, or the bars, which print lines above themselves
 }
 
 func newOutput(stdout, stderr io.Writer, env []string) *output {
@@ -59,16 +59,16 @@ func newOutput(stdout, stderr io.Writer, env []string) *output {
 	return o
 }
 
-// The forms of results.
+// The formats of results.
 const (
 	formatText = "text"
 	formatJSON = "json"
 	formatCSV  = "csv"
 )
 
-// logAs sets the form of the log, text or json, before others use it.
+// logAs sets the format of the log, text or json. It must not run while another goroutine uses the log.
 func (o *output) logAs(format string) {
-	if o.settled {
+	if o.logFixed {
 		return
 	}
 	options := &slog.HandlerOptions{Level: &o.level, ReplaceAttr: logAttr}
@@ -79,7 +79,7 @@ func (o *output) logAs(format string) {
 	o.log = slog.New(slog.NewTextHandler(o.stderr, options))
 }
 
-// logAttr shortens durations. The handlers quote what does not print by themselves.
+// logAttr shortens durations. The handlers themselves quote unprintable text.
 func logAttr(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(shortDuration(a.Value.Duration()))
@@ -87,7 +87,7 @@ func logAttr(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// result prints a command's result: v with --json, otherwise what text writes.
+// result prints the result of a command: v with --json, otherwise the output of text.
 func (o *output) result(v any, text func(w io.Writer)) error {
 	var b bytes.Buffer
 	if o.format == formatJSON {
@@ -107,7 +107,7 @@ func (o *output) result(v any, text func(w io.Writer)) error {
 	return err
 }
 
-// note tells a person what happens, where a log line would be too dry: on stderr, and not with -q.
+// note prints a sentence for a person on stderr, unless -q is set.
 func (o *output) note(format string, args ...any) {
 	if !o.quiet {
 		fmt.Fprintf(o.stderr, format+"\n", args...)
@@ -121,14 +121,14 @@ func (o *output) fail(err error, code int) {
 		return
 	}
 	if code == exitInterrupted && !is[*plainError](err) {
-		text = "interrupted; what was left is done by the next run"
+		text = "interrupted; the next run does the remaining work"
 	}
 	for line := range strings.SplitSeq(text, "\n") {
 		fmt.Fprintf(o.stderr, "kbsync: %s\n", printable(line))
 	}
 }
 
-// table writes rows in columns; the first row is their names.
+// table writes rows in aligned columns. The first row holds the names of the columns.
 func table(w io.Writer, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	for _, row := range rows {
@@ -137,7 +137,7 @@ func table(w io.Writer, rows [][]string) {
 	_ = t.Flush()
 }
 
-// printable makes foreign text fit for one line of a terminal: what does not print is shown as Go would write it.
+// printable makes foreign text safe for one line of a terminal. It escapes unprintable characters as Go does.
 func printable(text string) string {
 	if !strings.ContainsFunc(text, unprintable) && utf8.ValidString(text) {
 		return text
@@ -159,18 +159,18 @@ func printable(text string) string {
 	return b.String()
 }
 
-// unprintable tells runes that act on a terminal or hide in a text: control and format characters (the bidirectional
-// ones among them), and line ends. The joiner of emoji is harmless.
+// unprintable reports whether a rune can control a terminal or hide in a text: control and format characters, including
+// the bidirectional ones, and line ends. The joiner of emoji is harmless.
 func unprintable(r rune) bool {
 	const zeroWidthJoiner, softHyphen = '\u200d', '\u00ad'
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' ||
 		unicode.Is(unicode.Cf, r) && r != zeroWidthJoiner && r != softHyphen
 }
 
-// quoted is printable in quotation marks, for names inside of sentences.
+// quoted is printable in quotation marks, for names in sentences.
 func quoted(text string) string { return `"` + printable(text) + `"` }
 
-// count gives a number with its noun: 1 document, 2 documents.
+// count returns a number with its noun: 1 document, 2 documents.
 func count(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -188,7 +188,7 @@ func shortDuration(d time.Duration) string {
 	return d.Round(time.Millisecond).String()
 }
 
-// moment gives a time to the second, and a dash for none.
+// moment formats a time to the second, and the zero time as a dash.
 func moment(t time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -216,7 +216,7 @@ func variable(env []string, name string) string {
 	return ""
 }
 
-// A divertible writer is stderr, or for the time that bars are shown the bars' own way to write lines above them.
+// A divertible writer is stderr. While progress bars are shown, divert sends its output to the bars.
 type divertible struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -228,7 +228,7 @@ func (d *divertible) Write(p []byte) (int, error) {
 	return d.w.Write(p)
 }
 
-// divert sends what is written from now on to w, until the returned function is called.
+// divert sends all output to w until the returned function is called.
 func (d *divertible) divert(w io.Writer) (back func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -241,14 +241,14 @@ func (d *divertible) divert(w io.Writer) (back func()) {
 	}
 }
 
-// A redactor replaces secrets in all that its writers are given. A secret is found within one Write alone: whoever writes
-// here writes whole lines.
+// A redactor replaces secrets in the output of its writers. It finds a secret only within one Write, so callers must
+// write whole lines.
 type redactor struct {
 	mu      sync.RWMutex
 	secrets [][]byte
 }
 
-// hide adds a secret. Very short ones are not hidden, for they would turn everything into blanks.
+// hide adds a secret. It ignores secrets under 6 bytes, because they would match ordinary text.
 func (r *redactor) hide(secret string) {
 	if len(secret) < 6 {
 		return
@@ -266,17 +266,17 @@ func (r *redactor) hide(secret string) {
 	}
 }
 
-// inside takes the quotation marks off.
+// inside removes the quotation marks.
 func inside(quoted string) string { return quoted[1 : len(quoted)-1] }
 
-func (r *redactor) writer(w io.Writer) io.Writer { return &redacting{r, w} }
+func (r *redactor) writer(w io.Writer) io.Writer { return &redactingWriter{r, w} }
 
-type redacting struct {
+type redactingWriter struct {
 	r *redactor
 	w io.Writer
 }
 
-func (w *redacting) Write(p []byte) (int, error) {
+func (w *redactingWriter) Write(p []byte) (int, error) {
 	w.r.mu.RLock()
 	clean := p
 	for _, s := range w.r.secrets {

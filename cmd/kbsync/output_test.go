@@ -2,29 +2,21 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"go.uber.org/goleak"
 
-	"github.com/kbsync/kbsync/ingest"
-	"github.com/kbsync/kbsync/internal/config"
-	"github.com/kbsync/kbsync/replycx"
-	"github.com/kbsync/kbsync/state"
-	"github.com/kbsync/kbsync/tracker"
-	"github.com/kbsync/kbsync/watcher"
+	"github.com/kbsync/kbsync/internal/engine"
 )
 
-func TestPrintable(t *testing.T) {
+func TestPrintableEscapesControlCharacters(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		"guides/one.md":                     "guides/one.md",
@@ -58,7 +50,7 @@ func FuzzPrintable(f *testing.F) {
 	})
 }
 
-func TestRedactor(t *testing.T) {
+func TestNoOutputShowsASecret(t *testing.T) {
 	t.Parallel()
 	var stdout, stderr bytes.Buffer
 	out := newOutput(&stdout, &stderr, nil)
@@ -76,64 +68,30 @@ func TestRedactor(t *testing.T) {
 	}
 }
 
-func TestGraver(t *testing.T) {
+// Every class has an exit code of its own.
+func TestExitCodeOfEveryClass(t *testing.T) {
 	t.Parallel()
-	codes := []int{exitDone, exitTemporary, exitBudget, exitTraining, exitFailed, exitOther, exitNoRoot, exitGuard, exitFatal, exitUsage, exitInterrupted}
-	for i, a := range codes {
-		for j, b := range codes {
-			if got, want := graver(a, b), codes[max(i, j)]; got != want {
-				t.Errorf("graver(%d, %d) = %d, want %d", a, b, got, want)
-			}
-		}
-	}
-}
-
-func TestExitCode(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		err  error
-		want int
-	}{
-		{nil, 0},
-		{errors.New("anything"), 1},
-		{config.Errors{{Text: "wrong"}}, 2},
-		{usageError("wrong"), 2},
-		{replycx.ErrNoToken, 2},
-		{&watcher.PatternError{}, 2},
-		{fmt.Errorf("%w: /docs", watcher.ErrRootMissing), 3},
-		{state.ErrLocked, 5},
-		{&ingest.OutageError{Err: errors.New("500")}, 5},
-		{&ingest.QuotaError{Err: errors.New("400")}, 5},
-		{&tracker.OutageError{Err: errors.New("500")}, 5},
-		{&replycx.Error{StatusCode: 503}, 5},
-		{&replycx.Error{StatusCode: 429}, 5},
-		{&replycx.AnswerError{}, 5},
-		{&net.OpError{Op: "dial", Err: errors.New("refused")}, 5},
-		{&os.PathError{Op: "open", Path: "x", Err: syscall.EIO}, 1},
-		{&ingest.FatalError{Err: &replycx.Error{StatusCode: 401}}, 7},
-		{&tracker.FatalError{Err: &replycx.Error{StatusCode: 401}}, 7},
-		{&replycx.Error{StatusCode: 401}, 7},
-		{&replycx.Error{StatusCode: 302}, 7},
-		{&ingest.BudgetError{Limit: "max-transfer"}, 8},
-		{errMaxDuration, 8},
-		{&state.DestinationError{}, 11},
-		{&watcher.GuardError{}, 11},
-		{ingest.ErrStopped, 130},
-		{context.Canceled, 130},
-		{joinGravely([]error{state.ErrLocked, &watcher.GuardError{}, errMaxDuration}), 11},
+	for class, want := range map[engine.Class]int{
+		engine.ClassNone: 0, engine.ClassOther: 1, engine.ClassUsage: 2, engine.ClassRootMissing: 3, engine.ClassTemporary: 5,
+		engine.ClassDocumentsFailed: 6, engine.ClassFatal: 7, engine.ClassBudget: 8, engine.ClassTrainingDeadline: 10,
+		engine.ClassGuard: 11, engine.ClassInterrupted: 130,
 	} {
-		if got := exitCode(c.err); got != c.want {
-			t.Errorf("exitCode(%T %v) = %d, want %d", c.err, c.err, got, c.want)
+		if got := codeOf(class); got != want {
+			t.Errorf("class %v has exit code %d, want %d", class, got, want)
 		}
-		if c.err != nil {
-			if got := exitCode(fmt.Errorf("wrapped: %w", c.err)); got != c.want {
-				t.Errorf("exitCode of wrapped %T = %d, want %d", c.err, got, c.want)
-			}
+		if class == engine.ClassNone {
+			continue
 		}
+		if got := exitCode(engine.WithClass(class, errors.New("wrong"))); got != want {
+			t.Errorf("an error of class %v has exit code %d, want %d", class, got, want)
+		}
+	}
+	if got := exitCode(nil); got != exitDone {
+		t.Errorf("no error has exit code %d", got)
 	}
 }
 
-func TestParseAge(t *testing.T) {
+func TestParseAgeReadsDaysWeeksAndDurations(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]time.Duration{
 		"30d": 720 * time.Hour, "2w": 336 * time.Hour, "12h": 12 * time.Hour, "0d": 0,
@@ -149,7 +107,7 @@ func TestParseAge(t *testing.T) {
 	}
 }
 
-func TestGrouped(t *testing.T) {
+func TestProblemsAreGroupedByStateAndReason(t *testing.T) {
 	t.Parallel()
 	var groups []problemGroup
 	for i := range 7 {
@@ -162,8 +120,8 @@ func TestGrouped(t *testing.T) {
 	}
 }
 
-// A run leaves no goroutine behind, whatever it ended with.
-func TestRunEnds(t *testing.T) {
+// TestRunLeavesNoGoroutine runs commands that end with different codes.
+func TestRunLeavesNoGoroutine(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	dir := t.TempDir()
 	docs := filepath.Join(dir, "docs")

@@ -2,21 +2,20 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
+	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/watcher"
 )
@@ -25,9 +24,9 @@ func (a *app) planCommand() *cobra.Command {
 	var o passOptions
 	cmd := &cobra.Command{
 		Use:   "plan [NAME | ROOT]",
-		Short: "Show what sync would do, and do nothing",
-		Long: `plan lists the root, hashes what is new or has changed, and tells what sync would upload, share and forget. It sends
-nothing, needs no token and writes nothing, not even a state.`,
+		Short: "Show the changes that sync would make, without making them",
+		Long: `plan lists the root, hashes new and changed documents, and prints which documents sync would upload, share and remove. It
+sends no request, needs no token and writes nothing, not even a state.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)
@@ -42,8 +41,8 @@ nothing, needs no token and writes nothing, not even a state.`,
 	return cmd
 }
 
-// A planned is what would become of one document.
-type planned struct {
+// A planItem is the action that sync would take for one document.
+type planItem struct {
 	Sync   string `json:"sync"`
 	Action string `json:"action"` // upload, share, fail, remove, skip, unreadable
 	Key    string `json:"key"`
@@ -52,7 +51,7 @@ type planned struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// A planTotal is the sum of one sync's plan.
+// A planTotal counts the plan of one sync.
 type planTotal struct {
 	Sync      string         `json:"sync"`
 	Root      string         `json:"root"`
@@ -66,7 +65,7 @@ type planTotal struct {
 	Error     string         `json:"error,omitempty"`
 }
 
-// plan tells what sync would do. Its exit code is 0 if it could be told, whatever it is.
+// plan prints the actions of a sync. Its exit code is 0 if the plan is complete, whatever the actions are.
 func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err error) {
 	syncs, err := selected(cfg)
 	if err != nil {
@@ -86,11 +85,11 @@ func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err 
 
 	var totals []planTotal
 	var failures []error
-	items := func(yield func(planned, error) bool) {
+	items := func(yield func(planItem, error) bool) {
 		for _, s := range syncs {
 			total := planTotal{Sync: s.Name, Root: s.Root.String(), Skipped: map[string]int{}}
 			dest := state.Destination{Origin: origin, Account: account, KnowledgeBase: s.KnowledgeBase}
-			err := a.planSync(ctx, cfg, s, o, store, dest, progress, &total, func(p planned) bool { return yield(p, nil) })
+			err := a.planSync(ctx, cfg, s, o, store, dest, progress, &total, func(item planItem) bool { return yield(item, nil) })
 			if err != nil {
 				total.Error = err.Error()
 				failures = append(failures, fmt.Errorf("%s: %w", s.Name, err))
@@ -101,23 +100,11 @@ func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	if err := a.printPlan(items, &totals, progress); err != nil {
 		return err
 	}
-	return joinGravely(failures)
+	return engine.JoinErrors(failures)
 }
 
-// joinGravely joins errors into one with the exit code of the most serious.
-func joinGravely(errs []error) error {
-	if len(errs) == 0 {
-		return nil
-	}
-	code := exitDone
-	for _, e := range errs {
-		code = graver(code, exitCode(e))
-	}
-	return &exitError{code, errors.Join(errs...)}
-}
-
-// printPlan prints the documents as they come, and the totals behind them.
-func (a *app) printPlan(items iter.Seq2[planned, error], totals *[]planTotal, progress *progress) error {
+// printPlan prints the documents as they arrive, and then the totals. The items fill the totals.
+func (a *app) printPlan(items iter.Seq2[planItem, error], totals *[]planTotal, progress *progress) error {
 	if a.out.format == formatJSON {
 		if _, err := io.WriteString(a.out.stdout, `{"documents": `); err != nil {
 			return err
@@ -132,14 +119,14 @@ func (a *app) printPlan(items iter.Seq2[planned, error], totals *[]planTotal, pr
 		_, err = fmt.Fprintf(a.out.stdout, ", \"syncs\": %s}\n", data)
 		return err
 	}
-	for p := range items {
+	for item := range items {
 		if a.out.quiet {
 			continue
 		}
-		progress.end() // bars and results don't share a terminal well
-		text := fmt.Sprintf("%-10s %s", p.Action, printable(p.Key))
-		if p.Reason != "" {
-			text += " (" + printable(p.Reason) + ")"
+		progress.end() // the bars would overwrite the results
+		text := fmt.Sprintf("%-10s %s", item.Action, printable(item.Key))
+		if item.Reason != "" {
+			text += " (" + printable(item.Reason) + ")"
 		}
 		if _, err := fmt.Fprintln(a.out.stdout, text); err != nil {
 			return err
@@ -167,8 +154,9 @@ func (a *app) printPlan(items iter.Seq2[planned, error], totals *[]planTotal, pr
 	return nil
 }
 
+// planSync plans one sync. It yields the items and fills total, until yield returns false.
 func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o passOptions, store *state.Store, dest state.Destination,
-	progress *progress, total *planTotal, tell func(planned) bool,
+	progress *progress, total *planTotal, yield func(planItem) bool,
 ) error {
 	known, err := planBasis(ctx, store, s, dest, o)
 	if err != nil {
@@ -178,54 +166,23 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	if err != nil {
 		return err
 	}
-	root.listed = progress.listed
+	root.Listed = progress.listed
 	defer func() { _ = root.Close() }()
-	e := newEstimate(a, store, root, known.Destination, cfg.Checkers)
-	if err := sleep(ctx, racy); err != nil {
+	if err := retry.Sleep(ctx, racy); err != nil {
 		return err
 	}
-	stopped := false
-	e.tell = func(p planned) {
-		p.Sync = s.Name
-		stopped = stopped || !tell(p)
+	e := engine.Estimate{
+		Store: store, Root: root, Destination: known.Destination, Checkers: cfg.Checkers,
+		Report: func(p engine.PlanItem) bool {
+			return yield(planItem{Sync: s.Name, Action: string(p.Action), Key: p.Key, Size: p.Size, SHA256: hexOf(p.SHA256), Reason: p.Reason})
+		},
 	}
+	options := engine.ScanOptions(s, o.acceptRoot)
+	options.Settle = 0 // a sync would wait until new files have settled
 	var scan watcher.Result
-	seen := map[string]bool{}
-	changes := func(yield func(candidate, error) bool) {
-		options := scanOptions(s, o)
-		options.Settle = 0 // a sync would wait for what was just written
-		for c, err := range watcher.NewScanner(root, options).Changes(ctx, store.Scans, known, "", &scan) {
-			if err != nil {
-				yield(candidate{}, err)
-				return
-			}
-			seen[c.Key] = true
-			switch c.Op {
-			case state.Put:
-				if !yield(candidate{key: c.Key, fingerprint: c.Fingerprint}, nil) {
-					return
-				}
-			case state.Skip:
-				e.tell(planned{Action: "skip", Key: c.Key, Size: c.Fingerprint.Size, Reason: c.Reason})
-			case state.Vanish:
-				e.tell(planned{Action: "remove", Key: c.Key})
-			}
-			if stopped {
-				return
-			}
-		}
-		// What an earlier run left is uploaded as well.
-		for c, err := range pendingDocuments(ctx, store, known.ID) {
-			if err == nil && seen[c.key] {
-				continue
-			}
-			if !yield(c, err) || err != nil {
-				return
-			}
-		}
-	}
-	err = e.add(ctx, changes)
-	total.Upload, total.Bytes, total.Share, total.Remove = e.uploads, e.bytes, e.shares, scan.Removed
+	changes := watcher.NewScanner(root, options).Changes(ctx, store.Scans, known, "", &scan)
+	err = e.Add(ctx, planCandidates(changes, engine.PendingDocuments(ctx, store, known.ID), e.Emit))
+	total.Upload, total.Bytes, total.Share, total.Remove = e.Uploads, e.Bytes, e.Shares, scan.Removed
 	total.Unchanged, total.Unsettled = scan.Unchanged, scan.Unsettled
 	if scan.Skipped != nil {
 		total.Skipped = scan.Skipped
@@ -234,18 +191,55 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 		return err
 	}
 	if scan.IncompleteCount > 0 {
-		return &exitError{exitTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(scan.IncompleteCount, "part"), scan.Incomplete[0])}
+		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(scan.IncompleteCount, "part"), scan.Incomplete[0]))
 	}
-	if e.unreadable > 0 {
-		return &exitError{exitTemporary, fmt.Errorf("%s could not be read", count(e.unreadable, "document"))}
+	if e.Unreadable > 0 {
+		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s could not be read", count(e.Unreadable, "document")))
 	}
 	return nil
 }
 
-// racy is a little more than the age below which a scan takes no file for written, whatever the settle time.
+// planCandidates yields the documents that a sync may upload: the changes on the root, and the documents that an earlier
+// run left pending. It reports skipped and removed documents, until report returns false.
+func planCandidates(
+	changes iter.Seq2[state.Change, error], pending iter.Seq2[engine.Candidate, error], report func(engine.PlanItem) bool,
+) iter.Seq2[engine.Candidate, error] {
+	return func(yield func(engine.Candidate, error) bool) {
+		seen := map[string]bool{}
+		for c, err := range changes {
+			if err != nil {
+				yield(engine.Candidate{}, err)
+				return
+			}
+			seen[c.Key] = true
+			more := true
+			switch c.Op {
+			case state.Put:
+				more = yield(engine.Candidate{Key: c.Key, Fingerprint: c.Fingerprint}, nil)
+			case state.Skip:
+				more = report(engine.PlanItem{Action: engine.ActionSkip, Key: c.Key, Size: c.Fingerprint.Size, Reason: c.Reason})
+			case state.Vanish:
+				more = report(engine.PlanItem{Action: engine.ActionRemove, Key: c.Key})
+			}
+			if !more {
+				return
+			}
+		}
+		for c, err := range pending {
+			if err == nil && seen[c.Key] {
+				continue
+			}
+			if !yield(c, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// racy is a little longer than the shortest age at which a scan takes a file, whatever the settle time.
 const racy = 25 * time.Millisecond
 
-// planBasis finds what the state knows of a sync, without making one.
+// planBasis returns the sync as the state has it. It makes none: a new sync gets no id.
 func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest state.Destination, o passOptions) (state.Sync, error) {
 	syncs, err := store.Syncs.All(ctx)
 	if err != nil {
@@ -256,7 +250,7 @@ func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest stat
 	}
 	known := state.Sync{Name: s.Name, Root: s.Root.String(), Destination: dest}
 	for _, x := range syncs {
-		// Another sync to the same place has contents to share.
+		// The sync can share the contents of another sync at the same destination.
 		if same(x.Destination) {
 			known.Destination.ID = x.Destination.ID
 		}
@@ -269,129 +263,12 @@ func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest stat
 		return syncs[i], nil
 	}
 	if !o.acceptDestination {
-		return known, halted(&state.DestinationError{Sync: s.Name, Have: syncs[i].Destination, Want: dest})
+		return known, engine.WithRemedy(&state.DestinationError{Sync: s.Name, Have: syncs[i].Destination, Want: dest})
 	}
-	return known, nil // everything is new there
+	return known, nil // every document is new at this destination
 }
 
-// A candidate is a document that may have to be uploaded.
-type candidate struct {
-	key         string
-	fingerprint state.Fingerprint
-}
-
-// pendingDocuments streams what the state holds as pending.
-func pendingDocuments(ctx context.Context, store *state.Store, syncID int64) iter.Seq2[candidate, error] {
-	return func(yield func(candidate, error) bool) {
-		for d, err := range store.Documents.All(ctx, syncID, state.Pending) {
-			if !yield(candidate{d.Key, d.Fingerprint}, err) {
-				return
-			}
-		}
-	}
-}
-
-// An estimate finds out which documents would be uploaded and which share a content that is there.
-type estimate struct {
-	app         *app
-	store       *state.Store
-	root        *watched
-	destination state.Destination
-	checkers    int
-	tell        func(planned)
-	contents    map[state.SHA256]bool // seen in this estimate: twins are uploaded once
-
-	uploads, shares, failed, unreadable int
-	bytes                               int64
-}
-
-func newEstimate(a *app, store *state.Store, root *watched, destination state.Destination, checkers int) *estimate {
-	return &estimate{
-		app: a, store: store, root: root, destination: destination, checkers: checkers,
-		tell: func(planned) {}, contents: map[state.SHA256]bool{},
-	}
-}
-
-// estimated is how many documents are hashed and asked for at a time.
-const estimated = 256
-
-// add hashes documents and asks the state for their contents.
-func (e *estimate) add(ctx context.Context, documents iter.Seq2[candidate, error]) error {
-	var piece []candidate
-	for c, err := range documents {
-		if err != nil {
-			return err
-		}
-		if piece = append(piece, c); len(piece) == estimated {
-			if err := e.addPiece(ctx, piece); err != nil {
-				return err
-			}
-			piece = piece[:0]
-		}
-	}
-	return e.addPiece(ctx, piece)
-}
-
-func (e *estimate) addPiece(ctx context.Context, piece []candidate) error {
-	hashes := make([]state.SHA256, len(piece))
-	failures := make([]error, len(piece))
-	var group errgroup.Group
-	group.SetLimit(max(e.checkers, 1))
-	for i, c := range piece {
-		group.Go(func() error {
-			hashes[i], failures[i] = hash(ctx, e.root, c)
-			return nil
-		})
-	}
-	_ = group.Wait()
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	known := make([]state.DocumentState, len(piece))
-	if e.destination.ID != 0 && len(piece) > 0 {
-		var err error
-		if known, err = e.store.Inventory.KnownContents(ctx, e.destination, hashes); err != nil {
-			return err
-		}
-	}
-	for i, c := range piece {
-		p := planned{Action: "upload", Key: c.key, Size: c.fingerprint.Size, SHA256: hexOf(hashes[i])}
-		switch {
-		case errors.Is(failures[i], fs.ErrNotExist), errors.Is(failures[i], state.ErrChanged):
-			p.Action, p.SHA256, p.Reason = "skip", "", "changing just now"
-		case failures[i] != nil:
-			e.unreadable++
-			p.Action, p.SHA256, p.Reason = "unreadable", "", failures[i].Error()
-		case known[i] == state.Failed:
-			e.failed++
-			p.Action, p.Reason = "fail", "this content failed before; kbsync retry sends it again"
-		case known[i] != "" || e.contents[hashes[i]]:
-			e.shares++
-			p.Action = "share"
-		default:
-			e.uploads++
-			e.bytes += c.fingerprint.Size
-			e.contents[hashes[i]] = true
-		}
-		e.tell(p)
-	}
-	return nil
-}
-
-func hash(ctx context.Context, root *watched, c candidate) (sum state.SHA256, err error) {
-	r, err := root.Open(ctx, c.key, c.fingerprint)
-	if err != nil {
-		return sum, err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return sum, err
-	}
-	return state.SHA256(h.Sum(nil)), nil
-}
-
-// address says which API would be asked, without asking it and without a token if there is none.
+// address returns the API and the account that a sync would use. It sends no request and needs no token.
 func (a *app) address(ctx context.Context, cfg *config.Config) (origin, account string, err error) {
 	if a.useEmulator {
 		return emulatorOrigin, emulatorAccount(), nil

@@ -11,23 +11,23 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/tracker"
 )
 
-// progress shows how a run goes on: bars on a terminal, lines of the log elsewhere. Its counts are those of all syncs of
-// the run together.
+// progress shows the progress of a run: bars on a terminal, log lines elsewhere. It counts all syncs of the run together.
 type progress struct {
 	out   *output
 	began time.Time
 
 	checked       atomic.Int64 // documents listed
-	documents     atomic.Int64 // to be uploaded
-	bytes         atomic.Int64 // of them
+	documents     atomic.Int64 // documents to upload
+	bytes         atomic.Int64 // bytes to upload
 	doneDocuments atomic.Int64
 	doneBytes     atomic.Int64
-	sent          atomic.Int64 // bytes that went out, those of requests that failed among them
-	training      atomic.Int64 // documents whose training is followed
+	sent          atomic.Int64 // bytes sent, including those of failed requests
+	training      atomic.Int64 // documents in training
 	trained       atomic.Int64
 
 	bars    *mpb.Progress
@@ -39,11 +39,11 @@ type progress struct {
 }
 
 const (
-	lineEvery = 10 * time.Second       // between two lines of the log
-	barEvery  = 100 * time.Millisecond // between two pictures of the bars
+	lineEvery = 10 * time.Second       // between two log lines
+	barEvery  = 100 * time.Millisecond // between two updates of the bars
 )
 
-// startProgress begins to show progress, until end.
+// startProgress shows progress until end is called.
 func (a *app) startProgress() *progress {
 	p := &progress{out: a.out, began: time.Now(), done: make(chan struct{})}
 	if a.out.quiet {
@@ -69,7 +69,7 @@ func (a *app) startProgress() *progress {
 	return p
 }
 
-// end takes the bars away. It may be called more than once.
+// end removes the bars. It may be called more than once.
 func (p *progress) end() {
 	p.once.Do(func() {
 		close(p.done)
@@ -85,17 +85,17 @@ func (p *progress) end() {
 	})
 }
 
-// say logs a step of the work where no bars show it, or -v asks for it.
+// say logs a step of the work, unless bars show it and -v is not set.
 func (p *progress) say(message string, args ...any) {
 	if p.bars == nil || p.out.verbose > 0 {
 		p.out.log.Info(message, args...)
 	}
 }
 
-// listed counts a document that a listing showed.
+// listed counts a document of a listing.
 func (p *progress) listed() { p.checked.Add(1) }
 
-// expect counts what a sync has to do before its uploads begin. Only bars need it.
+// expect counts the pending work of a sync before its uploads begin. Only the bars need it.
 func (p *progress) expect(ctx context.Context, store *state.Store, syncID int64) error {
 	if p.bars == nil {
 		return nil
@@ -118,25 +118,30 @@ func (p *progress) expect(ctx context.Context, store *state.Store, syncID int64)
 	return nil
 }
 
-// ingest gives the callbacks of an upload; wake is called when there may be new sources.
-func (p *progress) ingest(wake func()) ingest.Progress {
-	return ingest.Progress{
-		Sent: func(bytes int64) { p.sent.Add(bytes) },
-		Done: func(documents int, bytes int64) {
-			p.doneDocuments.Add(int64(documents))
-			p.doneBytes.Add(bytes)
-			p.training.Add(int64(documents))
-			wake()
+// engine returns the functions that a run calls.
+func (p *progress) engine(store *state.Store) engine.Progress {
+	return engine.Progress{
+		Step:   p.say,
+		Listed: p.listed,
+		Expect: func(ctx context.Context, syncID int64) error { return p.expect(ctx, store, syncID) },
+		Upload: ingest.Progress{
+			Sent: func(bytes int64) { p.sent.Add(bytes) },
+			Done: func(documents int, bytes int64) {
+				p.doneDocuments.Add(int64(documents))
+				p.doneBytes.Add(bytes)
+				p.training.Add(int64(documents))
+			},
 		},
+		Trained: p.tracked,
 	}
 }
 
-// tracked is told what a status answer changed.
+// tracked counts the documents whose training ended with a status answer.
 func (p *progress) tracked(r tracker.Result) {
 	p.trained.Add(int64(r.Completed + r.Failed + r.Stuck))
 }
 
-// line logs how far the run is.
+// line logs the counts.
 func (p *progress) line() {
 	p.out.log.Info("working", "listed", p.checked.Load(), "uploaded", p.doneDocuments.Load(), "bytes", p.doneBytes.Load(),
 		"trained", p.trained.Load(), "for", time.Since(p.began))
@@ -164,20 +169,20 @@ func (p *progress) draw() {
 	}
 }
 
-// update brings the bars up to date. Their totals may still grow.
+// update redraws the bars. Their totals may still grow.
 func (p *progress) update() {
 	for i, v := range [][2]int64{
 		{p.checked.Load(), p.checked.Load() + 1},
 		{p.doneBytes.Load(), max(p.bytes.Load(), 1)},
 		{p.trained.Load(), max(p.training.Load(), 1)},
 	} {
-		// One below the total: a bar that is full would end.
+		// The total is one higher, because a full bar would end.
 		p.all[i].SetTotal(v[1]+1, false)
 		p.all[i].SetCurrent(min(v[0], v[1]))
 	}
 }
 
-// pace gives the rate of what is sent and, where it can be told, the time that is left.
+// pace returns the rate of the upload and, if it is known, the remaining time.
 func pace(sent, done, total int64, elapsed time.Duration) string {
 	if sent == 0 || elapsed < time.Second {
 		return ""

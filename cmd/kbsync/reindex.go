@@ -23,11 +23,11 @@ func (a *app) reindexCommand() *cobra.Command {
 	var olderThan string
 	cmd := &cobra.Command{
 		Use:   "reindex [NAME] [GLOB...]",
-		Short: "Upload documents once more, whatever their content",
-		Long: `reindex marks documents to be uploaded once more although their content is known, and syncs. The new source takes the
-place of the old one when its training has completed; the old one stays in the knowledge base, superseded.
+		Short: "Upload documents once more, even if they did not change",
+		Long: `reindex marks documents and then syncs. The sync uploads marked documents once more although it knows their content. The
+new source replaces the old one when its training has completed. The old source stays in the knowledge base, superseded.
 
-It needs a selection: globs of keys, --failed, --stuck, --older-than or --all.
+reindex needs a selection: globs of keys, --failed, --stuck, --older-than or --all.
 
   kbsync reindex handbook 'guides/**'
   kbsync reindex --failed`,
@@ -42,7 +42,7 @@ It needs a selection: globs of keys, --failed, --stuck, --older-than or --all.
 			if olderThan != "" {
 				age, err := parseAge(olderThan)
 				if err != nil {
-					return usageError(fmt.Sprintf("--older-than: %s is no age; write one such as 30d, 2w or 12h", quoted(olderThan)))
+					return usageError(fmt.Sprintf("--older-than: invalid age %s; write for example 30d, 2w or 12h", quoted(olderThan)))
 				}
 				sel.OlderThan = a.now().Add(-age)
 			}
@@ -57,17 +57,17 @@ It needs a selection: globs of keys, --failed, --stuck, --older-than or --all.
 			}
 			chosen := failed || stuck || olderThan != "" || len(globs) > 0
 			if chosen == all {
-				return usageError("say which documents are to be uploaded once more: globs of keys, --failed, --stuck or --older-than 30d,\n" +
-					"or --all for every document (each leaves its old source behind in the knowledge base)")
+				return usageError("select the documents to upload once more: globs of keys, --failed, --stuck or --older-than 30d,\n" +
+					"or --all for every document (each document leaves its old source behind in the knowledge base)")
 			}
 			o.mark = marker(sel)
 			return a.sync(cmd.Context(), cfg, o)
 		},
 	}
-	cmd.Flags().BoolVar(&failed, "failed", false, "Documents that failed.")
-	cmd.Flags().BoolVar(&stuck, "stuck", false, "Documents past the training deadline.")
-	cmd.Flags().StringVar(&olderThan, "older-than", "", "Documents uploaded longer ago than this: 30d, 2w, 12h.")
-	cmd.Flags().BoolVar(&all, "all", false, "Every document.")
+	cmd.Flags().BoolVar(&failed, "failed", false, "Select documents that failed.")
+	cmd.Flags().BoolVar(&stuck, "stuck", false, "Select documents past the training deadline.")
+	cmd.Flags().StringVar(&olderThan, "older-than", "", "Select documents whose upload is older: 30d, 2w, 12h.")
+	cmd.Flags().BoolVar(&all, "all", false, "Select every document.")
 	syncFlags(cmd)
 	passFlags(cmd, &o)
 	return cmd
@@ -77,9 +77,9 @@ func (a *app) retryCommand() *cobra.Command {
 	o := passOptions{wait: true}
 	cmd := &cobra.Command{
 		Use:   "retry [NAME]",
-		Short: "Try again what failed, is stuck or uncertain",
-		Long: `retry marks the documents that failed, are stuck in training or uncertain to be uploaded once more, and syncs. What is
-uncertain may be in the knowledge base twice afterwards; kbsync sources --possible-duplicates lists it.`,
+		Short: "Upload failed, stuck and uncertain documents again",
+		Long: `retry marks the documents that failed, are stuck in training or are uncertain, and then syncs. The sync uploads them once
+more. Uncertain documents may then be in the knowledge base twice; kbsync sources --possible-duplicates lists them.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)
@@ -105,7 +105,8 @@ func marker(sel state.Selection) func(context.Context, *state.Store, state.Sync)
 	}
 }
 
-// loadNamed loads the config for arguments of which the first may name a sync and the rest are something else.
+// loadNamed loads the config. If the first argument names a sync or a root, loadNamed selects it; it returns the other
+// arguments.
 func (a *app) loadNamed(cmd *cobra.Command, args []string) (*config.Config, []string, error) {
 	if len(args) == 0 {
 		cfg, err := a.load(cmd)
@@ -117,26 +118,27 @@ func (a *app) loadNamed(cmd *cobra.Command, args []string) (*config.Config, []st
 	}
 	info, err := os.Stat(args[0])
 	isDirectory := err == nil && info.IsDir()
-	if _, isName := cfg.Sync(args[0]); isName || isDirectory || looksLikePlace(args[0]) {
+	if _, isName := cfg.Sync(args[0]); isName || isDirectory || looksLikeRoot(args[0]) {
 		cfg, err = a.load(cmd, args[0])
 		return cfg, args[1:], err
 	}
 	return cfg, args, nil
 }
 
-// looksLikePlace tells a directory or a bucket that is given as a root from a glob of keys: keys begin with no dot-slash, no
-// slash, no drive and no scheme.
-func looksLikePlace(arg string) bool {
-	return arg == "." || arg == ".." || strings.HasPrefix(arg, "./") || strings.HasPrefix(arg, "../") || strings.HasPrefix(arg, "/") ||
-		strings.Contains(arg, "://") ||
-		strings.HasPrefix(arg, `.\`) || len(arg) > 2 && arg[1] == ':' && (arg[2] == '\\' || arg[2] == '/')
+// looksLikeRoot reports whether an argument is a directory or a bucket and not a glob of keys. No key begins with a
+// dot-slash, a slash, a drive or a scheme.
+func looksLikeRoot(arg string) bool {
+	hasPrefix := func(prefix string) bool { return strings.HasPrefix(arg, prefix) }
+	hasDrive := len(arg) > 2 && arg[1] == ':' && (arg[2] == '\\' || arg[2] == '/')
+	return arg == "." || arg == ".." || hasDrive || strings.Contains(arg, "://") ||
+		slices.ContainsFunc([]string{"./", "../", "/", `.\`}, hasPrefix)
 }
 
 // keyMatcher matches keys with globs, as --include does.
 func keyMatcher(globs []string) (func(string) bool, error) {
 	for _, g := range globs {
 		if !doublestar.ValidatePattern(g) {
-			return nil, usageError(quoted(g) + " is no glob; write one such as 'guides/**' or '**/*.md'")
+			return nil, usageError("invalid glob " + quoted(g) + "; write for example 'guides/**' or '**/*.md'")
 		}
 	}
 	return func(key string) bool {
@@ -147,12 +149,12 @@ func keyMatcher(globs []string) (func(string) bool, error) {
 	}, nil
 }
 
-// parseAge reads 30d, 2w and what time.ParseDuration reads.
+// parseAge reads days (30d), weeks (2w) and the formats of time.ParseDuration.
 func parseAge(text string) (time.Duration, error) {
-	for suffix, day := range map[string]time.Duration{"d": 1, "w": 7} {
-		if n, ok := strings.CutSuffix(text, suffix); ok {
-			days, err := strconv.ParseUint(n, 10, 16)
-			return time.Duration(days) * day * 24 * time.Hour, err
+	for suffix, days := range map[string]time.Duration{"d": 1, "w": 7} {
+		if number, ok := strings.CutSuffix(text, suffix); ok {
+			n, err := strconv.ParseUint(number, 10, 16)
+			return time.Duration(n) * days * 24 * time.Hour, err
 		}
 	}
 	d, err := time.ParseDuration(text)

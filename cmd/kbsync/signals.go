@@ -6,13 +6,15 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/kbsync/kbsync/internal/engine"
 )
 
-// signals turns SIGINT and SIGTERM into the ends of two contexts.
+// signals cancels two contexts on SIGINT and SIGTERM.
 type signals struct {
-	// soft ends with the first signal: nothing new is begun.
+	// soft ends with the first signal. Work that has not begun must not begin.
 	soft context.Context
-	// hard ends with the second one: all that is going on is cut.
+	// hard ends with the second signal. All work must end at once.
 	hard context.Context
 
 	cut context.CancelFunc
@@ -36,7 +38,7 @@ func watchSignals(ctx context.Context) *signals {
 				return
 			}
 		}
-		// A third one is the system's affair: it ends the process whatever hangs.
+		// The default action of a third signal ends the process, even if it hangs.
 		signal.Stop(arrived)
 	}()
 	return &signals{soft: soft, hard: hard, cut: cut, end: func() {
@@ -48,21 +50,8 @@ func watchSignals(ctx context.Context) *signals {
 	}}
 }
 
-// graceful returns the context for work that is let to finish after the first signal: it ends with the second one, or
-// when the grace after the first is over.
+// graceful returns a context for work that may finish after the first signal. It ends with the second signal, or when the
+// grace time after the first signal is over.
 func (s *signals) graceful(grace time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(s.hard)
-	release := context.AfterFunc(s.soft, func() {
-		timer := time.NewTimer(grace)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	return ctx, func() {
-		release()
-		cancel()
-	}
+	return engine.Graceful(s.soft, s.hard, grace)
 }

@@ -22,14 +22,14 @@ func (a *app) sourcesCommand() *cobra.Command {
 	var orphaned, superseded, duplicates bool
 	cmd := &cobra.Command{
 		Use:   "sources [NAME]",
-		Short: "List every source that was created, and those left behind",
-		Long: `sources prints the inventory: every source that was ever created in a knowledge base. The API cannot remove a source;
---orphaned and --superseded list the ids to remove by hand in ReplyCX. Tell kbsync with sources ack ID... once it is done.`,
+		Short: "List the sources that kbsync created",
+		Long: `sources prints the inventory: every source that kbsync ever created in a knowledge base. The API cannot remove a source.
+--orphaned and --superseded list the ids to remove by hand in ReplyCX; afterwards run kbsync sources ack ID...`,
 		Args:        atMost(1),
 		Annotations: map[string]string{allowsCSV: "yes"},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if duplicates && (orphaned || superseded) {
-				return usageError("--possible-duplicates is a list of its own; leave --orphaned and --superseded out")
+				return usageError("--possible-duplicates cannot be combined with --orphaned or --superseded")
 			}
 			return a.withStore(cmd, true, func(ctx context.Context, store *state.Store) error {
 				var filter state.SourceFilter
@@ -41,7 +41,7 @@ func (a *app) sourcesCommand() *cobra.Command {
 					filter.SyncID = s.ID
 				}
 				if duplicates {
-					return printRows(a.out, duplicateColumns(), mapped(store.Inventory.PossibleDuplicates(ctx, filter.SyncID), viewDuplicate))
+					return printRows(a.out, duplicateColumns(), listDuplicates(ctx, store, filter.SyncID))
 				}
 				if orphaned {
 					filter.Standings = append(filter.Standings, state.Orphaned)
@@ -53,14 +53,14 @@ func (a *app) sourcesCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&orphaned, "orphaned", false, "Sources whose document is gone.")
-	cmd.Flags().BoolVar(&superseded, "superseded", false, "Sources whose document has another content by now.")
-	cmd.Flags().BoolVar(&duplicates, "possible-duplicates", false, "Documents that may be in the knowledge base twice.")
+	cmd.Flags().BoolVar(&orphaned, "orphaned", false, "List only sources whose document is gone.")
+	cmd.Flags().BoolVar(&superseded, "superseded", false, "List only sources whose document has a newer content.")
+	cmd.Flags().BoolVar(&duplicates, "possible-duplicates", false, "List the documents that may be in the knowledge base twice.")
 	cmd.AddCommand(a.ackCommand())
 	return cmd
 }
 
-// withStore runs a command that needs the state and nothing else.
+// withStore runs a command that needs only the state.
 func (a *app) withStore(cmd *cobra.Command, readOnly bool, do func(context.Context, *state.Store) error) (err error) {
 	cfg, err := a.load(cmd)
 	if err != nil {
@@ -103,23 +103,7 @@ func viewSource(s state.Source) sourceView {
 	}
 }
 
-// A duplicateView is a possible duplicate.
-type duplicateView struct {
-	Sync       string    `json:"sync"`
-	Key        string    `json:"key"`
-	Class      string    `json:"class"`
-	Batch      int64     `json:"batch"`
-	ResentAs   int64     `json:"resent_as,omitempty"`
-	SHA256     string    `json:"sha256"`
-	At         time.Time `json:"at"`
-	LeftBehind bool      `json:"left_behind"`
-}
-
-func viewDuplicate(d state.PossibleDuplicate) duplicateView {
-	return duplicateView{d.Sync, d.Key, d.Class, d.Batch, d.ResentAs, hexOf(d.SHA256), d.At, d.LeftBehind}
-}
-
-// A column of rows: brief ones make the table, all of them the CSV.
+// A column of rows. The table has only the brief columns, the CSV has all columns.
 type column[T any] struct {
 	name  string
 	brief bool
@@ -147,24 +131,6 @@ func sourceColumns() []column[sourceView] {
 	}
 }
 
-func duplicateColumns() []column[duplicateView] {
-	return []column[duplicateView]{
-		{"class", true, func(v duplicateView) string { return v.Class }},
-		{"sync", true, func(v duplicateView) string { return v.Sync }},
-		{"key", true, func(v duplicateView) string { return v.Key }},
-		{"batch", true, func(v duplicateView) string { return strconv.FormatInt(v.Batch, 10) }},
-		{"resent_as", true, func(v duplicateView) string {
-			if v.ResentAs == 0 {
-				return ""
-			}
-			return strconv.FormatInt(v.ResentAs, 10)
-		}},
-		{"at", true, func(v duplicateView) string { return v.At.UTC().Format(time.RFC3339) }},
-		{"left_behind", true, func(v duplicateView) string { return strconv.FormatBool(v.LeftBehind) }},
-		{"sha256", false, func(v duplicateView) string { return v.SHA256 }},
-	}
-}
-
 func formatOptional(t *time.Time) string {
 	if t == nil {
 		return ""
@@ -172,7 +138,7 @@ func formatOptional(t *time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// mapped gives the views of a stream.
+// mapped applies view to each row of a stream.
 func mapped[T, V any](rows iter.Seq2[T, error], view func(T) V) iter.Seq2[V, error] {
 	return func(yield func(V, error) bool) {
 		for row, err := range rows {
@@ -183,8 +149,8 @@ func mapped[T, V any](rows iter.Seq2[T, error], view func(T) V) iter.Seq2[V, err
 	}
 }
 
-// printRows prints a stream of rows as table, CSV or JSON. CSV and JSON keep one row in memory; a table, whose columns
-// are as wide as their widest row, is written in pieces.
+// printRows prints a stream of rows as a table, CSV or JSON. CSV and JSON keep one row in memory. A table needs the width
+// of its columns, so printRows writes it in chunks.
 func printRows[T any](out *output, columns []column[T], rows iter.Seq2[T, error]) error {
 	switch out.format {
 	case formatJSON:
@@ -196,7 +162,7 @@ func printRows[T any](out *output, columns []column[T], rows iter.Seq2[T, error]
 		return nil
 	}
 	brief := slices.DeleteFunc(columns, func(c column[T]) bool { return !c.brief })
-	const piece = 1000
+	const chunk = 1000
 	var lines [][]string
 	flush := func() error {
 		var b bytes.Buffer
@@ -216,7 +182,7 @@ func printRows[T any](out *output, columns []column[T], rows iter.Seq2[T, error]
 		for i, c := range brief {
 			cells[i] = printable(c.text(row))
 		}
-		if lines = append(lines, cells); len(lines) >= piece {
+		if lines = append(lines, cells); len(lines) >= chunk {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -284,7 +250,7 @@ func printCSV[T any](w io.Writer, columns []column[T], rows iter.Seq2[T, error])
 	return c.Error()
 }
 
-// harmlessCell keeps a spreadsheet from taking a document's name for a formula.
+// harmlessCell prevents a spreadsheet from reading the name of a document as a formula.
 func harmlessCell(text string) string {
 	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
 		return "'" + text
@@ -296,12 +262,12 @@ func (a *app) ackCommand() *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
 		Use:   "ack ID...",
-		Short: "Note that sources were removed by hand",
-		Long: `ack notes that sources were removed from the knowledge base by hand, so that they are no longer listed as left behind.
-Documents that still have the content of such a source become pending: the next sync uploads them again.`,
+		Short: "Record that sources were removed by hand",
+		Long: `ack records that a person removed sources from the knowledge base, so that sources no longer lists them as left behind.
+Documents that still have the content of such a source become pending, and the next sync uploads them again.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError("name the ids of the sources that were removed; write: " + cmd.UseLine())
+				return usageError("missing the ids of the removed sources; usage: " + cmd.UseLine())
 			}
 			return nil
 		},
@@ -310,14 +276,14 @@ Documents that still have the content of such a source become pending: the next 
 			for i, text := range args {
 				id, err := strconv.ParseInt(text, 10, 64)
 				if err != nil || id <= 0 {
-					return usageError(quoted(text) + " is not the id of a source; kbsync sources lists them")
+					return usageError(quoted(text) + " is not the id of a source; kbsync sources lists the ids")
 				}
 				ids[i] = id
 			}
 			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error { return a.ack(ctx, store, name, ids) })
 		},
 	}
-	cmd.Flags().StringVar(&name, "sync", "", "Name of the sync whose sources they are, where two destinations have the same id.")
+	cmd.Flags().StringVar(&name, "sync", "", "The sync of the sources. Needed if two destinations have the same id.")
 	return cmd
 }
 
@@ -330,7 +296,7 @@ func (a *app) ack(ctx context.Context, store *state.Store, name string, ids []in
 		}
 		filter.SyncID = s.ID
 	}
-	places := map[int64]int64{} // destination by source
+	destinations := map[int64]int64{} // by source
 	for s, err := range store.Inventory.Sources(ctx, filter) {
 		if err != nil {
 			return err
@@ -338,16 +304,16 @@ func (a *app) ack(ctx context.Context, store *state.Store, name string, ids []in
 		if !slices.Contains(ids, s.ID) {
 			continue
 		}
-		if d, ok := places[s.ID]; ok && d != s.Destination.ID {
-			return usageError(fmt.Sprintf("source %d is there in two destinations; say with --sync whose it is", s.ID))
+		if d, ok := destinations[s.ID]; ok && d != s.Destination.ID {
+			return usageError(fmt.Sprintf("two destinations have a source %d; name the sync with --sync", s.ID))
 		}
-		places[s.ID] = s.Destination.ID
+		destinations[s.ID] = s.Destination.ID
 	}
 	byDestination := map[int64][]int64{}
 	for _, id := range ids {
-		d, ok := places[id]
+		d, ok := destinations[id]
 		if !ok {
-			return usageError(fmt.Sprintf("the inventory has no source %d; kbsync sources lists them", id))
+			return usageError(fmt.Sprintf("the inventory has no source %d; kbsync sources lists the ids", id))
 		}
 		byDestination[d] = append(byDestination[d], id)
 	}
@@ -362,11 +328,11 @@ func (a *app) ack(ctx context.Context, store *state.Store, name string, ids []in
 	result := struct {
 		Acknowledged int `json:"acknowledged"`
 		Pending      int `json:"pending"`
-	}{len(places), pending}
+	}{len(destinations), pending}
 	return a.out.result(result, func(w io.Writer) {
-		fmt.Fprintf(w, "%s noted as removed\n", count(len(places), "source"))
+		fmt.Fprintf(w, "%s recorded as removed\n", count(len(destinations), "source"))
 		if pending > 0 {
-			fmt.Fprintf(w, "%s had this content and will be uploaded again by the next sync\n", count(pending, "document"))
+			fmt.Fprintf(w, "the next sync uploads %s with the same content again\n", count(pending, "document"))
 		}
 	})
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/atomicfile"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -16,11 +18,11 @@ func (a *app) stateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "state",
 		Short: "Back up, restore and check the inventory",
-		Long: `The state is the only inventory of what was uploaded, for the API cannot list it. Losing it means uploading everything
-once more, beside what is there. Export it now and then.`,
+		Long: `The state is the only inventory of the uploads, because the API cannot list sources. If you lose it, kbsync uploads every
+document again and the knowledge base holds each one twice. Export the state regularly.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError(fmt.Sprintf("there is no kbsync state %s; write kbsync state export, import or check", printable(args[0])))
+				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state export, import or check", printable(args[0])))
 			}
 			return nil
 		},
@@ -42,7 +44,7 @@ func (a *app) exportCommand() *cobra.Command {
 				if len(args) == 0 || args[0] == "-" {
 					return store.Export(ctx, a.out.stdout)
 				}
-				if err := replaceFile(args[0], func(w io.Writer) error { return store.Export(ctx, w) }); err != nil {
+				if err := atomicfile.Write(args[0], func(w io.Writer) error { return store.Export(ctx, w) }); err != nil {
 					return fmt.Errorf("export state: %w", err)
 				}
 				return nil
@@ -55,14 +57,14 @@ func (a *app) importCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE",
 		Short: "Read an export into an empty state",
-		Long:  "import reads what export wrote, from a file or with - from stdin, into a state that holds nothing yet: all of it or nothing.",
+		Long:  "import reads an export from a file, or from stdin with -, into an empty state. It imports the whole export or nothing.",
 		Args:  exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in := a.stdin
 			if args[0] != "-" {
 				f, err := os.Open(args[0])
 				if err != nil {
-					return &exitError{exitUsage, fmt.Errorf("import state: %w", err)}
+					return engine.WithClass(engine.ClassUsage, fmt.Errorf("import state: %w", err))
 				}
 				defer func() { _ = f.Close() }()
 				in = f
@@ -70,7 +72,7 @@ func (a *app) importCommand() *cobra.Command {
 			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error {
 				err := store.Import(ctx, in)
 				if errors.Is(err, state.ErrNotEmpty) {
-					return usageError("the state holds an inventory already, and two cannot be mixed; name another file with --state")
+					return usageError("the state already holds an inventory, and import cannot merge two; name another file with --state")
 				}
 				return err
 			})
@@ -81,7 +83,7 @@ func (a *app) importCommand() *cobra.Command {
 func (a *app) stateCheckCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
-		Short: "Verify the state's file and what kbsync relies on in it",
+		Short: "Verify the file of the state and its consistency",
 		Args:  exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withStore(cmd, true, func(ctx context.Context, store *state.Store) error {
@@ -103,7 +105,7 @@ func (a *app) stateCheckCommand() *cobra.Command {
 					return err
 				}
 				if len(findings) > 0 {
-					return &exitError{exitOther, fmt.Errorf("%s in the state; restore a backup with kbsync state import", count(len(findings), "finding"))}
+					return engine.WithClass(engine.ClassOther, fmt.Errorf("%s in the state; restore a backup with kbsync state import", count(len(findings), "finding")))
 				}
 				return nil
 			})

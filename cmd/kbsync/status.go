@@ -15,15 +15,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/hooks"
 	"github.com/kbsync/kbsync/state"
 )
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status [NAME] [KEY]",
-		Short: "Show where the documents stand",
-		Long: `status counts the documents of each sync by state and lists what failed, with the reasons. With a KEY it tells one
-document's whole history. It asks the state alone, never the API.`,
+		Short: "Show the state of the documents",
+		Long: `status counts the documents of each sync by state and lists the problems with their reasons. With a KEY it prints the
+whole history of one document. It reads only the state and sends no request.`,
 		Args: atMost(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			cfg, err := a.load(cmd)
@@ -43,7 +44,7 @@ document's whole history. It asks the state alone, never the API.`,
 	}
 }
 
-// A syncStatus is a sync as status shows it.
+// A syncStatus is the status of one sync.
 type syncStatus struct {
 	Sync         string                      `json:"sync"`
 	Root         string                      `json:"root"`
@@ -68,7 +69,7 @@ func viewDestination(d state.Destination) *destinationView {
 	return &destinationView{d.Origin, d.Account, d.KnowledgeBase}
 }
 
-// A troubledView is a document that a person may have to look at.
+// A troubledView is a document with a problem that may need a person.
 type troubledView struct {
 	Key    string `json:"key"`
 	State  string `json:"state"`
@@ -92,7 +93,10 @@ func (a *app) syncStatus(ctx context.Context, cfg *config.Config, store *state.S
 	for _, s := range cfg.Syncs {
 		known := slices.ContainsFunc(syncs, func(x state.Sync) bool { return x.Name == s.Name })
 		if !known && (len(args) == 0 || args[0] == s.Name) {
-			views = append(views, syncStatus{Sync: s.Name, Root: s.Root.String(), Configured: true, neverStarted: true, Documents: map[state.DocumentState]int{}, Troubled: []troubledView{}})
+			views = append(views, syncStatus{
+				Sync: s.Name, Root: s.Root.String(), Configured: true, neverStarted: true,
+				Documents: map[state.DocumentState]int{}, Troubled: []troubledView{},
+			})
 		}
 	}
 	result := struct {
@@ -101,7 +105,7 @@ func (a *app) syncStatus(ctx context.Context, cfg *config.Config, store *state.S
 	}{cfg.State, append([]syncStatus{}, views...)}
 	return a.out.result(result, func(w io.Writer) {
 		if len(views) == 0 {
-			fmt.Fprintf(w, "There is no sync yet in %s.\n", printable(cfg.State))
+			fmt.Fprintf(w, "%s holds no sync yet.\n", printable(cfg.State))
 		}
 		for i, v := range views {
 			if i > 0 {
@@ -144,20 +148,9 @@ func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus
 		if err != nil {
 			return v, err
 		}
-		v.Troubled = append(v.Troubled, troubledView{d.Key, string(d.State), reasonOf(d)})
+		v.Troubled = append(v.Troubled, troubledView{d.Key, string(d.State), hooks.Reason(d)})
 	}
 	return v, nil
-}
-
-// reasonOf says why a document stands where it stands.
-func reasonOf(d state.Document) string {
-	if d.Held && d.State == state.Uncertain {
-		return strings.TrimSpace(d.Reason + " (held: kbsync retry sends it again)")
-	}
-	if d.Reason == "" && d.State == state.Stuck {
-		return "its training did not end in time; it is still asked for"
-	}
-	return d.Reason
 }
 
 func (v syncStatus) print(w io.Writer) {
@@ -174,11 +167,12 @@ func (v syncStatus) print(w io.Writer) {
 	if v.ScannedAt != nil {
 		fmt.Fprintf(w, "  last complete scan %s\n", moment(*v.ScannedAt))
 	} else {
-		fmt.Fprintln(w, "  never scanned to the end")
+		fmt.Fprintln(w, "  no complete scan yet")
 	}
 	fmt.Fprintf(w, "  %s\n", stateCounts(v.Documents))
 	if v.Superseded+v.Orphaned > 0 {
-		fmt.Fprintf(w, "  left behind in the knowledge base: %d superseded, %d orphaned (kbsync sources --superseded --orphaned)\n", v.Superseded, v.Orphaned)
+		fmt.Fprintf(w, "  left behind in the knowledge base: %d superseded, %d orphaned (kbsync sources --superseded --orphaned)\n",
+			v.Superseded, v.Orphaned)
 	}
 	if v.Trouble != "" {
 		fmt.Fprintf(w, "  halted: %s\n", printable(v.Trouble))
@@ -195,18 +189,18 @@ func (v syncStatus) print(w io.Writer) {
 		cut = cut || g.count > len(g.keys)
 	}
 	if cut {
-		fmt.Fprintln(w, "  kbsync status --json lists all of them")
+		fmt.Fprintln(w, "  kbsync status --json lists all documents with problems")
 	}
 }
 
-// documentStates are the states in the order in which they are printed.
+// documentStates returns the states in the order in which they are printed.
 func documentStates() []state.DocumentState {
 	return []state.DocumentState{
 		state.Completed, state.Training, state.Pending, state.Uploading, state.Failed, state.Stuck, state.Uncertain, state.Skipped,
 	}
 }
 
-// stateCounts says how many documents are in which state.
+// stateCounts formats the number of documents in each state.
 func stateCounts(documents map[state.DocumentState]int) string {
 	var parts []string
 	for _, st := range documentStates() {
@@ -220,7 +214,7 @@ func stateCounts(documents map[state.DocumentState]int) string {
 	return strings.Join(parts, ", ")
 }
 
-// findSync finds a sync of the state by its name, or by its root.
+// findSync finds a sync in the state by its name or its root.
 func findSync(ctx context.Context, store *state.Store, nameOrRoot string) (state.Sync, error) {
 	s, err := store.Syncs.Get(ctx, nameOrRoot)
 	if !errors.Is(err, state.ErrNotFound) {
@@ -241,14 +235,14 @@ func findSync(ctx context.Context, store *state.Store, nameOrRoot string) (state
 		}
 		names = append(names, s.Name)
 	}
-	known := "it holds none yet"
+	known := "it holds no sync yet"
 	if len(names) > 0 {
 		known = "it holds " + strings.Join(names, ", ")
 	}
-	return state.Sync{}, usageError(fmt.Sprintf("there is no sync %s in the state; %s", quoted(nameOrRoot), printable(known)))
+	return state.Sync{}, usageError(fmt.Sprintf("the state holds no sync %s; %s", quoted(nameOrRoot), printable(known)))
 }
 
-// findSyncs finds the sync that args name, or all if there is no argument.
+// findSyncs finds the sync that args name, or returns all syncs if args is empty.
 func findSyncs(ctx context.Context, store *state.Store, args []string) ([]state.Sync, error) {
 	if len(args) == 0 {
 		return store.Syncs.All(ctx)
@@ -290,7 +284,7 @@ func (a *app) documentStatus(ctx context.Context, store *state.Store, name, key 
 	}
 	d, err := store.Documents.Get(ctx, s.ID, key)
 	if errors.Is(err, state.ErrNotFound) {
-		return usageError(fmt.Sprintf("sync %s knows no document %s; kbsync explain tells why", printable(s.Name), quoted(key)))
+		return usageError(fmt.Sprintf("sync %s has no document %s; kbsync explain shows why", printable(s.Name), quoted(key)))
 	}
 	if err != nil {
 		return err
@@ -304,7 +298,7 @@ func (a *app) documentStatus(ctx context.Context, store *state.Store, name, key 
 
 func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state.Document) (documentView, error) {
 	v := documentView{
-		Sync: s.Name, Key: d.Key, State: string(d.State), Reason: reasonOf(d), Size: d.Fingerprint.Size, SHA256: hexOf(d.SHA256),
+		Sync: s.Name, Key: d.Key, State: string(d.State), Reason: hooks.Reason(d), Size: d.Fingerprint.Size, SHA256: hexOf(d.SHA256),
 		ChangedAt: timeOrNil(d.ChangedAt), Attempts: d.Attempts, NextAttempt: timeOrNil(d.NextAttempt),
 		Sources: []sourceView{}, History: []eventView{},
 	}
@@ -337,7 +331,7 @@ func (v documentView) print(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	if v.NextAttempt != nil {
-		fmt.Fprintf(w, "  %s, the next one not before %s\n", count(v.Attempts, "failed attempt"), moment(*v.NextAttempt))
+		fmt.Fprintf(w, "  %s; next attempt at %s\n", count(v.Attempts, "failed attempt"), moment(*v.NextAttempt))
 	}
 	if len(v.Sources) > 0 {
 		fmt.Fprintln(w, "sources:")

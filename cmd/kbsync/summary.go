@@ -12,10 +12,12 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/kbsync/kbsync/internal/engine"
+	"github.com/kbsync/kbsync/internal/hooks"
 	"github.com/kbsync/kbsync/state"
 )
 
-// A runSummary is what a run of passes tells at its end.
+// A runSummary is the result of a run over several syncs.
 type runSummary struct {
 	Syncs    []*summary      `json:"syncs"`
 	Trained  trainedView     `json:"trained"`
@@ -23,9 +25,11 @@ type runSummary struct {
 	Seconds  float64         `json:"seconds"`
 	ExitCode int             `json:"exit_code"`
 	Emulator *emulatorReport `json:"emulator,omitempty"`
+
+	class engine.Class // of ExitCode
 }
 
-// A summary is one sync's part of it: what the pass did, and how the sync stands after it.
+// A summary is the result of one sync: the work of the pass, and the state of the sync after it.
 type summary struct {
 	Sync          string `json:"sync"`
 	Root          string `json:"root"`
@@ -40,7 +44,7 @@ type summary struct {
 	Renamed   int            `json:"renamed"`
 	Removed   int            `json:"removed"`
 	Unsettled int            `json:"unsettled"`
-	Skipped   map[string]int `json:"skipped"` // by reason
+	Skipped   map[string]int `json:"skipped"` // counts by reason
 	Marked    int            `json:"marked,omitempty"`
 
 	Uploaded  int   `json:"uploaded"`
@@ -52,86 +56,109 @@ type summary struct {
 	Bytes     int64 `json:"bytes"`
 	Unlisted  int   `json:"unlisted"`   // parts of the root that could not be listed
 	Unread    int   `json:"unreadable"` // documents that could not be read
-	asked     int   // status requests beside the tracker's
+	asked     int   // status requests of the uploader
 	wasMarked bool
 	leftOver  bool
 
 	Documents  map[state.DocumentState]int `json:"documents"`
 	Superseded int                         `json:"superseded"`
 	Orphaned   int                         `json:"orphaned"`
-	// Problems are the first hundred documents that failed, are stuck or uncertain, or could not be read.
+	// Problems are the first 100 documents that failed, are stuck or uncertain, or could not be read.
 	Problems []troubledView `json:"problems"`
-	groups   []problemGroup // of all of them
+	groups   []problemGroup // all problems
 
-	messages []string // why ExitCode is not 0
+	class    engine.Class // of ExitCode
+	messages []string     // the reasons for ExitCode
 }
 
 const maxProblems = 100
 
-// summarize sums a pass up, after the training was waited for.
-func (p *pass) summarize(ctx context.Context, t *trackers) *summary {
+// A trainedView counts the sources whose training ended in a run.
+type trainedView struct {
+	Completed int `json:"completed"`
+	Failed    int `json:"failed"`
+	Stuck     int `json:"stuck"`
+	Requests  int `json:"requests"`
+}
+
+// summarize returns the result of a pass, after its training was waited for.
+func summarize(ctx context.Context, store *state.Store, o passOptions, p engine.PassResult) *summary {
+	c, scan, uploads := p.Config, p.Scan, p.Uploads
 	s := &summary{
-		Sync: p.config.Name, Root: p.config.Root.String(), KnowledgeBase: p.config.KnowledgeBase, Scanned: p.scanned,
-		New: max(p.scan.New-p.scan.Renamed, 0), Changed: p.scan.Changed, Unchanged: p.scan.Unchanged, Renamed: p.scan.Renamed,
-		Removed: p.scan.Removed - p.scan.Renamed, Unsettled: p.scan.Unsettled, Skipped: p.scan.Skipped, Unlisted: p.scan.IncompleteCount,
-		Uploaded: p.uploads.Uploaded, Shared: p.uploads.Shared, Refused: p.uploads.Failed, Resent: p.uploads.Resent, Deferred: p.uploads.Deferred,
-		Requests: p.uploads.Requests, asked: p.uploads.Asked, Bytes: p.uploads.Bytes, Unread: p.uploads.Unreadable,
-		Marked: p.marked, wasMarked: p.options.mark != nil, leftOver: p.left,
+		Sync: c.Name, Root: c.Root.String(), KnowledgeBase: c.KnowledgeBase, Scanned: p.Scanned,
+		New: max(scan.New-scan.Renamed, 0), Changed: scan.Changed, Unchanged: scan.Unchanged, Renamed: scan.Renamed,
+		Removed: scan.Removed - scan.Renamed, Unsettled: scan.Unsettled, Skipped: scan.Skipped, Unlisted: scan.IncompleteCount,
+		Uploaded: uploads.Uploaded, Shared: uploads.Shared, Refused: uploads.Failed, Resent: uploads.Resent, Deferred: uploads.Deferred,
+		Requests: uploads.Requests, asked: uploads.Asked, Bytes: uploads.Bytes, Unread: uploads.Unreadable,
+		Marked: p.Marked, wasMarked: o.mark != nil, leftOver: p.LeftToOther,
 		Documents: map[state.DocumentState]int{}, Problems: []troubledView{},
 	}
 	if s.Skipped == nil {
 		s.Skipped = map[string]int{}
 	}
-	if p.left {
+	if p.LeftToOther {
 		return s
 	}
-	s.because(p.err)
-	if p.sync.ID == 0 {
+	s.because(p.Err)
+	if p.Sync.ID == 0 {
 		return s
 	}
-	s.because(t.err(p.sync.Destination.ID, p.options.wait))
-	s.because(s.present(ctx, p))
-	for _, f := range p.uploads.Unread {
+	s.because(p.TrainingErr)
+	s.because(s.present(ctx, store, p.Sync.ID))
+	for _, f := range uploads.Unread {
 		s.problem(f.Key, "unreadable", f.Reason)
 	}
-	if !p.scanned {
-		return s
+	if p.Scanned {
+		s.becauseUnfinished(p)
 	}
-	for _, e := range standing(s.Sync, s.Documents, p.uploads.Why) {
+	return s
+}
+
+// becauseUnfinished adds the documents that keep the sync from being complete to the reasons of the exit code.
+func (s *summary) becauseUnfinished(p engine.PassResult) {
+	for _, e := range engine.Remaining(printable(s.Sync), s.Documents, p.Uploads.Why) {
 		s.because(e)
 	}
 	for _, row := range []struct {
 		n    int
 		text string
 	}{
-		{s.Unsettled, "not uploaded, for they were still being written"},
+		{s.Unsettled, "not uploaded because they were still being written"},
 		{s.Unread, "not readable"},
 	} {
 		if row.n > 0 {
-			s.because(&exitError{exitTemporary, fmt.Errorf("%s %s", count(row.n, "document"), row.text)})
+			s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s %s", count(row.n, "document"), row.text)))
 		}
 	}
 	if s.Unlisted > 0 {
-		s.because(&exitError{exitTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(s.Unlisted, "part"), errors.Join(p.scan.Incomplete[:1]...))})
+		s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(s.Unlisted, "part"), errors.Join(p.Scan.Incomplete[:1]...))))
 	}
-	return s
 }
 
-// because adds an error to the reasons of the exit code.
+// err returns the reasons of the exit code as one error; nil if it is 0.
+func (s *summary) err() error {
+	if s.class == engine.ClassNone {
+		return nil
+	}
+	return engine.WithClass(s.class, errors.New(s.Error))
+}
+
+// because adds an error to the reasons for the exit code.
 func (s *summary) because(err error) {
 	if err == nil {
 		return
 	}
-	s.ExitCode = graver(s.ExitCode, exitCode(err))
+	s.class = engine.Worse(s.class, engine.Classify(err))
+	s.ExitCode = codeOf(s.class)
 	if text := err.Error(); !slices.Contains(s.messages, text) {
 		s.messages = append(s.messages, text)
 	}
 	s.Error = strings.Join(s.messages, "; ")
 }
 
-// present adds how the sync stands now.
-func (s *summary) present(ctx context.Context, p *pass) error {
-	counts, err := p.store.Documents.Counts(ctx, p.sync.ID)
+// present adds the current state of the sync.
+func (s *summary) present(ctx context.Context, store *state.Store, syncID int64) error {
+	counts, err := store.Documents.Counts(ctx, syncID)
 	if err != nil {
 		return err
 	}
@@ -140,17 +167,17 @@ func (s *summary) present(ctx context.Context, p *pass) error {
 			s.Documents[st] = n
 		}
 	}
-	if s.Superseded, s.Orphaned, err = p.store.Inventory.CountLeftBehind(ctx, p.sync.ID); err != nil {
+	if s.Superseded, s.Orphaned, err = store.Inventory.CountLeftBehind(ctx, syncID); err != nil {
 		return err
 	}
 	if counts[state.Failed]+counts[state.Stuck]+counts[state.Uncertain] == 0 {
-		return nil // which spares reading all documents
+		return nil // no need to read the documents
 	}
-	for d, err := range p.store.Documents.All(ctx, p.sync.ID, state.Failed, state.Stuck, state.Uncertain) {
+	for d, err := range store.Documents.All(ctx, syncID, state.Failed, state.Stuck, state.Uncertain) {
 		if err != nil {
 			return err
 		}
-		s.problem(d.Key, string(d.State), reasonOf(d))
+		s.problem(d.Key, string(d.State), hooks.Reason(d))
 	}
 	return nil
 }
@@ -178,7 +205,7 @@ func (r *runSummary) print(w io.Writer) {
 	}
 }
 
-// err is the error that ends the program, with a line for each reason.
+// err returns the error that ends the program, with one line for each reason.
 func (r *runSummary) err() error {
 	if r.ExitCode == exitDone {
 		return nil
@@ -192,7 +219,7 @@ func (r *runSummary) err() error {
 			lines = append(lines, m)
 		}
 	}
-	return &exitError{r.ExitCode, errors.New(strings.Join(lines, "\n"))}
+	return engine.WithClass(r.class, errors.New(strings.Join(lines, "\n")))
 }
 
 func (s *summary) print(w io.Writer) {
@@ -201,10 +228,10 @@ func (s *summary) print(w io.Writer) {
 		fmt.Fprintf(w, "  %-12s%s\n", name, fmt.Sprintf(format, args...))
 	}
 	if s.wasMarked {
-		line("marked", "%s to be uploaded once more", count(s.Marked, "document"))
+		line("marked", "%s to upload once more", count(s.Marked, "document"))
 	}
 	if s.leftOver {
-		line("left", "to the kbsync that works on this sync now")
+		line("left", "to the kbsync process that works on this sync")
 		return
 	}
 	if !s.Scanned {
@@ -231,18 +258,19 @@ func (s *summary) print(w io.Writer) {
 		line("", "%s", g)
 	}
 	if s.Superseded+s.Orphaned > 0 {
-		line("left behind", "%d superseded, %d orphaned in the knowledge base; to be removed by hand (kbsync sources --superseded --orphaned)", s.Superseded, s.Orphaned)
+		line("left behind", "%d superseded, %d orphaned in the knowledge base; remove them by hand (kbsync sources --superseded --orphaned)",
+			s.Superseded, s.Orphaned)
 	}
 }
 
-// A problemGroup is the documents that are in one state for one reason.
+// A problemGroup holds the documents that have the same state and reason.
 type problemGroup struct {
 	state, reason string
 	count         int
-	keys          []string // the first ones
+	keys          []string // the first few
 }
 
-// addProblem adds a document to the group that it belongs to.
+// addProblem adds a document to its group.
 func addProblem(groups []problemGroup, p troubledView) []problemGroup {
 	const shown = 5
 	i := slices.IndexFunc(groups, func(g problemGroup) bool { return g.state == p.State && g.reason == p.Reason })

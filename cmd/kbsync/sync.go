@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -63,15 +62,10 @@ func acceptFlags(cmd *cobra.Command, o *passOptions) {
 	cmd.Flags().BoolVar(&o.acceptRoot, "accept-new-root", false, "Go on when another directory is where the root was, although most known documents are missing in it.")
 }
 
-// parallelSyncs is how many syncs are worked at a time.
-const parallelSyncs = 4
-
-// sync runs one pass over the selected syncs: first each finds out what changed and uploads it, several at a time and
-// independently, while a tracker a destination follows the training; then the training is waited for.
+// sync runs one pass over the selected syncs, waits for the training if it is to, and prints a summary.
 func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err error) {
 	began := a.now()
-	syncs, err := selected(cfg)
-	if err != nil {
+	if _, err := selected(cfg); err != nil {
 		return err
 	}
 	api, err := a.connect(ctx, cfg)
@@ -84,40 +78,24 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 		return err
 	}
 	defer closeStore(store, &err)
-
 	progress := a.startProgress()
 	defer progress.end()
-	if cfg.MaxDuration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, began.Add(cfg.MaxDuration), errMaxDuration)
-		defer cancel()
-	}
-	trackers := newTrackers(ctx, a, cfg, store, api, progress)
-	passes := make([]*pass, len(syncs))
-	var group errgroup.Group
-	group.SetLimit(parallelSyncs)
-	for i, s := range syncs {
-		p := &pass{app: a, cfg: cfg, config: s, options: o, store: store, api: api, trackers: trackers, progress: progress, began: began}
-		passes[i] = p
-		group.Go(func() error {
-			p.err = p.run(ctx)
-			return nil // one sync's failure is no other's
-		})
-	}
-	_ = group.Wait()
-	trained := trackers.wait(o.wait)
+	options := a.engineOptions(cfg, store, api, o)
+	run := engine.RunOnce(ctx, engine.RunOptions{Options: options, Began: began, Wait: o.wait, Mark: o.mark, Progress: progress.engine(store)})
 
-	result := runSummary{Trained: trained.view(), Syncs: []*summary{}}
-	result.Requests = trained.Requests
-	// The counts are told even of a run that was interrupted.
-	ctx = context.WithoutCancel(ctx)
-	for _, p := range passes {
-		s := p.summarize(ctx, trackers)
+	result := runSummary{Trained: trainedView(run.Trained), Syncs: []*summary{}}
+	result.Requests = run.Trained.Requests
+	var outcomes []error
+	for _, p := range run.Passes {
+		// The counts of a run that was interrupted are printed as well.
+		s := summarize(context.WithoutCancel(ctx), store, o, p)
 		result.Syncs = append(result.Syncs, s)
 		result.Requests += s.Requests + s.asked
-		result.ExitCode = graver(result.ExitCode, s.ExitCode)
+		result.class = engine.Worse(result.class, s.class)
+		outcomes = append(outcomes, s.err())
 	}
-	a.tellOfPasses(a.signals.hard, cfg, store, passes, result.Syncs)
+	result.ExitCode = codeOf(result.class)
+	engine.ReportPasses(a.signals.hard, options, run.Passes, outcomes)
 	result.Seconds = a.now().Sub(began).Seconds()
 	result.Emulator = api.emulator.report()
 	progress.end()
@@ -125,6 +103,33 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 		return err
 	}
 	return result.err()
+}
+
+// engineOptions returns the options of the engine.
+func (a *app) engineOptions(cfg *config.Config, store *state.Store, api *api, o passOptions) engine.Options {
+	return engine.Options{
+		Config:   cfg,
+		Store:    store,
+		API:      api.engine(cfg),
+		Logger:   a.out.log,
+		Now:      a.now,
+		Cut:      a.signals.hard,
+		Accept:   engine.Accept{Destination: o.acceptDestination, Root: o.acceptRoot, State: o.acceptState},
+		OwnFiles: []string{emulatorFile(cfg.State)},
+		Environ:  a.env,
+		Version:  buildVersion(),
+		ExitCode: codeOf,
+	}
+}
+
+// engine returns the connection as the engine uses it.
+func (p *api) engine(cfg *config.Config) *engine.API {
+	return &engine.API{Client: p.client, Origin: p.origin, Account: p.account, Local: p.emulator != nil || cfg.API.Local(), Close: p.close}
+}
+
+// openRoot opens the root of a sync with its filter. It reads no document.
+func (a *app) openRoot(cfg *config.Config, s config.Sync) (*engine.CountingRoot, error) {
+	return engine.OpenRoot(a.signals.soft, cfg, s, emulatorFile(cfg.State))
 }
 
 // selected returns the syncs that the arguments chose.
@@ -141,18 +146,4 @@ func selected(cfg *config.Config) ([]config.Sync, error) {
 			"  kbsync sync ./docs --knowledge-base 876\nor write a config with kbsync init")
 	}
 	return syncs, nil
-}
-
-var errMaxDuration = errors.New("the limit of --max-duration is reached; run again to go on")
-
-// sleep waits for d, unless the context ends first.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

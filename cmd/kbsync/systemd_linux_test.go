@@ -30,7 +30,7 @@ func TestServiceManagerIsTold(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var told []string
+	var received []string
 	until := func(want string) {
 		t.Helper()
 		buffer := make([]byte, 4096)
@@ -40,10 +40,10 @@ func TestServiceManagerIsTold(t *testing.T) {
 			}
 			n, err := socket.Read(buffer)
 			if err != nil {
-				t.Fatalf("waited in vain for %s after %q: %v", want, told, err)
+				t.Fatalf("waited in vain for %s after %q: %v", want, received, err)
 			}
 			message := string(buffer[:n])
-			told = append(told, message)
+			received = append(received, message)
 			if strings.HasPrefix(message, want) {
 				return
 			}
@@ -57,8 +57,8 @@ func TestServiceManagerIsTold(t *testing.T) {
 	}
 	until("RELOADING=1\nMONOTONIC_USEC=")
 	until("READY=1")
-	if slices.ContainsFunc(told, func(s string) bool { return strings.HasPrefix(s, "STOPPING") }) {
-		t.Errorf("it was ending: %q", told)
+	if slices.ContainsFunc(received, func(s string) bool { return strings.HasPrefix(s, "STOPPING") }) {
+		t.Errorf("STOPPING was sent too early: %q", received)
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

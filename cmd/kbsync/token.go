@@ -12,15 +12,17 @@ import (
 	"time"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 )
 
-var errNoToken = errors.New("there is no API token: set REPLYCX_TOKEN, or token_file or token_command below api in the config (--emulator needs none)")
+var errNoToken = errors.New("no API token: set REPLYCX_TOKEN, or api.token_file or api.token_command in the config " +
+	"(--emulator needs no token)")
 
-// tokenTimeout bounds a token_command.
+// tokenTimeout is the time limit of a token_command.
 const tokenTimeout = time.Minute
 
-// tokenSource gives the API's token for each request: REPLYCX_TOKEN, or the content of the token's file, read again when
-// it changes, or the output of the token's command, run once.
+// tokenSource returns the source of the API token: REPLYCX_TOKEN, or the token_file, read again when it changes, or the
+// output of the token_command, run once.
 func (a *app) tokenSource(cfg *config.Config) (func(context.Context) (string, error), error) {
 	switch {
 	case !cfg.API.Token.IsZero():
@@ -33,7 +35,7 @@ func (a *app) tokenSource(cfg *config.Config) (func(context.Context) (string, er
 		c := &tokenCommand{app: a, args: cfg.API.TokenCommand}
 		return c.token, nil
 	}
-	return nil, &exitError{exitUsage, errNoToken}
+	return nil, engine.WithClass(engine.ClassUsage, errNoToken)
 }
 
 type tokenFile struct {
@@ -50,21 +52,21 @@ func (f *tokenFile) token(context.Context) (string, error) {
 	defer f.mu.Unlock()
 	info, err := os.Stat(f.path)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("read token_file: %w", err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read token_file: %w", err))
 	}
 	if f.seen != nil && os.SameFile(f.seen, info) && f.seen.ModTime().Equal(info.ModTime()) && f.seen.Size() == info.Size() {
 		return f.text, nil
 	}
 	if f.seen == nil && readableByOthers(info) {
-		f.app.out.log.Warn("the token's file can be read by others; chmod 600 it", "file", f.path)
+		f.app.out.log.Warn("every user can read the token_file; run chmod 600 on it", "file", f.path)
 	}
 	data, err := os.ReadFile(f.path)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("read token_file: %w", err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read token_file: %w", err))
 	}
 	text, err := f.app.aToken(data)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("token_file %s %w", f.path, err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("token_file %s %w", f.path, err))
 	}
 	f.seen, f.text = info, text
 	return text, nil
@@ -93,24 +95,24 @@ func (c *tokenCommand) token(ctx context.Context) (string, error) {
 	cmd.Stderr = c.app.out.stderr
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("run token_command %s: %w", printable(c.args[0]), err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("run token_command %s: %w", printable(c.args[0]), err))
 	}
 	text, err := c.app.aToken(out.Bytes())
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("token_command %s %w", printable(c.args[0]), err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("token_command %s %w", printable(c.args[0]), err))
 	}
 	c.text = text
 	return text, nil
 }
 
-// aToken checks what was read as a token, and sees to it that it is never printed.
+// aToken checks the text of a token and hides it from all output.
 func (a *app) aToken(data []byte) (string, error) {
 	text := strings.TrimSpace(string(data))
 	switch {
 	case text == "":
-		return "", errors.New("gives nothing; put the token alone into it")
+		return "", errors.New("is empty; it must give the token and nothing else")
 	case len(text) > 16<<10 || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return "", errors.New("gives something that is no token; put the token alone into it, on one line")
+		return "", errors.New("does not give a token; it must give the token on one line and nothing else")
 	}
 	a.out.hidden.hide(text)
 	return text, nil

@@ -10,8 +10,8 @@ import (
 	"github.com/kbsync/kbsync/internal/config"
 )
 
-// A token's file is read again when it changes, even if it was replaced by one of the same size.
-func TestTokenFileRotates(t *testing.T) {
+// TestTokenFileIsReadAgainWhenItChanges replaces a token_file by one of the same size, a larger one and invalid ones.
+func TestTokenFileIsReadAgainWhenItChanges(t *testing.T) {
 	t.Parallel()
 	var stderr bytes.Buffer
 	a := &app{out: newOutput(&bytes.Buffer{}, &stderr, nil)}
@@ -52,7 +52,7 @@ func TestTokenFileRotates(t *testing.T) {
 	}
 }
 
-func TestKeyBelow(t *testing.T) {
+func TestKeyBelowAcceptsPathsAndKeys(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	for _, c := range []struct {

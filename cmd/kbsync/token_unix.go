@@ -4,6 +4,6 @@ package main
 
 import "os"
 
-// readableByOthers tells whether everyone may read a file. A group may: that is how systemd's LoadCredential and a Secret in
-// Kubernetes hand a token to a process that is not root.
+// readableByOthers reports whether every user may read a file. The group may, because systemd's LoadCredential and a
+// Kubernetes Secret pass a token to an unprivileged process in this way.
 func readableByOthers(info os.FileInfo) bool { return info.Mode().Perm()&0o004 != 0 }

@@ -2,5 +2,5 @@ package main
 
 import "os"
 
-// readableByOthers is for systems with permission bits.
+// readableByOthers returns false, because Windows has no permission bits.
 func readableByOthers(os.FileInfo) bool { return false }

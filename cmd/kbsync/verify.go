@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strconv"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
@@ -18,12 +18,13 @@ import (
 func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [NAME]",
-		Short: "Ask for every live source again, and report what is not as the state has it",
-		Long: `verify asks the API for the status of every source that documents rely on, and prints those that are not as the state has
-them: missing from the knowledge base, with another status than at the end of their training, or in another knowledge base.
-It changes nothing. What was removed by hand is told with kbsync sources ack ID...: its documents are uploaded again then.
+		Short: "Compare the live sources in the state with the API",
+		Long: `verify asks the API for the status of every live source and prints the sources that differ from the state: sources that are
+missing from the knowledge base, that have another status than at the end of their training, or that are in another knowledge
+base. It changes nothing. If a person removed a source, run kbsync sources ack ID...; the next sync then uploads its documents
+again.
 
-The exit code is 6 if anything is not as it should be.`,
+The exit code is 6 if a source differs.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd)
@@ -36,7 +37,7 @@ The exit code is 6 if anything is not as it should be.`,
 	return cmd
 }
 
-// A driftView is a source that is not as the state has it.
+// A driftView is a source that differs from the state.
 type driftView struct {
 	ID            int64  `json:"id"`
 	Drift         string `json:"drift"` // missing, status or knowledge-base
@@ -47,10 +48,7 @@ type driftView struct {
 	Found         string `json:"found"`
 }
 
-// verifyAtOnce is how many sources one request asks for.
-const verifyAtOnce = 100
-
-// A verification compares the inventory with what the API says of it.
+// A verification compares the inventory with the answers of the API.
 type verification struct {
 	client  *replycx.Client
 	checked int
@@ -83,11 +81,11 @@ func (a *app) verify(ctx context.Context, cfg *config.Config, args []string) (er
 		if err != nil {
 			return err
 		}
-		if !api.serves(s.Destination) {
+		if !api.engine(cfg).Serves(s.Destination) {
 			elsewhere++
 			continue
 		}
-		if chunk = append(chunk, s); len(chunk) == verifyAtOnce {
+		if chunk = append(chunk, s); len(chunk) == replycx.MaxStatusIDs {
 			if err := v.compare(ctx, chunk); err != nil {
 				return err
 			}
@@ -98,29 +96,35 @@ func (a *app) verify(ctx context.Context, cfg *config.Config, args []string) (er
 		return err
 	}
 	if elsewhere > 0 {
-		a.out.log.Warn("sources of another API or account were not asked for", "sources", elsewhere, "api", api.origin)
+		a.out.log.Warn("verify skipped the sources of another API or account", "sources", elsewhere, "api", api.origin)
 	}
-	result := struct {
-		Checked   int         `json:"checked"`
-		Elsewhere int         `json:"elsewhere"`
-		Drifts    []driftView `json:"drifts"`
-	}{v.checked, elsewhere, v.drifts}
-	if err := a.out.result(result, func(w io.Writer) {
-		for _, d := range v.drifts {
-			fmt.Fprintf(w, "%d  %s: %s, known as %s  (%s: %s)\n", d.ID, d.Drift, printable(d.Found), printable(d.Known), printable(d.Sync), printable(d.Key))
-		}
-		fmt.Fprintf(w, "%s verified, %d not as the state has them\n", count(v.checked, "live source"), len(v.drifts))
-	}); err != nil {
-		return err
-	}
-	if len(v.drifts) > 0 {
-		return &exitError{exitFailed, fmt.Errorf("%s not as the state has them; tell of those that were removed by hand with kbsync sources ack ID..., and upload the others "+
-			"again with kbsync reindex", count(len(v.drifts), "source"))}
-	}
-	return nil
+	return a.reportDrifts(verifyResult{v.checked, elsewhere, v.drifts})
 }
 
-// compare asks for sources, and notes those that are not as they are known.
+// A verifyResult is the result of verify.
+type verifyResult struct {
+	Checked   int         `json:"checked"`
+	Elsewhere int         `json:"elsewhere"` // sources of another API or account, which verify skipped
+	Drifts    []driftView `json:"drifts"`
+}
+
+// reportDrifts prints the result. It returns an error if a source differs.
+func (a *app) reportDrifts(r verifyResult) error {
+	err := a.out.result(r, func(w io.Writer) {
+		for _, d := range r.Drifts {
+			fmt.Fprintf(w, "%d  %s: %s, in the state: %s  (%s: %s)\n",
+				d.ID, d.Drift, printable(d.Found), printable(d.Known), printable(d.Sync), printable(d.Key))
+		}
+		fmt.Fprintf(w, "%s verified, %d different from the state\n", count(r.Checked, "live source"), len(r.Drifts))
+	})
+	if err != nil || len(r.Drifts) == 0 {
+		return err
+	}
+	return engine.WithClass(engine.ClassDocumentsFailed, fmt.Errorf("%s different from the state; for sources removed by hand run "+
+		"kbsync sources ack ID..., for the others kbsync reindex", count(len(r.Drifts), "source")))
+}
+
+// compare asks the API for sources and records the differences.
 func (v *verification) compare(ctx context.Context, sources []state.Source) error {
 	if len(sources) == 0 {
 		return nil
@@ -136,7 +140,7 @@ func (v *verification) compare(ctx context.Context, sources []state.Source) erro
 	for _, s := range sources {
 		v.checked++
 		if _, ok := found[s.ID]; !ok {
-			// An answer may lack one by mistake, or be cut short.
+			// An answer may lack a source by mistake. Only a second answer counts.
 			if err := v.ask(ctx, []int64{s.ID}, found); err != nil && !unknownSource(err) {
 				return err
 			}
@@ -145,9 +149,10 @@ func (v *verification) compare(ctx context.Context, sources []state.Source) erro
 		is, ok := found[s.ID]
 		switch known := replycx.Status(s.Status); {
 		case !ok:
-			drift.Drift, drift.Found = "missing", "not in the API's answer"
+			drift.Drift, drift.Found = "missing", "not in the answer of the API"
 		case is.KnowledgeBaseID != 0 && is.KnowledgeBaseID != s.Destination.KnowledgeBase:
-			drift.Drift, drift.Found, drift.Known = "knowledge-base", strconv.FormatInt(is.KnowledgeBaseID, 10), strconv.FormatInt(s.Destination.KnowledgeBase, 10)
+			drift.Drift = "knowledge-base"
+			drift.Found, drift.Known = strconv.FormatInt(is.KnowledgeBaseID, 10), strconv.FormatInt(s.Destination.KnowledgeBase, 10)
 		case known.Final() && !is.Status.Is(known):
 			drift.Drift, drift.Found = "status", string(is.Status)
 		default:
@@ -158,11 +163,11 @@ func (v *verification) compare(ctx context.Context, sources []state.Source) erro
 	return nil
 }
 
-// unknownSource says whether the API answers in so many words that it does not know what it was asked for. What it says then of a
-// single source is not documented.
+// unknownSource reports whether the API itself, and not a proxy, answered that it does not know the source. The API does
+// not document its answer to an unknown id.
 func unknownSource(err error) bool {
 	e, ok := errors.AsType[*replycx.Error](err)
-	return ok && e.FromAPI && e.StatusCode == http.StatusNotFound && !errors.Is(err, replycx.ErrAccountNotFound) && !errors.Is(err, replycx.ErrKnowledgeBaseNotFound)
+	return ok && e.FromAPI && e.Class() == replycx.ClassNotFound
 }
 
 func (v *verification) ask(ctx context.Context, ids []int64, found map[int64]replycx.SourceStatus) error {

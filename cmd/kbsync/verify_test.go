@@ -11,7 +11,7 @@ import (
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
-func TestVerify(t *testing.T) {
+func TestVerifyReportsSourcesThatDiffer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for _, name := range []string{"a.md", "b.md", "c.md"} {
@@ -19,19 +19,19 @@ func TestVerify(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	k := newKilling(t, dir)
+	f := newFixture(t, dir)
 	kbsync := func(args ...string) (code int, stdout, stderr string) {
 		var out, log strings.Builder
-		code = run(t.Context(), append(args, "--state", filepath.Join(k.dir, "kbsync.db"), "--api-url", k.url, "--rate", "off"),
-			[]string{"REPLYCX_TOKEN=" + k.emulator.Token(51), "HOME=" + k.dir}, strings.NewReader(""), &out, &log)
+		code = run(t.Context(), append(args, "--state", f.statePath(), "--api-url", f.url, "--rate", "off"),
+			[]string{"REPLYCX_TOKEN=" + f.emulator.Token(51), "HOME=" + f.dir}, strings.NewReader(""), &out, &log)
 		return code, out.String(), log.String()
 	}
 	if code, _, stderr := kbsync("sync", dir, "--knowledge-base", "876", "--settle", "0s", "--poll-min", "10ms"); code != exitDone {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
-	always := func(f emulator.Fault) *emulator.Faults {
-		f.Operation = emulator.OpStatus
-		return &emulator.Faults{Rules: []emulator.Fault{f}}
+	always := func(fault emulator.Fault) *emulator.Faults {
+		fault.Operation = emulator.OpStatus
+		return &emulator.Faults{Rules: []emulator.Fault{fault}}
 	}
 	for _, c := range []struct {
 		name   string
@@ -39,21 +39,21 @@ func TestVerify(t *testing.T) {
 		exit   int
 		drifts map[string]int
 	}{
-		{"all is well", nil, exitDone, nil},
-		{"an answer lacks one by mistake", always(emulator.Fault{DropSources: 1, Count: 1}), exitDone, nil},
-		{"one is gone", always(emulator.Fault{DropSources: 1}), exitFailed, map[string]int{"missing": 1}},
-		{"all are gone", always(emulator.Fault{DropSources: 3}), exitFailed, map[string]int{"missing": 3}},
-		{"training failed after all", always(emulator.Fault{Word: "failed"}), exitFailed, map[string]int{"status": 3}},
-		{"the API is away", always(emulator.Fault{Status: 503}), exitTemporary, nil},
-		{"the token is refused", always(emulator.Fault{Status: 401, Code: "JWT_SIGNATURE_EXCEPTION"}), exitFatal, nil},
+		{"no difference", nil, exitDone, nil},
+		{"one answer lacks a source by mistake", always(emulator.Fault{DropSources: 1, Count: 1}), exitDone, nil},
+		{"one source is gone", always(emulator.Fault{DropSources: 1}), exitFailed, map[string]int{"missing": 1}},
+		{"all sources are gone", always(emulator.Fault{DropSources: 3}), exitFailed, map[string]int{"missing": 3}},
+		{"completed sources are failed now", always(emulator.Fault{Word: "failed"}), exitFailed, map[string]int{"status": 3}},
+		{"the API is down", always(emulator.Fault{Status: 503}), exitTemporary, nil},
+		{"the API refuses the token", always(emulator.Fault{Status: 401, Code: "JWT_SIGNATURE_EXCEPTION"}), exitFatal, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if err := k.emulator.SetFaults(c.faults); err != nil {
+			if err := f.emulator.SetFaults(c.faults); err != nil {
 				t.Fatal(err)
 			}
 			code, stdout, stderr := kbsync("verify", "--json")
 			if code != c.exit {
-				t.Fatalf("exit %d, not %d: %s%s", code, c.exit, stdout, stderr)
+				t.Fatalf("exit %d, want %d: %s%s", code, c.exit, stdout, stderr)
 			}
 			if code != exitDone && code != exitFailed {
 				return
@@ -74,15 +74,19 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
-	if err := k.emulator.SetFaults(always(emulator.Fault{DropSources: 1})); err != nil {
+	if err := f.emulator.SetFaults(always(emulator.Fault{DropSources: 1})); err != nil {
 		t.Fatal(err)
 	}
 	_, stdout, stderr := kbsync("verify")
-	if !strings.Contains(stdout, "missing: not in the API's answer, known as completed") || !strings.Contains(stdout, "3 live sources verified, 1 not as the state has them") ||
-		!strings.Contains(stderr, "kbsync sources ack") {
-		t.Errorf("%s%s", stdout, stderr)
+	for _, want := range []string{"missing: not in the answer of the API, in the state: completed", "3 live sources verified, 1 different from the state"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in %s", want, stdout)
+		}
 	}
-	if code, _, stderr := kbsync("verify", "nobody"); code != exitUsage || !strings.Contains(stderr, "nobody") {
+	if !strings.Contains(stderr, "kbsync sources ack") {
+		t.Errorf("no remedy in %s", stderr)
+	}
+	if code, _, stderr := kbsync("verify", "unknown"); code != exitUsage || !strings.Contains(stderr, "unknown") {
 		t.Errorf("exit %d: %s", code, stderr)
 	}
 }

@@ -28,10 +28,10 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-// version is set by the linker in releases: -X main.version=v1.2.3.
+// version is the version of a release. The linker sets it: -X main.version=v1.2.3.
 var version string
 
-// buildVersion is the release's version, or else that of the module as the go command recorded it.
+// buildVersion returns the version of the release, or the version of the module that the go command recorded.
 func buildVersion() string {
 	if version != "" {
 		return version

@@ -10,15 +10,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
 func (a *app) waitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wait [NAME]",
-		Short: "Wait until nothing is in training",
-		Long: `wait follows the training of what was uploaded until it has ended, and uploads nothing. Its exit code is that of a sync
-that finds nothing new.`,
+		Short: "Wait until no document is in training",
+		Long: `wait follows the training of uploaded documents until it has ended. It uploads nothing. Its exit code is that of a sync that
+finds no changes.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd)
@@ -32,8 +33,14 @@ that finds nothing new.`,
 	return cmd
 }
 
-// A waited is one sync after the wait.
-type waited struct {
+// A waitResult is the result of wait.
+type waitResult struct {
+	Trained trainedView  `json:"trained"`
+	Syncs   []waitedSync `json:"syncs"`
+}
+
+// A waitedSync counts the documents of one sync after the wait.
+type waitedSync struct {
 	Sync      string                      `json:"sync"`
 	Documents map[state.DocumentState]int `json:"documents"`
 }
@@ -56,93 +63,68 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 	progress := a.startProgress()
 	defer progress.end()
 
-	trackers := newTrackers(ctx, a, cfg, store, api, progress)
+	connection := api.engine(cfg)
+	trackers := engine.NewTrackers(ctx, a.engineOptions(cfg, store, api, passOptions{}), progress.tracked)
 	var failures []error
 	for _, s := range syncs {
-		if !api.serves(s.Destination) {
-			// Its sources are not this API's: asking for them there would tell lies.
+		if !connection.Serves(s.Destination) {
+			// This API may have other sources with the same ids.
 			if len(args) > 0 {
 				failures = append(failures, fmt.Errorf("sync %s belongs to %s, and the configured API is %s", s.Name, s.Destination, api.origin))
 			}
 			continue
 		}
 		if err := progress.expect(ctx, store, s.ID); err != nil {
-			trackers.wait(false)
+			trackers.Wait(false)
 			return err
 		}
-		trackers.follow(s.Destination)
+		trackers.Follow(s.Destination)
 	}
-	result := struct {
-		Trained trainedView `json:"trained"`
-		Syncs   []waited    `json:"syncs"`
-	}{Trained: trackers.wait(true).view(), Syncs: []waited{}}
+	result := waitResult{Trained: trainedView(trackers.Wait(true)), Syncs: []waitedSync{}}
 	ctx = context.WithoutCancel(ctx)
 	for _, s := range syncs {
-		if err := trackers.err(s.Destination.ID, true); err != nil {
+		if err := trackers.Err(s.Destination.ID, true); err != nil {
 			failures = append(failures, err)
 		}
-		outstanding, err := store.Documents.Outstanding(ctx, s.ID)
+		errs, err := result.add(ctx, store, s)
 		if err != nil {
 			return err
 		}
-		w := waited{s.Name, map[state.DocumentState]int{}}
-		for st, n := range outstanding {
-			if n > 0 {
-				w.Documents[st] = n
-			}
-		}
-		result.Syncs = append(result.Syncs, w)
-		for _, e := range standing(s.Name, outstanding, "") {
-			failures = append(failures, fmt.Errorf("%s: %w", s.Name, e))
-		}
+		failures = append(failures, errs...)
 	}
 	progress.end()
-	if err := a.out.result(result, func(w io.Writer) {
-		t := result.Trained
-		parts := []string{fmt.Sprintf("%d completed", t.Completed)}
-		if t.Failed > 0 {
-			parts = append(parts, fmt.Sprintf("%d failed", t.Failed))
-		}
-		if t.Stuck > 0 {
-			parts = append(parts, fmt.Sprintf("%d stuck", t.Stuck))
-		}
-		fmt.Fprintf(w, "sources whose training ended: %s\n", strings.Join(parts, ", "))
-	}); err != nil {
+	if err := a.out.result(result, result.print); err != nil {
 		return err
 	}
-	return joinGravely(failures)
+	return engine.JoinErrors(failures)
 }
 
-// serves tells whether a destination is on this API.
-func (p *api) serves(d state.Destination) bool {
-	return d.Origin == p.origin && (d.Account == p.account || d.Account == "" || p.account == "")
-}
-
-// standing says what keeps a sync from being done, by the states of its outstanding documents.
-func standing(name string, outstanding map[state.DocumentState]int, why string) []error {
-	name = printable(name)
-	var errs []error
-	for _, row := range []struct {
-		n    int
-		code int
-		text string
-	}{
-		{outstanding[state.Failed], exitFailed, "failed for good (kbsync status " + name + " says why; kbsync retry tries again)"},
-		{outstanding[state.Stuck], exitTraining, "still in training after --train-timeout"},
-		{outstanding[state.Uncertain], exitTemporary, "uncertain, for the answer to the upload was lost"},
-		{outstanding[state.Pending] + outstanding[state.Uploading], exitTemporary, "still to be uploaded" + because(why)},
-		{outstanding[state.Training], exitTemporary, "still in training (kbsync wait " + name + " waits for it)"},
-	} {
-		if row.n > 0 {
-			errs = append(errs, &exitError{row.code, fmt.Errorf("%s %s", count(row.n, "document"), row.text)})
+// add counts the documents of a sync. It returns the reasons why the sync is not done.
+func (r *waitResult) add(ctx context.Context, store *state.Store, s state.Sync) (failures []error, err error) {
+	outstanding, err := store.Documents.Outstanding(ctx, s.ID)
+	if err != nil {
+		return nil, err
+	}
+	w := waitedSync{s.Name, map[state.DocumentState]int{}}
+	for st, n := range outstanding {
+		if n > 0 {
+			w.Documents[st] = n
 		}
 	}
-	return errs
+	r.Syncs = append(r.Syncs, w)
+	for _, e := range engine.Remaining(printable(s.Name), outstanding, "") {
+		failures = append(failures, fmt.Errorf("%s: %w", s.Name, e))
+	}
+	return failures, nil
 }
 
-func because(why string) string {
-	if why == "" {
-		return ""
+func (r waitResult) print(w io.Writer) {
+	parts := []string{fmt.Sprintf("%d completed", r.Trained.Completed)}
+	if r.Trained.Failed > 0 {
+		parts = append(parts, fmt.Sprintf("%d failed", r.Trained.Failed))
 	}
-	return ": " + why
+	if r.Trained.Stuck > 0 {
+		parts = append(parts, fmt.Sprintf("%d stuck", r.Trained.Stuck))
+	}
+	fmt.Fprintf(w, "sources whose training ended: %s\n", strings.Join(parts, ", "))
 }

@@ -9,42 +9,39 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/kbsync/kbsync/state"
 )
 
-// BenchmarkLatency prints the time from the close of a file to the arrival of its content in a quiet tree, with a settle time of
-// 200 ms and no wait for a batch. LATENCY_FILES is the number of files.
-func BenchmarkLatency(b *testing.B) {
-	files := number(b, "LATENCY_FILES", 100)
-	root := b.TempDir()
-	k := newKilling(b, root)
-	e := k.emulator
-	for i := range 1000 {
-		path := filepath.Join(root, strconv.Itoa(i%50), fmt.Sprintf("doc%d.md", i))
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			b.Fatal(err)
-		}
-		if err := os.WriteFile(path, fmt.Appendf(nil, "document %d", i), 0o600); err != nil {
-			b.Fatal(err)
-		}
-	}
-	cmd := k.command("watch", root, "--knowledge-base", "876", "--settle", "200ms", "--batch-wait", "0s", "--rate", "off")
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
+// startWatch starts a watch with a log and ends it with the benchmark.
+func startWatch(f *fixture, cmd *exec.Cmd) (log *bytes.Buffer) {
+	f.Helper()
+	log = &bytes.Buffer{}
+	cmd.Stderr = log
+	f.must(cmd.Start())
+	f.Cleanup(func() {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
-	}()
+	})
+	return log
+}
+
+// BenchmarkLatency prints the time from the close of a file to the arrival of its content, in a quiet tree, with a settle
+// time of 200 ms and no wait for a batch. LATENCY_FILES sets the number of files.
+func BenchmarkLatency(b *testing.B) {
+	files := envInt(b, "LATENCY_FILES", 100)
+	f := newFixture(b, b.TempDir())
+	for i := range 1000 {
+		path := filepath.Join(f.root, strconv.Itoa(i%50), fmt.Sprintf("doc%d.md", i))
+		f.must(os.MkdirAll(filepath.Dir(path), 0o700))
+		f.must(os.WriteFile(path, fmt.Appendf(nil, "document %d", i), 0o600))
+	}
+	log := startWatch(f, f.command("watch", f.root, "--knowledge-base", "876", "--settle", "200ms", "--batch-wait", "0s", "--rate", "off"))
 	arrival := func(sum [sha256.Size]byte, known int) time.Time {
 		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
-			if all := e.Accepted(); len(all) > known {
+			if all := f.emulator.Accepted(); len(all) > known {
 				for _, a := range all[known:] {
 					if a.SHA256 == sum {
 						return a.Accepted
@@ -55,7 +52,7 @@ func BenchmarkLatency(b *testing.B) {
 		b.Fatalf("a file never arrived\n%s", log.String())
 		return time.Time{}
 	}
-	for deadline := time.Now().Add(time.Minute); len(e.Accepted()) < 1000; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(f.emulator.Accepted()) < 1000; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.Fatalf("the first documents never arrived\n%s", log.String())
 		}
@@ -64,10 +61,8 @@ func BenchmarkLatency(b *testing.B) {
 		var took []time.Duration
 		for i := range files {
 			data := fmt.Appendf(nil, "latency %d %d", b.N, i)
-			known := len(e.Accepted())
-			if err := os.WriteFile(filepath.Join(root, strconv.Itoa(i%50), fmt.Sprintf("new%d.md", i)), data, 0o600); err != nil {
-				b.Fatal(err)
-			}
+			known := len(f.emulator.Accepted())
+			f.must(os.WriteFile(filepath.Join(f.root, strconv.Itoa(i%50), fmt.Sprintf("new%d.md", i)), data, 0o600))
 			closed := time.Now()
 			took = append(took, arrival(sha256.Sum256(data), known).Sub(closed))
 		}
@@ -79,43 +74,19 @@ func BenchmarkLatency(b *testing.B) {
 	}
 }
 
-// BenchmarkIdle prints the processor time and memory that a watch of 100,000 files takes while nothing happens. IDLE is for how
-// long, 10 s if it is not set; IDLE_FILES is the number of files.
+// BenchmarkIdle prints the processor time and the memory of a watch of 100,000 files while nothing changes. IDLE sets the
+// duration, 10 s by default, and IDLE_FILES the number of files.
 func BenchmarkIdle(b *testing.B) {
-	idle := duration(b, "IDLE", 10*time.Second)
-	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		b.Skip("there is no /proc here")
-	}
-	files := number(b, "IDLE_FILES", 100_000)
-	k := newKilling(b, corpus(b, files, 200))
-	cmd := k.command("watch", k.root, "--knowledge-base", "876", "--include", "**", "--rate", "off", "--poll-min", "100ms", "--batch-documents", "100", "--listen", ":0")
-	cmd.Path = released(b)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-	}()
-	store, err := state.Open(b.Context(), state.Options{Path: filepath.Join(k.dir, "kbsync.db")})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer store.Close()
-	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(time.Second) {
-		syncs, err := store.Syncs.All(b.Context())
-		if err == nil && len(syncs) == 1 {
-			if counts, err := store.Documents.Counts(b.Context(), syncs[0].ID); err == nil && counts[state.Completed] >= files {
-				break
-			}
-		}
-		if time.Now().After(deadline) {
-			b.Fatalf("the first pass does not end\n%s", lastLines(log.String(), 20))
-		}
-	}
-	time.Sleep(5 * time.Second) // for what the first pass left to be done
+	idle := envDuration(b, "IDLE", 10*time.Second)
+	skipWithoutProc(b)
+	files := envInt(b, "IDLE_FILES", 100_000)
+	f := newFixture(b, corpus(b, files, 200))
+	cmd := f.command("watch", f.root, "--knowledge-base", "876", "--include", "**", "--rate", "off", "--poll-min", "100ms",
+		"--batch-documents", "100", "--listen", ":0")
+	cmd.Path = buildRelease(b)
+	log := startWatch(f, cmd)
+	waitForCompleted(b, f, files, log)
+	time.Sleep(5 * time.Second) // the watch finishes the work that follows its first pass
 	for b.Loop() {
 		before := processorTime(b, cmd.Process.Pid)
 		time.Sleep(idle)
@@ -134,64 +105,22 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
-// released builds the program as a release has it: the test's own has the tests in memory.
-func released(b *testing.B) string {
+// waitForCompleted waits until the state holds that many completed documents.
+func waitForCompleted(b *testing.B, f *fixture, documents int, log *bytes.Buffer) {
 	b.Helper()
-	program := filepath.Join(b.TempDir(), "kbsync")
-	if out, err := exec.Command("go", "build", "-tags", "disable_grpc_modules", "-o", program, ".").CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
-	return program
-}
-
-// duration is number, of a time.
-func duration(b *testing.B, name string, otherwise time.Duration) time.Duration {
-	b.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return otherwise
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		b.Fatalf("%s: %v", name, err)
-	}
-	return d
-}
-
-func processorTime(tb testing.TB, pid int) time.Duration {
-	tb.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	// The name of the program, in brackets, may hold anything.
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	ticks := 0
-	for _, f := range fields[11:13] {
-		n, err := strconv.Atoi(f)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond
-}
-
-func residentKiB(tb testing.TB, pid int) int {
-	tb.Helper()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			n, err := strconv.Atoi(strings.Fields(rest)[0])
-			if err != nil {
-				tb.Fatal(err)
+	// The watch may not have made the state yet, and only a store that may write makes one.
+	store, err := state.Open(b.Context(), state.Options{Path: f.statePath()})
+	f.must(err)
+	defer store.Close()
+	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(time.Second) {
+		syncs, err := store.Syncs.All(b.Context())
+		if err == nil && len(syncs) == 1 {
+			if counts, err := store.Documents.Counts(b.Context(), syncs[0].ID); err == nil && counts[state.Completed] >= documents {
+				return
 			}
-			return n
+		}
+		if time.Now().After(deadline) {
+			b.Fatalf("the first pass does not end\n%s", lastLines(log.String(), 20))
 		}
 	}
-	tb.Fatal("no VmRSS")
-	return 0
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -10,15 +9,11 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-
-	"github.com/kbsync/kbsync/ingest"
 )
 
-// hookProgram is a hook: it adds its variables and its standard input to the file that it is told.
+// hookProgram is a hook. It appends its variables and its standard input to the file in its argument.
 func hookProgram() {
 	body, err := io.ReadAll(os.Stdin)
 	if err != nil || len(os.Args) != 2 {
@@ -33,7 +28,7 @@ func hookProgram() {
 	}
 }
 
-// freePort gives a port that nothing listens on.
+// freePort returns a port that no process listens on.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -56,7 +51,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// cmdHTTP makes a request whose answer must have that status, and keeps its body in http.out.
+// cmdHTTP sends a request, checks the status of the answer and writes its body to http.out.
 func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: http status method url")
@@ -83,7 +78,7 @@ func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("http.out"), body, 0o600))
 }
 
-// cmdSignal sends a signal to the process that holds the lock of a sync beside the state.
+// cmdSignal sends a signal to the process that holds the lock of a sync.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: signal name")
@@ -97,46 +92,10 @@ func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		pid, err := strconv.Atoi(fields[1])
 		ts.Check(err)
-		// The file of a lock that was given back still names who had it.
+		// The lock file still names its last process after the lock was released.
 		if sendSignal(pid, args[0]) == nil {
 			return
 		}
 	}
-	ts.Fatalf("nobody holds a lock")
-}
-
-func TestPause(t *testing.T) {
-	for _, tt := range []struct {
-		failures int
-		want     string
-	}{{0, "1s"}, {1, "1s"}, {2, "2s"}, {5, "16s"}, {7, "1m0s"}, {1000, "1m0s"}} {
-		if got := pause(tt.failures, leastPause, mostPause).String(); got != tt.want {
-			t.Errorf("after %d failures: %s, want %s", tt.failures, got, tt.want)
-		}
-	}
-}
-
-func TestAfterUpload(t *testing.T) {
-	outage := &ingest.OutageError{Streak: 3, Err: errors.New("lost")}
-	for _, tt := range []struct {
-		name      string
-		err       error
-		fruitless int
-		tried     bool
-		want      time.Duration
-	}{
-		{"done", nil, 0, false, 0},
-		{"nothing could be done", nil, 1, false, leastPause},
-		{"nothing can be done", nil, 50, false, mostPause},
-		{"three lost answers, the third just now", outage, 1, true, outagePause},
-		{"the API is away, and nothing was risked", outage, 1, false, 8 * time.Second},
-		{"away for long", outage, 50, false, fatalPause},
-		{"a wrong token", &ingest.FatalError{Err: errors.New("401")}, 1, false, fatalPause},
-		{"a quota", &ingest.QuotaError{Documents: 10, Err: errors.New("402")}, 1, false, fatalPause},
-		{"the state", errors.New("disk full"), 1, false, 8 * time.Second},
-	} {
-		if got := afterUpload(tt.err, tt.fruitless, tt.tried); got != tt.want {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
-		}
-	}
+	ts.Fatalf("no process holds a lock")
 }

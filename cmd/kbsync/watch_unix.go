@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// watchRequests returns where a wish to read the config again arrives, and one to tell how things stand, until end is called.
+// watchRequests returns channels that receive SIGHUP, a request to reload the config, and SIGUSR1, a request to log the
+// status. They receive signals until end is called.
 func watchRequests() (reload, dump <-chan os.Signal, end func()) {
 	hup, usr1 := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)

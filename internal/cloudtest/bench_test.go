@@ -23,9 +23,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// BenchmarkUnchangedS3 compares a sync of 100,000 objects of which none changed (P5) with what rclone takes at its fastest to find that a
-// bucket has what a directory has. They take turns, and what is reported are the medians of their wall times and the highest of their
-// peaks. Without rclone kbsync runs alone. BENCH_OBJECTS is another number of objects.
+// BenchmarkUnchangedS3 compares a sync of 100,000 unchanged objects with the fastest comparison of a directory with the bucket by
+// rclone. Both run alternately, and the results are the medians of the wall times and the highest peaks. Without rclone kbsync runs
+// alone. BENCH_OBJECTS sets another number of objects.
 func BenchmarkUnchangedS3(b *testing.B) {
 	objects := 100_000
 	if text := os.Getenv("BENCH_OBJECTS"); text != "" {
@@ -36,10 +36,10 @@ func BenchmarkUnchangedS3(b *testing.B) {
 	}
 	at := slices.IndexFunc(clouds, func(c *cloud) bool { return c.name == "s3" })
 	if at < 0 {
-		b.Fatal(leftOut)
+		b.Fatal(missingServers)
 	}
-	s := newStory(b, clouds[at])
-	s.proxy.addr = s.cloud.addr // nobody is to be between
+	s := newSyncFixture(b, clouds[at])
+	s.proxy.addr = s.cloud.addr // without the proxy
 	dir := b.TempDir()
 	written := time.Now().Add(-time.Hour)
 	group, ctx := errgroup.WithContext(b.Context())
@@ -55,7 +55,7 @@ func BenchmarkUnchangedS3(b *testing.B) {
 			if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 				return err
 			}
-			// Older than the object, or rclone looks at it more closely.
+			// Older than the object; otherwise rclone compares more.
 			if err := os.Chtimes(path, written, written); err != nil {
 				return err
 			}
@@ -73,7 +73,7 @@ func BenchmarkUnchangedS3(b *testing.B) {
 
 	rclone := program("rclone")
 	if rclone == "" {
-		b.Log("rclone is not there to compare with: go install github.com/rclone/rclone@v1.76.0")
+		b.Log("rclone is not installed: go install github.com/rclone/rclone@v1.76.0")
 	}
 	type series struct {
 		took []float64 // seconds
@@ -113,18 +113,18 @@ func BenchmarkUnchangedS3(b *testing.B) {
 	}
 }
 
-// BenchmarkUnchangedMillion is what a sync of 10,000 and of 1,000,000 objects takes of which none changed (P4). The bucket is made up, and
-// all its objects are alike: a state that knows one is made to know all.
+// BenchmarkUnchangedMillion measures syncs of 10,000 and of 1,000,000 unchanged objects. The objects are generated and have equal
+// contents: the state of one document is multiplied.
 func BenchmarkUnchangedMillion(b *testing.B) {
 	var fewTook float64
 	var fewPeak int64
 	for _, objects := range []int{10_000, 1_000_000} {
 		b.Run(strconv.Itoa(objects), func(b *testing.B) {
-			m := &monotony{objects: 1}
+			m := &uniformBucket{objects: 1}
 			server := httptest.NewServer(m)
 			defer server.Close()
-			s := newStory(b, &cloud{
-				name: "monotony", addr: server.Listener.Addr().String(),
+			s := newSyncFixture(b, &cloud{
+				name: "uniformBucket", addr: server.Listener.Addr().String(),
 				url: func(addr, bucket string) string {
 					return "s3://" + bucket + "?use_path_style=true&region=x&endpoint=http://" + addr
 				},
@@ -165,8 +165,8 @@ func BenchmarkUnchangedMillion(b *testing.B) {
 	}
 }
 
-// multiply makes a state that knows one document know many, each with the same content, by way of an export.
-func (s *story) multiply(key func(int) string, documents int) {
+// multiply turns a state with one document into a state with many documents of the same content, by an export and an import.
+func (s *syncFixture) multiply(key func(int) string, documents int) {
 	s.Helper()
 	path, err := kbsync()
 	if err != nil {
@@ -223,14 +223,14 @@ func (s *story) multiply(key func(int) string, documents int) {
 	}
 }
 
-// A monotony serves as many objects as it is told, as S3 does.
-type monotony struct{ objects int }
+// A uniformBucket is an S3 server with generated objects of equal content.
+type uniformBucket struct{ objects int }
 
-func (*monotony) key(i int) string {
+func (*uniformBucket) key(i int) string {
 	return fmt.Sprintf("%s%05d/document-%08d.md", folder, i/100, i)
 }
 
-func (m *monotony) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (m *uniformBucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	const content = "the same in each\n"
 	const tag = "0123456789abcdef0123456789abcdef"
 	query := r.URL.Query()
@@ -260,8 +260,8 @@ func (m *monotony) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(out, `</ListBucketResult>`)
 }
 
-// rclone compares a directory with what is in the bucket, as cheaply as it can.
-func (s *story) rclone(ctx context.Context, path, dir string) (peak int64) {
+// rclone compares a directory with the bucket at the lowest cost.
+func (s *syncFixture) rclone(ctx context.Context, path, dir string) (peak int64) {
 	s.Helper()
 	cmd := exec.CommandContext(ctx, path, "sync", dir, ":s3:"+s.bucket+"/"+folder, "--fast-list", "--use-server-modtime", "--update", "--error-on-no-transfer")
 	cmd.Env = append(os.Environ(), "RCLONE_CONFIG="+os.DevNull, "RCLONE_S3_PROVIDER=Other", "RCLONE_S3_ENDPOINT=http://"+s.cloud.addr,
@@ -269,7 +269,7 @@ func (s *story) rclone(ctx context.Context, path, dir string) (peak int64) {
 	peak, err := runMeasured(cmd)
 	const noTransfer = 9
 	if !isExit(err) || cmd.ProcessState.ExitCode() != noTransfer {
-		s.Fatalf("rclone was to find nothing to do: %v", err)
+		s.Fatalf("rclone found differences: %v", err)
 	}
 	return peak
 }

@@ -20,21 +20,21 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A broker is a server that hands notifications on, with one subscription of its own.
+// A broker is a notification server with one subscription.
 type broker struct {
 	url string   // of the subscription, for kbsync
 	env []string // for kbsync
-	// direct are flags with which the gateway publishes to it.
+	// direct are the flags with which the gateway publishes to the broker.
 	direct []string
-	// restart ends the server and starts it again, with what it kept.
+	// restart restarts the server with its stored messages.
 	restart    func() error
-	stop, back func() error // the halves of it; nil where nobody needs them
+	stop, back func() error // the two halves of restart; nil if no test needs them
 	publish    func(ctx context.Context, body []byte) error
-	// waiting is how many messages are not acknowledged, as far as they are nobody's.
+	// waiting returns the number of unacknowledged messages; of RabbitMQ only those that no consumer holds.
 	waiting func(ctx context.Context) (int, error)
 }
 
-// A brokerKind makes brokers.
+// A brokerKind creates brokers.
 type brokerKind struct {
 	name string
 	open func(t *testing.T) *broker
@@ -56,7 +56,7 @@ func (b *natsBroker) start() error {
 	}
 	s.Start()
 	if !s.ReadyForConnections(10 * time.Second) {
-		return errors.New("the NATS server does not begin")
+		return errors.New("the NATS server does not start")
 	}
 	b.server = s
 	return nil
@@ -96,7 +96,7 @@ func openNATS(t *testing.T) *broker {
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "DOCS", Subjects: []string{"bucket.docs"}}); err != nil {
 		t.Fatal(err)
 	}
-	// A short lease, so that what a killed kbsync held comes again within the test.
+	// A short lease, so that the messages of a killed kbsync come again during the test.
 	if _, err := js.CreateConsumer(t.Context(), "DOCS", jetstream.ConsumerConfig{
 		Durable: "kbsync-docs", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 3 * time.Second, MaxAckPending: 10_000,
 	}); err != nil {
@@ -127,7 +127,7 @@ func openNATS(t *testing.T) *broker {
 	}
 }
 
-// A rabbitBroker is a RabbitMQ that runs as a child, with Erlang's port mapper of its own.
+// A rabbitBroker is a RabbitMQ child process with a separate Erlang port mapper.
 type rabbitBroker struct {
 	dir    string
 	port   int
@@ -138,13 +138,13 @@ type rabbitBroker struct {
 
 var rabbit struct {
 	once          sync.Once
-	*rabbitBroker // nil until it is needed
+	*rabbitBroker // nil until the first use
 	err           error
-	// turn is for those that restart it.
+	// turn serializes restarts.
 	turn sync.Mutex
 }
 
-// rabbitProgram is the server itself: Debian's wrapper changes the user.
+// rabbitProgram returns the path of the server without Debian's wrapper, which changes the user.
 func rabbitProgram() string {
 	path, err := filepath.EvalSymlinks("/usr/lib/rabbitmq/bin/rabbitmq-server")
 	if err != nil {
@@ -169,7 +169,7 @@ func newRabbit() (*rabbitBroker, error) {
 		"RABBITMQ_GENERATED_CONFIG_DIR="+in("generated"), "RABBITMQ_CONF_ENV_FILE="+os.DevNull,
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
 		fmt.Sprintf("ERL_EPMD_PORT=%d", mapped), "ERL_EPMD_ADDRESS=127.0.0.1",
-		"RUNNING_UNDER_SYSTEMD=true", // then the process is the server itself
+		"RUNNING_UNDER_SYSTEMD=true", // makes the process the server itself
 	)
 	mapper := exec.Command("epmd")
 	mapper.Env = b.env
@@ -187,7 +187,7 @@ func (b *rabbitBroker) start() (err error) {
 		return err
 	}
 	b.stop = func() {
-		// In good order, for it writes its queues down then; what was killed hard takes longer to begin again.
+		// A clean stop, which saves the queues. After a kill the next start takes longer.
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		for range 100 {
 			if cmd.Process.Signal(syscall.Signal(0)) != nil {
@@ -221,7 +221,7 @@ func openRabbit(t *testing.T) *broker {
 	t.Cleanup(rabbit.turn.Unlock)
 	rabbit.once.Do(func() {
 		if rabbit.rabbitBroker, rabbit.err = newRabbit(); rabbit.rabbitBroker != nil {
-			atEnd = append(atEnd, rabbit.close)
+			cleanups = append(cleanups, rabbit.close)
 		}
 	})
 	if rabbit.err != nil {
@@ -240,7 +240,7 @@ func openRabbit(t *testing.T) *broker {
 	return &broker{
 		url: "rabbit://" + queue,
 		env: []string{"RABBIT_SERVER_URL=" + address},
-		// To the default exchange, which routes by the names of queues.
+		// The default exchange routes by queue name.
 		direct: []string{"--event-rabbitmq-url", address, "--event-rabbitmq-routing-key", queue},
 		restart: func() error {
 			rabbit.stop()
@@ -259,7 +259,7 @@ func openRabbit(t *testing.T) *broker {
 	}
 }
 
-// A rabbitPublisher publishes messages that the server has written down.
+// A rabbitPublisher publishes messages and waits for the confirmation of the server.
 type rabbitPublisher struct {
 	address, queue string
 	mu             sync.Mutex
@@ -301,7 +301,7 @@ func (p *rabbitPublisher) publish(ctx context.Context, body []byte) error {
 	}
 	ok, err := confirmed.WaitContext(ctx)
 	if err == nil && !ok {
-		err = errors.New("the server did not take it")
+		err = errors.New("the server rejected the message")
 	}
 	return err
 }

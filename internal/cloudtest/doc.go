@@ -1,4 +1,4 @@
-// Package cloudtest has only tests: of bucket roots and of the program with them, against real servers of the three clouds'
-// protocols. S3 is served by versitygw, Google Cloud Storage by fake-gcs-server in this process, Azure by Azurite. .ci/servers
-// installs what is a program of its own; what is not there is left out, unless TEST_SERVERS is all.
+// Package cloudtest contains only tests: of bucket roots, and of the program with bucket roots, with real servers for the protocols
+// of the three clouds. versitygw serves S3, fake-gcs-server serves Google Cloud Storage in this process, and Azurite serves Azure.
+// .ci/servers installs the servers that are separate programs. Tests of missing servers are skipped, unless TEST_SERVERS is all.
 package cloudtest

@@ -20,14 +20,14 @@ import (
 	"cloud.google.com/go/pubsub/v2/pstest"
 )
 
-// A queue speaks as SQS does. A message that was received is not seen again until it is given back.
+// A queue is a fake SQS. A received message is invisible until it is returned.
 type queue struct {
 	mu      sync.Mutex
 	refuses bool
-	ready   []string // receipts, which are the bodies
-	wait    int      // seconds, as it was last asked for
+	ready   []string // the receipt of a message is its body
+	wait    int      // the last requested wait time in seconds
 	deleted []string
-	given   []string // back
+	given   []string // returned messages
 }
 
 func (q *queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -81,8 +81,8 @@ func (q *queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(out)
 }
 
-// TestSQS: the driver for SQS, against what speaks as it does.
-func TestSQS(t *testing.T) {
+// The driver for SQS, with a fake server.
+func TestSQSDriver(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "id")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "canary-secret")
 	q := &queue{refuses: true}
@@ -115,12 +115,12 @@ func TestSQS(t *testing.T) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.wait != 20 || !slices.Equal(q.given, bodies[1:2]) {
-		t.Errorf("waited for %d s, given back: %q", q.wait, q.given)
+		t.Errorf("wait time %d s, returned: %q", q.wait, q.given)
 	}
 }
 
-// TestPubSub: the driver for Pub/Sub, against the fake that comes with its client.
-func TestPubSub(t *testing.T) {
+// The driver for Pub/Sub, with the fake server of its client library.
+func TestPubSubDriver(t *testing.T) {
 	server := pstest.NewServer()
 	t.Cleanup(func() { _ = server.Close() })
 	ctx := context.Background()
@@ -148,9 +148,9 @@ func TestPubSub(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := server.Message(ids["b.md"]); got.Acks != 0 {
-		t.Errorf("acknowledged, and was not recorded: %+v", got)
+		t.Errorf("acknowledged although it was not recorded: %+v", got)
 	}
-	// It was handed back, so that the next has it at once.
+	// The message was returned, so the next consumer receives it at once.
 	next, _ := listen(t, "gcppubsub://"+subscription)
 	eventually(t, "what was handed back", func() bool { return next.Stats().Held == 1 })
 }

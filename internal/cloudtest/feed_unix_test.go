@@ -19,12 +19,12 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// TestNotificationsWait: a broker that is away keeps kbsync from nothing, and is told once; what cannot be listed keeps its messages
-// unacknowledged until it is recorded.
-func TestNotificationsWait(t *testing.T) {
+// An outage of the broker delays nothing and is logged once. The messages of documents that cannot be listed stay unacknowledged
+// until the documents are recorded.
+func TestOutageOfTheBrokerDelaysNothing(t *testing.T) {
 	t.Parallel()
 	b := openNATS(t)
-	w := newWatching(t, b, false)
+	w := newWatchFixture(t, b, false)
 	if err := b.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -34,12 +34,12 @@ func TestNotificationsWait(t *testing.T) {
 	if n := w.metric("kbsync_notification_connected"); n != 0 {
 		t.Errorf("connected: %v", n)
 	}
-	w.put(folder+"second.md", "nobody told of it\n")
-	time.Sleep(2 * time.Second) // some attempts
+	w.put(folder+"second.md", "changed without a notification\n")
+	time.Sleep(2 * time.Second) // for some attempts to connect
 	if err := b.back(); err != nil {
 		t.Fatal(err)
 	}
-	w.await("to connect, and find what nobody told of", 20*time.Second, func() bool {
+	w.await("to connect and find the unnotified change", 20*time.Second, func() bool {
 		return len(w.accepted()) == 2 && w.metric("kbsync_notification_connections_total") == 1
 	})
 	log, err := os.ReadFile(w.log)
@@ -50,7 +50,7 @@ func TestNotificationsWait(t *testing.T) {
 		t.Errorf("%d warnings", n)
 	}
 
-	w.proxy.reset(func(page int, _ string) bool { return page == 0 }) // no listing goes through
+	w.proxy.reset(func(page int, _ string) bool { return page == 0 }) // all listings fail
 	const documents = 10
 	for i := range documents {
 		key := fmt.Sprintf("%s%d.md", folder, i)
@@ -60,13 +60,13 @@ func TestNotificationsWait(t *testing.T) {
 		}
 	}
 	w.await("to hold the messages", 20*time.Second, func() bool { return w.metric("kbsync_notifications_held") == documents })
-	// Longer than the consumer's lease, which is renewed.
+	// Longer than the consumer's lease, so that it is renewed.
 	time.Sleep(4 * time.Second)
 	if n, err := b.waiting(t.Context()); err != nil || n != documents {
-		t.Errorf("%d messages wait, %v", n, err)
+		t.Errorf("%d messages unacknowledged, %v", n, err)
 	}
 	if n := w.metric("kbsync_notifications_total", "taken"); n != documents {
-		t.Errorf("%v messages came", n)
+		t.Errorf("%v messages received", n)
 	}
 	w.proxy.reset(nil)
 	w.await("to upload them", 30*time.Second, func() bool { return len(w.accepted()) == 2+documents })
@@ -77,31 +77,31 @@ func TestNotificationsWait(t *testing.T) {
 	w.end(syscall.SIGTERM)
 }
 
-// A lines collects what is logged.
-type lines struct {
+// A lockedBuffer collects a log.
+type lockedBuffer struct {
 	mu sync.Mutex
 	bytes.Buffer
 }
 
-func (l *lines) Write(p []byte) (int, error) {
+func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.Buffer.Write(p)
 }
 
-func (l *lines) String() string {
+func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.Buffer.String()
 }
 
-func listen(t *testing.T, address string) (*watcher.Feed, *lines) {
+func listen(t *testing.T, address string) (*watcher.Feed, *lockedBuffer) {
 	t.Helper()
 	bucket, err := watcher.OpenBucket(t.Context(), "mem://docs", watcher.BucketOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log lines
+	var log lockedBuffer
 	f, err := bucket.Notifications(t.Context(), address, watcher.FeedOptions{Name: "hand.book", Delay: 10 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -117,17 +117,17 @@ func eventually(t *testing.T, what string, is func() bool) {
 			return
 		}
 	}
-	t.Fatalf("waited for %s", what)
+	t.Fatalf("timed out waiting for %s", what)
 }
 
-// TestTwoShareASubscription: each of two that listen at one subscription has a part of the messages, and none is lost when one ends.
-func TestTwoShareASubscription(t *testing.T) {
+// Two feeds of one subscription each receive a part of the messages, and none is lost when one ends.
+func TestTwoFeedsShareASubscription(t *testing.T) {
 	t.Parallel()
 	for _, kind := range brokerKinds {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
 			b := kind.open(t)
-			for _, variable := range b.env { // the same in all tests
+			for _, variable := range b.env { // equal in all tests
 				name, value, _ := strings.Cut(variable, "=")
 				os.Setenv(name, value)
 			}
@@ -144,18 +144,18 @@ func TestTwoShareASubscription(t *testing.T) {
 			}
 			eventually(t, "all messages", func() bool { return one.Stats().Held+other.Stats().Held == messages })
 			if n := one.Stats().Held; n == 0 || n == messages {
-				t.Fatalf("one has %d of %d", n, messages)
+				t.Fatalf("one feed has %d of %d messages", n, messages)
 			}
 			one.Take()
 			one.Recorded(nil)
 			had := int(one.Stats().Taken)
-			// The other ends without a word of what it had.
+			// The other feed ends without acknowledging its messages.
 			other.Take()
 			if err := other.Close(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "what the other had", func() bool { return int(one.Stats().Taken) >= messages })
-			t.Logf("one had %d, and took over %d", had, int(one.Stats().Taken)-had)
+			eventually(t, "the messages of the other feed", func() bool { return int(one.Stats().Taken) >= messages })
+			t.Logf("one feed had %d messages and took over %d", had, int(one.Stats().Taken)-had)
 			one.Take()
 			one.Recorded(nil)
 			if err := one.Close(); err != nil {
@@ -169,8 +169,8 @@ func TestTwoShareASubscription(t *testing.T) {
 	}
 }
 
-// TestJetStream: the consumer that is made, those that are taken, and what is said where there is none.
-func TestJetStream(t *testing.T) {
+// kbsync creates or uses a consumer, and reports a missing stream.
+func TestJetStreamConsumers(t *testing.T) {
 	b := newNATS(t)
 	conn, err := nats.Connect("nats://" + b.address())
 	if err != nil {
@@ -196,7 +196,7 @@ func TestJetStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := watcher.CheckNotifications(ctx, address, "hand.book")
-	if err != nil || !strings.Contains(found, "kbsync watch makes the consumer kbsync-hand-book-") {
+	if err != nil || !strings.Contains(found, "kbsync watch creates the consumer kbsync-hand-book-") {
 		t.Error(found, err)
 	}
 	eventually(t, "the connection", func() bool { return f.Stats().Connected })
@@ -223,7 +223,7 @@ func TestJetStream(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the last goroutine of it", func() bool {
+	eventually(t, "the end of all goroutines", func() bool {
 		all := make([]byte, 1<<20)
 		text := string(all[:runtime.Stack(all, true)])
 		return strings.Count(text, "kbsync/watcher.") == 0 && strings.Count(text, "jetstream.(*pullConsumer)") == 0
@@ -247,8 +247,8 @@ func TestJetStream(t *testing.T) {
 	}
 }
 
-// TestJetStreamCredentials: they are those of the environment, and those that are wrong are in no message.
-func TestJetStreamCredentials(t *testing.T) {
+// The credentials come from the environment, and no message contains them.
+func TestJetStreamCredentialsStayOutOfMessages(t *testing.T) {
 	b := &natsBroker{}
 	b.options = newNATSOptions(t)
 	b.options.Username, b.options.Password = "kbsync", "canary-password"
@@ -268,11 +268,10 @@ func TestJetStreamCredentials(t *testing.T) {
 	}
 }
 
-// TestRabbitQueue: what is said where there is no queue, and where there is one.
-func TestRabbitQueue(t *testing.T) {
+func TestRabbitReportsMissingAndExistingQueues(t *testing.T) {
 	t.Parallel()
 	b := openRabbit(t)
-	for _, variable := range b.env { // the same in all tests
+	for _, variable := range b.env { // equal in all tests
 		name, value, _ := strings.Cut(variable, "=")
 		os.Setenv(name, value)
 	}

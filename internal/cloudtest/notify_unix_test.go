@@ -27,18 +27,18 @@ import (
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
-// A watching is a story of kbsync watch, with notifications.
-type watching struct {
-	*story
+// A watchFixture runs kbsync watch with notifications.
+type watchFixture struct {
+	*syncFixture
 	broker *broker
 	cmd    *exec.Cmd
 	ended  chan error
-	log    string // its file
+	log    string // the path of the log
 	listen string
 }
 
-// newWatching makes a bucket at a server of its own, which publishes to the broker by itself if direct.
-func newWatching(t *testing.T, b *broker, direct bool) *watching {
+// newWatchFixture starts a server with a bucket. If direct, the server publishes notifications to the broker.
+func newWatchFixture(t *testing.T, b *broker, direct bool) *watchFixture {
 	var flags []string
 	if direct {
 		flags = b.direct
@@ -48,10 +48,10 @@ func newWatching(t *testing.T, b *broker, direct bool) *watching {
 		t.Fatal(err)
 	}
 	if c == nil {
-		t.Skip("versitygw is not there: run .ci/servers install")
+		t.Skip("versitygw is missing: run .ci/servers install")
 	}
 	t.Cleanup(stop)
-	w := &watching{story: newStory(t, c), broker: b, log: filepath.Join(t.TempDir(), "log"), listen: fmt.Sprintf("127.0.0.1:%d", freePort())}
+	w := &watchFixture{syncFixture: newSyncFixture(t, c), broker: b, log: filepath.Join(t.TempDir(), "log"), listen: fmt.Sprintf("127.0.0.1:%d", freePort())}
 	t.Cleanup(func() {
 		if w.cmd != nil {
 			_ = w.cmd.Process.Kill()
@@ -65,15 +65,15 @@ func newWatching(t *testing.T, b *broker, direct bool) *watching {
 	return w
 }
 
-// start runs the program, and waits until it is ready and has reached the broker.
-func (w *watching) start(args ...string) {
+// start starts the program and waits until it is ready and connected to the broker.
+func (w *watchFixture) start(args ...string) {
 	w.Helper()
 	w.launch(args...)
 	w.await("to be ready and connected", 60*time.Second, func() bool { return w.metric("kbsync_notification_connected") == 1 && w.answers("/readyz") })
 }
 
-// launch runs the program.
-func (w *watching) launch(args ...string) {
+// launch starts the program.
+func (w *watchFixture) launch(args ...string) {
 	w.Helper()
 	path, err := kbsync()
 	if err != nil {
@@ -101,8 +101,8 @@ func (w *watching) launch(args ...string) {
 	go func() { ended <- cmd.Wait() }()
 }
 
-// answers says whether the program answers well.
-func (w *watching) answers(path string) bool {
+// answers reports whether the program answers with status 200.
+func (w *watchFixture) answers(path string) bool {
 	resp, err := http.Get("http://" + w.listen + path)
 	if err != nil {
 		return false
@@ -112,19 +112,19 @@ func (w *watching) answers(path string) bool {
 }
 
 // end ends the program with a signal.
-func (w *watching) end(signal syscall.Signal) {
+func (w *watchFixture) end(signal syscall.Signal) {
 	w.Helper()
 	_ = w.cmd.Process.Signal(signal)
 	select {
 	case <-w.ended:
 	case <-time.After(20 * time.Second):
-		w.Fatal("kbsync does not end")
+		w.Fatal("kbsync did not end")
 	}
 	w.cmd = nil
 }
 
-// metric reads a metric of the program, -1 if there is none; with several series, those that have what is wanted in their labels.
-func (w *watching) metric(name string, labels ...string) float64 {
+// metric returns a metric of the program, of the first series with all the labels; -1 if there is none.
+func (w *watchFixture) metric(name string, labels ...string) float64 {
 	resp, err := http.Get("http://" + w.listen + "/metrics")
 	if err != nil {
 		return -1
@@ -149,22 +149,22 @@ lines:
 	return -1
 }
 
-func (w *watching) await(what string, patience time.Duration, is func() bool) {
+func (w *watchFixture) await(what string, patience time.Duration, is func() bool) {
 	w.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		if is() {
 			return
 		}
 	}
-	w.Fatalf("waited for it %s", what)
+	w.Fatalf("timed out waiting for kbsync %s", what)
 }
 
-// A history is what is done to a bucket: 5,000 changes of 4,000 objects.
-type history struct {
-	odd     bool // so are the keys
+// A changeLog makes and records 5,000 changes of 4,000 objects in a bucket.
+type changeLog struct {
+	odd     bool // with spaces and other odd characters in the keys
 	mu      sync.Mutex
-	current map[string]string // the contents that are to be there in the end, by key
-	former  map[[32]byte]bool // contents that were there for a while
+	current map[string]string // the present contents, by key
+	former  map[[32]byte]bool // earlier contents
 }
 
 const (
@@ -172,8 +172,8 @@ const (
 	changes                       = created + overwritten + deleted
 )
 
-// make makes the changes from one number to another, and tells of each; notify may be nil.
-func (h *history) make(ctx context.Context, w *watching, from, to int, notify func(ctx context.Context, key string) error) error {
+// make makes the changes from number from to number to, and calls notify for each unless it is nil.
+func (h *changeLog) make(ctx context.Context, w *watchFixture, from, to int, notify func(ctx context.Context, key string) error) error {
 	if h.current == nil {
 		h.current, h.former = map[string]string{}, map[[32]byte]bool{}
 	}
@@ -220,8 +220,8 @@ func (h *history) make(ctx context.Context, w *watching, from, to int, notify fu
 	return group.Wait()
 }
 
-// missing counts what is to be there and was not accepted yet.
-func (h *history) missing(w *watching) int {
+// missing counts the present contents that were not accepted yet.
+func (h *changeLog) missing(w *watchFixture) int {
 	accepted := w.accepted()
 	n := 0
 	for _, content := range h.current {
@@ -232,11 +232,11 @@ func (h *history) missing(w *watching) int {
 	return n
 }
 
-// verify ends the program, and looks at what became of everything.
-func (h *history) verify(w *watching) {
+// verify waits for all uploads, ends the program and checks the result.
+func (h *changeLog) verify(w *watchFixture) {
 	w.Helper()
 	w.await("to upload everything", 60*time.Second, func() bool { return h.missing(w) == 0 })
-	w.await("to let go of all messages", 30*time.Second, func() bool { return w.metric("kbsync_notifications_held") == 0 })
+	w.await("to release all messages", 30*time.Second, func() bool { return w.metric("kbsync_notifications_held") == 0 })
 	w.await("to have everything trained", 10*time.Second, func() bool {
 		return w.metric("kbsync_documents", `state="completed"`) == float64(len(h.current))
 	})
@@ -264,22 +264,22 @@ func (h *history) verify(w *watching) {
 			w.Errorf("%x was never in the bucket", sum)
 		}
 	}
-	// What is recorded is what is there: a pass finds nothing to do.
+	// The state equals the bucket: a pass finds no change.
 	if r := w.sync(0).Syncs[0]; r.Unchanged != len(h.current) || r.New+r.Changed+r.Removed+r.Uploaded != 0 {
 		w.Errorf("a pass afterwards: %+v", r)
 	}
 }
 
-// TestNotifications: 5,000 changes are noticed by notifications alone, of the server itself.
-func TestNotifications(t *testing.T) {
+// Notifications of the server alone find 5,000 changes.
+func TestNotificationsAloneFindAllChanges(t *testing.T) {
 	t.Parallel()
 	for _, kind := range brokerKinds {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWatching(t, kind.open(t), true)
+			w := newWatchFixture(t, kind.open(t), true)
 			w.start()
 			wholes := w.proxy.wholes
-			var h history
+			var h changeLog
 			start := time.Now()
 			if err := h.make(t.Context(), w, 0, changes, nil); err != nil {
 				t.Fatal(err)
@@ -294,7 +294,7 @@ func TestNotifications(t *testing.T) {
 	}
 }
 
-// record is a message as S3 and those that speak as it does send it.
+// record returns a message of S3.
 func record(bucket, key string) []byte {
 	var o struct {
 		Records []any
@@ -310,16 +310,16 @@ func record(bucket, key string) []byte {
 	return body
 }
 
-// TestNotificationsBroken: messages come twice, late and in another order, with others between them; the broker is restarted and
-// kbsync killed. Each content is accepted once all the same, and every message acknowledged.
-func TestNotificationsBroken(t *testing.T) {
+// Messages come twice, late and in another order, with foreign messages between them, while the broker restarts and kbsync is
+// killed. Each content is accepted once all the same, and every message is acknowledged.
+func TestBrokenDeliveryLosesNothing(t *testing.T) {
 	t.Parallel()
 	for _, kind := range brokerKinds {
 		t.Run(kind.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWatching(t, kind.open(t), false)
+			w := newWatchFixture(t, kind.open(t), false)
 			w.start()
-			// What is published goes through a bag, from which it comes in any order.
+			// Messages are published in random order from a bag.
 			type letter struct {
 				body []byte
 				late bool
@@ -328,8 +328,8 @@ func TestNotificationsBroken(t *testing.T) {
 			var sent atomic.Int64
 			publish := func(ctx context.Context, body []byte) error {
 				for {
-					limited, cancel := context.WithTimeout(ctx, 3*time.Second)
-					err := w.broker.publish(limited, body)
+					attempt, cancel := context.WithTimeout(ctx, 3*time.Second)
+					err := w.broker.publish(attempt, body)
 					cancel()
 					if err == nil {
 						sent.Add(1)
@@ -338,7 +338,7 @@ func TestNotificationsBroken(t *testing.T) {
 					if ctx.Err() != nil {
 						return ctx.Err()
 					}
-					time.Sleep(100 * time.Millisecond) // the broker is away
+					time.Sleep(100 * time.Millisecond) // the broker is restarting
 				}
 			}
 			post, ctx := errgroup.WithContext(t.Context())
@@ -382,7 +382,7 @@ func TestNotificationsBroken(t *testing.T) {
 				}
 				return nil
 			}
-			h := history{odd: true}
+			h := changeLog{odd: true}
 			start := time.Now()
 			step := func(from, to int) {
 				t.Helper()

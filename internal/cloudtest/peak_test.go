@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// runMeasured runs a command and returns the most bytes of it that were resident.
+// runMeasured runs a command and returns its peak resident memory in bytes.
 func runMeasured(cmd *exec.Cmd) (peak int64, err error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
@@ -20,8 +20,8 @@ func runMeasured(cmd *exec.Cmd) (peak int64, err error) {
 	return <-peaks, err
 }
 
-// peakOf returns the most bytes of a process that were resident, as far as the system tells that of a process that runs. What it
-// tells of one that ended has that of the process that started it in it.
+// peakOf returns the peak resident memory of a running process in bytes; 0 if the system does not report it. The value that systems
+// report after the end of a process includes memory of its parent.
 func peakOf(pid int, ended <-chan struct{}) (peak int64) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -9,7 +9,7 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// TestRoots runs the suite of all roots over the buckets of each cloud.
+// TestRoots runs the suite of all roots with a bucket of each cloud.
 func TestRoots(t *testing.T) {
 	eachCloud(t, func(t *testing.T, c *cloud) {
 		roottest.Run(t, roottest.Options{Odd: c.odd, Markers: []string{"folder/"}}, func(t *testing.T) roottest.Place {
@@ -26,7 +26,7 @@ type place struct {
 	writer
 }
 
-// folder is where in the bucket the root is.
+// folder is the prefix of the root in the bucket.
 const folder = "docs/"
 
 func (p *place) Root(filter *watcher.Filter) (roottest.Root, error) {

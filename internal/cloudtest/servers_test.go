@@ -31,40 +31,40 @@ import (
 	_ "gocloud.dev/blob/s3blob"
 )
 
-// The servers' own credentials, which are known to all: nothing of worth is behind them.
+// The public default credentials of the test servers.
 const (
 	s3Key, s3Secret = "kbsync-test", "kbsync-test-secret"
 	azureAccount    = "devstoreaccount1"
 	azureKey        = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 
-// A cloud is a server that speaks as one cloud does.
+// A cloud is a server with the protocol of one cloud.
 type cloud struct {
 	name string
 	addr string // host:port
 	odd  []string
-	// url returns the address of a bucket at a server, or at what stands before it.
+	// url returns the URL of a bucket at a server or proxy.
 	url func(addr, bucket string) string
-	// env are variables for a program that uses what is at addr.
+	// env returns the environment of a program that uses the server at addr.
 	env func(addr string) []string
-	// client returns what writes to a bucket that it makes.
+	// client creates a bucket and returns a writer to it.
 	client func(ctx context.Context, bucket string) (writer, error)
-	// isList tells a listing from other requests by path and query.
+	// isList reports whether a request is a listing, by its path and query.
 	isList func(path, query string) bool
-	// keepHost says that requests are signed with the host that the client sees.
+	// keepHost is true if requests are signed with the host that the client sees.
 	keepHost bool
-	// door is what this process reaches the server by, where an address is the environment's and not a bucket's; else nil.
-	door *door
+	// bucketProxy is the address for this process, if the environment and not the URL has the server's address; else nil.
+	bucketProxy *bucketProxy
 }
 
-// A door is before a server, where a test may stand for a bucket of its own.
-type door struct {
+// A bucketProxy forwards requests to a server, except for buckets with a handler of a test.
+type bucketProxy struct {
 	server  *httptest.Server
 	buckets sync.Map // of http.Handler
 }
 
-func newDoor(c *cloud) *door {
-	d := &door{}
+func newBucketProxy(c *cloud) *bucketProxy {
+	d := &bucketProxy{}
 	through := forward(c)
 	d.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, rest, _ := strings.Cut(r.URL.Path, "/b/")
@@ -78,21 +78,21 @@ func newDoor(c *cloud) *door {
 	return d
 }
 
-// A writer is another program that uses the bucket. Its keys are the cloud's.
+// A writer changes a bucket as another program does. Its keys are the keys in the cloud.
 type writer interface {
 	Put(ctx context.Context, key string, content io.ReadSeeker) error
 	Copy(ctx context.Context, from, to string) error
 	Delete(ctx context.Context, key string) error
 }
 
-// clouds are the servers that run.
+// clouds are the running servers.
 var clouds []*cloud
 
-// leftOut are those that do not, and how they would.
-var leftOut []string
+// missingServers names the servers that are not installed, with the remedy.
+var missingServers []string
 
-// atEnd is called when all tests have ended.
-var atEnd []func()
+// cleanups run when all tests have ended.
+var cleanups []func()
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -119,8 +119,8 @@ func TestMain(m *testing.M) {
 			}
 			defer stop()
 			addr := c.addr
-			if c.door != nil {
-				addr = c.door.server.Listener.Addr().String()
+			if c.bucketProxy != nil {
+				addr = c.bucketProxy.server.Listener.Addr().String()
 			}
 			for _, assignment := range c.env(addr) {
 				name, value, _ := strings.Cut(assignment, "=")
@@ -128,14 +128,14 @@ func TestMain(m *testing.M) {
 			}
 			clouds = append(clouds, c)
 		}
-		for _, what := range leftOut {
-			fmt.Fprintln(os.Stderr, "LEFT OUT:", what)
+		for _, server := range missingServers {
+			fmt.Fprintln(os.Stderr, "LEFT OUT:", server)
 		}
-		if len(leftOut) > 0 && os.Getenv("TEST_SERVERS") == "all" {
+		if len(missingServers) > 0 && os.Getenv("TEST_SERVERS") == "all" {
 			return 1
 		}
 		defer func() {
-			for _, end := range atEnd {
+			for _, end := range cleanups {
 				end()
 			}
 		}()
@@ -143,7 +143,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// eachCloud runs a test for each cloud, side by side.
+// eachCloud runs a test for each cloud in parallel.
 func eachCloud(t *testing.T, test func(t *testing.T, c *cloud)) {
 	t.Parallel()
 	for _, c := range clouds {
@@ -152,14 +152,14 @@ func eachCloud(t *testing.T, test func(t *testing.T, c *cloud)) {
 			test(t, c)
 		})
 	}
-	for _, what := range leftOut {
-		t.Run("left out", func(t *testing.T) { t.Skip(what) })
+	for _, server := range missingServers {
+		t.Run("left out", func(t *testing.T) { t.Skip(server) })
 	}
 }
 
 var buckets atomic.Int64
 
-// newBucket makes a bucket that no other test uses.
+// newBucket creates a bucket for one test.
 func newBucket(tb testing.TB, c *cloud) (string, writer) {
 	tb.Helper()
 	name := fmt.Sprintf("kbsync-%d-%d", os.Getpid(), buckets.Add(1))
@@ -170,7 +170,7 @@ func newBucket(tb testing.TB, c *cloud) (string, writer) {
 	return name, w
 }
 
-// program finds a server that .ci/servers installed, or that is there anyway.
+// program returns the path of a server that .ci/servers installed, or that is in PATH.
 func program(name string, below ...string) string {
 	path, err := filepath.Abs(filepath.Join(append([]string{"..", "..", "bin", "servers"}, append(below, name)...)...))
 	if err == nil {
@@ -191,7 +191,7 @@ func freePort() int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// run starts a server and waits until it takes connections.
+// run starts a server and waits until it accepts connections.
 func run(addr string, cmd *exec.Cmd) (stop func(), err error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -222,11 +222,11 @@ func run(addr string, cmd *exec.Cmd) (stop func(), err error) {
 
 func startS3(dir string) (*cloud, func(), error) { return startGateway(dir) }
 
-// startGateway starts a server of S3 with further flags of its own.
+// startGateway starts an S3 server with more flags.
 func startGateway(dir string, flags ...string) (*cloud, func(), error) {
 	path := program("versitygw")
 	if path == "" {
-		leftOut = append(leftOut, "buckets of S3, for versitygw is not there: run .ci/servers install")
+		missingServers = append(missingServers, "buckets of S3: versitygw is missing, run .ci/servers install")
 		return nil, nil, nil
 	}
 	data, sidecar := filepath.Join(dir, "s3"), filepath.Join(dir, "metadata")
@@ -245,7 +245,7 @@ func startGateway(dir string, flags ...string) (*cloud, func(), error) {
 		odd: []string{
 			"a b+c%20.md", "e\u0301.md", "é.md", "😀.md", "__0x2f__.md", "a&b=c.md", "?x=y#z.md", `back\slash.md`, "<&>\"'.md", "a:b.md", "$^{}[].md",
 			strings.Repeat("k/", 400) + "deep.md", "new\nline.md",
-			// The server keeps objects as files, so that a//b and a/b are one to it.
+			// The server stores objects as files, so a//b and a/b are the same object.
 		},
 		url: func(addr, bucket string) string {
 			return "s3://" + bucket + "?endpoint=http://" + addr + "&region=us-east-1&use_path_style=true&request_checksum_calculation=when_required"
@@ -308,16 +308,16 @@ func startGS(string) (*cloud, func(), error) {
 		},
 	}
 	c.client = func(ctx context.Context, bucket string) (writer, error) {
-		client, err := storage.NewClient(ctx) // as the environment says
+		client, err := storage.NewClient(ctx) // with the address from the environment
 		if err != nil {
 			return nil, err
 		}
 		handle := client.Bucket(bucket)
 		return gsWriter{handle}, handle.Create(ctx, "project", nil)
 	}
-	c.door = newDoor(c)
+	c.bucketProxy = newBucketProxy(c)
 	return c, func() {
-		c.door.server.Close()
+		c.bucketProxy.server.Close()
 		server.Stop()
 	}, nil
 }
@@ -344,7 +344,7 @@ func (w gsWriter) Delete(ctx context.Context, key string) error {
 func startAzure(string) (*cloud, func(), error) {
 	path := program("azurite-blob", "azurite", "node_modules", ".bin")
 	if path == "" {
-		leftOut = append(leftOut, "containers of Azure, for Azurite is not there: run .ci/servers install, which needs node and npm")
+		missingServers = append(missingServers, "containers of Azure: Azurite is missing, run .ci/servers install, which needs node and npm")
 		return nil, nil, nil
 	}
 	port := freePort()

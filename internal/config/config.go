@@ -1,19 +1,19 @@
 // Package config turns a YAML file, the environment and command-line flags
 // into one validated [Config].
 //
-// It is pure: [Parse] reads no file, no variable and no clock of its own; the
-// caller passes the file's bytes, the environment and the flags that were set.
-// Every setting is defined once, in the table that [Settings] returns: its
-// flag, its environment variable, its place in the file, its default and its
-// help text. A flag wins over the environment, the environment over the file,
-// and the file over the default.
+// The package is pure: [Parse] reads no file, no variable and no clock. The
+// caller passes the bytes of the file, the environment and the flags that the
+// user set. The table that [Settings] returns defines every setting once: its
+// flag, its environment variable, its key in the file, its default and its help
+// text. A flag overrides the environment, the environment overrides the file,
+// and the file overrides the default.
 //
 // Parse reports all mistakes at once, each as a [Problem] with its place and
-// what to write instead. It never guesses: unknown keys, unknown KBSYNC_
-// variables and duplicate keys are errors.
+// the remedy. It never guesses: unknown keys, unknown KBSYNC_ variables and
+// duplicate keys are errors.
 //
-// The package does not look at the world. Whether a root exists, a token is
-// accepted or a pattern matches anything is for others to find out.
+// The package does not check whether a root exists, the API accepts a token or
+// a pattern matches a document.
 package config
 
 import (
@@ -24,10 +24,10 @@ import (
 	"time"
 )
 
-// Config is everything a command needs to know, complete and validated.
-// Every path in it is absolute if [Input.Dir] was.
+// Config is the complete, validated configuration of a command. Its paths are
+// absolute if [Input.Dir] is.
 type Config struct {
-	// Path is the config file's path as the user gave it, empty without one.
+	// Path is the path of the config file as the user wrote it; empty without a file.
 	Path string
 
 	API API
@@ -35,74 +35,75 @@ type Config struct {
 	State string
 	Log   Log
 	// Listen is the host:port of the status page, empty for none. The host is
-	// never empty: an address given as ":9090" is one on the loopback.
+	// never empty: Parse turns ":9090" into an address of the loopback.
 	Listen string
-	// ListenTokenFile is the path of a file that holds the token which the
-	// listener asks for; empty for none.
+	// ListenTokenFile is the path of the file with the token of the status
+	// page; empty for none.
 	ListenTokenFile string
 	// Period, if not zero, is the pause between two passes of a watch that
-	// takes no notice of events.
+	// ignores events.
 	Period time.Duration
-	// TouchFile, ErrorFile and MetricsFile are paths of files that tell of the
-	// passes; empty for none.
+	// TouchFile, ErrorFile and MetricsFile are the paths of the status files
+	// that kbsync writes after a pass; empty for none.
 	TouchFile   string
 	ErrorFile   string
 	MetricsFile string
 	// ShutdownGrace is how long a stopping command waits for the answers of
-	// what is sealed.
+	// sealed batches.
 	ShutdownGrace time.Duration
-	// LockTimeout is how long to wait for a sync that another process works;
-	// zero means not to wait.
+	// LockTimeout is how long to wait for a sync that another process is
+	// running; zero means not to wait.
 	LockTimeout time.Duration
-	// Transfers is the number of parallel uploads, Checkers that of files
-	// hashed at once. Both are at least one.
+	// Transfers is the number of parallel uploads, Checkers the number of files
+	// to hash in parallel. Both are at least one.
 	Transfers int
 	Checkers  int
-	// BWLimit is the most bytes a second that all uploads together send,
-	// MaxTransfer the bytes and MaxDuration the time after which a pass stops
-	// cleanly. Zero means no limit.
+	// BWLimit is the maximum number of bytes per second of all uploads
+	// together. A pass stops cleanly after MaxTransfer bytes or MaxDuration.
+	// Zero means no limit.
 	BWLimit     Size
 	MaxTransfer Size
 	MaxDuration time.Duration
 	Poll        Poll
 	// TrainTimeout is how long a source may train before it counts as stuck;
-	// zero means for ever.
+	// zero means no limit.
 	TrainTimeout time.Duration
 
-	// Syncs are the syncs of the file in its order, then those made from a
-	// ROOT argument.
+	// Syncs are the syncs of the file in its order, then the syncs of ROOT
+	// arguments.
 	Syncs []Sync
-	// Selected names the syncs that [Input.Args] chose, in the order of Syncs;
-	// without arguments it names all of them.
+	// Selected are the names of the syncs that [Input.Args] selects, in the
+	// order of Syncs. Without arguments it has all of them.
 	Selected []string
 
-	// Warnings are what is allowed but probably not meant.
+	// Warnings are settings that are valid but probably mistakes.
 	Warnings []Problem
 
 	configPath string // absolute
 }
 
-// API says how to reach ReplyCX.
+// API is the configuration of the client.
 type API struct {
-	// URL is the API's origin and, behind a gateway, a path prefix; without a
-	// slash at its end. It is https, or http on the loopback, or anywhere if AllowInsecure is set.
+	// URL is the API's origin and, behind a gateway, a path prefix, without a
+	// slash at its end. Its scheme is https. It may be http on the loopback,
+	// and on other machines if AllowInsecure is set.
 	URL string
 	// AllowInsecure permits plain http to other machines.
 	AllowInsecure bool
-	// Token is the value of REPLYCX_TOKEN. It wins over TokenFile and
-	// TokenCommand, of which at most one is set. All three may be empty.
+	// Token is the value of REPLYCX_TOKEN. It overrides TokenFile and
+	// TokenCommand. At most one of those two is set. All three may be empty.
 	Token Secret
-	// TokenFile is the path of a file that holds the token.
+	// TokenFile is the path of a file with the token.
 	TokenFile string
-	// TokenCommand is a program and its arguments, run without a shell, whose
-	// output is the token.
+	// TokenCommand is a program and its arguments. kbsync runs it without a
+	// shell; its output is the token.
 	TokenCommand []string
-	// AccountID is the account for account-scoped operations; zero leaves it
-	// to the token's claim.
+	// AccountID is the account for account-scoped operations; zero means the
+	// account in the token.
 	AccountID int64
-	// Rate is the most requests a second; zero means no limit.
+	// Rate is the maximum number of requests per second; zero means no limit.
 	Rate float64
-	// CACert is the path of a PEM file with further certificate authorities.
+	// CACert is the path of a PEM file with additional certificate authorities.
 	CACert string
 }
 
@@ -112,42 +113,42 @@ func (a API) Local() bool {
 	return err == nil && loopback(u.Hostname())
 }
 
-// Log says what is logged and how.
+// Log is the configuration of the log.
 type Log struct {
 	Level  string // debug, info, warn or error
 	Format string // text or json
 }
 
-// Poll is the range of the pauses between two questions for one source's
-// training status. 0 < Min <= Max.
+// Poll is the range of intervals between status requests for one source.
+// 0 < Min <= Max.
 type Poll struct {
 	Min, Max time.Duration
 }
 
-// Sync is a root, the knowledge base it is kept true in, and the rules.
+// Sync is a root, its knowledge base, and the rules of the synchronization.
 type Sync struct {
-	// Name is unique among the syncs, whatever the case of its letters, and
-	// fit to be a part of a file name.
+	// Name is unique among the syncs, regardless of case, and valid as a part
+	// of a file name.
 	Name          string
 	Root          Root
 	KnowledgeBase int64
 
-	// Include and Exclude are valid doublestar patterns; without Include the
-	// usual document types are meant. FilterFrom are paths of filter files.
+	// Include and Exclude are valid doublestar patterns. An empty Include means
+	// the usual document types. FilterFrom are paths of filter files.
 	Include    []string
 	Exclude    []string
 	FilterFrom []string
-	// MaxSize is the size above which a document is skipped; zero for none.
+	// MaxSize is the maximum size of a document; zero means no limit.
 	MaxSize Size
 
 	Batch Batch
-	// Rescan is the pause between two full listings while watching; zero
-	// means only at the start and when events were lost.
+	// Rescan is the interval between full listings by watch. Zero means a full
+	// listing only at the start and after lost events.
 	Rescan time.Duration
-	// Settle is the quiet time after which a file counts as written.
+	// Settle is the quiet time after which a file counts as completely written.
 	Settle time.Duration
-	// MinReupload is how long a changed document waits after its last upload
-	// while watching.
+	// MinReupload is the minimum time between two uploads of a document by
+	// watch.
 	MinReupload time.Duration
 
 	OnUncertain string // Resend or Hold
@@ -157,34 +158,34 @@ type Sync struct {
 	UploadName  string // Flat, Key or Base
 	SendAs      string // File or Text
 
-	// MaxDelete is how many removals a pass may find before it halts.
+	// MaxDelete is the maximum number of removals in a pass; the sync halts above it.
 	MaxDelete MaxDelete
-	// MaxUploads is how many uploads a pass may plan before it halts; zero
-	// means any number.
+	// MaxUploads is the maximum number of uploads in a pass; the sync halts
+	// above it. Zero means no limit.
 	MaxUploads int
-	// AllowEmpty lets a root that lists nothing remove what was known.
+	// AllowEmpty lets an empty root remove all known documents.
 	AllowEmpty bool
 	// CopyLinks follows symbolic links that stay inside the root.
 	CopyLinks bool
-	// Notifications is the URL of a subscription to a bucket's events.
+	// Notifications is the URL of a subscription to the events of a bucket.
 	Notifications string
 
-	// HeartbeatURL is fetched after each pass that ended well; empty for none.
+	// HeartbeatURL is the URL to GET after each successful pass; empty for none.
 	HeartbeatURL string
 	Hooks        Hooks
 }
 
-// Hooks are told of what happens to a sync. Each is empty for none, the URL of
-// a webhook, or a program and its arguments; see [WebhookURL].
+// Hooks are the calls for the events of a sync. Each is empty, the URL of a
+// webhook, or a program and its arguments; see [WebhookURL].
 type Hooks struct {
 	OnSuccess []string
 	OnFailure []string
 	OnOrphan  []string
-	Timeout   time.Duration // of one call; above zero
+	Timeout   time.Duration // of one call; greater than zero
 }
 
-// WebhookURL returns the URL of a hook that is a webhook, and "" of one that is
-// a program or none.
+// WebhookURL returns the URL of a webhook, or "" for a hook that is a program or
+// empty.
 func WebhookURL(hook []string) string {
 	if len(hook) == 1 && (strings.HasPrefix(hook[0], "https://") || strings.HasPrefix(hook[0], "http://")) {
 		return hook[0]
@@ -195,8 +196,8 @@ func WebhookURL(hook []string) string {
 // Batch limits one multipart request.
 type Batch struct {
 	Documents int           // at least one
-	Bytes     Size          // at least one; a larger document goes alone
-	Wait      time.Duration // how long a batch waits to be filled
+	Bytes     Size          // at least one; a larger document is sent alone
+	Wait      time.Duration // how long a batch waits for more documents
 }
 
 // The values of a sync's choices.
@@ -214,7 +215,7 @@ const (
 	Text   = "text"
 )
 
-// Sync finds a sync by its name.
+// Sync returns the sync with a name, and whether there is one.
 func (c *Config) Sync(name string) (Sync, bool) {
 	i := slices.IndexFunc(c.Syncs, func(s Sync) bool { return s.Name == name })
 	if i < 0 {
@@ -223,10 +224,10 @@ func (c *Config) Sync(name string) (Sync, bool) {
 	return c.Syncs[i], true
 }
 
-// Private lists the files of kbsync's own that must never be uploaded, wherever
-// they lie: the state, the config file, the tokens' files and those that tell
-// of the passes. Paths that begin
-// with the state's and a dash or a dot belong to it as well.
+// Private returns the files of kbsync that it must never upload, even if they are
+// in a root: the state, the config file, the token files and the status files.
+// The state also owns every path that begins with its own path and a dash or a
+// dot.
 func (c *Config) Private() []string {
 	var out []string
 	for _, p := range []string{c.State, c.configPath, c.API.TokenFile, c.ListenTokenFile, c.TouchFile, c.ErrorFile, c.MetricsFile} {
@@ -237,44 +238,44 @@ func (c *Config) Private() []string {
 	return out
 }
 
-// Input is what [Parse] makes a Config of.
+// Input is the input of [Parse].
 type Input struct {
-	// Path is the config file's path as the user gave it, and File its bytes.
-	// An empty Path means that there is no file.
+	// Path is the path of the config file as the user wrote it, and File its
+	// bytes. An empty Path means no file.
 	Path string
 	File []byte
-	// Dir is the absolute working directory: what a relative Path, and paths
-	// in flags, arguments and variables are relative to.
+	// Dir is the absolute working directory, the base of a relative Path and of
+	// relative paths in flags, arguments and variables.
 	Dir string
-	// Environ is the environment in the form of os.Environ. A variable with
-	// an empty value counts as not set.
+	// Environ is the environment in the form of os.Environ. Parse ignores empty
+	// variables.
 	Environ []string
-	// Flags holds the values of those flags that were set, by name without
-	// the dashes; a boolean flag has the value "true" or "false". Names that
-	// are not in the table are ignored.
+	// Flags holds the values of the flags that the user set, by name without
+	// the dashes. A boolean flag has the value "true" or "false". Parse ignores
+	// names that are not in the table.
 	Flags map[string][]string
-	// OtherFlags names further flags of the program, so that their variables
-	// are known too. Parse ignores their values.
+	// OtherFlags are the names of the program's other flags. Parse accepts their
+	// variables and ignores the values.
 	OtherFlags []string
-	// Args are NAME and ROOT arguments: the name of a sync in the file
-	// selects it, the root of one as well, and another root becomes a sync of
-	// its own, see [AdHocName].
+	// Args are NAME and ROOT arguments. The name or the root of a sync in the
+	// file selects it. Any other root becomes a new sync; see [AdHocName].
 	Args []string
 }
 
-// Problem is one mistake, or one thing to warn of, and its place.
+// Problem is one mistake or warning, and its place.
 type Problem struct {
-	// File, Line and Column (both from 1) are set for what is in the file.
+	// File, Line and Column are set for a mistake in the file. Line and Column
+	// count from 1.
 	File         string
 	Line, Column int
-	// Name is the key as it stands in the file (syncs[0].batch.bytes), the
-	// flag with its dashes, or the environment variable. It may be empty.
+	// Name is the key in the file (syncs[0].batch.bytes), the flag with its
+	// dashes, or the environment variable. It may be empty.
 	Name string
-	// Text says what is wrong and what to write instead.
+	// Text describes the mistake and the remedy.
 	Text string
 }
 
-// String gives the problem in one line: place, name and text.
+// String returns the problem as one line: place, name and text.
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.File != "" {
@@ -291,11 +292,11 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Errors are all mistakes that [Parse] found, those of the file first and in
-// its order.
+// Errors are all mistakes that [Parse] found: first the mistakes in the file, in
+// its order, then the others.
 type Errors []Problem
 
-// Error gives one problem a line.
+// Error returns one line for each problem.
 func (e Errors) Error() string {
 	lines := make([]string, len(e))
 	for i, p := range e {

@@ -40,7 +40,7 @@ func parse(t *testing.T, in Input) *Config {
 	return c
 }
 
-// mistakes gives the lines of Parse's error.
+// mistakes returns the lines of Parse's error.
 func mistakes(t *testing.T, in Input) []string {
 	t.Helper()
 	c, err := Parse(in)
@@ -54,7 +54,7 @@ func mistakes(t *testing.T, in Input) []string {
 	return strings.Split(list.Error(), "\n")
 }
 
-func TestDefaults(t *testing.T) {
+func TestMinimalFileHasDefaults(t *testing.T) {
 	dir := workDir(t)
 	c := parse(t, Input{Path: "conf/kbsync.yaml", File: []byte(minimal), Dir: dir})
 	want := &Config{
@@ -92,7 +92,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-func TestInsecure(t *testing.T) {
+func TestPlainHTTPNeedsAllowInsecure(t *testing.T) {
 	in := Input{Path: "kbsync.yaml", File: []byte("api: {url: 'http://emulator:8080', allow_insecure: true}\n" + minimal), Dir: workDir(t)}
 	if c := parse(t, in); c.API.URL != "http://emulator:8080" || !c.API.AllowInsecure {
 		t.Errorf("got %+v", c.API)
@@ -106,7 +106,7 @@ func TestInsecure(t *testing.T) {
 	parse(t, in)
 }
 
-// Everything that the file can say, said in ways that differ from the defaults.
+// everything sets every key of the file to a value other than its default.
 const everything = `
 api:
   url: https://gateway.example/replycx/
@@ -166,7 +166,7 @@ syncs:
     max_delete: off
 `
 
-func TestEverything(t *testing.T) {
+func TestEveryKeyOfTheFile(t *testing.T) {
 	dir := workDir(t)
 	c := parse(t, Input{Path: "kbsync.yaml", File: []byte(everything), Dir: dir})
 	if want := (API{
@@ -218,8 +218,8 @@ func TestEverything(t *testing.T) {
 	}
 }
 
-// TestMistakes has one mistake a case and wants exactly its lines.
-func TestMistakes(t *testing.T) {
+// TestEachMistakeHasPlaceAndRemedy has one mistake per case, and compares whole lines.
+func TestEachMistakeHasPlaceAndRemedy(t *testing.T) {
 	syncs := func(lines ...string) string { // from line 1, keys in column 5
 		return "syncs:\n  - name: a\n    root: docs\n    knowledge_base: 1\n    " + strings.Join(lines, "\n    ") + "\n"
 	}
@@ -231,7 +231,7 @@ func TestMistakes(t *testing.T) {
 			"5:25: syncs[0].hooks.on_success: \"https://\" is not the address of a webhook; write one, such as https://hooks.example/kbsync",
 			"5:46: syncs[0].hooks.timeout: \"0s\" is too small; write more than zero, such as 30s",
 			"5:50: syncs[0].hooks.on_sucess: is not a setting; did you mean on_success?",
-			"6:20: syncs[0].heartbeat_url: \"ftp://a/b\" cannot be fetched; write one, such as https://hc-ping.example/3f0c",
+			"6:20: syncs[0].heartbeat_url: \"ftp://a/b\" is not a web address; write one, such as https://hc-ping.example/3f0c",
 		}},
 		{"unknown key", syncs("inclde: ['*']"), []string{"5:5: syncs[0].inclde: is not a setting; did you mean include?"}},
 		{"unknown key, letters swapped", "trasnfers: 3\n" + minimal, []string{"1:1: trasnfers: is not a setting; did you mean transfers?"}},
@@ -239,20 +239,20 @@ func TestMistakes(t *testing.T) {
 			"5:13: syncs[0].batch.doc: is not a setting; the keys here are documents, bytes, wait",
 			"5:21: syncs[0].batch.size: is not a setting; the keys here are documents, bytes, wait",
 		}},
-		{"key of another place", "include: ['*']\n" + minimal, []string{"1:1: include: does not stand here; write it as a sync's include"}},
-		{"flag's name as key", syncs("batch_documents: 3"), []string{"5:5: syncs[0].batch_documents: does not stand here; write it as a sync's batch.documents"}},
+		{"key of another place", "include: ['*']\n" + minimal, []string{"1:1: include: is not a setting here; write it as a sync's include"}},
+		{"flag's name as key", syncs("batch_documents: 3"), []string{"5:5: syncs[0].batch_documents: is not a setting here; write it as a sync's batch.documents"}},
 		{"key of one sync in defaults", "defaults: {root: docs}\n" + minimal, []string{"1:12: defaults.root: belongs to one sync; write it below syncs"}},
 		{"token in the file", "api:\n  token: eyJhbGciOi\n" + minimal, []string{"2:3: api.token: is not a setting, and a token does not belong in the file; set REPLYCX_TOKEN, or write api.token_file or api.token_command"}},
 		{"odd key", "\"a\\nb\": 1\n" + minimal, []string{`1:1: "a\nb": is not a setting; the keys here are defaults, api, state, log, listen, listen_token_file, period, touch_file, error_file, metrics_file, shutdown_grace, lock_timeout, transfers, checkers, bwlimit, max_transfer, max_duration, poll, train_timeout, syncs`}},
 
-		{"list for a mapping", syncs("batch: [1]"), []string{"5:12: syncs[0].batch: a list is not a mapping; write keys and values into it: documents, bytes, wait"}},
-		{"text for a mapping", "api: https://api.reply.cx\n" + minimal, []string{`1:6: api: "https://api.reply.cx" is not a mapping; write keys and values into it: url, token_file, token_command, account_id, rate, ca_cert, allow_insecure`}},
+		{"list for a mapping", syncs("batch: [1]"), []string{"5:12: syncs[0].batch: a list is not a mapping; write keys and values: documents, bytes, wait"}},
+		{"text for a mapping", "api: https://api.reply.cx\n" + minimal, []string{`1:6: api: "https://api.reply.cx" is not a mapping; write keys and values: url, token_file, token_command, account_id, rate, ca_cert, allow_insecure`}},
 		{"mapping for a text", "state: {path: x}\n" + minimal, []string{"1:9: state: a mapping is not a single value; write one, such as kbsync.db"}},
 		{"list for a number", "transfers: [4]\n" + minimal, []string{"1:12: transfers: a list is not a single value; write a whole number, such as 4"}},
 		{"mapping in a list", syncs("include: ['*', {a: b}]"), []string{`5:21: syncs[0].include[1]: a mapping is not a text; write a list, such as ["**/*.md", "**/*.pdf"]`}},
 		{"mapping for a list", "syncs: {name: a}\n", []string{"1:9: syncs: is not a list; begin each sync with a dash, such as - name: handbook"}},
-		{"nothing behind the dash", minimal + "  -\n", []string{"6:5: syncs[1]: nothing is not a sync; write keys and values behind the dash, such as name: handbook"}},
-		{"text for a sync", "syncs: [docs]\n", []string{`1:9: syncs[0]: "docs" is not a sync; write keys and values behind the dash, such as name: handbook`}},
+		{"nothing behind the dash", minimal + "  -\n", []string{"6:5: syncs[1]: an empty value is not a sync; write keys and values after the dash, such as name: handbook"}},
+		{"text for a sync", "syncs: [docs]\n", []string{`1:9: syncs[0]: "docs" is not a sync; write keys and values after the dash, such as name: handbook`}},
 
 		{"text for a whole number", syncs("batch: {documents: twenty}"), []string{`5:24: syncs[0].batch.documents: "twenty" is not a whole number; write a whole number, such as 20`}},
 		{"fraction for a whole number", "checkers: 1.5\n" + minimal, []string{`1:11: checkers: "1.5" is not a whole number; write a whole number, such as 4`}},
@@ -270,35 +270,35 @@ func TestMistakes(t *testing.T) {
 		{"duration without a unit", syncs("rescan: 10"), []string{`5:13: syncs[0].rescan: "10" is not a duration; write a number with a unit, such as 10m`}},
 		{"duration", "train_timeout: 2 hours\n" + minimal, []string{`1:16: train_timeout: "2 hours" is not a duration; write a number with a unit, such as 2h`}},
 		{"percentage", syncs("max_delete: 120%"), []string{`5:17: syncs[0].max_delete: "120%" is not a number or a percentage; write a number, or a percentage up to 100%, such as 50%`}},
-		{"pattern", syncs("include:", "  - '*.md'", "  - 'docs/[a'"), []string{`7:9: syncs[0].include[1]: "docs/[a" is not a pattern; close its brackets and braces, and put a backslash before one that is meant as itself`}},
+		{"pattern", syncs("include:", "  - '*.md'", "  - 'docs/[a'"), []string{`7:9: syncs[0].include[1]: "docs/[a" is not a pattern; close its brackets and braces, or escape a literal one with a backslash`}},
 		{"empty pattern", syncs("exclude: ['']"), []string{`5:15: syncs[0].exclude[0]: "" is empty; write a list, such as ["drafts/**"]`}},
 		{"choice", syncs("on_uncertain: resnd"), []string{`5:19: syncs[0].on_uncertain: "resnd" is not one of resend, hold; did you mean resend?`}},
 		{"choice far off", "log: {level: 7}\n" + minimal, []string{`1:14: log.level: "7" is not one of debug, info, warn, error; write one of them`}},
 		{"name", "syncs:\n  - name: a/b\n    root: docs\n    knowledge_base: 1\n", []string{`2:11: syncs[0].name: "a/b" is not a name; write up to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit`}},
 		{"address", "listen: localhost\n" + minimal, []string{`1:9: listen: "localhost" is not an address; write a host and a port, such as 127.0.0.1:9090`}},
 		{"port", "listen: localhost:http\n" + minimal, []string{`1:9: listen: "localhost:http" is not an address; write a host and a port, such as 127.0.0.1:9090`}},
-		{"command for a shell", "api: {token_command: 'pass x | head'}\n" + minimal, []string{`1:22: api.token_command: "pass x | head" would need a shell; write a list of words, such as [sh, -c, "..."]`}},
+		{"command for a shell", "api: {token_command: 'pass x | head'}\n" + minimal, []string{`1:22: api.token_command: "pass x | head" needs a shell; write a list of words, such as [sh, -c, "..."]`}},
 		{"home directory", "state: ~/kbsync.db\n" + minimal, []string{`1:8: state: "~/kbsync.db" begins with ~, which only a shell expands; write the whole path`}},
 
-		{"URL", "api: {url: 'http://[x'}\n" + minimal, []string{`1:12: api.url: "http://[x" is not a URL; write one such as https://api.reply.cx`}},
-		{"URL without a scheme", "api: {url: api.reply.cx}\n" + minimal, []string{`1:12: api.url: "api.reply.cx" is not a whole URL; write it with its scheme, such as https://api.reply.cx`}},
+		{"URL", "api: {url: 'http://[x'}\n" + minimal, []string{`1:12: api.url: "http://[x" is not a URL; write one, such as https://api.reply.cx`}},
+		{"URL without a scheme", "api: {url: api.reply.cx}\n" + minimal, []string{`1:12: api.url: "api.reply.cx" has no scheme; write the whole URL, such as https://api.reply.cx`}},
 		{"URL of another scheme", "api: {url: 'ftp://api.reply.cx'}\n" + minimal, []string{`1:12: api.url: "ftp://api.reply.cx" is not the address of an API; write one, such as https://api.reply.cx`}},
-		{"URL with a query", "api: {url: 'https://api.reply.cx?x=y'}\n" + minimal, []string{`1:12: api.url: "https://api.reply.cx?x=y" has a ? or # in it; write the address alone, such as https://api.reply.cx`}},
-		{"URL with credentials", "api: {url: 'https://me:hunter2@api.reply.cx'}\n" + minimal, []string{`1:12: api.url: the URL has credentials in it; leave them out of URLs, where logs would show them`}},
-		{"unencrypted URL", "api: {url: 'http://api.reply.cx'}\n" + minimal, []string{`1:12: api.url: "http://api.reply.cx" would send the token unencrypted; write https://, or allow it with allow_insecure: true or --allow-insecure where nobody else can listen`}},
+		{"URL with a query", "api: {url: 'https://api.reply.cx?x=y'}\n" + minimal, []string{`1:12: api.url: "https://api.reply.cx?x=y" contains ? or #; write only the address, such as https://api.reply.cx`}},
+		{"URL with credentials", "api: {url: 'https://me:hunter2@api.reply.cx'}\n" + minimal, []string{`1:12: api.url: the URL contains credentials; remove them, because logs show URLs`}},
+		{"unencrypted URL", "api: {url: 'http://api.reply.cx'}\n" + minimal, []string{`1:12: api.url: "http://api.reply.cx" would send the token unencrypted; write https://, or allow it with allow_insecure: true or --allow-insecure on a network that you trust`}},
 
 		{"bucket with a path", "syncs:\n  - name: a\n    root: s3://bucket/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "s3://bucket/docs" has a path; write the folder as a parameter, such as s3://bucket?prefix=docs/`}},
 		{"notifications of a bucket", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: awssqs://sqs.eu-west-1.amazonaws.com/1/docs\n", nil},
-		{"notifications by another scheme", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: https://sqs.eu-west-1.amazonaws.com/1/docs\n", []string{`5:20: syncs[0].notifications: "https://sqs.eu-west-1.amazonaws.com/1/docs" is not a subscription's URL; its scheme is one of awssqs, gcppubsub, azuresb, kafka, rabbit, nats, tls`}},
-		{"notifications by nothing", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: nats:///\n", []string{`5:20: syncs[0].notifications: "nats:///" names nothing behind its scheme; write it such as awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs`}},
-		{"notifications with a password", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: nats://me:hunter2@host/DOCS\n", []string{`5:20: syncs[0].notifications: the URL has credentials in it; leave them out of URLs, where logs would show them`}},
-		{"notifications with a password in a parameter", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: awssqs://host/1/docs?endpoint=https://me:hunter2@host\n", []string{`5:20: syncs[0].notifications: the URL has credentials in it; leave them out of URLs, where logs would show them`}},
-		{"no bucket", "syncs:\n  - name: a\n    root: gs://?prefix=docs/\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "gs://?prefix=docs/" names no bucket; write one such as s3://bucket?prefix=docs/`}},
-		{"unknown scheme", "syncs:\n  - name: a\n    root: ftp://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "ftp://host/docs" has an unknown scheme; write a path, or a URL of file://, s3://, gs://, azblob://, mem://`}},
-		{"file URL of a host", "syncs:\n  - name: a\n    root: file://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "file://host/docs" is not a file URL; write file:/// and an absolute path, or the path alone`}},
-		{"PostgreSQL state", "state: postgres://me:hunter2@host/db\n" + minimal, []string{`1:8: state: the URL has credentials in it; leave them out of URLs, where logs would show them`}},
-		{"PostgreSQL state without a password", "state: postgres://host/db\n" + minimal, []string{`1:8: state: "postgres://host/db" is a PostgreSQL state, which is not in this release yet; write the path of a file, such as kbsync.db`}},
-		{"notifications of a directory", syncs("notifications: awssqs://host/queue"), []string{"5:20: syncs[0].notifications: is for buckets; take it out, a directory is watched without it"}},
+		{"notifications by another scheme", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: https://sqs.eu-west-1.amazonaws.com/1/docs\n", []string{`5:20: syncs[0].notifications: "https://sqs.eu-west-1.amazonaws.com/1/docs" is not the URL of a subscription; its scheme must be one of awssqs, gcppubsub, azuresb, kafka, rabbit, nats, tls`}},
+		{"notifications by nothing", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: nats:///\n", []string{`5:20: syncs[0].notifications: "nats:///" names no subscription; write one, such as awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs`}},
+		{"notifications with a password", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: nats://me:hunter2@host/DOCS\n", []string{`5:20: syncs[0].notifications: the URL contains credentials; remove them, because logs show URLs`}},
+		{"notifications with a password in a parameter", "syncs:\n  - name: a\n    root: s3://bucket\n    knowledge_base: 1\n    notifications: awssqs://host/1/docs?endpoint=https://me:hunter2@host\n", []string{`5:20: syncs[0].notifications: the URL contains credentials; remove them, because logs show URLs`}},
+		{"no bucket", "syncs:\n  - name: a\n    root: gs://?prefix=docs/\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "gs://?prefix=docs/" names no bucket; write one, such as s3://bucket?prefix=docs/`}},
+		{"unknown scheme", "syncs:\n  - name: a\n    root: ftp://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "ftp://host/docs" has an unknown scheme; write a path, or a URL with file://, s3://, gs://, azblob://, mem://`}},
+		{"file URL of a host", "syncs:\n  - name: a\n    root: file://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "file://host/docs" is not a file URL; write file:/// and an absolute path, or only the path`}},
+		{"PostgreSQL state", "state: postgres://me:hunter2@host/db\n" + minimal, []string{`1:8: state: the URL contains credentials; remove them, because logs show URLs`}},
+		{"PostgreSQL state without a password", "state: postgres://host/db\n" + minimal, []string{`1:8: state: "postgres://host/db" is a PostgreSQL state, which this release does not support yet; write the path of a file, such as kbsync.db`}},
+		{"notifications of a directory", syncs("notifications: awssqs://host/queue"), []string{"5:20: syncs[0].notifications: is for buckets only; remove it, kbsync watches a directory without it"}},
 
 		{"missing keys", "syncs:\n  - include: ['*']\n", []string{
 			"2:5: syncs[0].name: is missing; write a name for the sync, such as name: handbook",
@@ -308,8 +308,8 @@ func TestMistakes(t *testing.T) {
 		{"missing value", "syncs:\n  - name: a\n    root: docs\n    knowledge_base:\n", []string{"4:5: syncs[0].knowledge_base: is missing; write the id of the knowledge base, such as knowledge_base: 876, or use --knowledge-base"}},
 		{"missing root", "syncs:\n  - name: a\n    knowledge_base: 1\n", []string{"2:5: syncs[0].root: is missing; write the directory to watch, such as root: ./docs"}},
 		{"empty root", "syncs:\n  - name: a\n    root: ''\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "" is empty; write one, such as ./docs`}},
-		{"two of a name", minimal + "  - name: Handbook\n    root: x\n    knowledge_base: 1\n", []string{`6:11: syncs[1].name: "Handbook" is the name of syncs[0] in line 3 already; write another one`}},
-		{"two tokens", "api: {token_file: a, token_command: [b]}\n" + minimal, []string{"1:37: api.token_command: there is a token_file as well; keep one of them"}},
+		{"two of a name", minimal + "  - name: Handbook\n    root: x\n    knowledge_base: 1\n", []string{`6:11: syncs[1].name: "Handbook" is already the name of syncs[0] in line 3; write another name`}},
+		{"two tokens", "api: {token_file: a, token_command: [b]}\n" + minimal, []string{"1:37: api.token_command: api.token_file is set too; keep one of them"}},
 		{"poll", "poll: {min: 2m}\n" + minimal, []string{"1:13: poll.min: poll.min (2m0s) is longer than poll.max (1m0s); write a range, such as 2s to 60s"}},
 		{"poll, the other way", "poll: {max: 1s}\n" + minimal, []string{"1:13: poll.max: poll.min (2s) is longer than poll.max (1s); write a range, such as 2s to 60s"}},
 
@@ -321,24 +321,24 @@ func TestMistakes(t *testing.T) {
 			`6:10: poll.min: "x" is not a duration; write a number with a unit, such as 2s`,
 			`7:8: poll.max: "y" is not a duration; write a number with a unit, such as 60s`,
 		}},
-		{"empty", "", []string{"1:1: the file is empty; write at least a sync into it, or let kbsync init write a file to begin with"}},
-		{"empty but for comments", "# nothing\n---\n", []string{"1:1: the file is empty; write at least a sync into it, or let kbsync init write a file to begin with"}},
-		{"not settings", "- a\n- b\n", []string{"1:1: the file does not hold settings; write them as keys and values, such as state: kbsync.db"}},
-		{"two documents", minimal[1:] + "---\nstate: x\n", []string{"6:6: a second document begins here; keep one document in a file"}},
-		{"key twice", "state: a\ntransfers: 1\nstate: b\n" + minimal, []string{"3:1: state: stands here a second time (first in line 1); keep one of them"}},
-		{"key twice in a sync", syncs("root: other"), []string{"5:5: syncs[0].root: stands here a second time (first in line 3); keep one of them"}},
+		{"empty", "", []string{"1:1: the file is empty; write at least one sync, or let kbsync init write a file"}},
+		{"empty but for comments", "# nothing\n---\n", []string{"1:1: the file is empty; write at least one sync, or let kbsync init write a file"}},
+		{"not settings", "- a\n- b\n", []string{"1:1: the file contains no settings; write keys and values, such as state: kbsync.db"}},
+		{"two documents", minimal[1:] + "---\nstate: x\n", []string{"6:6: a second document begins here; keep one document per file"}},
+		{"key twice", "state: a\ntransfers: 1\nstate: b\n" + minimal, []string{"3:1: state: is a duplicate of line 1; keep one of them"}},
+		{"key twice in a sync", syncs("root: other"), []string{"5:5: syncs[0].root: is a duplicate of line 3; keep one of them"}},
 		{"tab", "api:\n\turl: x\n", []string{"2:1: is not valid YAML: found character '\\t' that cannot start any token"}},
 		{"open bracket", "syncs: [a\n", []string{"1:8: is not valid YAML: sequence end token ']' not found"}},
 		{"not UTF-8", "state: a\nlisten: \xff\n", []string{"2:1: this line is not UTF-8; save the file as UTF-8"}},
-		{"no anchor", "state: *nope\n" + minimal, []string{`1:8: state: there is no anchor "&nope" before this alias; define it first`}},
-		{"alias of itself", "syncs: &s\n  - *s\n", []string{`2:5: syncs[0]: the alias "*s" is a part of what it repeats; write the value out`}},
+		{"no anchor", "state: *nope\n" + minimal, []string{`1:8: state: no anchor "&nope" is defined before this alias; define it first`}},
+		{"alias of itself", "syncs: &s\n  - *s\n", []string{`2:5: syncs[0]: the alias "*s" is inside the value that it repeats; write the value out`}},
 		{"merge of a list", "syncs:\n  - name: a\n    root: docs\n    knowledge_base: 1\n    <<: [1]\n", []string{"5:10: syncs[0].<<: only a mapping can be merged; write the alias of one"}},
-		{"tag", "state: !path x\n" + minimal, []string{`1:8: state: the tag "!path" has no meaning here; leave it out`}},
+		{"tag", "state: !path x\n" + minimal, []string{`1:8: state: the tag "!path" is not supported; remove it`}},
 		{"key that is no word", "? [a]\n: 1\n" + minimal, []string{"2:1: is not valid YAML: found an invalid key for this map"}},
 		{"key that is an alias", "state: &a x\n*a : 1\n" + minimal, []string{"2:1: this key is not a plain word; write a setting's name"}},
-		{"NUL", "state: \x00\n" + minimal, []string{"1:8: there is a NUL byte in the file; take it out"}},
-		{"NUL in a path", "state: \"a\\0b\"\n" + minimal, []string{`1:8: state: "a\x00b" has a NUL byte in it; write a path`}},
-		{"deep", strings.Repeat("[", 100_000), []string{"1:1: this line is longer than 16KiB; break it up"}},
+		{"NUL", "state: \x00\n" + minimal, []string{"1:8: the file contains a NUL byte; remove it"}},
+		{"NUL in a path", "state: \"a\\0b\"\n" + minimal, []string{`1:8: state: "a\x00b" contains a NUL byte; write a path`}},
+		{"deep", strings.Repeat("[", 100_000), []string{"1:1: this line is longer than 16KiB; split it"}},
 		{"deeper", strings.Repeat("[\n", 100_000), []string{"201:1: brackets are nested too deeply here; close them"}},
 		{"large", strings.Repeat("#\n", 1<<20), []string{"1:1: the file is larger than 1MiB, so it cannot be a config file"}},
 	}
@@ -356,8 +356,8 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// All mistakes come together: those of the file in its order, then the others.
-func TestMistakesTogether(t *testing.T) {
+// The mistakes in the file come first, in its order, then the others.
+func TestParseReportsAllMistakesTogether(t *testing.T) {
 	got := mistakes(t, Input{
 		Path: "/etc/kbsync.yaml",
 		File: []byte("transfers: x\nsyncs:\n  - name: a\n    root: docs\n    settle: 1\ncheckers: y\n"),
@@ -374,8 +374,8 @@ func TestMistakesTogether(t *testing.T) {
 		`/etc/kbsync.yaml:5:13: syncs[0].settle: "1" is not a duration; write a number with a unit, such as 2s`,
 		`/etc/kbsync.yaml:6:11: checkers: "y" is not a whole number; write a whole number, such as 4`,
 		`KBSYNC_STATES: is not a setting; did you mean KBSYNC_STATE?`,
-		`KBSYNC_TOKEN: is not read; the token's variable is REPLYCX_TOKEN`,
-		`--include: "[" is not a pattern; close its brackets and braces, and put a backslash before one that is meant as itself`,
+		`KBSYNC_TOKEN: is not a setting; the token's variable is REPLYCX_TOKEN`,
+		`--include: "[" is not a pattern; close its brackets and braces, or escape a literal one with a backslash`,
 		`KBSYNC_BATCH_BYTES: "many" is not a size; write a number with a unit, such as 32MiB`,
 		`--max-delete: "half" is not a number or a percentage; write a number, or a percentage up to 100%, such as 50%`,
 	}
@@ -384,19 +384,17 @@ func TestMistakesTogether(t *testing.T) {
 	}
 }
 
-func TestManyMistakes(t *testing.T) {
+func TestNumberOfReportedMistakesIsLimited(t *testing.T) {
 	var file strings.Builder
 	for i := range 5000 {
 		fmt.Fprintf(&file, "key%d: 1\n", i)
 	}
 	if got := len(mistakes(t, Input{Path: "x", File: []byte(file.String()), Dir: workDir(t)})); got != maxProblems {
-		t.Errorf("%d mistakes told, want %d", got, maxProblems)
+		t.Errorf("%d mistakes reported, want %d", got, maxProblems)
 	}
 }
 
-// Every setting, given everywhere at once, is the flag's, then the
-// variable's, then the file's.
-func TestPrecedence(t *testing.T) {
+func TestFlagOverridesEnvironmentOverridesFile(t *testing.T) {
 	values := map[Kind][3]string{
 		KindInt:      {"11", "12", "13"},
 		KindNumber:   {"1.5", "2.5", "3.5"},
@@ -482,7 +480,7 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// sample gives a new variable of the setting's type.
+// sample returns a new variable of the setting's type.
 func (s *Setting) sample() any {
 	if s.config != nil {
 		return s.config(&Config{})
@@ -490,16 +488,16 @@ func (s *Setting) sample() any {
 	return s.sync(&Sync{})
 }
 
-// The table is whole: no name twice, defaults and examples that can be read,
-// and every field of a Config set by exactly one row.
-func TestSettings(t *testing.T) {
+// No name is in the table twice, every default and example is valid, and exactly
+// one row sets each field of a Config.
+func TestTableOfSettingsIsComplete(t *testing.T) {
 	seen := map[string]bool{}
 	fields := map[any]string{}
 	c, sync := &Config{}, &Sync{}
 	for _, s := range Settings() {
 		for _, name := range []string{"--" + s.Name, s.Key} {
 			if seen[name] && name != "--" {
-				t.Errorf("%s stands in the table twice", name)
+				t.Errorf("%s is in the table twice", name)
 			}
 			seen[name] = true
 		}
@@ -516,7 +514,7 @@ func TestSettings(t *testing.T) {
 			ptr = s.sync(sync)
 		}
 		if other, twice := fields[ptr]; twice {
-			t.Errorf("%s and %s are kept at one place", s.Key, other)
+			t.Errorf("%s and %s have the same field", s.Key, other)
 		}
 		fields[ptr] = s.Key
 		if _, list := ptr.(*[]string); list {
@@ -557,7 +555,7 @@ func TestSettings(t *testing.T) {
 	walk(reflect.ValueOf(sync).Elem(), "Sync")
 }
 
-func TestEnvironment(t *testing.T) {
+func TestEnvironmentVariables(t *testing.T) {
 	dir := workDir(t)
 	c := parse(t, Input{
 		Dir: dir,
@@ -569,7 +567,7 @@ func TestEnvironment(t *testing.T) {
 			"KBSYNC_COPY_LINKS=1",
 			"KBSYNC_KNOWLEDGE_BASE=876",
 			"KBSYNC_STATE=state.db",
-			// What Kubernetes adds for Services named kbsync and kbsync-web.
+			// Kubernetes adds these for Services named kbsync and kbsync-web.
 			"KBSYNC_SERVICE_HOST=10.0.0.1", "KBSYNC_SERVICE_PORT_HTTP=80", "KBSYNC_PORT=tcp://10.0.0.1:80", "KBSYNC_PORT_80_TCP_ADDR=10.0.0.1",
 			"KBSYNC_WEB_SERVICE_HOST=10.0.0.1", "KBSYNC_WEB_PORT_80_TCP=tcp://10.0.0.1:80",
 		},
@@ -587,10 +585,10 @@ func TestEnvironment(t *testing.T) {
 	}
 
 	for _, tt := range []struct{ env, want string }{
-		{"KBSYNC_PORT=80", "KBSYNC_PORT: is not a setting; take it out of the environment"},
+		{"KBSYNC_PORT=80", "KBSYNC_PORT: is not a setting; remove it from the environment"},
 		{"KBSYNC_KNOWLEDGEBASE=1", "KBSYNC_KNOWLEDGEBASE: is not a setting; did you mean KBSYNC_KNOWLEDGE_BASE?"},
 		{"KBSYNC_CONFG=1", "KBSYNC_CONFG: is not a setting; did you mean KBSYNC_CONFIG?"},
-		{"REPLYCX_TOKEN=Bearer hunter2", "REPLYCX_TOKEN: has white space in it; set the token alone, without a word before it"},
+		{"REPLYCX_TOKEN=Bearer hunter2", "REPLYCX_TOKEN: contains white space; set only the token, without a word such as Bearer before it"},
 	} {
 		got := mistakes(t, Input{Dir: dir, Environ: []string{"KBSYNC_STATE=x", tt.env}, OtherFlags: []string{"config"}})
 		if !slices.Equal(got, []string{tt.want}) {
@@ -602,7 +600,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-func TestArguments(t *testing.T) {
+func TestArgumentsSelectAndAddSyncs(t *testing.T) {
 	dir := workDir(t)
 	two := minimal + "  - name: other\n    root: ./files\n    knowledge_base: 2\n"
 	adHoc := AdHocName(Root{Dir: filepath.Join(dir, "docs")})
@@ -625,13 +623,13 @@ func TestArguments(t *testing.T) {
 		{"root beside a file", two, []string{"./more"}, kb, []string{"handbook", "other", AdHocName(Root{Dir: filepath.Join(dir, "more")})}, []string{AdHocName(Root{Dir: filepath.Join(dir, "more")})}, ""},
 		{"default knowledge base", "defaults: {knowledge_base: 3}\n", []string{"docs"}, nil, []string{adHoc}, []string{adHoc}, ""},
 		{"no knowledge base", "", []string{"docs"}, nil, nil, nil, fmt.Sprintf("--knowledge-base: is missing for %q; write the id of the knowledge base, such as --knowledge-base 876", filepath.Join(dir, "docs"))},
-		{"misspelt name", two, []string{"handbok"}, nil, nil, nil, `argument: "handbok" is not the name of a sync; did you mean handbook? (a directory of that name is written "./handbok")`},
-		{"no name", two, []string{"xyz"}, nil, nil, nil, `argument: "xyz" is not the name of a sync; the names are handbook, other (a directory of that name is written "./xyz")`},
+		{"misspelt name", two, []string{"handbok"}, nil, nil, nil, `argument: "handbok" is not the name of a sync; did you mean handbook? (write "./handbok" for a directory of that name)`},
+		{"no name", two, []string{"xyz"}, nil, nil, nil, `argument: "xyz" is not the name of a sync; the names are handbook, other (write "./xyz" for a directory of that name)`},
 		{"bucket", two, []string{"s3://b?prefix=docs/"}, kb, []string{"handbook", "other", AdHocName(Root{URL: "s3://b?prefix=docs/"})}, []string{AdHocName(Root{URL: "s3://b?prefix=docs/"})}, ""},
-		{"bucket with a password", two, []string{"s3://k:s@b"}, kb, nil, nil, `argument: the URL has credentials in it; leave them out of URLs, where logs would show them`},
-		{"endpoint with a password", two, []string{"s3://b?endpoint=https://k:s@host"}, kb, nil, nil, `argument: the URL has credentials in it; leave them out of URLs, where logs would show them`},
+		{"bucket with a password", two, []string{"s3://k:s@b"}, kb, nil, nil, `argument: the URL contains credentials; remove them, because logs show URLs`},
+		{"endpoint with a password", two, []string{"s3://b?endpoint=https://k:s@host"}, kb, nil, nil, `argument: the URL contains credentials; remove them, because logs show URLs`},
 		{"empty", "", []string{""}, kb, nil, nil, `argument: "" is empty; write the name of a sync, or a directory`},
-		{"the state", "", []string{"state.db"}, kb, nil, nil, fmt.Sprintf("argument: %q is the state's own file; write the directory with the documents", filepath.Join(dir, "state.db"))},
+		{"the state", "", []string{"state.db"}, kb, nil, nil, fmt.Sprintf("argument: %q is the file of the state; write the directory with the documents", filepath.Join(dir, "state.db"))},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -660,11 +658,11 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-func TestWarnings(t *testing.T) {
+func TestOverlappingRootsWarn(t *testing.T) {
 	tests := []struct{ root, want string }{
-		{"docs", `kbsync.yaml:7:11: syncs[1].root: "b" has the root and the knowledge base of syncs[0] in line 3; what both select is uploaded once`},
-		{"docs/sub", `kbsync.yaml:7:11: syncs[1].root: "b" and syncs[0] in line 3 have overlapping roots and one knowledge base; what both select is uploaded once`},
-		{".", `kbsync.yaml:7:11: syncs[1].root: "b" and syncs[0] in line 3 have overlapping roots and one knowledge base; what both select is uploaded once`},
+		{"docs", `kbsync.yaml:7:11: syncs[1].root: "b" has the same root and knowledge base as syncs[0] in line 3; kbsync uploads the documents that both select once`},
+		{"docs/sub", `kbsync.yaml:7:11: syncs[1].root: "b" and syncs[0] in line 3 have overlapping roots and the same knowledge base; kbsync uploads the documents that both select once`},
+		{".", `kbsync.yaml:7:11: syncs[1].root: "b" and syncs[0] in line 3 have overlapping roots and the same knowledge base; kbsync uploads the documents that both select once`},
 		{"docs2", ""},
 		{"..docs", ""},
 	}
@@ -683,14 +681,14 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-func TestRootAndState(t *testing.T) {
+func TestRootMustNotBeTheState(t *testing.T) {
 	dir := workDir(t)
 	tests := []struct{ root, state, want string }{
 		{"docs", "docs/kbsync.db", ""},
 		{".", "kbsync.db", ""},
-		{"docs", "docs", "is the state's own file"},
-		{"docs/", "./docs", "is the state's own file"},
-		{"docs/sub", "docs", "lies below the state's file"},
+		{"docs", "docs", "is the file of the state"},
+		{"docs/", "./docs", "is the file of the state"},
+		{"docs/sub", "docs", "is below the file of the state"},
 		{"docs2", "docs", ""},
 	}
 	for _, tt := range tests {
@@ -705,7 +703,7 @@ func TestRootAndState(t *testing.T) {
 	}
 }
 
-func TestDefaultState(t *testing.T) {
+func TestDefaultPathOfTheState(t *testing.T) {
 	abs := func(p string) string { return filepath.Join(workDir(t), p) }
 	tests := []struct {
 		config, goos string
@@ -728,14 +726,13 @@ func TestDefaultState(t *testing.T) {
 			t.Errorf("%q, %s, %v: got %q, %v; want %q", tt.config, tt.goos, tt.vars, got, err, tt.want)
 		}
 	}
-	if got := mistakes(t, Input{Dir: workDir(t)}); !slices.Equal(got, []string{"--state: there is no home directory to keep the state in; write --state PATH, or set KBSYNC_STATE"}) {
+	if got := mistakes(t, Input{Dir: workDir(t)}); !slices.Equal(got, []string{"--state: there is no home directory for the state; write --state PATH, or set KBSYNC_STATE"}) {
 		t.Errorf("without a home: %q", got)
 	}
 }
 
-// A path in the file is relative to the file, one in a flag or a variable to
-// the working directory.
-func TestRelativePaths(t *testing.T) {
+// A path in a flag or a variable is relative to the working directory.
+func TestPathInTheFileIsRelativeToTheFile(t *testing.T) {
 	dir := workDir(t)
 	file := "state: s.db\napi: {ca_cert: c.pem}\n" + minimal + "    filter_from: [f1, f2]\n"
 	c := parse(t, Input{Path: "../conf/kbsync.yaml", File: []byte(file), Dir: dir, Environ: []string{"KBSYNC_TOKEN_FILE=t"}, Flags: map[string][]string{"state": {"f.db"}}})
@@ -753,9 +750,7 @@ func TestRelativePaths(t *testing.T) {
 	}
 }
 
-// A knowledge base may come from the defaults or the command line, which is
-// for every sync.
-func TestKnowledgeBaseFromElsewhere(t *testing.T) {
+func TestKnowledgeBaseFromDefaultsFlagOrVariable(t *testing.T) {
 	file := "syncs:\n  - {name: a, root: a}\n  - {name: b, root: b}\n"
 	for _, in := range []Input{
 		{File: []byte("defaults: {knowledge_base: 7}\n" + file)},
@@ -772,8 +767,7 @@ func TestKnowledgeBaseFromElsewhere(t *testing.T) {
 	}
 }
 
-// http:// is for this machine alone.
-func TestLoopback(t *testing.T) {
+func TestPlainHTTPIsAllowedOnTheLoopback(t *testing.T) {
 	for host, want := range map[string]bool{
 		"127.0.0.1:8080": true, "[::1]:8080": true, "localhost": true, "api.localhost:1": true,
 		"localhost.example": false, "10.0.0.1": false, "0.0.0.0": false, "[::]": false, "notlocalhost": false,
@@ -785,7 +779,7 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
-func TestTokenFileFlagBeatsCommand(t *testing.T) {
+func TestTokenFileFlagOverridesTokenCommand(t *testing.T) {
 	file := "api: {token_command: pass show replycx}\n" + minimal
 	c := parse(t, Input{Path: "kbsync.yaml", File: []byte(file), Dir: workDir(t)})
 	if !slices.Equal(c.API.TokenCommand, []string{"pass", "show", "replycx"}) {
@@ -797,8 +791,7 @@ func TestTokenFileFlagBeatsCommand(t *testing.T) {
 	}
 }
 
-// Anchors, aliases and merge keys mean what YAML says.
-func TestYAML(t *testing.T) {
+func TestAnchorsAliasesAndMergeKeys(t *testing.T) {
 	file := "\ufeff%YAML 1.2\n---\n" + `defaults: &d
   batch: &b {documents: 3}
 syncs:
@@ -839,8 +832,7 @@ syncs:
 	}
 }
 
-// Aliases of aliases must not make a small file a large one.
-func TestAliasesDoNotGrow(t *testing.T) {
+func TestNestedAliasesDoNotMakeAFileLarge(t *testing.T) {
 	var file strings.Builder
 	file.WriteString("a0: &a0 {k: v}\n")
 	for i := range 200 {
@@ -878,11 +870,11 @@ func TestSecretIsNotShown(t *testing.T) {
 		}
 	}
 	if !strings.Contains(out.String(), redacted) || (Secret{}).String() != "" {
-		t.Error("a secret that is there must be told from one that is not")
+		t.Error("a set secret and an empty one must print differently")
 	}
 }
 
-// What a user put into the wrong place must not reach the terminal.
+// A secret in the wrong place must not reach the terminal.
 func TestMistakesShowNoSecret(t *testing.T) {
 	const jwt = "eyJhbGciOiJIUzI1NiJ9.e30.hunter2"
 	got := mistakes(t, Input{
@@ -898,7 +890,7 @@ func TestMistakesShowNoSecret(t *testing.T) {
 	}
 }
 
-func TestSample(t *testing.T) {
+func TestSampleIsAValidConfig(t *testing.T) {
 	dir := workDir(t)
 	for _, tt := range []struct {
 		root, name, dir string
@@ -912,7 +904,7 @@ func TestSample(t *testing.T) {
 		c, err := Parse(Input{Path: "kbsync.yaml", File: Sample(tt.root, 876), Dir: dir})
 		if tt.root == "~" {
 			if err == nil {
-				t.Errorf("a root of ~ was taken")
+				t.Errorf("a root of ~ was accepted")
 			}
 			continue
 		}
@@ -931,8 +923,7 @@ func TestSample(t *testing.T) {
 	}
 }
 
-// With every # taken away the sample says the defaults, and has every key.
-func TestSampleUncommented(t *testing.T) {
+func TestUncommentedSampleHasEveryKeyAndTheDefaults(t *testing.T) {
 	var lines []string
 	sample := string(Sample("", 876))
 	for line := range strings.Lines(sample) {
@@ -951,7 +942,7 @@ func TestSampleUncommented(t *testing.T) {
 	got := parse(t, Input{Path: "kbsync.yaml", File: []byte(strings.Join(lines, "")), Dir: workDir(t)})
 	want := parse(t, Input{Path: "kbsync.yaml", File: Sample("", 876), Dir: workDir(t)})
 	if got.Listen == "" || got.API.AccountID == 0 || got.API.TokenFile == "" || got.Syncs[0].Include == nil {
-		t.Errorf("examples were not taken: %+v", got)
+		t.Errorf("examples were ignored: %+v", got)
 	}
 	got.Listen, got.API, got.ListenTokenFile, got.TouchFile, got.ErrorFile, got.MetricsFile = "", want.API, "", "", "", ""
 	s := &got.Syncs[0]

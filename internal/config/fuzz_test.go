@@ -7,9 +7,8 @@ import (
 	"unicode"
 )
 
-// FuzzParse feeds any bytes as a file. Parse must come back, with a Config that
-// can be used or with mistakes that can be printed, one a line and each with a
-// place in the file.
+// FuzzParse parses any bytes as a file. Parse must return either a usable Config
+// or printable mistakes, one per line, each with a place in the file.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"", minimal, everything, string(Sample("", 876)), string(Sample("", 0)),
@@ -25,11 +24,11 @@ func FuzzParse(f *testing.F) {
 		if err == nil {
 			for _, s := range c.Syncs {
 				if s.Name == "" || s.Root == (Root{}) || s.KnowledgeBase <= 0 || s.Batch.Documents < 1 || s.Batch.Bytes < 1 {
-					t.Errorf("a sync that is not whole: %+v", s)
+					t.Errorf("an incomplete sync: %+v", s)
 				}
 			}
 			if c.State == "" || c.Transfers < 1 || c.Checkers < 1 || c.Poll.Min <= 0 || c.Poll.Max < c.Poll.Min {
-				t.Errorf("a config that is not whole: %+v", c)
+				t.Errorf("an incomplete config: %+v", c)
 			}
 			return
 		}

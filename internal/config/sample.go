@@ -12,19 +12,20 @@ import (
 
 const sampleHead = `# Settings of kbsync.
 #
-# A line that begins with "# " explains; one that begins with "#" alone is a
-# setting at its default, or an example where it has none: take the # away and
-# change the value. A flag wins over an environment variable, and that over
-# this file. Relative paths are relative to the directory of this file.
+# A line that begins with "# " is an explanation. A line that begins with "#"
+# and no space is a setting with its default, or with an example if it has no
+# default: remove the # and change the value. Environment variables override
+# this file, and flags override both. Relative paths are relative to the
+# directory of this file.
 #
-# The token does not belong here: set REPLYCX_TOKEN, or use token_file.
+# Do not write the token here: set REPLYCX_TOKEN, or use token_file.
 `
 
-// Sample is a commented config file for one root and knowledge base, made of
-// the table of settings: those of a sync that have no default are filled in,
-// all others stand there commented out. An empty root is ./docs. Without a
-// knowledge base its line is left open, and [Parse] asks for it: a guess would
-// upload to a stranger's.
+// Sample returns a commented config file for one root and knowledge base,
+// generated from the table of settings. It fills in the required settings of the
+// sync and comments out all others. An empty root is ./docs. Without a knowledge
+// base its value stays empty and [Parse] reports it as missing, because a wrong
+// guess would upload to another customer's knowledge base.
 func Sample(root string, knowledgeBase int64) []byte {
 	root = cmp.Or(root, "./docs")
 	filled := map[string]string{
@@ -82,7 +83,7 @@ func Sample(root string, knowledgeBase int64) []byte {
 
 var plainText = regexp.MustCompile(`^[A-Za-z./][A-Za-z0-9._/-]*$`)
 
-// yamlText writes a text as YAML reads it.
+// yamlText returns text as a YAML scalar.
 func yamlText(text string) string {
 	if plainText.MatchString(text) {
 		return text

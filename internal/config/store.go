@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"regexp"
 	"runtime"
@@ -15,14 +14,40 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// store reads a text as the setting's kind and keeps it at ptr, which is one
-// of the types that the switch has. Its errors go on from the quoted text:
-// they say what it is not, and what to write instead.
+// store parses text by the setting's kind and assigns the value to ptr. Its
+// errors continue a message that begins with the quoted text.
 func (s *Setting) store(ptr any, text, dir string) error {
+	switch p := ptr.(type) {
+	case *string:
+		return s.storeText(p, text, dir)
+	case *Root:
+		if text == "" {
+			return s.errEmpty()
+		}
+		root, err := parsePlace(text, dir, bucketSchemes...)
+		*p = root
+		return err
+	}
 	if s.off && text == "off" {
 		text = "0"
 	}
-	var ok, zero bool
+	ok, zero, err := parseScalar(ptr, text)
+	switch {
+	case err != nil:
+		return err
+	case ok && zero && s.positive:
+		return fmt.Errorf("is too small; write more than zero, such as %s", s.sampleValue())
+	case ok:
+		return nil
+	case strings.HasPrefix(text, "-"):
+		return fmt.Errorf("is negative; write %s", s.such())
+	}
+	return fmt.Errorf("is not %s; write %s", s.noun(), s.such())
+}
+
+// parseScalar assigns text to a boolean, a number, a size, a duration or a
+// limit, and reports whether text is one and whether it is zero.
+func parseScalar(ptr any, text string) (ok, zero bool, err error) {
 	switch p := ptr.(type) {
 	case *bool:
 		b, err := strconv.ParseBool(text)
@@ -44,35 +69,19 @@ func (s *Setting) store(ptr any, text, dir string) error {
 		zero = *p == 0
 	case *MaxDelete:
 		*p, ok = parseMaxDelete(text)
-	case *Root:
-		if text == "" {
-			return errors.New("is empty; write " + s.such())
-		}
-		root, err := parsePlace(text, dir, bucketSchemes...)
-		*p = root
-		return err
-	case *string:
-		return s.storeText(p, text, dir)
 	default:
-		return fmt.Errorf("cannot be kept in a %T", ptr) // a hole in the table; a test looks for it
+		return false, false, fmt.Errorf("has the unsupported type %T", ptr) // an error in the table; a test looks for it
 	}
-	switch {
-	case ok && zero && s.positive:
-		return fmt.Errorf("is too small; write more than zero, such as %s", s.sampleValue())
-	case ok:
-		return nil
-	case strings.HasPrefix(text, "-"):
-		return fmt.Errorf("is negative; write %s", s.such())
-	}
-	return fmt.Errorf("is not %s; write %s", s.noun(), s.such())
+	return ok, zero, nil
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 func (s *Setting) storeText(p *string, text, dir string) error {
 	if text == "" {
-		return errors.New("is empty; write " + s.such())
+		return s.errEmpty()
 	}
+	var err error
 	switch s.Kind {
 	case KindName:
 		if !namePattern.MatchString(text) {
@@ -83,66 +92,64 @@ func (s *Setting) storeText(p *string, text, dir string) error {
 			return fmt.Errorf("is not one of %s; %s", strings.Join(s.Choices, ", "), suggest(text, s.Choices, "write one of them"))
 		}
 	case KindPath:
-		path, err := parsePath(text, dir)
-		*p = path
-		return err
+		text, err = parsePath(text, dir)
 	case KindPlace:
-		place, err := parsePlace(text, dir, schemePostgres)
-		*p = place.String()
-		return err
+		var place Root
+		place, err = parsePlace(text, dir, schemePostgres)
+		text = place.String()
 	case KindURL:
-		u, err := parseURL(text)
-		if err != nil {
-			return err
-		}
-		if s.Key == "syncs[].heartbeat_url" && (u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "") {
-			return fmt.Errorf("cannot be fetched; write %s", s.such())
-		}
-		if s.Key == "syncs[].notifications" {
-			if err := checkSubscription(u); err != nil {
-				return err
-			}
-		}
-		if s.Key != "api.url" {
-			break
-		}
-		switch {
-		case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-			return fmt.Errorf("is not the address of an API; write %s", s.such())
-		case u.RawQuery != "" || u.Fragment != "":
-			return errors.New("has a ? or # in it; write the address alone, such as https://api.reply.cx")
-		}
-		text = strings.TrimRight(text, "/")
+		text, err = s.checkedURL(text)
 	case KindAddress:
-		host, port, err := net.SplitHostPort(text)
-		if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 && port != "0" {
-			return fmt.Errorf("is not an address; write a host and a port, such as %s", s.example)
-		}
-		if host == "" {
-			text = net.JoinHostPort("127.0.0.1", port)
-		}
+		text, err = s.address(text)
+	}
+	if err != nil {
+		return err
 	}
 	*p = text
 	return nil
 }
 
-// element reads one element of a list setting. A command given as one text is
-// split at its spaces.
+// checkedURL checks a URL by the check of the setting's row.
+func (s *Setting) checkedURL(text string) (string, error) {
+	u, err := parseURL(text)
+	if err != nil {
+		return "", err
+	}
+	if s.checkURL == nil {
+		return text, nil
+	}
+	return s.checkURL(u, text)
+}
+
+// address completes a host:port. Without a host it is the loopback.
+func (s *Setting) address(text string) (string, error) {
+	host, port, err := net.SplitHostPort(text)
+	if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 && port != "0" {
+		return "", fmt.Errorf("is not an address; write a host and a port, such as %s", s.example)
+	}
+	if host == "" {
+		return net.JoinHostPort("127.0.0.1", port), nil
+	}
+	return text, nil
+}
+
+// element parses one element of a list setting. It splits a command that is
+// given as one text at its spaces.
 func (s *Setting) element(text, dir string) ([]string, error) {
 	if strings.TrimSpace(text) == "" {
-		return nil, errors.New("is empty; write " + s.such())
+		return nil, s.errEmpty()
 	}
 	switch s.Kind {
 	case KindPatterns:
 		if !doublestar.ValidatePattern(text) {
-			return nil, errors.New(`is not a pattern; close its brackets and braces, and put a backslash before one that is meant as itself`)
+			return nil, errors.New("is not a pattern; close its brackets and braces, or escape a literal one with a backslash")
 		}
 	case KindPaths:
 		path, err := parsePath(text, dir)
 		return []string{path}, err
 	case KindCommand:
 		if strings.ContainsAny(text, "\"'`$|&;<>\n") {
-			return nil, errors.New(`would need a shell; write a list of words, such as [sh, -c, "..."]`)
+			return nil, errors.New(`needs a shell; write a list of words, such as [sh, -c, "..."]`)
 		}
 		return strings.Fields(text), nil
 	case KindHook:
@@ -156,7 +163,7 @@ func (s *Setting) element(text, dir string) ([]string, error) {
 	return []string{text}, nil
 }
 
-// shell is the command that runs a line as a shell does.
+// shell returns the command that runs a line in the system's shell.
 func shell(line, goos string) []string {
 	if goos == "windows" {
 		return []string{"cmd", "/C", line}
@@ -164,7 +171,9 @@ func shell(line, goos string) []string {
 	return []string{"sh", "-c", line}
 }
 
-// noun names the kind in "is not ...".
+func (s *Setting) errEmpty() error { return errors.New("is empty; write " + s.such()) }
+
+// noun returns the kind's name for the message "is not ...".
 func (s *Setting) noun() string {
 	switch s.Kind {
 	case KindBool:
@@ -177,7 +186,7 @@ func (s *Setting) noun() string {
 	return "a " + string(s.Kind)
 }
 
-// sampleValue is a value that the setting takes, as it would stand in a file.
+// sampleValue returns a valid value in the notation of the file.
 func (s *Setting) sampleValue() string {
 	if s.example != "" {
 		return s.example
@@ -185,7 +194,7 @@ func (s *Setting) sampleValue() string {
 	return s.Default
 }
 
-// such says what to write, with an example.
+// such describes a valid value, with an example.
 func (s *Setting) such() string {
 	example := s.sampleValue()
 	switch s.Kind {
@@ -207,53 +216,4 @@ func (s *Setting) such() string {
 		return "a list, such as " + example
 	}
 	return "one, such as " + example
-}
-
-// suggest asks for the nearest of the names, or gives what else to do where
-// none is near.
-func suggest(name string, names []string, otherwise string) string {
-	best, distance := "", math.MaxInt
-	for _, n := range names {
-		if d := edits(simplify(name), simplify(n)); d < distance {
-			best, distance = n, d
-		}
-	}
-	if best == "" || distance > max(1, min(len(simplify(name))/3, 4)) {
-		return otherwise
-	}
-	return fmt.Sprintf("did you mean %s?", best)
-}
-
-// simplify takes away what writers of names differ in.
-func simplify(name string) string {
-	name = strings.TrimPrefix(name, "KBSYNC_")
-	return strings.ToLower(strings.NewReplacer("_", "", "-", "", ".", "").Replace(name))
-}
-
-// edits is the number of letters to insert, delete, replace or swap with the
-// next one to make b of a.
-func edits(a, b string) int {
-	if len(a) > 100 {
-		return math.MaxInt
-	}
-	before, last := []int(nil), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row := make([]int, len(b)+1)
-		row[0] = i + 1
-		for j := range len(b) {
-			change := 1
-			if a[i] == b[j] {
-				change = 0
-			}
-			row[j+1] = min(last[j]+change, last[j+1]+1, row[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, last = last, row
-	}
-	return last[len(b)]
 }

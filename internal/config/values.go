@@ -21,11 +21,10 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Size is a number of bytes, never negative. Its text form is exact and is
-// read back as the same number.
+// Size is a number of bytes, never negative. Its text form is exact.
 type Size int64
 
-// String gives the size in the largest binary unit that divides it.
+// String returns the size in the largest binary unit that divides it.
 func (s Size) String() string {
 	if s == 0 {
 		return "0"
@@ -38,7 +37,7 @@ func (s Size) String() string {
 	return strconv.FormatInt(int64(s), 10) + units[i]
 }
 
-// MarshalText gives what String does.
+// MarshalText returns the text of String.
 func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 func parseSize(text string) (Size, bool) {
@@ -52,15 +51,15 @@ func parseSize(text string) (Size, bool) {
 // MaxDelete is a limit on removals: a share of the known documents, or a
 // count.
 type MaxDelete struct {
-	// Count is the most removals; it counts only where ByPercent is false.
+	// Count is the maximum number of removals, used if ByPercent is false.
 	Count int
-	// Percent is the largest share of the known documents, 0 to 100; it
-	// counts only where ByPercent is true. 100 is no limit.
+	// Percent is the maximum share of the known documents, 0 to 100, used if
+	// ByPercent is true. 100 is no limit.
 	Percent   float64
 	ByPercent bool
 }
 
-// String gives the limit as a user would write it.
+// String returns the limit in the notation of the file.
 func (m MaxDelete) String() string {
 	if m.ByPercent {
 		return strconv.FormatFloat(m.Percent, 'f', -1, 64) + "%"
@@ -80,8 +79,7 @@ func parseMaxDelete(text string) (MaxDelete, bool) {
 	return MaxDelete{Count: int(n)}, err == nil && n >= 0
 }
 
-// parseNumber reads a finite number that is not negative, in plain decimal
-// notation.
+// parseNumber parses a finite, non-negative number in plain decimal notation.
 func parseNumber(text string) (float64, bool) {
 	if strings.ContainsFunc(text, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }) {
 		return 0, false
@@ -90,8 +88,8 @@ func parseNumber(text string) (float64, bool) {
 	return n, err == nil && !math.IsInf(n, 0)
 }
 
-// parseDuration reads what time.ParseDuration does, and days (d) and weeks (w)
-// of 24 and 168 hours in front of it: 30d, 1w, 1w2d12h.
+// parseDuration parses the notation of time.ParseDuration, with optional weeks
+// (w) and days (d) of 168 and 24 hours before it: 30d, 1w, 1w2d12h.
 func parseDuration(text string) (time.Duration, bool) {
 	var long time.Duration
 	rest := text
@@ -123,8 +121,8 @@ func parseDuration(text string) (time.Duration, bool) {
 	return long + d, true
 }
 
-// Secret is a text that no formatting shows: not printing, not logging, not
-// encoding. Only Reveal gives it.
+// Secret is a text that printing, logging and encoding do not show. Only Reveal
+// returns it.
 type Secret struct{ text string }
 
 const redacted = "[redacted]"
@@ -132,13 +130,13 @@ const redacted = "[redacted]"
 // NewSecret wraps a text.
 func NewSecret(text string) Secret { return Secret{text} }
 
-// Reveal gives the text.
+// Reveal returns the text.
 func (s Secret) Reveal() string { return s.text }
 
-// IsZero reports whether there is no text.
+// IsZero reports whether the text is empty.
 func (s Secret) IsZero() bool { return s.text == "" }
 
-// String is empty for an empty secret and a fixed word otherwise.
+// String returns "" for an empty secret and a fixed word otherwise.
 func (s Secret) String() string {
 	if s.IsZero() {
 		return ""
@@ -146,19 +144,19 @@ func (s Secret) String() string {
 	return redacted
 }
 
-// GoString gives what String does.
+// GoString returns the text of String.
 func (s Secret) GoString() string { return s.String() }
 
-// Format gives what String does, whatever the verb.
+// Format writes the text of String for every verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
 
-// LogValue gives what String does.
+// LogValue returns the text of String.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText gives what String does; it serves JSON and YAML as well.
+// MarshalText returns the text of String.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// MarshalJSON gives what String does, as a JSON string.
+// MarshalJSON returns the text of String as a JSON string.
 func (s Secret) MarshalJSON() ([]byte, error) { return []byte(strconv.Quote(s.String())), nil }
 
 // Root is a watched place.
@@ -169,7 +167,7 @@ type Root struct {
 	URL string
 }
 
-// String gives the directory or the address.
+// String returns the directory or the address.
 func (r Root) String() string {
 	if r.URL != "" {
 		return r.URL
@@ -177,12 +175,12 @@ func (r Root) String() string {
 	return r.Dir
 }
 
-// MarshalText gives what String does.
+// MarshalText returns the text of String.
 func (r Root) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// AdHocName names the sync of a root that has none in the config: the last
-// element of its path, and 8 hex digits that tell it from others of that name.
-// The same root always has the same name.
+// AdHocName returns the name of the sync for a root that is not in the config:
+// the last element of its path, and 8 hex digits that make it unique. The same
+// root always has the same name.
 func AdHocName(root Root) string {
 	place := root.String()
 	last := filepath.Base(root.Dir)
@@ -194,7 +192,7 @@ func AdHocName(root Root) string {
 	return name + "-" + hex.EncodeToString(sum[:4])
 }
 
-// plainName keeps of a text what may stand in the name of a sync.
+// plainName removes the characters that the name of a sync cannot have.
 func plainName(text string) string {
 	name := strings.Map(func(r rune) rune {
 		if r == '-' || r == '_' || r <= unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r)) {
@@ -205,57 +203,78 @@ func plainName(text string) string {
 	return strings.Trim(name[:min(len(name), 40)], "-_")
 }
 
-// Schemes of places. Those of buckets are roots only.
+// Schemes of places other than buckets.
 const (
 	schemeFile     = "file"
 	schemePostgres = "postgres"
 )
 
+// bucketSchemes are the schemes of roots; "mem" is for tests.
 var bucketSchemes = []string{"s3", "gs", "azblob", "mem"}
 
-// subscriptionSchemes are those of notifications that messages name; "mem" is for tests.
+// subscriptionSchemes are the schemes of notifications that messages list. "mem", for tests, works too.
 var subscriptionSchemes = []string{"awssqs", "gcppubsub", "azuresb", "kafka", "rabbit", "nats", "tls"}
 
-// notReleased refuses the places that the design has and this release does not
-// work with yet. It is the one function to change when they come.
+// notReleased refuses the places that this release does not support yet.
 func notReleased(scheme string) error {
 	if scheme == schemePostgres {
-		return errors.New("is a PostgreSQL state, which is not in this release yet; write the path of a file, such as kbsync.db")
+		return errors.New("is a PostgreSQL state, which this release does not support yet; write the path of a file, such as kbsync.db")
 	}
 	return nil
 }
 
-var errCredentials = errors.New("has credentials in it; leave them out of URLs, where logs would show them")
+var errCredentials = errors.New("contains credentials; remove them, because logs show URLs")
 
-// checkBucket refuses an address whose folder would be passed over. Parameters
-// are for whoever opens the bucket.
+// checkBucket checks the address of a bucket. A path is an error, because
+// drivers ignore it. The driver checks the parameters when it opens the bucket.
 func checkBucket(u *url.URL) error {
 	switch {
 	case hasCredentials(u.Query()):
 		return errCredentials
 	case u.Host == "" && u.Scheme != "mem":
-		return errors.New("names no bucket; write one such as s3://bucket?prefix=docs/")
+		return errors.New("names no bucket; write one, such as s3://bucket?prefix=docs/")
 	case u.Path != "" && u.Path != "/":
 		return fmt.Errorf("has a path; write the folder as a parameter, such as %s://%s?prefix=%s/", u.Scheme, u.Host, strings.Trim(u.Path, "/"))
 	}
 	return nil
 }
 
-// checkSubscription refuses what can't be a subscription's address. Parameters
-// are for whoever opens it.
-func checkSubscription(u *url.URL) error {
+// checkAPI checks the address of the API and removes slashes at its end.
+func checkAPI(u *url.URL, text string) (string, error) {
 	switch {
-	case hasCredentials(u.Query()):
-		return errCredentials
-	case !slices.Contains(subscriptionSchemes, u.Scheme) && u.Scheme != "mem":
-		return fmt.Errorf("is not a subscription's URL; its scheme is one of %s", strings.Join(subscriptionSchemes, ", "))
-	case u.Host == "" && strings.Trim(u.Path, "/") == "":
-		return errors.New("names nothing behind its scheme; write it such as awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs")
+	case !isWeb(u):
+		return "", errors.New("is not the address of an API; write one, such as https://api.reply.cx")
+	case u.RawQuery != "" || u.Fragment != "":
+		return "", errors.New("contains ? or #; write only the address, such as https://api.reply.cx")
 	}
-	return nil
+	return strings.TrimRight(text, "/"), nil
 }
 
-// hasCredentials says whether a parameter is a URL with credentials in it.
+// checkHeartbeat checks the URL of a heartbeat.
+func checkHeartbeat(u *url.URL, text string) (string, error) {
+	if !isWeb(u) {
+		return "", errors.New("is not a web address; write one, such as https://hc-ping.example/3f0c")
+	}
+	return text, nil
+}
+
+func isWeb(u *url.URL) bool { return (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" }
+
+// checkSubscription checks the URL of a subscription. The driver checks the
+// parameters when it opens the subscription.
+func checkSubscription(u *url.URL, text string) (string, error) {
+	switch {
+	case hasCredentials(u.Query()):
+		return "", errCredentials
+	case !slices.Contains(subscriptionSchemes, u.Scheme) && u.Scheme != "mem":
+		return "", fmt.Errorf("is not the URL of a subscription; its scheme must be one of %s", strings.Join(subscriptionSchemes, ", "))
+	case u.Host == "" && strings.Trim(u.Path, "/") == "":
+		return "", errors.New("names no subscription; write one, such as awssqs://sqs.eu-west-1.amazonaws.com/123456789012/docs")
+	}
+	return text, nil
+}
+
+// hasCredentials reports whether a parameter is a URL with credentials.
 func hasCredentials(query url.Values) bool {
 	for _, values := range query {
 		for _, v := range values {
@@ -267,7 +286,7 @@ func hasCredentials(query url.Values) bool {
 	return false
 }
 
-// splitScheme tells a URL from a path. C:\docs and a:b are paths.
+// splitScheme returns the scheme of a URL. C:\docs and a:b are paths.
 func splitScheme(text string) (scheme string, isURL bool) {
 	scheme, _, found := strings.Cut(text, "://")
 	if !found || scheme == "" || strings.ContainsFunc(scheme, func(r rune) bool {
@@ -278,11 +297,11 @@ func splitScheme(text string) (scheme string, isURL bool) {
 	return strings.ToLower(scheme), true
 }
 
-// filePath gives the path of a file URL.
+// filePath returns the path of a file URL.
 func filePath(text string) (string, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host != "" && u.Host != "localhost" || u.RawQuery != "" || u.Fragment != "" || u.Path == "" || u.User != nil {
-		return "", errors.New("is not a file URL; write file:/// and an absolute path, or the path alone")
+		return "", errors.New("is not a file URL; write file:/// and an absolute path, or only the path")
 	}
 	p := u.Path
 	if runtime.GOOS == "windows" {
@@ -291,8 +310,8 @@ func filePath(text string) (string, error) {
 	return filepath.FromSlash(p), nil
 }
 
-// parsePlace reads a path or a URL of one of the schemes. A path comes back
-// absolute, if dir is.
+// parsePlace parses a path, a file URL, or a URL of one of the schemes. The path
+// that it returns is absolute if dir is.
 func parsePlace(text, dir string, schemes ...string) (Root, error) {
 	scheme, isURL := splitScheme(text)
 	if !isURL {
@@ -310,29 +329,27 @@ func parsePlace(text, dir string, schemes ...string) (Root, error) {
 		p, err = parsePath(p, dir)
 		return Root{Dir: p}, err
 	}
-	for _, s := range schemes {
-		if s == scheme {
-			u, err := parseURL(text)
-			if err != nil {
-				return Root{}, err
-			}
-			if scheme != schemePostgres {
-				if err := checkBucket(u); err != nil {
-					return Root{}, err
-				}
-			}
-			return Root{URL: text}, notReleased(scheme)
+	if !slices.Contains(schemes, scheme) {
+		return Root{}, fmt.Errorf("has an unknown scheme; write a path, or a URL with file://, %s://", strings.Join(schemes, "://, "))
+	}
+	u, err := parseURL(text)
+	if err != nil {
+		return Root{}, err
+	}
+	if scheme != schemePostgres {
+		if err := checkBucket(u); err != nil {
+			return Root{}, err
 		}
 	}
-	return Root{}, fmt.Errorf("has an unknown scheme; write a path, or a URL of file://, %s://", strings.Join(schemes, "://, "))
+	return Root{URL: text}, notReleased(scheme)
 }
 
-// parsePath makes a path clean and absolute, if dir is. It does not expand a
-// leading tilde, so it refuses one.
+// parsePath returns a clean path, which is absolute if dir is. It refuses a
+// leading tilde, because it cannot expand one.
 func parsePath(text, dir string) (string, error) {
 	switch {
 	case strings.ContainsRune(text, 0):
-		return "", errors.New("has a NUL byte in it; write a path")
+		return "", errors.New("contains a NUL byte; write a path")
 	case text == "~" || strings.HasPrefix(text, "~/"):
 		return "", errors.New("begins with ~, which only a shell expands; write the whole path")
 	case filepath.IsAbs(text):
@@ -341,15 +358,15 @@ func parsePath(text, dir string) (string, error) {
 	return filepath.Join(dir, text), nil
 }
 
-// parseURL reads an absolute URL without credentials. Its errors never repeat
+// parseURL parses an absolute URL without credentials. Its errors never contain
 // the text.
 func parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return nil, errors.New("is not a URL; write one such as https://api.reply.cx")
+		return nil, errors.New("is not a URL; write one, such as https://api.reply.cx")
 	case u.Scheme == "" || u.Opaque != "":
-		return nil, errors.New("is not a whole URL; write it with its scheme, such as https://api.reply.cx")
+		return nil, errors.New("has no scheme; write the whole URL, such as https://api.reply.cx")
 	case u.User != nil:
 		return nil, errCredentials
 	}

@@ -21,11 +21,11 @@ func TestParseSize(t *testing.T) {
 	}
 }
 
-func TestSizeText(t *testing.T) {
+func TestSizeTextIsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := Size(rapid.Int64Range(0, 1<<50).Draw(t, "n"))
 		if got, ok := parseSize(n.String()); !ok || got != n {
-			t.Fatalf("%d is written %q and read as %d, %v", int64(n), n, got, ok)
+			t.Fatalf("%d is written %q and parsed as %d, %v", int64(n), n, got, ok)
 		}
 	})
 }
@@ -65,7 +65,7 @@ func TestParseMaxDelete(t *testing.T) {
 	}
 }
 
-func TestAdHocName(t *testing.T) {
+func TestAdHocNameIsStableAndUnique(t *testing.T) {
 	roots := map[string]Root{
 		"docs":                  {Dir: "/home/me/docs"},
 		"Mydocs":                {Dir: "/home/me/My docs"},
@@ -81,16 +81,16 @@ func TestAdHocName(t *testing.T) {
 			t.Errorf("%v: %q, want %q and 8 digits", root, got, want)
 		}
 	}
-	// The name is a part of the inventory, so it must never change.
+	// The inventory contains the name, so it must never change.
 	if got := AdHocName(Root{Dir: "/home/me/docs"}); got != "docs-bd8b64e7" {
 		t.Errorf("the name of /home/me/docs has become %q", got)
 	}
 	if AdHocName(Root{Dir: "/a/docs"}) == AdHocName(Root{Dir: "/b/docs"}) {
-		t.Error("two roots of one name")
+		t.Error("two roots have the same name")
 	}
 }
 
-func TestEdits(t *testing.T) {
+func TestEditDistance(t *testing.T) {
 	for _, tt := range []struct {
 		a, b string
 		want int

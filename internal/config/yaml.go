@@ -16,9 +16,9 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// The most that a config file may hold. The YAML parser needs time that grows
-// with the square of the nesting, and stack with the nesting itself, so all
-// three are checked before it runs.
+// The limits of a config file. The parser's time grows with the square of the
+// nesting and its stack grows with the nesting, so kbsync checks all three
+// before it calls the parser.
 const (
 	maxFile  = 1 << 20
 	maxLine  = 16 << 10
@@ -32,11 +32,11 @@ const (
 	scalarNode
 	listNode
 	mappingNode
-	brokenNode // reported already
+	brokenNode // its mistake is already reported
 )
 
-// node is what a file says at one place, with aliases and merges resolved.
-// A node that an alias repeats is shared, so no file grows by its aliases.
+// node is a value of the file, with aliases and merges resolved. Aliases share
+// their node, so they cannot make a small file large.
 type node struct {
 	kind      nodeKind
 	line, col int
@@ -51,8 +51,8 @@ type entry struct {
 	value     *node
 }
 
-// document reads a file that holds one YAML document. report takes what is
-// wrong; a nil node means that nothing of the file can be used.
+// document parses a file with one YAML document. It passes each mistake to
+// report. It returns nil if no part of the file is usable.
 func document(file []byte, report func(line, col int, name, text string)) *node {
 	file = bytes.TrimPrefix(file, []byte("\ufeff"))
 	file = bytes.ReplaceAll(file, []byte("\r\n"), []byte("\n"))
@@ -62,7 +62,7 @@ func document(file []byte, report func(line, col int, name, text string)) *node 
 	}
 	parsed, err := parseYAML(file)
 	if err != nil {
-		line, col, text := 1, 1, "is not YAML that can be read"
+		line, col, text := 1, 1, "is not valid YAML"
 		if y, ok := errors.AsType[yaml.Error](err); ok {
 			text = "is not valid YAML: " + printable(y.GetMessage())
 			if t := y.GetToken(); t != nil && t.Position != nil {
@@ -81,26 +81,25 @@ func document(file []byte, report func(line, col int, name, text string)) *node 
 		}
 		if root != nil {
 			line, col := position(doc.Body)
-			report(line, col, "", "a second document begins here; keep one document in a file")
+			report(line, col, "", "a second document begins here; keep one document per file")
 			return nil
 		}
 		root = r.read(doc.Body, "")
 	}
 	switch {
 	case root == nil || root.kind == nullNode || root.kind == mappingNode && len(root.entries) == 0:
-		report(1, 1, "", "the file is empty; write at least a sync into it, or let kbsync init write a file to begin with")
+		report(1, 1, "", "the file is empty; write at least one sync, or let kbsync init write a file")
 		return nil
 	case root.kind == brokenNode:
 		return nil
 	case root.kind != mappingNode:
-		report(root.line, root.col, "", "the file does not hold settings; write them as keys and values, such as state: kbsync.db")
+		report(root.line, root.col, "", "the file contains no settings; write keys and values, such as state: kbsync.db")
 		return nil
 	}
 	return root
 }
 
-// parseYAML keeps a panic of the parser, which reads whatever a file holds,
-// from being ours.
+// parseYAML turns a panic of the parser into an error.
 func parseYAML(file []byte) (_ *ast.File, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -110,7 +109,7 @@ func parseYAML(file []byte) (_ *ast.File, err error) {
 	return parser.ParseBytes(file, 0, parser.AllowDuplicateMapKey())
 }
 
-// printable writes what a terminal would act on as Go's escapes.
+// printable escapes control characters, which would change the terminal.
 func printable(text string) string {
 	var b strings.Builder
 	for _, r := range text {
@@ -123,7 +122,7 @@ func printable(text string) string {
 	return b.String()
 }
 
-// unreadable finds what must not reach the parser.
+// unreadable finds input that must not reach the parser.
 func unreadable(file []byte) (line, col int, text string) {
 	if len(file) > maxFile {
 		return 1, 1, fmt.Sprintf("the file is larger than %v, so it cannot be a config file", Size(maxFile))
@@ -135,7 +134,7 @@ func unreadable(file []byte) (line, col int, text string) {
 			return line, 1, "this line is not UTF-8; save the file as UTF-8"
 		}
 		if len(l) > maxLine {
-			return line, 1, fmt.Sprintf("this line is longer than %v; break it up", Size(maxLine))
+			return line, 1, fmt.Sprintf("this line is longer than %v; split it", Size(maxLine))
 		}
 		for i, c := range l {
 			switch c {
@@ -144,7 +143,7 @@ func unreadable(file []byte) (line, col int, text string) {
 			case ']', '}':
 				depth = max(depth-1, 0)
 			case 0:
-				return line, i + 1, "there is a NUL byte in the file; take it out"
+				return line, i + 1, "the file contains a NUL byte; remove it"
 			}
 			if depth > maxDepth {
 				return line, i + 1, "brackets are nested too deeply here; close them"
@@ -155,12 +154,12 @@ func unreadable(file []byte) (line, col int, text string) {
 	return 0, 0, ""
 }
 
-// reader turns the parser's tree into nodes.
+// reader converts the parser's tree to nodes.
 type reader struct {
 	report  func(line, col int, name, text string)
 	lines   [][]byte
 	anchors map[string]*node
-	open    map[string]bool // anchors whose value is being read
+	open    map[string]bool // anchors whose value is not read to its end
 }
 
 func position(n ast.Node) (line, col int) {
@@ -173,7 +172,7 @@ func position(n ast.Node) (line, col int) {
 	return 1, 1
 }
 
-// read gives the node of an ast.Node; name is its key path for messages.
+// read returns the node of an ast.Node; name is its key path in messages.
 func (r *reader) read(n ast.Node, name string) *node {
 	line, col := position(n)
 	out := &node{line: line, col: col}
@@ -199,7 +198,7 @@ func (r *reader) read(n ast.Node, name string) *node {
 		return r.alias(nodeText(n.Value), out, name)
 	case *ast.TagNode:
 		if tag := n.Start.Value; tag != "!!str" {
-			return r.broken(out, name, fmt.Sprintf("the tag %s has no meaning here; leave it out", show(tag)))
+			return r.broken(out, name, fmt.Sprintf("the tag %s is not supported; remove it", show(tag)))
 		}
 		out = r.read(n.Value, name)
 	case *ast.LiteralNode:
@@ -208,13 +207,13 @@ func (r *reader) read(n ast.Node, name string) *node {
 		out.kind, out.text = scalarNode, nodeText(n)
 		out.col = r.plainColumn(out)
 	default:
-		return r.broken(out, name, "this kind of YAML has no meaning here; write a plain value")
+		return r.broken(out, name, "this kind of YAML is not supported; write a plain value")
 	}
 	return out
 }
 
-// plainColumn is the column of a scalar without the parser's mistake: of a plain
-// one with blanks behind it, it takes them for blanks in front of it.
+// plainColumn returns the column of a scalar. It corrects a mistake of the
+// parser, which takes blanks after a plain scalar for blanks before it.
 func (r *reader) plainColumn(n *node) int {
 	words := strings.Fields(n.text)
 	if n.line > len(r.lines) || len(words) == 0 {
@@ -227,7 +226,7 @@ func (r *reader) plainColumn(n *node) int {
 	}
 	want := n.text
 	if !bytes.Contains(line, []byte(want)) {
-		want = words[0] // it goes on in the next line
+		want = words[0] // the scalar continues on the next line
 	}
 	runes := []rune(string(line))
 	for col := min(n.col, len(runes)); col > max(n.col-1-blanks, 0); col-- {
@@ -240,11 +239,11 @@ func (r *reader) plainColumn(n *node) int {
 
 func (r *reader) alias(anchor string, at *node, name string) *node {
 	if r.open[anchor] {
-		return r.broken(at, name, fmt.Sprintf("the alias %s is a part of what it repeats; write the value out", show("*"+anchor)))
+		return r.broken(at, name, fmt.Sprintf("the alias %s is inside the value that it repeats; write the value out", show("*"+anchor)))
 	}
 	target := r.anchors[anchor]
 	if target == nil {
-		return r.broken(at, name, fmt.Sprintf("there is no anchor %s before this alias; define it first", show("&"+anchor)))
+		return r.broken(at, name, fmt.Sprintf("no anchor %s is defined before this alias; define it first", show("&"+anchor)))
 	}
 	return target
 }
@@ -272,7 +271,7 @@ func (r *reader) readMapping(out *node, values []*ast.MappingValueNode, name str
 			continue
 		}
 		if first, twice := seen[key]; twice {
-			r.report(line, col, full, fmt.Sprintf("stands here a second time (first in line %d); keep one of them", first))
+			r.report(line, col, full, fmt.Sprintf("is a duplicate of line %d; keep one of them", first))
 			r.read(v.Value, full)
 			continue
 		}
@@ -294,7 +293,7 @@ func (r *reader) readMapping(out *node, values []*ast.MappingValueNode, name str
 	}
 }
 
-// merge gives the mappings that a merge key names, the strongest first.
+// merge returns the mappings of a merge key. Earlier mappings override later ones.
 func (r *reader) merge(value *node, name string) []*node {
 	from := []*node{value}
 	if value.kind == listNode {
@@ -318,7 +317,7 @@ func keyText(k ast.MapKeyNode) (string, bool) {
 	return "", false
 }
 
-// nodeText gives a scalar as it was written, without its quotes.
+// nodeText returns the text of a scalar, without its quotes.
 func nodeText(n ast.Node) string {
 	if n == nil {
 		return ""
@@ -334,7 +333,7 @@ func nodeText(n ast.Node) string {
 
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_.<-]{1,60}$`)
 
-// keyName is a key as messages name it: as it is, if it is a plain word.
+// keyName returns a key for a message. It quotes a key that is not a plain word.
 func keyName(key string) string {
 	if plainKey.MatchString(key) && !strings.HasPrefix(key, "eyJ") {
 		return key
@@ -349,12 +348,12 @@ func join(name, key string) string {
 	return name + "." + key
 }
 
-// show quotes a value for a message. It shortens it, and leaves out what might
-// be a secret.
+// show quotes and shortens a value for a message. It never shows a text that
+// could be a secret.
 func show(text string) string {
 	switch {
 	case strings.Contains(text, "eyJ"):
-		return "what looks like a token"
+		return "a text that looks like a token"
 	case strings.Contains(text, "@") && strings.Contains(text, "://"):
 		return "the URL"
 	}

@@ -20,8 +20,9 @@ func load(t *testing.T, data []byte, profiles ...string) (*types.Project, error)
 	}, func(o *loader.Options) { o.Profiles = profiles })
 }
 
-// TestCompose has the loader of the Compose specification check the file: its schema, and that what is referred to is there.
-func TestCompose(t *testing.T) {
+// TestComposeFileIsValidAndRestricted loads the file with the loader of the Compose specification, which checks the schema and
+// the references.
+func TestComposeFileIsValidAndRestricted(t *testing.T) {
 	t.Parallel()
 	data, err := os.ReadFile(composeFile)
 	if err != nil {
@@ -40,11 +41,11 @@ func TestCompose(t *testing.T) {
 		}
 		for name, service := range project.Services {
 			if !service.ReadOnly || !slices.Equal(service.CapDrop, []string{"ALL"}) || service.Privileged {
-				t.Errorf("%s may do more than it needs", name)
+				t.Errorf("%s has more permissions than it needs", name)
 			}
 			for _, port := range service.Ports {
 				if port.HostIP != "127.0.0.1" {
-					t.Errorf("%s listens on more than this machine: %+v", name, port)
+					t.Errorf("%s listens on addresses outside of this machine: %+v", name, port)
 				}
 			}
 			for _, volume := range service.Volumes {
@@ -55,15 +56,15 @@ func TestCompose(t *testing.T) {
 					t.Errorf("%s: %v", name, err)
 				}
 				if !volume.ReadOnly {
-					t.Errorf("%s may write to %s", name, volume.Source)
+					t.Errorf("%s can write to %s", name, volume.Source)
 				}
 			}
 		}
 	}
 }
 
-// TestComposeMistakes is the test of the test.
-func TestComposeMistakes(t *testing.T) {
+// TestComposeLoaderFindsMistakes tests the other test of this file.
+func TestComposeLoaderFindsMistakes(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
 		"unknown key":    "services: {a: {image: b, comand: [c]}}",
@@ -72,7 +73,7 @@ func TestComposeMistakes(t *testing.T) {
 		"unknown secret": "services: {a: {image: b, secrets: [c]}}",
 	} {
 		if _, err := load(t, []byte("name: x\n"+text)); err == nil {
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: accepted", name)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package deploytest has only tests: of the manifests in examples/kubernetes against the types of the Kubernetes API, and of
-// examples/compose.yaml against the Compose specification. What the examples make kbsync do is tested beside the program, in
-// cmd/kbsync.
+// Package deploytest has only tests. They check the manifests in examples/kubernetes against the types of the Kubernetes API,
+// and examples/compose.yaml against the Compose specification. The tests of cmd/kbsync check the command lines and configs in
+// the examples.
 package deploytest

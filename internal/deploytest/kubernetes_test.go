@@ -23,16 +23,16 @@ import (
 
 const manifests = "../../examples/kubernetes"
 
-// brought is what a cluster has to have before the examples are applied.
-var brought = map[string]bool{"Secret kbsync-token": true, "PersistentVolumeClaim documents": true}
+// prerequisites are the objects that a user creates before applying the examples.
+var prerequisites = map[string]bool{"Secret kbsync-token": true, "PersistentVolumeClaim documents": true}
 
-// A manifest is an object of a file.
+// A manifest is an object in a file.
 type manifest struct {
 	file   string
 	object runtime.Object
 }
 
-// decode reads the objects of a file as strictly as the API server does: no unknown field, none twice, no wrong type.
+// decode parses the objects of a file as strictly as the API server: it refuses unknown and duplicate fields and wrong types.
 func decode(data []byte) ([]runtime.Object, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme} {
@@ -82,32 +82,32 @@ func read(t *testing.T) []manifest {
 	return all
 }
 
-// TestDecode is the test of the test: mistakes of the kinds that a hand makes are found.
-func TestDecode(t *testing.T) {
+// TestDecodeFindsMistakes tests decode with typical mistakes.
+func TestDecodeFindsMistakes(t *testing.T) {
 	t.Parallel()
-	const sound = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\nspec:\n  schedule: '* * * * *'\n"
-	if objects, err := decode([]byte(sound + "---\n" + sound)); err != nil || len(objects) != 2 {
-		t.Errorf("two sound objects: %d, %v", len(objects), err)
+	const valid = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\nspec:\n  schedule: '* * * * *'\n"
+	if objects, err := decode([]byte(valid + "---\n" + valid)); err != nil || len(objects) != 2 {
+		t.Errorf("two valid objects: %d, %v", len(objects), err)
 	}
 	for name, text := range map[string]string{
-		"unknown field":      sound + "  concurencyPolicy: Forbid\n",
-		"field twice":        sound + "  schedule: '1 * * * *'\n",
-		"wrong type":         sound + "  suspend: never\n",
-		"unknown kind":       "apiVersion: batch/v1\nkind: CornJob\n",
-		"version of another": "apiVersion: apps/v1\nkind: CronJob\n",
+		"unknown field":           valid + "  concurencyPolicy: Forbid\n",
+		"field twice":             valid + "  schedule: '1 * * * *'\n",
+		"wrong type":              valid + "  suspend: never\n",
+		"unknown kind":            "apiVersion: batch/v1\nkind: CornJob\n",
+		"version of another kind": "apiVersion: apps/v1\nkind: CronJob\n",
 	} {
 		if _, err := decode([]byte(text)); err == nil {
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: accepted", name)
 		}
 	}
 }
 
-// TestManifests looks at what decoding does not: that names lead to what is there, and that the pods are as restricted as
-// the examples promise.
-func TestManifests(t *testing.T) {
+// TestManifestsReferToExistingObjectsAndRestrictPods checks two things that decode does not: every referenced name exists, and
+// the pods are as restricted as the examples promise.
+func TestManifestsReferToExistingObjectsAndRestrictPods(t *testing.T) {
 	t.Parallel()
 	all := read(t)
-	there := map[string]map[string]bool{} // by file, for the files are applied one beside configmap.yaml
+	existing := map[string]map[string]bool{} // by file, because a user applies one file and configmap.yaml
 	kinds := map[string]int{}
 	for _, m := range all {
 		kind := m.object.GetObjectKind().GroupVersionKind().Kind
@@ -116,13 +116,13 @@ func TestManifests(t *testing.T) {
 		if problems := validation.IsDNS1123Subdomain(meta.GetName()); problems != nil {
 			t.Errorf("%s: %s %q: %v", m.file, kind, meta.GetName(), problems)
 		}
-		if there[m.file] == nil {
-			there[m.file] = map[string]bool{}
+		if existing[m.file] == nil {
+			existing[m.file] = map[string]bool{}
 		}
-		if name := kind + " " + meta.GetName(); there[m.file][name] {
-			t.Errorf("%s: %s is there twice", m.file, name)
+		if name := kind + " " + meta.GetName(); existing[m.file][name] {
+			t.Errorf("%s: duplicate %s", m.file, name)
 		} else {
-			there[m.file][name] = true
+			existing[m.file][name] = true
 		}
 	}
 	for _, kind := range []string{"ConfigMap", "CronJob", "Deployment", "PersistentVolumeClaim"} {
@@ -132,15 +132,15 @@ func TestManifests(t *testing.T) {
 	}
 	for _, m := range all {
 		report := func(format string, args ...any) { t.Errorf("%s: %s", m.file, fmt.Sprintf(format, args...)) }
-		found := func(name string) {
-			if !there[m.file][name] && !there["configmap.yaml"][name] && !brought[name] {
-				report("there is no %s", name)
+		requireObject := func(name string) {
+			if !existing[m.file][name] && !existing["configmap.yaml"][name] && !prerequisites[name] {
+				report("%s does not exist", name)
 			}
 		}
 		switch o := m.object.(type) {
 		case *corev1.ServiceAccount:
 			if len(o.Annotations) == 0 {
-				report("the service account has no identity of a cloud")
+				report("the service account has no cloud identity")
 			}
 		case *corev1.ConfigMap:
 			if len(o.Data) == 0 {
@@ -148,11 +148,11 @@ func TestManifests(t *testing.T) {
 			}
 		case *corev1.PersistentVolumeClaim:
 			if len(o.Spec.AccessModes) == 0 || o.Spec.Resources.Requests.Storage().IsZero() {
-				report("claim %s is for nothing", o.Name)
+				report("claim %s has no access mode or no size", o.Name)
 			}
 		case *appsv1.Deployment:
 			if o.Spec.Replicas == nil || *o.Spec.Replicas != 1 || o.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || o.Spec.Strategy.RollingUpdate != nil {
-				report("two pods could meet at one state")
+				report("two pods could use the same state")
 			}
 			for key, value := range o.Spec.Selector.MatchLabels {
 				if o.Spec.Template.Labels[key] != value {
@@ -160,9 +160,9 @@ func TestManifests(t *testing.T) {
 				}
 			}
 			if policy := o.Spec.Template.Spec.RestartPolicy; policy != "" && policy != corev1.RestartPolicyAlways {
-				report("a Deployment's pods are always restarted, not %s", policy)
+				report("the restartPolicy of a Deployment must be Always, not %s", policy)
 			}
-			checkPod(o.Spec.Template.Spec, report, found)
+			checkPod(o.Spec.Template.Spec, report, requireObject)
 		case *batchv1.CronJob:
 			if o.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent {
 				report("concurrencyPolicy is %q", o.Spec.ConcurrencyPolicy)
@@ -170,19 +170,19 @@ func TestManifests(t *testing.T) {
 			if policy := o.Spec.JobTemplate.Spec.Template.Spec.RestartPolicy; policy != corev1.RestartPolicyNever {
 				report("restartPolicy is %q", policy)
 			}
-			checkPod(o.Spec.JobTemplate.Spec.Template.Spec, report, found)
+			checkPod(o.Spec.JobTemplate.Spec.Template.Spec, report, requireObject)
 		default:
-			report("a %T, which nobody looks at", o)
+			report("a %T, which this test does not check", o)
 		}
 	}
 }
 
-func checkPod(pod corev1.PodSpec, report func(string, ...any), found func(string)) {
+func checkPod(pod corev1.PodSpec, report func(string, ...any), requireObject func(string)) {
 	switch s := pod.SecurityContext; {
 	case s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.RunAsUser == nil || *s.RunAsUser == 0:
 		report("the pod may run as root")
 	case s.FSGroup == nil:
-		report("without an fsGroup the pod's user can neither write the state nor read the token")
+		report("without an fsGroup the user of the pod cannot write the state or read the token")
 	case s.SeccompProfile == nil || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault:
 		report("no seccomp profile")
 	}
@@ -195,22 +195,22 @@ func checkPod(pod corev1.PodSpec, report func(string, ...any), found func(string
 	volumes := map[string]bool{}
 	for _, v := range pod.Volumes {
 		if volumes[v.Name] {
-			report("volume %s is there twice", v.Name)
+			report("duplicate volume %s", v.Name)
 		}
 		volumes[v.Name] = false // not mounted yet
 		switch {
 		case v.ConfigMap != nil:
-			found("ConfigMap " + v.ConfigMap.Name)
+			requireObject("ConfigMap " + v.ConfigMap.Name)
 		case v.Secret != nil:
-			found("Secret " + v.Secret.SecretName)
+			requireObject("Secret " + v.Secret.SecretName)
 			if v.Secret.DefaultMode == nil || *v.Secret.DefaultMode != 0o440 {
-				report("the token's file can be read by all")
+				report("every user can read the token file")
 			}
 		case v.PersistentVolumeClaim != nil:
-			found("PersistentVolumeClaim " + v.PersistentVolumeClaim.ClaimName)
+			requireObject("PersistentVolumeClaim " + v.PersistentVolumeClaim.ClaimName)
 		case v.EmptyDir != nil && v.Name == "tmp":
 		default:
-			report("volume %s is of no kind that outlives the pod", v.Name)
+			report("the content of volume %s does not outlive the pod", v.Name)
 		}
 	}
 	sidecars := 0
@@ -218,10 +218,10 @@ func checkPod(pod corev1.PodSpec, report func(string, ...any), found func(string
 		if i < len(pod.InitContainers) {
 			sidecars++
 			if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
-				report("init container %s would end before the others begin, or never", c.Name)
+				report("init container %s is not a sidecar: its restartPolicy is not Always", c.Name)
 			}
 			if c.ReadinessProbe != nil {
-				report("sidecar %s takes the app out of service when a sync is halted", c.Name)
+				report("the readinessProbe of sidecar %s makes the app unavailable when a sync is halted", c.Name)
 			}
 		} else if c.RestartPolicy != nil {
 			report("container %s: a restartPolicy is for init containers", c.Name)
@@ -229,7 +229,7 @@ func checkPod(pod corev1.PodSpec, report func(string, ...any), found func(string
 		if s := c.SecurityContext; s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem ||
 			s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation ||
 			s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
-			report("container %s may do more than it needs", c.Name)
+			report("container %s has more permissions than it needs", c.Name)
 		}
 		if c.Resources.Requests.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
 			report("container %s has no requests or no limit", c.Name)
@@ -243,13 +243,13 @@ func checkPod(pod corev1.PodSpec, report func(string, ...any), found func(string
 		}
 		for _, probe := range []*corev1.Probe{c.StartupProbe, c.LivenessProbe, c.ReadinessProbe} {
 			if probe != nil && (probe.HTTPGet == nil || probe.HTTPGet.Port.Type != intstr.String || !ports[probe.HTTPGet.Port.StrVal]) {
-				report("container %s has a probe of a port that it does not name", c.Name)
+				report("container %s has a probe of an undeclared port", c.Name)
 			}
 		}
 		paths := map[string]bool{}
 		for _, mount := range c.VolumeMounts {
 			if _, ok := volumes[mount.Name]; !ok {
-				report("container %s mounts %s, which is not there", c.Name, mount.Name)
+				report("container %s mounts %s, which does not exist", c.Name, mount.Name)
 			}
 			if paths[mount.MountPath] {
 				report("container %s mounts %s twice", c.Name, mount.MountPath)
@@ -262,7 +262,7 @@ func checkPod(pod corev1.PodSpec, report func(string, ...any), found func(string
 	}
 	for name, mounted := range volumes {
 		if !mounted {
-			report("nothing mounts volume %s", name)
+			report("no container mounts volume %s", name)
 		}
 	}
 }

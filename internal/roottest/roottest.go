@@ -1,4 +1,4 @@
-// Package roottest is the one suite of tests that every kind of root passes: a directory, and a bucket of each cloud.
+// Package roottest is the suite of tests for every kind of root: a directory, and a bucket of each cloud.
 package roottest
 
 import (
@@ -16,35 +16,35 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// A Root is what kbsync needs of one.
+// A Root is a root with all methods that kbsync uses.
 type Root interface {
 	watcher.Root
 	Open(ctx context.Context, key string, fp state.Fingerprint) (io.ReadCloser, error)
 	Explain(ctx context.Context, key string) (watcher.Explanation, error)
 }
 
-// A Place holds documents, and can be watched by a root. It is empty at first, and no other test's.
+// A Place is an empty directory or bucket of one test.
 type Place interface {
 	// Root returns a root of the place.
 	Root(filter *watcher.Filter) (Root, error)
-	// Missing returns a root of the same kind at which nothing is. It is not asked where Options.NeverMissing.
+	// Missing returns a root of the same kind that does not exist. It is not called if Options.NeverMissing.
 	Missing() (Root, error)
-	// Put writes a document, as other programs do.
+	// Put writes a document as another program does.
 	Put(ctx context.Context, key string, content []byte) error
 	Delete(ctx context.Context, key string) error
 }
 
-// Options say what a kind of root can't do.
+// Options describe the limits of a kind of root.
 type Options struct {
-	// Odd are keys that another program can write there, and that have to be read back or skipped.
+	// Odd are unusual keys that another program can write. The root must read them back or skip them.
 	Odd []string
-	// Markers are keys that stand for folders.
+	// Markers are the keys of objects that stand for folders.
 	Markers []string
-	// NeverMissing says that there is always a place of this kind.
+	// NeverMissing is true if a root of this kind always exists.
 	NeverMissing bool
 }
 
-// Run tests a kind of root. It asks place for one in each test.
+// Run tests a kind of root. Each test calls place for a new Place.
 func Run(t *testing.T, opts Options, place func(t *testing.T) Place) {
 	t.Run("lists in byte order", func(t *testing.T) { testOrder(t, newFixture(t, place)) })
 	t.Run("lists a part", func(t *testing.T) { testPart(t, newFixture(t, place)) })
@@ -111,7 +111,7 @@ func (f *fixture) delete(key string) {
 	}
 }
 
-// list returns the entries of a listing, which has to be a whole one.
+// list returns the entries of a listing, which must have no error.
 func list(t *testing.T, root Root, prefix string) []watcher.Entry {
 	t.Helper()
 	var all []watcher.Entry
@@ -136,7 +136,7 @@ func (f *fixture) lists(root Root, prefix string, want ...string) []watcher.Entr
 	f.t.Helper()
 	entries := list(f.t, root, prefix)
 	if got := keys(entries); !slices.Equal(got, want) {
-		f.t.Errorf("below %q it lists\n%q, want\n%q", prefix, got, want)
+		f.t.Errorf("below %q: got\n%q, want\n%q", prefix, got, want)
 	}
 	return entries
 }
@@ -161,7 +161,7 @@ func read(ctx context.Context, root Root, e watcher.Entry) (string, error) {
 	return string(data), errors.Join(err, r.Close())
 }
 
-// order are keys whose byte order differs from that of their parts, and from that of other encodings and alphabets.
+// order are keys whose byte order differs from the order of their parts, and from the order in other encodings and alphabets.
 var order = []string{
 	"A.txt", "_x.txt", "a!.txt", "a-b.txt", "a-b/c.txt", "a.txt", "a/b-c/d.txt", "a/b.txt", "a/b/c.txt", "a0.txt", "b.txt", "Ä.txt", "ä.txt",
 	"\uff5e.txt", "😀.txt",
@@ -177,7 +177,7 @@ func testOrder(t *testing.T, f *fixture) {
 			t.Errorf("%+v", e)
 		}
 	}
-	f.lists(f.root, "", want...) // as often as one likes
+	f.lists(f.root, "", want...) // a second listing is equal
 }
 
 func testPart(t *testing.T, f *fixture) {
@@ -202,7 +202,7 @@ func testRead(t *testing.T, f *fixture) {
 		want := map[string]string{"small.txt": "small", "large.txt": large}[e.Key]
 		if e.Key == "empty.txt" {
 			if e.Skip != "empty" {
-				t.Errorf("the empty document is skipped because it is %q", e.Skip)
+				t.Errorf("the empty document is skipped with the reason %q", e.Skip)
 			}
 			continue
 		}
@@ -216,7 +216,7 @@ func testRead(t *testing.T, f *fixture) {
 		}
 		group.Wait()
 	}
-	// Nobody has to read to the end.
+	// A reader may be closed before the end.
 	e := f.entry("large.txt")
 	r, err := f.root.Open(t.Context(), e.Key, e.Fingerprint)
 	if err != nil {
@@ -262,15 +262,15 @@ func testFingerprints(t *testing.T, f *fixture) {
 	f.put("edited.txt", "one")
 	before := list(t, f.root, "")
 	if after := list(t, f.root, ""); after[0].Fingerprint != before[0].Fingerprint || after[1].Fingerprint != before[1].Fingerprint {
-		t.Errorf("nothing changed but %+v to %+v", before, after)
+		t.Errorf("without a change %+v became %+v", before, after)
 	}
 	f.put("edited.txt", "two")
 	after := list(t, f.root, "")
 	if after[0].Fingerprint == before[0].Fingerprint {
-		t.Errorf("an edit of the same size leaves %+v", after[0])
+		t.Errorf("an edit of the same size did not change %+v", after[0])
 	}
 	if after[1].Fingerprint != before[1].Fingerprint {
-		t.Errorf("%+v became %+v by itself", before[1], after[1])
+		t.Errorf("without a change %+v became %+v", before[1], after[1])
 	}
 	one, err := f.root.Identity(t.Context())
 	if err != nil {
@@ -302,12 +302,12 @@ func testFilters(t *testing.T, f *fixture) {
 	f.put(".kbsyncignore", "[")
 	for e, err := range root.List(t.Context(), "") {
 		if err == nil {
-			t.Errorf("%s is listed, though nobody knows what is to be ignored", e.Key)
+			t.Errorf("%s is listed although the ignore file is invalid", e.Key)
 		}
 	}
 }
 
-// testOdd: each odd key is listed once, and is either skipped for a reason or read back whole.
+// testOdd checks that each odd key is listed once, and is either skipped with a reason or read back completely.
 func testOdd(t *testing.T, f *fixture, opts Options) {
 	for _, key := range opts.Markers {
 		f.put(key, "")
@@ -315,7 +315,7 @@ func testOdd(t *testing.T, f *fixture, opts Options) {
 	written := map[string]bool{}
 	for _, key := range opts.Odd {
 		if err := f.place.Put(t.Context(), key, []byte("content of "+key)); err != nil {
-			t.Logf("the place takes no key %q: %v", key, err)
+			t.Logf("the place rejects the key %q: %v", key, err)
 			continue
 		}
 		written[key] = true
@@ -326,7 +326,7 @@ func testOdd(t *testing.T, f *fixture, opts Options) {
 	listed := map[string]bool{}
 	for _, e := range list(t, f.root, "") {
 		if listed[e.Key] || !written[e.Key] {
-			t.Errorf("%q is listed, twice or without having been written", e.Key)
+			t.Errorf("%q is listed twice, or was not written", e.Key)
 		}
 		listed[e.Key] = true
 		if e.Skip != "" {
@@ -337,7 +337,7 @@ func testOdd(t *testing.T, f *fixture, opts Options) {
 			t.Errorf("%q reads %q, %v", e.Key, got, err)
 		}
 		if part := list(t, f.root, e.Key); len(part) != 1 || part[0].Fingerprint != e.Fingerprint {
-			t.Errorf("%q alone lists %+v", e.Key, part)
+			t.Errorf("the listing of %q alone has %+v", e.Key, part)
 		}
 	}
 	for key := range written {
@@ -356,7 +356,7 @@ func testMissing(t *testing.T, f *fixture) {
 	failed := false
 	for e, err := range root.List(t.Context(), "") {
 		if failed = errors.Is(err, watcher.ErrRootMissing); !failed {
-			t.Errorf("lists %+v, %v", e, err)
+			t.Errorf("listed %+v, %v", e, err)
 		}
 	}
 	if !failed {
@@ -371,18 +371,18 @@ func testContext(t *testing.T, f *fixture) {
 	cancel()
 	for e, err := range f.root.List(ctx, "") {
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("lists %+v, %v", e, err)
+			t.Errorf("listed %+v, %v", e, err)
 		}
 	}
 	if _, err := f.root.Open(ctx, e.Key, e.Fingerprint); !errors.Is(err, context.Canceled) {
-		t.Errorf("opens with %v", err)
+		t.Errorf("open: %v", err)
 	}
 	if _, err := f.root.Identity(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("identifies with %v", err)
+		t.Errorf("identity: %v", err)
 	}
 }
 
-// testScan: what a scanner makes of the root, over its edits.
+// testScan scans the root after edits.
 func testScan(t *testing.T, f *fixture) {
 	store, err := state.Open(t.Context(), state.Options{Path: t.TempDir() + "/kbsync.db"})
 	if err != nil {
@@ -408,7 +408,7 @@ func testScan(t *testing.T, f *fixture) {
 			unchanged := r.Unchanged - sum.New - sum.Changed
 			sum.New, sum.Changed, sum.Removed = sum.New+r.New, sum.Changed+r.Changed, sum.Removed+r.Removed
 			if r.Unsettled > 0 {
-				continue // for the few milliseconds in which a stamp proves nothing
+				continue // for the few milliseconds in which time stamps prove nothing
 			}
 			if got := fmt.Sprintf("new %d, changed %d, unchanged %d, removed %d", sum.New, sum.Changed, unchanged, sum.Removed); got != want || r.IncompleteCount > 0 {
 				t.Errorf("%s, %v, want %s", got, r.Incomplete, want)

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// protect is around every answer.
+// protect wraps every handler: it sets the security headers and refuses requests from other sites.
 func (p *Page) protect(h http.Handler) http.Handler {
-	// Another site's script or form is refused by what the browser says of it; curl and the like say nothing, and pass.
+	// Browsers mark a request from another site's script or form in its headers. Clients such as curl send no such header.
 	h = http.NewCrossOriginProtection().Handler(h)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		head := w.Header()
@@ -21,46 +21,47 @@ func (p *Page) protect(h http.Handler) http.Handler {
 		head.Set("Referrer-Policy", "no-referrer")
 		head.Set("Cross-Origin-Resource-Policy", "same-origin")
 		head.Set("Cache-Control", "no-store")
-		// A name of another site that was made to lead here (DNS rebinding) gives that site's scripts a way in, and a browser
-		// on this machine comes over the loopback.
+		// DNS rebinding: another site's name can resolve to this machine, and its scripts then run in a browser that connects
+		// over the loopback.
 		if p.opts.Token == "" && fromLoopback(r) && !namesLoopback(r.Host) {
-			http.Error(w, "This address is answered under localhost, 127.0.0.1 and [::1] only, unless kbsync is given a token for it.", http.StatusForbidden)
+			http.Error(w, "kbsync answers requests to localhost, 127.0.0.1 and [::1] only. To use another name, set --listen-token-file.", http.StatusForbidden)
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
 }
 
-// private lets those in who may see documents and act.
+// private admits requests that may see documents and call triggers: requests with the token or, if there is no token, requests
+// from this machine.
 func (p *Page) private(h http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case p.opts.Token != "" && !p.authorized(r):
 			scheme := `Bearer realm="kbsync"`
-			if reads(r) {
+			if isRead(r) {
 				scheme = `Basic realm="kbsync", charset="UTF-8"`
 			}
 			w.Header().Set("WWW-Authenticate", scheme)
-			http.Error(w, "This needs the token of kbsync's listener, as Authorization: Bearer TOKEN. A browser may give it as the password.", http.StatusUnauthorized)
+			http.Error(w, "A token is required: send the token of --listen-token-file as Authorization: Bearer TOKEN. In a browser, enter it as the password.", http.StatusUnauthorized)
 		case p.opts.Token == "" && (!fromLoopback(r) || forwarded(r)):
-			http.Error(w, "This is for the machine that kbsync runs on, for no token is set. Ask from there, or give kbsync a token for its listener.", http.StatusForbidden)
+			http.Error(w, "Only the machine that kbsync runs on has access, because no token is set. Send the request from there, or set --listen-token-file.", http.StatusForbidden)
 		default:
 			h(w, r)
 		}
 	})
 }
 
-func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
+func isRead(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
-// authorized says whether the request carries the token. Browsers send a password by themselves, so one is good for reading only.
+// authorized reports whether the request carries the token. A browser repeats a password unasked, so a password only allows reading.
 func (p *Page) authorized(r *http.Request) bool {
 	given := ""
 	if scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && strings.EqualFold(scheme, "Bearer") {
 		given = strings.TrimSpace(token)
-	} else if _, password, ok := r.BasicAuth(); ok && reads(r) {
+	} else if _, password, ok := r.BasicAuth(); ok && isRead(r) {
 		given = password
 	}
-	// Of equal length, so that the comparison does not tell how long the token is.
+	// The hashes have equal lengths, so the time of the comparison does not reveal the length of the token.
 	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(p.opts.Token))
 	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
 }
@@ -70,12 +71,12 @@ func fromLoopback(r *http.Request) bool {
 	return err == nil && addr.Addr().IsLoopback()
 }
 
-// forwarded says that a proxy on this machine passes on what somebody else asks.
+// forwarded reports whether a proxy passed the request on.
 func forwarded(r *http.Request) bool {
 	return r.Header.Get("Forwarded") != "" || r.Header.Get("X-Forwarded-For") != ""
 }
 
-// namesLoopback says whether a Host header can only mean this machine.
+// namesLoopback reports whether a Host header can only mean this machine.
 func namesLoopback(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

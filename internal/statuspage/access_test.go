@@ -13,20 +13,19 @@ import (
 
 const canary = "canary-6b1f0a"
 
-// Scenario S8: the loopback by default, a token otherwise, no cross-site requests.
-func TestS8Access(t *testing.T) {
-	r := newRig(t)
+func TestAccessNeedsTheLoopbackOrTheToken(t *testing.T) {
+	f := newFixture(t)
 	called := 0
 	opts := Options{Sync: func(context.Context, string) error { called++; return nil }}
-	open := r.page(opts)
+	open := f.page(opts)
 	opts.Token = canary
-	closed := r.page(opts)
+	closed := f.page(opts)
 
 	type change func(*http.Request)
 	from := func(addr string) change { return func(q *http.Request) { q.RemoteAddr = addr } }
 	host := func(name string) change { return func(q *http.Request) { q.Host = name } }
 	head := func(name, value string) change { return func(q *http.Request) { q.Header.Set(name, value) } }
-	basic := func(q *http.Request) { q.SetBasicAuth("anybody", canary) }
+	basic := func(q *http.Request) { q.SetBasicAuth("user", canary) }
 	const remote = "10.1.2.3:4000"
 
 	for _, c := range []struct {
@@ -61,9 +60,9 @@ func TestS8Access(t *testing.T) {
 		{"from elsewhere, as localhost", open, "GET /", []change{from(remote), host("localhost")}, 403},
 		{"from elsewhere, JSON", open, "GET /status.json", []change{from(remote)}, 403},
 		{"from elsewhere acts", open, "POST /-/sync", []change{from(remote)}, 403},
-		{"from a place that is no address", open, "GET /", []change{from("@")}, 403},
-		{"for somebody else", open, "GET /", []change{head("X-Forwarded-For", "10.1.2.3")}, 403},
-		{"for somebody else, as RFC 7239 says it", open, "POST /-/sync", []change{head("Forwarded", "for=10.1.2.3")}, 403},
+		{"from an invalid address", open, "GET /", []change{from("@")}, 403},
+		{"from a proxy", open, "GET /", []change{head("X-Forwarded-For", "10.1.2.3")}, 403},
+		{"from a proxy, RFC 7239", open, "POST /-/sync", []change{head("Forwarded", "for=10.1.2.3")}, 403},
 		{"Prometheus", open, "GET /metrics", []change{from(remote), host("kbsync.ops.svc:9090")}, 200},
 		{"the kubelet", open, "GET /healthz", []change{from(remote), host("10.0.0.1:9090")}, 200},
 		{"the kubelet again", open, "GET /readyz", []change{from(remote), host("10.0.0.1:9090")}, 200},
@@ -95,7 +94,7 @@ func TestS8Access(t *testing.T) {
 				t.Errorf("%d, want %d: %s", w.Code, c.want, w.Body)
 			}
 			if (called == 1) != (w.Code == 202) {
-				t.Errorf("answered %d and acted %d times", w.Code, called)
+				t.Errorf("responded with %d and called the trigger %d times", w.Code, called)
 			}
 			if w.Code == 401 && w.Header().Get("WWW-Authenticate") == "" {
 				t.Error("401 without WWW-Authenticate")
@@ -104,16 +103,15 @@ func TestS8Access(t *testing.T) {
 				t.Errorf("policy %q", policy)
 			}
 			if strings.Contains(w.Body.String(), canary) {
-				t.Error("the answer has the token")
+				t.Error("the response contains the token")
 			}
 		})
 	}
 }
 
-// Scenario S8: names are shown, never executed.
-func TestS8NamesAreShownEscaped(t *testing.T) {
-	r := newRig(t)
-	names := map[string]string{ // to what the page must have
+func TestPageEscapesNames(t *testing.T) {
+	f := newFixture(t)
+	names := map[string]string{ // to the text on the page
 		`<script>alert(1)</script>.md`:          `&lt;script&gt;alert(1)&lt;/script&gt;.md`,
 		`"><img src=x onerror=alert(1)>.md`:     `&#34;&gt;&lt;img src=x onerror=alert(1)&gt;.md`,
 		`' onmouseover='alert(1).md`:            `&#39; onmouseover=&#39;alert(1).md`,
@@ -131,11 +129,11 @@ func TestS8NamesAreShownEscaped(t *testing.T) {
 		keys = append(keys, name)
 	}
 	odd := `<b>"odd'` + "\u202E"
-	s := r.sync(odd)
-	r.put(s, keys)
-	r.trained(s, state.TrainingFailed, "<i>bad</i>\x1b[31m", r.accept(s, 100)...)
-	r.must(r.s.Syncs.SetLastError(t.Context(), s.ID, "<u>halted</u>"))
-	p := r.page(Options{Version: "<s>1</s>"})
+	s := f.sync(odd)
+	f.put(s, keys)
+	f.trained(s, state.TrainingFailed, "<i>bad</i>\x1b[31m", f.accept(s, 100)...)
+	f.must(f.store.Syncs.SetLastError(t.Context(), s.ID, "<u>halted</u>"))
+	p := f.page(Options{Version: "<s>1</s>"})
 	p.Loop("<em>loop</em>", 0)
 
 	body := get(t, p, "/")
@@ -149,7 +147,7 @@ func TestS8NamesAreShownEscaped(t *testing.T) {
 			t.Errorf("the page has %q", tag)
 		}
 	}
-	// Nothing is loaded from elsewhere.
+	// The page loads nothing from other sites.
 	for _, attr := range []string{"src=\"", "url(", "@import", "href=\"http", "href=\"//"} {
 		if strings.Contains(body, attr) {
 			t.Errorf("the page has %s", attr)
@@ -158,19 +156,19 @@ func TestS8NamesAreShownEscaped(t *testing.T) {
 
 	w := do(p, local("GET", "/status.json", ""))
 	if got := w.Header().Get("Content-Type"); got != "application/json" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
-		t.Errorf("JSON comes as %q", got)
+		t.Errorf("the content type of the JSON is %q", got)
 	}
 	var o overview
 	if err := json.Unmarshal(w.Body.Bytes(), &o); err != nil {
 		t.Fatal(err)
 	}
-	if o.Syncs[0].Name != odd || len(o.Syncs[0].Troubled) != len(names) {
+	if o.Syncs[0].Name != odd || len(o.Syncs[0].Attention) != len(names) {
 		t.Errorf("JSON is %+v", o)
 	}
 }
 
-func TestMethods(t *testing.T) {
-	p := newRig(t).page(Options{})
+func TestOtherMethodsAreNotAllowed(t *testing.T) {
+	p := newFixture(t).page(Options{})
 	for path, allow := range map[string]string{
 		"/": "GET, HEAD", "/status.json": "GET, HEAD", "/healthz": "GET, HEAD", "/readyz": "GET, HEAD", "/metrics": "GET, HEAD",
 		"/-/sync": "POST", "/-/reindex": "POST", "/-/reload": "POST",

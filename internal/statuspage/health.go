@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A Loop is one of the process's loops, as far as its health goes.
+// A Loop is a loop of the process whose liveness /healthz reports.
 type Loop struct {
 	page  *Page
 	name  string
@@ -19,8 +19,8 @@ type Loop struct {
 	last  time.Time
 }
 
-// Loop adds a loop to what /healthz looks at. The process counts as healthy while each loop ticks at least once a limit,
-// counted from now, until its End. A loop that may be busy for longer than its limit ticks from within its work.
+// Loop adds a loop to /healthz. The process is healthy while the time since the last Tick of each loop, or since the call of
+// Loop, is at most its limit. A loop whose work may take longer than the limit must call Tick during the work.
 func (p *Page) Loop(name string, limit time.Duration) *Loop {
 	l := &Loop{page: p, name: name, limit: limit, last: time.Now()}
 	p.ticking.Lock()
@@ -29,21 +29,21 @@ func (p *Page) Loop(name string, limit time.Duration) *Loop {
 	return l
 }
 
-// Tick says that the loop goes on. It is cheap.
+// Tick records that the loop is alive. It is cheap.
 func (l *Loop) Tick() {
 	l.page.ticking.Lock()
 	defer l.page.ticking.Unlock()
 	l.last = time.Now()
 }
 
-// End says that the loop ended as it should. More calls do nothing.
+// End removes the loop, which ended as it should. Further calls do nothing.
 func (l *Loop) End() {
 	l.page.ticking.Lock()
 	defer l.page.ticking.Unlock()
 	delete(l.page.loops, l)
 }
 
-// A loopView is a loop as the page shows it.
+// A loopView is a loop in /status.json and on the page.
 type loopView struct {
 	Name     string    `json:"name"`
 	TickedAt time.Time `json:"ticked_at"`
@@ -67,20 +67,20 @@ func (p *Page) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	now := time.Now()
 	for _, l := range p.loopViews(now) {
 		if !l.Healthy {
-			reasons = append(reasons, fmt.Sprintf("loop %s has not ticked for %s, and has to every %s", visible(l.Name), rough(now.Sub(l.TickedAt)), rough(seconds(l.Limit))))
+			reasons = append(reasons, fmt.Sprintf("loop %s has not responded for %s; the limit is %s", visible(l.Name), rough(now.Sub(l.TickedAt)), rough(seconds(l.Limit))))
 		}
 	}
-	verdict(w, reasons)
+	respondHealth(w, reasons)
 }
 
-// serveReady never depends on the API: a sidecar that loses it must stay where it is, with what it has found.
+// serveReady does not depend on the API: restarting or moving a sidecar does not repair an outage of ReplyCX.
 func (p *Page) serveReady(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readTimeout)
 	defer cancel()
 	known, err := p.opts.State.Syncs.All(ctx)
 	if err != nil {
-		p.log.Warn("the state cannot be read", "error", err)
-		verdict(w, []string{"the state cannot be read"})
+		p.log.Warn("cannot read the state", "error", err)
+		respondHealth(w, []string{"cannot read the state"})
 		return
 	}
 	scanned := map[string]time.Time{}
@@ -93,21 +93,21 @@ func (p *Page) serveReady(w http.ResponseWriter, r *http.Request) {
 		at := scanned[s.Name]
 		switch lag := now.Sub(at); {
 		case s.Halted:
-			reasons = append(reasons, fmt.Sprintf("sync %s is halted until a person acts; kbsync status tells why", visible(s.Name)))
+			reasons = append(reasons, fmt.Sprintf("sync %s is halted and needs a person; kbsync status shows the reason", visible(s.Name)))
 		case at.IsZero():
-			reasons = append(reasons, fmt.Sprintf("sync %s was not scanned to the end yet", visible(s.Name)))
+			reasons = append(reasons, fmt.Sprintf("sync %s has no complete scan yet", visible(s.Name)))
 		case s.MaxLag > 0 && lag > s.MaxLag:
-			reasons = append(reasons, fmt.Sprintf("the last complete scan of sync %s is %s old, and may be %s", visible(s.Name), rough(lag), rough(s.MaxLag)))
+			reasons = append(reasons, fmt.Sprintf("the last complete scan of sync %s is %s old; the limit is %s", visible(s.Name), rough(lag), rough(s.MaxLag)))
 		}
 	}
-	verdict(w, reasons)
+	respondHealth(w, reasons)
 }
 
-// verdict answers with 200, or with 503 and the reasons.
-func verdict(w http.ResponseWriter, reasons []string) {
+// respondHealth responds with 200, or with 503 and the reasons.
+func respondHealth(w http.ResponseWriter, reasons []string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if len(reasons) == 0 {
-		_, _ = io.WriteString(w, "ok\n") // who asked is gone, then
+		_, _ = io.WriteString(w, "ok\n") // an error means that the client is gone
 		return
 	}
 	w.WriteHeader(http.StatusServiceUnavailable)

@@ -18,12 +18,12 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// fed is a page whose every metric has been touched, by values as odd as may come.
-func fed(t *testing.T) (*rig, *Page) {
+// fed returns a page with a value in every metric. Some of the values are invalid.
+func fed(t *testing.T) (*fixture, *Page) {
 	t.Helper()
-	r := newRig(t)
-	p := r.page(Options{Version: "v1.2.3"})
-	r.put(r.sync("handbook"), []string{"a.md"})
+	f := newFixture(t)
+	p := f.page(Options{Version: "v1.2.3"})
+	f.put(f.sync("handbook"), []string{"a.md"})
 	m := p.Metrics
 	for _, end := range []state.BatchState{state.BatchAccepted, state.BatchRefused, state.BatchAbandoned, state.BatchUncertain, state.BatchOpen, "odd"} {
 		m.BatchEnded("handbook", end)
@@ -49,10 +49,10 @@ func fed(t *testing.T) (*rig, *Page) {
 	m.RestlessFiles("handbook", 2)
 	m.Reloaded(true)
 	m.Reloaded(false)
-	return r, p
+	return f, p
 }
 
-// The docs name every metric with its type, labels and values, and no other is exported.
+// docs/metrics.md must name every metric with its type, labels and values, and no other metric.
 func TestMetricsAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
@@ -70,12 +70,12 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	for _, name := range regexp.MustCompile(`kbsync_\w+`).FindAllString(string(text), -1) {
 		if _, ok := documented[name]; !ok && name != "kbsync_" {
-			t.Errorf("%s is spoken of, but has no row", name)
+			t.Errorf("%s is mentioned, but has no row", name)
 		}
 	}
 
 	_, p := fed(t)
-	if err := p.freshMetrics(t.Context()); err != nil {
+	if err := p.refreshMetrics(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	families, err := prometheus.Gatherers{p.own, p.process}.Gather()
@@ -126,13 +126,13 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
-func TestMetricsLint(t *testing.T) {
+func TestMetricsPassPromlint(t *testing.T) {
 	_, p := fed(t)
 	problems, err := testutil.GatherAndLint(p.own)
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v, %v", problems, err)
 	}
-	// The text that is served, too.
+	// The response of /metrics must pass too.
 	body := get(t, p, "/metrics")
 	problems, err = promlint.New(strings.NewReader(body)).Lint()
 	problems = slices.DeleteFunc(problems, func(p promlint.Problem) bool { return !strings.HasPrefix(p.Metric, "kbsync_") })
@@ -140,13 +140,13 @@ func TestMetricsLint(t *testing.T) {
 		t.Errorf("%v, %v", problems, err)
 	}
 	if !strings.Contains(body, "\ngo_goroutines ") || runtime.GOOS == "linux" && !strings.Contains(body, "\nprocess_resident_memory_bytes ") {
-		t.Error("those of the process are missing")
+		t.Error("the metrics of the process are missing")
 	}
 }
 
-func TestMetricsCount(t *testing.T) {
+func TestMetricsCountWork(t *testing.T) {
 	_, p := fed(t)
-	if err := p.freshMetrics(t.Context()); err != nil {
+	if err := p.refreshMetrics(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	want := `
@@ -164,30 +164,30 @@ kbsync_guard_trips_total{code="other",sync="handbook"} 2
 kbsync_status_requests_total{code="200"} 2
 kbsync_status_requests_total{code="413"} 1
 kbsync_status_requests_total{code="none"} 3
-# HELP kbsync_upload_batches_total Upload batches by what became of them.
+# HELP kbsync_upload_batches_total Upload batches by outcome.
 # TYPE kbsync_upload_batches_total counter
 kbsync_upload_batches_total{state="abandoned",sync="handbook"} 1
 kbsync_upload_batches_total{state="accepted",sync="handbook"} 1
 kbsync_upload_batches_total{state="refused",sync="handbook"} 1
 kbsync_upload_batches_total{state="uncertain",sync="handbook"} 1
-# HELP kbsync_upload_bytes_total Bytes of documents that were sent, those of failed requests among them.
+# HELP kbsync_upload_bytes_total Bytes of documents sent, including failed requests.
 # TYPE kbsync_upload_bytes_total counter
 kbsync_upload_bytes_total{sync="handbook"} 1000
-# HELP kbsync_missed_changes_total Changes that a rescan found and no event had told.
+# HELP kbsync_missed_changes_total Changes that a rescan found and no event had reported.
 # TYPE kbsync_missed_changes_total counter
 kbsync_missed_changes_total{sync="handbook"} 3
-# HELP kbsync_notifications_total Messages of a bucket's notifications by what they named.
+# HELP kbsync_notifications_total Messages of a bucket's notifications by the kind of object they name.
 # TYPE kbsync_notifications_total counter
 kbsync_notifications_total{code="elsewhere",sync="handbook"} 1
 kbsync_notifications_total{code="taken",sync="handbook"} 3
 kbsync_notifications_total{code="unknown",sync="handbook"} 1
-# HELP kbsync_notification_connected Whether the broker of a bucket's notifications is there.
+# HELP kbsync_notification_connected Whether the broker of a bucket's notifications is connected.
 # TYPE kbsync_notification_connected gauge
 kbsync_notification_connected{sync="handbook"} 0
-# HELP kbsync_notifications_held Messages that were received and whose documents are not recorded yet.
+# HELP kbsync_notifications_held Received messages whose documents are not recorded yet.
 # TYPE kbsync_notifications_held gauge
 kbsync_notifications_held{sync="handbook"} 3
-# HELP kbsync_config_last_reload_successful Whether the last reading of the config succeeded.
+# HELP kbsync_config_last_reload_successful Whether the last load of the config succeeded.
 # TYPE kbsync_config_last_reload_successful gauge
 kbsync_config_last_reload_successful 0
 `
@@ -200,7 +200,7 @@ kbsync_config_last_reload_successful 0
 	}
 }
 
-// values reads the samples of one metric by their labels.
+// values returns the samples of one metric by their labels.
 func values(t *testing.T, p *Page, name string) map[string]string {
 	t.Helper()
 	got := map[string]string{}
@@ -210,15 +210,15 @@ func values(t *testing.T, p *Page, name string) map[string]string {
 	return got
 }
 
-func TestMetricsOfTheState(t *testing.T) {
-	r := newRig(t)
+func TestMetricsComeFromTheState(t *testing.T) {
+	f := newFixture(t)
 	syncs := []Sync{{Name: "handbook"}, {Name: "new"}}
-	p := r.page(Options{Syncs: func() []Sync { return syncs }})
-	s := r.sync("handbook")
-	r.put(s, []string{"a.md", "b.md", "c.md", "d.md"})
-	ids := r.accept(s, 3)
-	r.trained(s, state.TrainingCompleted, "", ids[0])
-	r.trained(s, state.TrainingFailed, "", ids[1])
+	p := f.page(Options{Syncs: func() []Sync { return syncs }})
+	s := f.sync("handbook")
+	f.put(s, []string{"a.md", "b.md", "c.md", "d.md"})
+	ids := f.accept(s, 3)
+	f.trained(s, state.TrainingCompleted, "", ids[0])
+	f.trained(s, state.TrainingFailed, "", ids[1])
 	documents := values(t, p, "kbsync_documents")
 	for labels, want := range map[string]string{
 		"state=completed,sync=handbook": "1", "state=failed,sync=handbook": "1", "state=training,sync=handbook": "1", "state=pending,sync=handbook": "1",
@@ -241,15 +241,15 @@ func TestMetricsOfTheState(t *testing.T) {
 		t.Errorf("a sync without changes has no series: %v", got)
 	}
 	if got := values(t, p, "kbsync_notification_connected"); len(got) != 0 {
-		t.Errorf("a sync without notifications has a broker that is away: %v", got)
+		t.Errorf("a sync without notifications has a series of the broker: %v", got)
 	}
 	p.Metrics.MissedChanges("new", 1)
 	p.Metrics.Notified("new", Notifications{Connected: true})
 	p.Metrics.UploadRequest("new", 200, time.Second)
 
-	// A sync that left config and state leaves the metrics, too.
+	// The metrics lose the series of a sync that left the config and the state.
 	syncs = syncs[:1]
-	p.forgetReading()
+	p.expireReading()
 	for _, name := range []string{"kbsync_missed_changes_total", "kbsync_upload_request_duration_seconds_count", "kbsync_documents", "kbsync_restless_files",
 		"kbsync_notifications_total", "kbsync_notification_connected"} {
 		for labels := range values(t, p, name) {
@@ -259,25 +259,25 @@ func TestMetricsOfTheState(t *testing.T) {
 		}
 	}
 
-	// Without a state the others stay, and one says so.
-	r.close()
-	p.forgetReading()
+	// Without a state the other metrics stay, and one counts the failure.
+	f.close()
+	p.expireReading()
 	body := get(t, p, "/metrics")
 	if !strings.Contains(body, "\nkbsync_state_read_errors_total 1\n") || strings.Contains(body, "kbsync_documents{") || !strings.Contains(body, "kbsync_missed_changes_total{") {
 		t.Errorf("without a state: %s", body)
 	}
 }
 
-func TestWriteMetrics(t *testing.T) {
-	r, p := fed(t)
+func TestWriteMetricsReplacesTheFile(t *testing.T) {
+	f, p := fed(t)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "kbsync.prom")
 	if err := os.WriteFile(path, []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.must(p.WriteMetrics(path))
+	f.must(p.WriteMetrics(path))
 	text, err := os.ReadFile(path)
-	r.must(err)
+	f.must(err)
 	if !strings.Contains(string(text), `kbsync_documents{state="pending",sync="handbook"} 1`) || strings.Contains(string(text), "go_") || strings.Contains(string(text), "process_") {
 		t.Errorf("the file has %s", text)
 	}
@@ -288,19 +288,19 @@ func TestWriteMetrics(t *testing.T) {
 		t.Errorf("%v, %v", problems, err)
 	}
 	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
-		t.Errorf("left there: %v, %v", files, err)
+		t.Errorf("leftover files: %v, %v", files, err)
 	}
 	if err := p.WriteMetrics(filepath.Join(dir, "missing", "kbsync.prom")); err == nil {
-		t.Error("written to a directory that is not there")
+		t.Error("written to a missing directory")
 	}
 
-	// The state as it is now, not a moment ago; and nothing at all without one.
-	r.put(r.sync("handbook"), []string{"b.md"})
-	r.must(p.WriteMetrics(path))
+	// WriteMetrics reads the state again. Without a state it writes nothing.
+	f.put(f.sync("handbook"), []string{"b.md"})
+	f.must(p.WriteMetrics(path))
 	if text, _ = os.ReadFile(path); !strings.Contains(string(text), `kbsync_documents{state="pending",sync="handbook"} 2`) {
 		t.Errorf("the file has %s", text)
 	}
-	r.close()
+	f.close()
 	if err := p.WriteMetrics(path); err == nil {
 		t.Error("written without a state")
 	}

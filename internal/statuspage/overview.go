@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// readTimeout bounds what is read of the state for one request. It is under the scrape timeout that Prometheus has.
+	// readTimeout limits reading the state for one request. It is shorter than the scrape timeout of Prometheus.
 	readTimeout = 8 * time.Second
-	// The state is read again only after minAge and costFactor times what reading it took, but after maxAge in any case, and
-	// not at all while it is not written to: counting a million documents takes seconds, and must stay a small part of a core
-	// however many ask.
+	// A reading is reused for at least minAge and at most maxAge, and within these for costFactor times the time it took.
+	// Counting a million documents takes seconds, and must use little of a core regardless of the number of requests. A state
+	// without a write since the last reading is not read again.
 	minAge, maxAge, costFactor = 2 * time.Second, time.Minute, 50
 
-	mostTroubled = 25 // documents shown of each sync
-	mostBatches  = 20
+	maxAttention = 25 // documents shown of each sync
+	maxBatches   = 20
 )
 
-// An overview is what there is to show. It is /status.json, too, whose names are those of kbsync status --json.
+// An overview is the content of the page and of /status.json. The JSON names are those of kbsync status --json.
 type overview struct {
 	At      time.Time   `json:"at"`
 	Version string      `json:"version,omitempty"`
@@ -39,20 +39,20 @@ type syncView struct {
 	Destination *destinationView            `json:"destination,omitempty"` // nil before the first pass
 	Configured  bool                        `json:"configured"`
 	Halted      bool                        `json:"halted"`
-	Trouble     string                      `json:"trouble,omitempty"`
+	LastError   string                      `json:"trouble,omitempty"`
 	Documents   map[state.DocumentState]int `json:"documents"`
 	Superseded  int                         `json:"superseded"`
 	Orphaned    int                         `json:"orphaned"`
-	// Uploads of the destination are held: by the breaker, until one goes through; or until a time that the API asked for.
+	// The uploads of the destination wait: for the breaker, until one upload succeeds, or until a time that the API set.
 	BreakerOpen bool       `json:"breaker_open"`
 	PausedUntil *time.Time `json:"paused_until,omitempty"`
 
 	ScannedAt    *time.Time `json:"scanned_at"`      // last complete scan
 	AcceptedAt   *time.Time `json:"accepted_at"`     // last accepted upload
 	SuccessAt    *time.Time `json:"last_success_at"` // see lastSuccess
-	PendingSince *time.Time `json:"pending_since"`   // the longest waiting of what is pending or uploading
+	PendingSince *time.Time `json:"pending_since"`   // change of the oldest document that is pending or uploading
 
-	Troubled []troubledView `json:"troubled"` // the latest ones
+	Attention []attentionView `json:"troubled"` // the latest ones
 }
 
 type destinationView struct {
@@ -61,7 +61,7 @@ type destinationView struct {
 	KnowledgeBase int64  `json:"knowledge_base"`
 }
 
-type troubledView struct {
+type attentionView struct {
 	Key       string              `json:"key"`
 	State     state.DocumentState `json:"state"`
 	Reason    string              `json:"reason,omitempty"`
@@ -82,41 +82,41 @@ type batchView struct {
 	Message    string           `json:"message,omitempty"`
 }
 
-// A reading is what was read of the state at one time. Nobody changes it.
+// A reading is the content of the state at one time. It is immutable.
 type reading struct {
 	at      time.Time
-	version int64 // of the state, before it was read
+	version int64 // of the state, before the reading
 	known   []state.Sync
 	syncs   []syncView // of known
 	batches []batchView
 }
 
-// overview returns what the state says, or said a moment ago, of the syncs that the process works on now.
+// overview returns the current or a recent content of the state, with the syncs of the process marked as configured.
 func (p *Page) overview(ctx context.Context) (*overview, error) {
 	r, err := p.read(ctx)
 	if err != nil {
 		return nil, err
 	}
 	o := &overview{At: r.at, Version: p.opts.Version, Syncs: []syncView{}, Batches: r.batches, Loops: p.loopViews(time.Now())}
-	working := p.syncs(r.known)
+	configured := p.syncs(r.known)
 	for _, v := range r.syncs {
-		if i := slices.IndexFunc(working, func(s Sync) bool { return s.Name == v.Name }); i >= 0 {
-			v.Configured, v.Halted = true, working[i].Halted
+		if i := slices.IndexFunc(configured, func(s Sync) bool { return s.Name == v.Name }); i >= 0 {
+			v.Configured, v.Halted = true, configured[i].Halted
 		}
 		if v.PausedUntil != nil && v.PausedUntil.Before(time.Now()) {
 			v.PausedUntil = nil
 		}
 		o.Syncs = append(o.Syncs, v)
 	}
-	for _, s := range working {
+	for _, s := range configured {
 		if !slices.ContainsFunc(r.known, func(k state.Sync) bool { return k.Name == s.Name }) {
-			o.Syncs = append(o.Syncs, syncView{Name: s.Name, Configured: true, Halted: s.Halted, Documents: map[state.DocumentState]int{}, Troubled: []troubledView{}})
+			o.Syncs = append(o.Syncs, syncView{Name: s.Name, Configured: true, Halted: s.Halted, Documents: map[state.DocumentState]int{}, Attention: []attentionView{}})
 		}
 	}
 	return o, nil
 }
 
-// read reads the state, unless it was read a moment ago or was not written to since.
+// read returns the content of the state. It reuses the last reading if that is recent or nothing was written since.
 func (p *Page) read(ctx context.Context) (*reading, error) {
 	p.reading.Lock()
 	defer p.reading.Unlock()
@@ -124,13 +124,13 @@ func (p *Page) read(ctx context.Context) (*reading, error) {
 	if (p.last != nil || p.failure != nil) && begun.Before(p.expires) {
 		return p.last, p.failure
 	}
-	// Others wait for the same answer, so it does not end with the request that happened to be first.
+	// Other requests wait for the same reading, so it must not end when the request that started it is cancelled.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
 	r, err := p.readState(ctx, p.last)
 	if err != nil {
 		p.Metrics.stateErrors.Inc()
-		p.log.Warn("the state cannot be read", "error", err)
+		p.log.Warn("cannot read the state", "error", err)
 		r = nil
 	}
 	p.last, p.failure = r, err
@@ -138,8 +138,8 @@ func (p *Page) read(ctx context.Context) (*reading, error) {
 	return r, err
 }
 
-// forgetReading makes the state be looked at again.
-func (p *Page) forgetReading() {
+// expireReading makes the next read look at the state.
+func (p *Page) expireReading() {
 	p.reading.Lock()
 	defer p.reading.Unlock()
 	p.expires = time.Time{}
@@ -166,7 +166,7 @@ func (p *Page) readState(ctx context.Context, last *reading) (*reading, error) {
 		}
 		r.syncs = append(r.syncs, v)
 	}
-	batches, err := p.opts.State.Journal.Recent(ctx, mostBatches)
+	batches, err := p.opts.State.Journal.Recent(ctx, maxBatches)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +178,7 @@ func (p *Page) readState(ctx context.Context, last *reading) (*reading, error) {
 
 func (p *Page) readSync(ctx context.Context, s state.Sync) (syncView, error) {
 	v := syncView{
-		Name: s.Name, Root: s.Root, Trouble: s.LastError, ScannedAt: orNil(s.ScannedAt), Troubled: []troubledView{},
+		Name: s.Name, Root: s.Root, LastError: s.LastError, ScannedAt: orNil(s.ScannedAt), Attention: []attentionView{},
 		Destination: &destinationView{s.Destination.Origin, s.Destination.Account, s.Destination.KnowledgeBase},
 	}
 	store := p.opts.State
@@ -200,18 +200,18 @@ func (p *Page) readSync(ctx context.Context, s state.Sync) (syncView, error) {
 	}
 	v.AcceptedAt, v.PendingSince = orNil(progress.AcceptedAt), orNil(progress.PendingSince)
 	v.SuccessAt = orNil(lastSuccess(s.ScannedAt, progress.UnfinishedSince))
-	troubled, err := store.Documents.NeedingAttention(ctx, s.ID, mostTroubled)
+	documents, err := store.Documents.NeedingAttention(ctx, s.ID, maxAttention)
 	if err != nil {
 		return v, err
 	}
-	for _, d := range troubled {
-		v.Troubled = append(v.Troubled, troubledView{d.Key, d.State, d.Reason, d.ChangedAt, d.Held})
+	for _, d := range documents {
+		v.Attention = append(v.Attention, attentionView{d.Key, d.State, d.Reason, d.ChangedAt, d.Held})
 	}
 	return v, nil
 }
 
-// lastSuccess is the last time at which the knowledge base held, trained, all that was known of the root: that of the last
-// complete scan or, while something is unfinished, when the first of it changed.
+// lastSuccess returns the last time at which every known document of the root was in the knowledge base and trained. That is
+// the time of the last complete scan or, if documents are unfinished, the time of their earliest change.
 func lastSuccess(scanned, unfinished time.Time) time.Time {
 	if !unfinished.IsZero() && unfinished.Before(scanned) {
 		return unfinished
@@ -222,13 +222,13 @@ func lastSuccess(scanned, unfinished time.Time) time.Time {
 func (p *Page) serveJSON(w http.ResponseWriter, r *http.Request) {
 	o, err := p.overview(r.Context())
 	if err != nil {
-		answer(w, http.StatusServiceUnavailable, err.Error(), nil)
+		respond(w, http.StatusServiceUnavailable, err.Error(), nil)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	_ = enc.Encode(o) // who asked is gone, then
+	_ = enc.Encode(o) // an error means that the client is gone
 }
 
 func orNil(t time.Time) *time.Time {
@@ -238,19 +238,19 @@ func orNil(t time.Time) *time.Time {
 	return &t
 }
 
-// A mood is how a sync, or all of them, is. Its text is a CSS class, too.
-type mood string
+// health summarizes a sync, or all syncs. Its text is a CSS class of the page too.
+type health string
 
 const (
-	good    mood = "good"    // all is completed
-	working mood = "working" // something is on its way, and nothing needs a person
-	trouble mood = "trouble" // something needs a person, or may
-	halted  mood = "halted"  // nothing goes on without one
-	idle    mood = "idle"    // nobody works on it
+	good    health = "good"    // every document is completed
+	working health = "working" // documents are in progress, and nothing needs a person
+	warning health = "warning" // a person needs to act, or may need to
+	halted  health = "halted"  // the sync waits until a person acts
+	idle    health = "idle"    // the process does not run the sync
 )
 
-// mood returns how the sync is, and says it.
-func (v *syncView) mood() (mood, string) {
+// health returns the health of the sync and its text.
+func (v *syncView) health() (health, string) {
 	n := v.Documents
 	moving := n[state.Pending] + n[state.Uploading] + n[state.Training]
 	switch {
@@ -258,12 +258,12 @@ func (v *syncView) mood() (mood, string) {
 		return idle, "not in the config"
 	case v.Halted:
 		return halted, "halted"
-	case v.Trouble != "":
-		return trouble, "stopped"
+	case v.LastError != "":
+		return warning, "stopped"
 	case n[state.Failed]+n[state.Stuck]+n[state.Uncertain] > 0:
-		return trouble, "needs attention"
+		return warning, "needs attention"
 	case v.BreakerOpen || v.PausedUntil != nil:
-		return trouble, "uploads held"
+		return warning, "uploads held"
 	case v.ScannedAt == nil:
 		return working, "first scan"
 	case moving > 0:
@@ -272,15 +272,15 @@ func (v *syncView) mood() (mood, string) {
 	return good, "in sync"
 }
 
-// mood returns how all is.
-func (o *overview) mood() (mood, string) {
+// health returns the health of all syncs and its text.
+func (o *overview) health() (health, string) {
 	worst, bad, busy := good, 0, 0
 	for i := range o.Syncs {
-		switch m, _ := o.Syncs[i].mood(); m {
+		switch h, _ := o.Syncs[i].health(); h {
 		case halted:
 			worst = halted
 			bad++
-		case trouble:
+		case warning:
 			bad++
 		case working:
 			busy++
@@ -290,7 +290,7 @@ func (o *overview) mood() (mood, string) {
 	case len(o.Syncs) == 0:
 		return idle, "no syncs yet"
 	case bad > 0 && worst != halted:
-		return trouble, fmt.Sprintf("%s attention", plural(bad, "sync needs", "syncs need"))
+		return warning, fmt.Sprintf("%s attention", plural(bad, "sync needs", "syncs need"))
 	case bad > 0:
 		return halted, fmt.Sprintf("%s attention", plural(bad, "sync needs", "syncs need"))
 	case busy > 0:
@@ -306,7 +306,7 @@ func plural(n int, one, many string) string {
 	return grouped(int64(n)) + " " + many
 }
 
-// grouped writes 12345 as 12,345.
+// grouped formats 12345 as 12,345.
 func grouped(n int64) string {
 	text := fmt.Sprint(n)
 	var b strings.Builder

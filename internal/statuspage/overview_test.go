@@ -10,20 +10,20 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-func TestPage(t *testing.T) {
-	r := newRig(t)
-	p := r.page(Options{Version: "v1.2.3"})
+func TestPageShowsSyncs(t *testing.T) {
+	f := newFixture(t)
+	p := f.page(Options{Version: "v1.2.3"})
 	if body := get(t, p, "/"); !strings.Contains(body, "no syncs yet") {
 		t.Errorf("an empty state shows %s", body)
 	}
-	s := r.sync("hand book")
-	r.put(s, []string{"a.md", "b.md", "c.md"})
-	ids := r.accept(s, 10)
-	r.trained(s, state.TrainingCompleted, "", ids[:2]...)
-	r.trained(s, state.TrainingFailed, "no text in it", ids[2])
-	r.put(s, []string{"a.md"}, "b.md") // one superseded, one orphaned
-	r.accept(s, 10)
-	p.forgetReading()
+	s := f.sync("hand book")
+	f.put(s, []string{"a.md", "b.md", "c.md"})
+	ids := f.accept(s, 10)
+	f.trained(s, state.TrainingCompleted, "", ids[:2]...)
+	f.trained(s, state.TrainingFailed, "no text in it", ids[2])
+	f.put(s, []string{"a.md"}, "b.md") // one superseded, one orphaned
+	f.accept(s, 10)
+	p.expireReading()
 	body := get(t, p, "/")
 	for _, want := range []string{
 		"1 sync needs attention", "knowledge base 876", "account 51", "https://api.reply.cx", "/srv/hand book", "v1.2.3",
@@ -36,11 +36,11 @@ func TestPage(t *testing.T) {
 		}
 	}
 	if strings.Contains(body, "<button") {
-		t.Error("a button that does nothing")
+		t.Error("a button without a trigger")
 	}
 
-	r.close()
-	p.forgetReading()
+	f.close()
+	p.expireReading()
 	for _, target := range []string{"/", "/status.json"} {
 		if w := do(p, local("GET", target, "")); w.Code != http.StatusServiceUnavailable {
 			t.Errorf("GET %s without a state: %d", target, w.Code)
@@ -48,23 +48,23 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// The state is read once however many ask, and again when that is a while ago or somebody acted, and it was written to.
-func TestReadingIsKeptForAMoment(t *testing.T) {
-	r := newRig(t)
-	r.sync("handbook")
+// A trigger or the age of the reading makes the page look at the state again. It reads the state only if that was written to.
+func TestReadingIsReused(t *testing.T) {
+	f := newFixture(t)
+	f.sync("handbook")
 	syncs := []Sync{{Name: "handbook"}}
-	p := r.page(Options{Sync: func(context.Context, string) error { return nil }, Syncs: func() []Sync { return syncs }})
+	p := f.page(Options{Sync: func(context.Context, string) error { return nil }, Syncs: func() []Sync { return syncs }})
 	look := func(why string, want int) *reading {
 		t.Helper()
 		got, err := p.read(t.Context())
-		r.must(err)
+		f.must(err)
 		if len(got.known) != want {
 			t.Errorf("%s: %d syncs, want %d", why, len(got.known), want)
 		}
 		return got
 	}
 	first := look("at first", 1)
-	r.sync("website")
+	f.sync("website")
 	if look("at once", 1) != first {
 		t.Error("read again at once")
 	}
@@ -74,16 +74,16 @@ func TestReadingIsKeptForAMoment(t *testing.T) {
 	if third := look("later still", 2); &third.syncs[0] != &second.syncs[0] || !third.at.After(second.at) {
 		t.Error("read again although nothing was written")
 	}
-	r.sync("price list")
+	f.sync("price list")
 	do(p, local("POST", "/-/sync?wrong=1", ""))
-	look("a wish that was not granted", 2)
+	look("a refused trigger", 2)
 	do(p, local("POST", "/-/sync", ""))
-	look("a wish", 3)
+	look("a trigger", 3)
 
-	// What the process works on is asked for at each request.
+	// Every request asks for the syncs of the process.
 	for _, want := range []bool{true, false} {
 		o, err := p.overview(t.Context())
-		r.must(err)
+		f.must(err)
 		if o.Syncs[0].Name != "handbook" || o.Syncs[0].Configured != want || o.Syncs[1].Configured {
 			t.Errorf("configured: %+v", o.Syncs)
 		}
@@ -91,21 +91,21 @@ func TestReadingIsKeptForAMoment(t *testing.T) {
 	}
 }
 
-func TestMood(t *testing.T) {
+func TestHealthOfASync(t *testing.T) {
 	now := time.Now()
 	fine := syncView{Configured: true, ScannedAt: &now, Documents: map[state.DocumentState]int{state.Completed: 5, state.Skipped: 1, state.Removed: 1}}
 	for _, c := range []struct {
 		change func(*syncView)
-		want   mood
+		want   health
 		text   string
 		all    string
 	}{
 		{func(*syncView) {}, good, "in sync", "all in sync"},
 		{func(v *syncView) { v.Documents[state.Training] = 1 }, working, "syncing", "syncing"},
 		{func(v *syncView) { v.ScannedAt = nil }, working, "first scan", "syncing"},
-		{func(v *syncView) { v.Documents[state.Pending], v.Documents[state.Stuck] = 1, 1 }, trouble, "needs attention", "1 sync needs attention"},
-		{func(v *syncView) { v.BreakerOpen = true }, trouble, "uploads held", "1 sync needs attention"},
-		{func(v *syncView) { v.Trouble = "no root" }, trouble, "stopped", "1 sync needs attention"},
+		{func(v *syncView) { v.Documents[state.Pending], v.Documents[state.Stuck] = 1, 1 }, warning, "needs attention", "1 sync needs attention"},
+		{func(v *syncView) { v.BreakerOpen = true }, warning, "uploads held", "1 sync needs attention"},
+		{func(v *syncView) { v.LastError = "no root" }, warning, "stopped", "1 sync needs attention"},
 		{func(v *syncView) { v.Halted = true }, halted, "halted", "1 sync needs attention"},
 		{func(v *syncView) { v.Configured = false; v.Halted = true }, idle, "not in the config", "all in sync"},
 	} {
@@ -116,21 +116,21 @@ func TestMood(t *testing.T) {
 		}
 		c.change(&v)
 		o := overview{Syncs: []syncView{fine, v}}
-		m, text := v.mood()
-		if _, all := o.mood(); m != c.want || text != c.text || all != c.all {
-			t.Errorf("%s %q, all %q; want %s %q, %q", m, text, all, c.want, c.text, c.all)
+		h, text := v.health()
+		if _, all := o.health(); h != c.want || text != c.text || all != c.all {
+			t.Errorf("%s %q, all %q; want %s %q, %q", h, text, all, c.want, c.text, c.all)
 		}
 	}
 }
 
-func TestLastSuccess(t *testing.T) {
+func TestLastSuccessIsTheScanOrTheFirstUnfinishedChange(t *testing.T) {
 	scan, never := time.Unix(1000, 0), time.Time{}
 	for _, c := range []struct{ scanned, unfinished, want time.Time }{
 		{never, never, never},
 		{never, scan, never},
 		{scan, never, scan},
 		{scan, scan.Add(-time.Hour), scan.Add(-time.Hour)},
-		{scan, scan.Add(time.Hour), scan}, // an event told of it after the scan
+		{scan, scan.Add(time.Hour), scan}, // an event reported it after the scan
 	} {
 		if got := lastSuccess(c.scanned, c.unfinished); !got.Equal(c.want) {
 			t.Errorf("scanned %v, unfinished since %v: %v, want %v", c.scanned, c.unfinished, got, c.want)
@@ -138,7 +138,7 @@ func TestLastSuccess(t *testing.T) {
 	}
 }
 
-func TestWords(t *testing.T) {
+func TestFormatting(t *testing.T) {
 	for in, want := range map[string]string{
 		"handbook": "handbook", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "$(x)": "'$(x)'", "-x": "-x", "ü": "'ü'",
 	} {

@@ -23,7 +23,7 @@ var pageHTML string
 //go:embed page.css
 var pageCSS string
 
-// The page is one answer: nothing is loaded, no script runs, and the one style is named by its hash.
+// contentSecurityPolicy forbids every script and every other resource. It allows the one style sheet by its hash.
 var contentSecurityPolicy = func() string {
 	sum := sha256.Sum256([]byte(pageCSS))
 	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -38,46 +38,46 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"size":    size,
 }).Parse(pageHTML))
 
-// pageData is what the template shows. Its methods and those of syncData say things, so that the template has no logic.
+// pageData is the data of the template. Its methods and those of syncData keep logic out of the template.
 type pageData struct {
 	*overview
-	Now      time.Time
-	Mood     mood
-	MoodText string
-	Syncs    []syncData
-	Buttons  bool
+	Now        time.Time
+	Health     health
+	HealthText string
+	Syncs      []syncData
+	Buttons    bool
 }
 
 type syncData struct {
 	*syncView
-	Mood     mood
-	MoodText string
-	Counts   []countData
-	Total    int
+	Health     health
+	HealthText string
+	Counts     []countData
+	Total      int
 }
 
-// A countData is a state's part of a sync's bar: from X, Width of 1000.
+// A countData is the part of a state in the bar of a sync. X and Width are thousandths of the bar.
 type countData struct {
 	State    state.DocumentState
 	N        int
 	X, Width float64
 }
 
-// barStates are the states in the order of the bar: done, on its way, in trouble. What is skipped or removed has no part in it.
+// barStates are the states in the order of the bar: done, in progress, needing attention. Skipped and removed documents have no part.
 var barStates = []state.DocumentState{state.Completed, state.Training, state.Uploading, state.Pending, state.Uncertain, state.Stuck, state.Failed}
 
 func (p *Page) servePage(w http.ResponseWriter, r *http.Request) {
 	o, err := p.overview(r.Context())
 	if err != nil {
-		http.Error(w, "The state cannot be read: "+err.Error(), http.StatusServiceUnavailable)
+		http.Error(w, "Cannot read the state: "+err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	// A button cannot send the token.
+	// A button cannot send the token, so a page with a token has no buttons.
 	data := &pageData{overview: o, Now: time.Now(), Buttons: p.opts.Sync != nil && p.opts.Token == ""}
-	data.Mood, data.MoodText = o.mood()
+	data.Health, data.HealthText = o.health()
 	for i := range o.Syncs {
 		s := syncData{syncView: &o.Syncs[i]}
-		s.Mood, s.MoodText = s.mood()
+		s.Health, s.HealthText = s.health()
 		for _, st := range barStates {
 			s.Total += s.Documents[st]
 		}
@@ -96,15 +96,15 @@ func (p *Page) servePage(w http.ResponseWriter, r *http.Request) {
 	}
 	var page bytes.Buffer
 	if err := pageTemplate.Execute(&page, data); err != nil {
-		p.log.Error("the status page cannot be shown", "error", err)
-		http.Error(w, "The page cannot be shown; /status.json says the same.", http.StatusInternalServerError)
+		p.log.Error("cannot render the status page", "error", err)
+		http.Error(w, "Cannot render the page. /status.json has the same content.", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = page.WriteTo(w) // who asked is gone, then
+	_, _ = page.WriteTo(w) // an error means that the client is gone
 }
 
-// When shows a moment.
+// When returns the text of a time; nil means never.
 func (d *pageData) When(t *time.Time) whenData {
 	if t == nil {
 		return whenData{Text: "never"}
@@ -112,7 +112,7 @@ func (d *pageData) When(t *time.Time) whenData {
 	return d.Moment(*t)
 }
 
-// Moment shows a moment.
+// Moment returns the text of a time, relative to now.
 func (d *pageData) Moment(t time.Time) whenData {
 	text := "in " + rough(t.Sub(d.Now))
 	if age := d.Now.Sub(t); age >= 0 {
@@ -123,19 +123,19 @@ func (d *pageData) Moment(t time.Time) whenData {
 
 type whenData struct{ Text, Stamp, Title string }
 
-// More is how many documents in trouble are not shown.
+// More returns the number of documents that need attention and are not shown.
 func (s *syncData) More() int {
-	return s.Documents[state.Failed] + s.Documents[state.Stuck] + s.Documents[state.Uncertain] - len(s.Troubled)
+	return s.Documents[state.Failed] + s.Documents[state.Stuck] + s.Documents[state.Uncertain] - len(s.Attention)
 }
 
-// LeftBehind is how many sources wait for a person to remove them.
+// LeftBehind returns the number of sources that a person has to remove.
 func (s *syncData) LeftBehind() int { return s.Superseded + s.Orphaned }
 
-// Skipped is how many documents the rules leave out.
+// Skipped returns the number of documents that the rules exclude.
 func (s *syncData) Skipped() int { return s.Documents[state.Skipped] }
 
-// visible returns text as it is, if it only consists of what can be seen, or quoted with escapes: line ends, control and
-// bidirectional characters and bytes that are no UTF-8 would make a name look like something else.
+// visible returns text unchanged if all its characters are printable. Otherwise it quotes and escapes text: line ends, control
+// characters, bidirectional characters and invalid UTF-8 could make a name look like another name.
 func visible(text string) string {
 	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return strconv.Quote(text)
@@ -143,7 +143,7 @@ func visible(text string) string {
 	return text
 }
 
-// shellWord returns a name as a shell takes it.
+// shellWord quotes a name for a shell if necessary.
 func shellWord(name string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/@:+,", r)
@@ -154,7 +154,7 @@ func shellWord(name string) string {
 	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
-// rough says a duration by its largest unit.
+// rough formats a duration in its largest unit.
 func rough(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -169,7 +169,7 @@ func rough(d time.Duration) string {
 	return fmt.Sprintf("%d days", d/(24*time.Hour))
 }
 
-// size says bytes in binary units.
+// size formats a number of bytes in binary units.
 func size(n int64) string {
 	const units = "KMGTPE"
 	if n < 1024 {

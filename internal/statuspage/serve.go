@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Listen listens on a host:port, and on the loopback if the host is left out: ":9090" is 127.0.0.1:9090, and all addresses
-// of the machine are "0.0.0.0:9090" or "[::]:9090". Port 0 takes a free one. The listener's Addr is what to log.
+// Listen listens on a host:port. Without a host it listens on the loopback: ":9090" means 127.0.0.1:9090. "0.0.0.0:9090" and
+// "[::]:9090" mean all addresses of the machine. Port 0 means any free port. Log the Addr of the listener, not addr.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil {
@@ -29,8 +29,8 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// Serve answers what comes in at l until ctx ends; then it waits some seconds for the answers that are under way, and
-// returns nil. It closes l. What goes wrong on single connections is logged; log may be nil.
+// Serve serves requests on l until ctx ends. Then it waits a few seconds for the requests in progress, closes l and returns
+// nil. It logs errors of single connections; log may be nil.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	const grace = 3 * time.Second
 	log = cmp.Or(log, slog.New(slog.DiscardHandler))
@@ -53,7 +53,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 	soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	if err := server.Shutdown(soon); err != nil {
-		_ = server.Close() // the rest is cut: nothing that is served needs an end
+		_ = server.Close() // cuts the remaining requests; none of them has to be completed
 	}
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the status page: %w", err)

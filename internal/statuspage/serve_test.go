@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// Scenario S8: the loopback unless another host is written.
-func TestS8Listen(t *testing.T) {
+func TestListenUsesTheLoopbackByDefault(t *testing.T) {
 	for addr, want := range map[string]func(net.IP) bool{
 		":0": net.IP.IsLoopback, "127.0.0.1:0": net.IP.IsLoopback, "localhost:0": net.IP.IsLoopback, "0.0.0.0:0": net.IP.IsUnspecified,
 	} {
@@ -43,8 +42,8 @@ func TestS8Listen(t *testing.T) {
 	}
 }
 
-func TestServe(t *testing.T) {
-	p := newRig(t).page(Options{})
+func TestServeCompletesRequestsInProgress(t *testing.T) {
+	p := newFixture(t).page(Options{})
 	l, err := Listen(t.Context(), ":0")
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +75,7 @@ func TestServe(t *testing.T) {
 	if code, body, err := fetch("/"); err != nil || code != 200 || !strings.Contains(body, "kbsync") {
 		t.Errorf("%d %q %v", code, body, err)
 	}
-	// What is under way when the context ends is answered.
+	// Serve completes a request in progress when the context ends.
 	answered := make(chan error, 1)
 	go func() {
 		_, body, err := fetch("/slow")
@@ -95,7 +94,7 @@ func TestServe(t *testing.T) {
 		t.Error(err)
 	}
 	if _, _, err := fetch("/healthz"); err == nil {
-		t.Error("it still answers")
+		t.Error("it still responds")
 	}
 
 	l, err = Listen(t.Context(), ":0")

@@ -1,15 +1,14 @@
-// Package statuspage shows a running kbsync to people, scripts and monitoring: a page, the same as JSON, Prometheus metrics,
-// and whether the process is alive and ready. It also takes the few wishes that may come over HTTP.
+// Package statuspage serves the status of a running kbsync: a page for people, the same content as JSON, Prometheus metrics,
+// and the liveness and readiness of the process. It also serves triggers, which start a scan, a reindex or a reload over HTTP.
 //
-// What it says of documents it reads from the state at that moment; only what the state does not keep, such as how long
-// requests took, is told to it through [Metrics] and [Loop]. A command that ends by itself needs no page, but may use
-// [Page.WriteMetrics].
+// The package reads the status of documents from the state. The caller reports everything else, such as the duration of
+// requests, through [Metrics] and [Loop]. A command that runs one pass needs no page, but can use [Page.WriteMetrics].
 //
-// # Who may see what
+// # Access
 //
-// The page, its JSON and the wishes name documents and act, so they are for the machine itself, or for whoever has the
-// token. Metrics and health name syncs at most, and are open to whoever reaches the address. Nothing is shown that was not
-// escaped, nothing is loaded from elsewhere, and no other site can act through a browser that is open on this machine.
+// The page, its JSON and the triggers show documents and start work. They require the token or, if no token is set, a request
+// from this machine. Metrics and health show no more than names of syncs and need no token. The page escapes every value,
+// loads nothing from other sites, and refuses requests that another site makes a browser send.
 package statuspage
 
 import (
@@ -27,57 +26,58 @@ import (
 
 // Options of New. The zero value of each field but State works.
 type Options struct {
-	// State is read, and never written to.
+	// State is the source of the status. The package never writes to it.
 	State *state.Store
-	// Log takes what a request cannot be told; none if nil.
+	// Log is for errors that a response does not show. Nil means no log.
 	Log *slog.Logger
-	// Version is kbsync's own, for the page and kbsync_build_info.
+	// Version is the version of kbsync, for the page and kbsync_build_info.
 	Version string
 
-	// Token is what a request needs for the page and the wishes. Without one they are for the loopback alone.
+	// Token authorizes requests for the page and the triggers. If it is empty, only the loopback has access.
 	Token string
 
-	// Syncs returns the syncs that the process works on at that moment; it must be quick. If nil, they are those of the state.
+	// Syncs returns the syncs that the process runs now. It must be quick. Nil means the syncs in the state.
 	Syncs func() []Sync
 
-	// What the wishes call; without a function its wish is answered with 501. They start what was asked for and return, and
-	// must not wait for it to end. A sync that is not there is an error that Is state.ErrNotFound.
+	// Sync, Reindex and Reload are the functions of the triggers. A trigger without a function responds with 501. Sync and
+	// Reindex start the work and return without waiting for its end. For an unknown sync they return an error that wraps
+	// state.ErrNotFound.
 	Sync    func(ctx context.Context, sync string) error // a sync's name, or "" for all
-	Reindex func(ctx context.Context, wish Reindex) (documents int, err error)
+	Reindex func(ctx context.Context, request Reindex) (documents int, err error)
 	Reload  func(ctx context.Context) error
 }
 
-// A Sync is a sync that the process works on.
+// A Sync is a sync that the process runs.
 type Sync struct {
 	Name string
-	// Halted says that nothing more happens until a person acts: the token or the knowledge base is refused, or a guard halted
-	// it. An API that does not answer is no reason. What happened is the state's Trouble.
+	// Halted reports that the sync waits for a person: the API refused the token or the knowledge base, or a guard halted the
+	// sync. An API that does not answer does not halt a sync. The state has the reason, as the last error of the sync.
 	Halted bool
-	// MaxLag is how old the last complete scan may be before the process does not count as ready; zero for any age. Some
-	// rescan intervals are a good choice.
+	// MaxLag is the maximum age of the last complete scan in a ready process; zero means any age. A few rescan intervals are a
+	// good choice.
 	MaxLag time.Duration
 }
 
-// A Reindex is the wish to upload documents once more whatever their content. At least one of the fields but Sync is set.
+// A Reindex is a request to upload documents again regardless of their content. At least one field other than Sync is set.
 type Reindex struct {
 	Sync      string   // its name, or "" for all
 	Globs     []string // of keys
 	Failed    bool
 	Stuck     bool
-	OlderThan time.Duration // uploaded longer ago than this; zero for any age
+	OlderThan time.Duration // minimum age of the last upload; zero means any age
 	All       bool          // excludes the other four
 }
 
-// A Page serves the state of one process. Its methods may be called from several goroutines.
+// A Page serves the status of one process. Its methods are safe for concurrent use.
 type Page struct {
-	// Metrics is where the running loops count what the state does not keep.
+	// Metrics counts the work that the state does not record.
 	Metrics *Metrics
 
 	opts    Options
 	log     *slog.Logger
 	handler http.Handler
 	own     prometheus.Gatherer // kbsync_ metrics
-	process prometheus.Gatherer // those of the process and the Go runtime
+	process prometheus.Gatherer // metrics of the process and the Go runtime
 
 	reading sync.Mutex // held while the state is read
 	last    *reading
@@ -105,19 +105,19 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.Ser
 
 func (p *Page) routes() http.Handler {
 	mux := http.NewServeMux()
-	// Everything has its methods here: the mux answers others with 405 and Allow.
+	// Each pattern has a method, so the mux responds to other methods with 405 and Allow.
 	mux.Handle("GET /{$}", p.private(p.servePage))
 	mux.Handle("GET /status.json", p.private(p.serveJSON))
 	mux.HandleFunc("GET /healthz", p.serveHealth)
 	mux.HandleFunc("GET /readyz", p.serveReady)
 	mux.Handle("GET /metrics", p.metricsHandler())
-	mux.Handle("POST /-/sync", p.private(p.wishSync))
-	mux.Handle("POST /-/reindex", p.private(p.wishReindex))
-	mux.Handle("POST /-/reload", p.private(p.wishReload))
+	mux.Handle("POST /-/sync", p.private(p.triggerSync))
+	mux.Handle("POST /-/reindex", p.private(p.triggerReindex))
+	mux.Handle("POST /-/reload", p.private(p.triggerReload))
 	return p.protect(mux)
 }
 
-// syncs returns what the process works on, given what the state has.
+// syncs returns the syncs that the process runs; known are the syncs in the state.
 func (p *Page) syncs(known []state.Sync) []Sync {
 	if p.opts.Syncs != nil {
 		return p.opts.Syncs()

@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// controlRoutes are the emulator's own, all below /_emulator/ beside the page at /:
+// controlRoutes adds the emulator's own routes: the page at / and
 //
-//	GET    /_emulator/counts     what it was asked and accepted
-//	GET    /_emulator/accepted   every source with its hash, as JSON lines
+//	GET    /_emulator/counts     the counts of requests and accepted sources
+//	GET    /_emulator/accepted   all sources with their hashes, as JSON lines
 //	PUT    /_emulator/faults     sets a fault script (YAML)
 //	DELETE /_emulator/faults     ends all faults
-//	POST   /_emulator/events     lets an event happen: {"account", "conversation", "type", "payload"}
+//	POST   /_emulator/events     publishes an event: {"account", "conversation", "type", "payload"}
 //	GET    /_emulator/token/{account}  a token
 func (e *Emulator) controlRoutes() {
 	for pattern, serve := range map[string]http.HandlerFunc{
@@ -31,7 +31,7 @@ func (e *Emulator) controlRoutes() {
 	} {
 		e.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			if !e.mayControl(r) {
-				fail(http.StatusForbidden, "FORBIDDEN", "This is served to the same machine, or with a token, and to no other site's pages.").write(w)
+				fail(http.StatusForbidden, "FORBIDDEN", "Access requires the same machine or a token, and is denied to pages of other sites.").write(w)
 				return
 			}
 			serve(w, r)
@@ -39,9 +39,9 @@ func (e *Emulator) controlRoutes() {
 	}
 }
 
-// mayControl lets in who is on the same machine or has a token, and no page of
-// another site: browsers say where a request comes from, and a name that is not
-// loopback's may be one that was made to lead here.
+// mayControl allows requests from the same machine or with a token, and denies pages
+// of other sites. Browsers send the origin of a request; the check of the Host header
+// denies names that an attacker resolves to the loopback address.
 func (e *Emulator) mayControl(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "", "same-origin", "none":
@@ -107,7 +107,7 @@ func (e *Emulator) putFaults(w http.ResponseWriter, r *http.Request) {
 }
 
 func (e *Emulator) deleteFaults(w http.ResponseWriter, _ *http.Request) {
-	_ = e.SetFaults(nil) // nil is always good
+	_ = e.SetFaults(nil) // nil is always valid
 	encode(http.StatusOK, map[string]any{"ok": true}).write(w)
 }
 
@@ -132,13 +132,14 @@ func (e *Emulator) postEvent(w http.ResponseWriter, r *http.Request) {
 func (e *Emulator) serveToken(w http.ResponseWriter, r *http.Request) {
 	id, err := strconv.ParseInt(r.PathValue("account"), 10, 64)
 	if err != nil {
-		badRequest("an account is a number").write(w)
+		badRequest("the account must be a number").write(w)
 		return
 	}
 	encode(http.StatusOK, map[string]any{"ok": true, "token": e.Token(id)}).write(w)
 }
 
-// pageSources is how many sources the page shows of a knowledge base, the newest.
+// pageSources is the number of sources that the page shows of a knowledge base. It
+// shows the newest.
 const pageSources = 500
 
 type pageBase struct {
@@ -164,7 +165,7 @@ type pageSource struct {
 	At      string
 }
 
-// page shows what the knowledge bases hold.
+// page shows the content of the knowledge bases.
 func (e *Emulator) page(w http.ResponseWriter, _ *http.Request) {
 	now := e.now()
 	var bases []*pageBase
@@ -182,7 +183,7 @@ func (e *Emulator) page(w http.ResponseWriter, _ *http.Request) {
 		s := &e.sources[i]
 		b := byID[s.KnowledgeBase]
 		if b == nil {
-			continue // of another fixture
+			continue // the source is from another fixture
 		}
 		b.Total++
 		b.Bytes += s.Size
@@ -223,7 +224,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } td { overfl
 .completed { color: #17663a } .failed { color: #a3231f } .in-progress { color: #7a5200 } .quiet { color: #5b6675 }
 </style>
 <h1>ReplyCX emulator</h1>
-<p>{{.Counts.Uploads}} uploads asked for, {{.Counts.AcceptedUploads}} accepted with {{.Counts.AcceptedParts}} sources ({{.Counts.AcceptedBytes}} bytes); {{.Counts.Statuses}} status requests, since this process began. <span class="quiet">{{.Now}}</span></p>
+<p>{{.Counts.Uploads}} upload requests, {{.Counts.AcceptedUploads}} accepted with {{.Counts.AcceptedParts}} sources ({{.Counts.AcceptedBytes}} bytes); {{.Counts.Statuses}} status requests, since this process began. <span class="quiet">{{.Now}}</span></p>
 {{range .Bases}}
 <h2>Knowledge base {{.ID}} “{{.Name}}” <span class="quiet">of {{.Account}}</span></h2>
 {{if .Total}}<p>{{.Total}} sources, {{.Bytes}} bytes{{range $word, $n := .Counts}}; <span class="{{$word}}">{{$n}} {{$word}}</span>{{end}}.</p>
@@ -232,7 +233,7 @@ td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } td { overfl
 <tbody>{{range .Sources}}
 <tr><td>{{.ID}}<td>{{.Name}}<td class="n">{{.Size}}<td class="{{.Status}}">{{.Status}}{{with .Failure}}: {{.}}{{end}}<td><code>{{.SHA256}}…</code><td class="n">{{.Request}}<td>{{.At}}</tr>{{end}}
 </tbody></table>{{if .Left}}<p class="quiet">and {{.Left}} older ones</p>{{end}}
-{{else}}<p class="quiet">It holds nothing yet.</p>{{end}}{{end}}
+{{else}}<p class="quiet">It has no sources yet.</p>{{end}}{{end}}
 <h2>Conversations</h2>
 <table>
 <thead><tr><th>id<th>with<th>channel<th>assignee<th class="n">messages<th>state</tr></thead>

@@ -1,22 +1,15 @@
 package emulator
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"strconv"
-	"strings"
-	"time"
 )
 
-// maxJSON bounds, in bytes, the requests that are JSON.
+// maxJSON is the largest JSON request in bytes.
 const maxJSON = 1 << 20
 
-// conversation is a conversation and how it stands.
+// conversation is a conversation and its current state.
 type conversation struct {
 	ID      string `json:"id"`
 	Account int64  `json:"account"`
@@ -38,23 +31,23 @@ type sentMessage struct {
 	Body json.RawMessage `json:"body"`
 }
 
-// Conversation is a conversation as the emulator holds it.
+// Conversation is a conversation of the emulator.
 type Conversation struct {
 	ID      string
 	Account int64
 	Channel string
-	// Contact is the phone.
+	// Contact is the contact's phone.
 	Contact string
 	// Assignee is an email, BotAssignee or empty, Team a team's name or empty.
 	Assignee, Team string
 	Closed         bool
-	// Messages counts what agents sent.
+	// Messages counts the messages of agents.
 	Messages int
-	// Variables are by type and name, such as "contact/phone".
+	// Variables holds the values by type and name, such as "contact/phone".
 	Variables map[string]string
 }
 
-// Conversations returns all conversations, in the order they came into being.
+// Conversations returns all conversations in the order of their creation.
 func (e *Emulator) Conversations() []Conversation {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -74,82 +67,38 @@ func (e *Emulator) Conversations() []Conversation {
 	return list
 }
 
-// startConversations makes the fixture's conversations, before the journal is read.
+// startConversations creates the fixture's conversations, before New reads the
+// journal.
 func (e *Emulator) startConversations() {
 	e.conversations = make(map[string]*conversation)
 	for i := range e.fixture.Accounts {
 		a := &e.fixture.Accounts[i]
 		for _, s := range a.Conversations {
-			e.keep(conversation{
+			e.store(conversation{
 				ID: s.ID, Account: a.ID, Contact: *a.contact(s.Contact), Assignee: s.Assignee, Closed: s.Closed, CreatedAt: e.now().UnixNano(),
 			})
 		}
 	}
 }
 
-// keep stores a conversation in memory. e.mu is held.
-func (e *Emulator) keep(c conversation) {
+// store keeps a conversation in memory. The caller holds e.mu.
+func (e *Emulator) store(c conversation) {
 	if e.conversations[c.ID] == nil {
 		e.conversationOrder = append(e.conversationOrder, c.ID)
 	}
 	e.conversations[c.ID] = &c
 }
 
-// change stores a conversation and makes it last. e.mu is held.
+// change stores a conversation in memory and in the journal. The caller holds e.mu.
 func (e *Emulator) change(c conversation) error {
 	if err := e.write(journalLine{Conversation: &c}); err != nil {
 		return err
 	}
-	e.keep(c)
+	e.store(c)
 	return nil
 }
 
-// agents checks the token for the conversation operations. withCode says whether the
-// document prints this operation's error with a code.
-func (e *Emulator) agents(r *http.Request, withCode bool) (*Account, reply, bool) {
-	if id, ok := e.account(r); ok {
-		if account := e.fixture.account(id); account != nil {
-			return account, reply{}, true
-		}
-	}
-	if withCode {
-		return nil, fail(http.StatusUnauthorized, "JWT_SIGNATURE_EXCEPTION", "Invalid JWT token"), false
-	}
-	return nil, failWithoutCode(http.StatusUnauthorized, "JWT_SIGNATURE_EXCEPTION", "Invalid JWT token"), false
-}
-
-// ownAccount checks the token for the operations below /v1/accounts.
-func (e *Emulator) ownAccount(r *http.Request) (*Account, reply, bool) {
-	id, ok := e.account(r)
-	account := e.fixture.account(id)
-	if !ok || account == nil || r.PathValue("account") != strconv.FormatInt(id, 10) {
-		return nil, failWithoutCode(http.StatusUnauthorized, "UNAUTHORIZED", "Invalid token. Provide the valid account token."), false
-	}
-	return account, reply{}, true
-}
-
-// readJSON reads a request's JSON. Its errors are for the one who sent it.
-func readJSON(r *http.Request, out any) error {
-	data, err := io.ReadAll(io.LimitReader(r.Body, maxJSON+1))
-	if err != nil || len(data) > maxJSON {
-		return fmt.Errorf("the body is too large or broke off")
-	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return fmt.Errorf("the body is not the JSON it should be: %w", err)
-	}
-	return nil
-}
-
-func internal(err error) reply {
-	return fail(http.StatusInternalServerError, "INTERNAL", err.Error())
-}
-
-// fieldErrors is the error of a request with wrong fields.
-func fieldErrors(fields map[string][]string) reply {
-	return failWithoutCode(http.StatusBadRequest, "BAD_REQUEST", fields)
-}
-
-// message is a message of a request.
+// message is the message in a request.
 type message struct {
 	Type string          `json:"type"`
 	Text string          `json:"text"`
@@ -160,8 +109,8 @@ type message struct {
 	} `json:"data"`
 }
 
-// wrong says what is wrong with a message, empty if nothing is.
-func (m *message) wrong() string {
+// fault describes the fault of a message, empty if it is valid.
+func (m *message) fault() string {
 	switch m.Type {
 	case "text":
 		if m.Text == "" && m.Data.Body == "" {
@@ -185,41 +134,49 @@ func (m *message) wrong() string {
 	return ""
 }
 
+// createBody is a request for a new conversation.
+type createBody struct {
+	Channel  string                              `json:"channel"`
+	From     string                              `json:"from"`
+	To       struct{ Phone, Name, Email string } `json:"to"`
+	Message  json.RawMessage                     `json:"message"`
+	Assignee string                              `json:"assignee"`
+}
+
+// check parses the message and returns the errors of the fields.
+func (b *createBody) check() (m message, faults map[string][]string) {
+	faults = make(map[string][]string)
+	if b.Channel == "" {
+		faults["channel"] = []string{"Missing data for required field."}
+	}
+	if b.From == "" {
+		faults["from"] = []string{"Missing data for required field."}
+	}
+	if b.To.Phone == "" {
+		faults["to"] = []string{"Missing data for required field."}
+	}
+	if len(b.Message) == 0 || json.Unmarshal(b.Message, &m) != nil {
+		faults["message"] = []string{"Not a valid message."}
+	} else if fault := m.fault(); fault != "" {
+		faults["message"] = []string{fault}
+	}
+	return m, faults
+}
+
 func (e *Emulator) create(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.agents(r, false)
+	account, refusal, ok := e.conversationAccount(r, false)
 	if !ok {
 		return refusal, nil
 	}
-	var body struct {
-		Channel  string                              `json:"channel"`
-		From     string                              `json:"from"`
-		To       struct{ Phone, Name, Email string } `json:"to"`
-		Message  json.RawMessage                     `json:"message"`
-		Assignee string                              `json:"assignee"`
-	}
+	var body createBody
 	if err := readJSON(r, &body); err != nil {
 		return badRequest(err.Error()), nil
 	}
-	wrong := make(map[string][]string)
-	if body.Channel == "" {
-		wrong["channel"] = []string{"Missing data for required field."}
+	m, faults := body.check()
+	if len(faults) > 0 {
+		return fieldErrors(faults), nil
 	}
-	if body.From == "" {
-		wrong["from"] = []string{"Missing data for required field."}
-	}
-	if body.To.Phone == "" {
-		wrong["to"] = []string{"Missing data for required field."}
-	}
-	var m message
-	if len(body.Message) == 0 || json.Unmarshal(body.Message, &m) != nil {
-		wrong["message"] = []string{"Not a valid message."}
-	} else if why := m.wrong(); why != "" {
-		wrong["message"] = []string{why}
-	}
-	if len(wrong) > 0 {
-		return fieldErrors(wrong), nil
-	}
-	if refusal := e.mayCreate(account, body.Channel, body.From, body.To.Phone, &m, body.Assignee); refusal.status != 0 {
+	if refusal := e.createRefusal(account, &body, &m); refusal.status != 0 {
 		return refusal, nil
 	}
 
@@ -253,20 +210,21 @@ func (e *Emulator) create(r *http.Request, _ *Fault) (reply, error) {
 	}), nil
 }
 
-// mayCreate goes through the reasons why a conversation is not created.
-func (e *Emulator) mayCreate(a *Account, channel, from, phone string, m *message, assignee string) reply {
+// createRefusal returns the documented refusal of a new conversation, or a zero reply
+// if it may be created.
+func (e *Emulator) createRefusal(a *Account, b *createBody, m *message) reply {
 	var found *AccountChannel
 	enabled := false
 	for i := range a.Channels {
-		if a.Channels[i].Channel != channel {
+		if a.Channels[i].Channel != b.Channel {
 			continue
 		}
 		enabled = true
-		if slices.Contains(a.Channels[i].Numbers, from) {
+		if slices.Contains(a.Channels[i].Numbers, b.From) {
 			found = &a.Channels[i]
 		}
 	}
-	contact := a.contact(phone)
+	contact := a.contact(b.To.Phone)
 	switch {
 	case !enabled:
 		return fail(http.StatusBadRequest, "CHANNEL_NOT_ENABLED", "This channel is not enabled in the account.")
@@ -287,7 +245,7 @@ func (e *Emulator) mayCreate(a *Account, channel, from, phone string, m *message
 		}
 	}
 	switch {
-	case a.limited(assignee):
+	case a.limited(b.Assignee):
 		return fail(http.StatusBadRequest, "CONVERSATION_NOT_CREATED", "Conversation is not created due to user limit validation")
 	case found.Failing:
 		return fail(http.StatusBadRequest, "CONVERSATION_CREATION_EXCEPTION", "Conversation is not created. Please try again after some time.")
@@ -295,7 +253,7 @@ func (e *Emulator) mayCreate(a *Account, channel, from, phone string, m *message
 	return reply{}
 }
 
-// find returns a copy of a conversation of the account. e.mu is held.
+// find returns a copy of a conversation of the account. The caller holds e.mu.
 func (e *Emulator) find(a *Account, id string) (conversation, bool) {
 	c := e.conversations[id]
 	if c == nil || c.Account != a.ID {
@@ -305,7 +263,7 @@ func (e *Emulator) find(a *Account, id string) (conversation, bool) {
 }
 
 func (e *Emulator) sendMessage(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.agents(r, true)
+	account, refusal, ok := e.conversationAccount(r, true)
 	if !ok {
 		return refusal, nil
 	}
@@ -324,18 +282,18 @@ func (e *Emulator) sendMessage(r *http.Request, _ *Fault) (reply, error) {
 		return fail(http.StatusNotFound, "CONVERSATION_NOT_FOUND", "Conversation is not available."), nil
 	}
 	var m message
-	why := "The message is missing"
+	fault := "The message is missing"
 	if readErr != nil {
-		why = readErr.Error()
+		fault = readErr.Error()
 	} else if json.Unmarshal(body.Message, &m) == nil {
-		why = m.wrong()
+		fault = m.fault()
 	}
-	if why == "" && account.user(body.User.By) == nil {
-		why = "The user is not one of the account"
+	if fault == "" && account.user(body.User.By) == nil {
+		fault = "The account has no such user"
 	}
 	switch {
-	case why != "":
-		return fail(http.StatusBadRequest, "INVALID_DATA", why), nil
+	case fault != "":
+		return fail(http.StatusBadRequest, "INVALID_DATA", fault), nil
 	case c.Closed:
 		return fail(http.StatusBadRequest, "CONVERSATION_CLOSED", "Assignee cannot be changed on closed conversation."), nil
 	case c.Assignee == BotAssignee:
@@ -352,171 +310,4 @@ func (e *Emulator) sendMessage(r *http.Request, _ *Fault) (reply, error) {
 	}
 	e.publish(account.ID, c.ID, "message", map[string]any{"message_id": sent.ID, "message": sent.Body, "by": sent.By})
 	return encode(http.StatusOK, map[string]any{"ok": true, "message_id": sent.ID}), nil
-}
-
-type eventBody struct {
-	Event  string                   `json:"event"`
-	Status string                   `json:"status"`
-	User   *struct{ By, To string } `json:"user"`
-	Team   *struct{ By, To string } `json:"team"`
-}
-
-// eventOperation tells which operation a request to the events path is, without
-// taking its body from it.
-func eventOperation(r *http.Request) Operation {
-	data, err := io.ReadAll(io.LimitReader(r.Body, maxJSON+1))
-	r.Body = io.NopCloser(strings.NewReader(string(data)))
-	var b eventBody
-	if err == nil && json.Unmarshal(data, &b) == nil && b.Event == "assignee" {
-		return OpAssign
-	}
-	return OpClose
-}
-
-func (e *Emulator) conversationEvent(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.agents(r, true)
-	if !ok {
-		return refusal, nil
-	}
-	var body eventBody
-	readErr := readJSON(r, &body)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if err := e.catchUp(); err != nil {
-		return internal(err), nil
-	}
-	c, ok := e.find(account, r.PathValue("conversation"))
-	switch {
-	case !ok:
-		return fail(http.StatusNotFound, "CONVERSATION_NOT_FOUND", "Conversation is not available."), nil
-	case readErr != nil:
-		return fail(http.StatusBadRequest, "INVALID_DATA", readErr.Error()), nil
-	case body.Event == "status" && body.Status == "CLOSE" && body.User != nil:
-		return e.closeConversation(account, c, body.User.By), nil
-	case body.Event == "assignee" && body.Team != nil && body.User == nil:
-		return e.assign(account, c, body.Team.By, "", body.Team.To), nil
-	case body.Event == "assignee" && body.User != nil && body.Team == nil:
-		return e.assign(account, c, body.User.By, body.User.To, ""), nil
-	}
-	return fail(http.StatusBadRequest, "INVALID_DATA", "The event is neither a closing nor a change of the assignee"), nil
-}
-
-// closeConversation closes; closing what is closed changes nothing.
-func (e *Emulator) closeConversation(a *Account, c conversation, by string) reply {
-	if a.limited(by) {
-		return fail(http.StatusBadRequest, "CONVERSATION_NOT_CLOSED", "Conversation is not closed due to user limit validation.")
-	}
-	if !c.Closed {
-		c.Closed = true
-		if err := e.change(c); err != nil {
-			return internal(err)
-		}
-		e.publish(a.ID, c.ID, "status", map[string]any{"status": "CLOSE", "by": by})
-	}
-	return encode(http.StatusOK, map[string]any{"ok": true})
-}
-
-func (e *Emulator) assign(a *Account, c conversation, by, to, team string) reply {
-	switch {
-	case c.Closed:
-		return fail(http.StatusBadRequest, "CONVERSATION_CLOSED", "Assignee cannot be changed on closed conversation.")
-	case to == "" && !slices.Contains(a.Teams, team):
-		return fail(http.StatusBadRequest, "TEAM_NOT_FOUND", "Team does not exist.")
-	case to != "" && by == to:
-		return fail(http.StatusBadRequest, "ASSIGNEE_CHANGE_EXCEPTION", "By and To user are same. Can not assign conversation to same user.")
-	case a.limited(by) || a.limited(to):
-		return fail(http.StatusBadRequest, "ASSIGNEE_NOT_CHANGED", "Assignee is not changed due to user limit validation.")
-	case to != "" && a.user(to) == nil:
-		return fail(http.StatusBadRequest, "INVALID_DATA", "The user is not one of the account")
-	}
-	from := c.Assignee
-	c.Assignee, c.Team = to, team
-	if err := e.change(c); err != nil {
-		return internal(err)
-	}
-	e.publish(a.ID, c.ID, "assignee_change", map[string]any{"by": by, "from": from, "to_user": to, "to_team": team})
-	return encode(http.StatusOK, map[string]any{"ok": true})
-}
-
-func (e *Emulator) variables(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.ownAccount(r)
-	if !ok {
-		return refusal, nil
-	}
-	var body struct {
-		Variables []struct {
-			Name  string `json:"name"`
-			Type  string `json:"type"`
-			Value string `json:"value"`
-		} `json:"variables"`
-	}
-	if err := readJSON(r, &body); err != nil {
-		return fieldErrors(map[string][]string{"variables": {"Not a valid list."}}), nil
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if err := e.catchUp(); err != nil {
-		return internal(err), nil
-	}
-	c, ok := e.find(account, r.PathValue("conversation"))
-	if !ok {
-		return fail(http.StatusNotFound, "CONVERSATION_NOT_FOUND", "Conversation is not found"), nil
-	}
-	if len(body.Variables) == 0 {
-		return fieldErrors(map[string][]string{"variables": {"Shorter than minimum length 1."}}), nil
-	}
-	updated := make(map[string]string, len(c.Variables)+len(body.Variables))
-	for k, v := range c.Variables {
-		updated[k] = v
-	}
-	for _, v := range body.Variables {
-		if v.Name == "" || v.Type != "conversation" && v.Type != "contact" {
-			return fieldErrors(map[string][]string{"variables": {"Each needs a name and the type conversation or contact."}}), nil
-		}
-		updated[v.Type+"/"+v.Name] = v.Value
-	}
-	c.Variables = updated
-	if err := e.change(c); err != nil {
-		return internal(err), nil
-	}
-	e.publish(account.ID, c.ID, "variables", map[string]any{"variables": body.Variables})
-	return encode(http.StatusOK, map[string]any{"ok": true}), nil
-}
-
-func (e *Emulator) bots(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.ownAccount(r)
-	if !ok {
-		return refusal, nil
-	}
-	bots := account.Bots
-	if bots == nil {
-		bots = []AccountBot{}
-	}
-	return encode(http.StatusOK, map[string]any{"ok": true, "bots": bots}), nil
-}
-
-// naive is a time as the API writes most of them: without a zone.
-func naive(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.000000") }
-
-// externalKey has the form of a conversation's key: 32 hex digits and a Unix time.
-func externalKey(t time.Time) string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:]) + fmt.Sprintf("%010d", max(0, t.Unix())%1e10)
-}
-
-// key32 has the form of the API's keys of 32 characters, with a time of day in it.
-func key32(t time.Time) string {
-	random := rand.Text()
-	return random[:12] + t.UTC().Format("150405.000000")[:6] + t.UTC().Format(".000000")[1:] + random[12:20]
-}
-
-func digits(n int) string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	out := make([]byte, n)
-	for i := range out {
-		out[i] = '0' + b[i%len(b)]%10
-	}
-	return string(out)
 }

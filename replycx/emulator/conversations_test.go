@@ -16,13 +16,13 @@ import (
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
-// receiver is a webhook's other end: it takes down what comes, and echoes the token
-// unless it is told to fail.
+// receiver receives the requests of a webhook. It records them and returns the token,
+// or fails as often as failures says.
 type receiver struct {
 	mu       sync.Mutex
 	bodies   []string
 	tokens   []string
-	failures int // so many requests get 500
+	failures int // the number of requests that get 500
 }
 
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
@@ -60,9 +60,9 @@ func post(t *testing.T, url, token, body string) string {
 	return answer
 }
 
-// TestLifeOfAConversation goes through a conversation's life with a webhook that
-// fails at first, and across a restart.
-func TestLifeOfAConversation(t *testing.T) {
+// TestConversationAndWebhookSurviveARestart changes a conversation, with a webhook that
+// fails at first, and restarts the emulator.
+func TestConversationAndWebhookSurviveARestart(t *testing.T) {
 	hook := &receiver{}
 	server := httptest.NewServer(hook)
 	defer server.Close()
@@ -119,7 +119,7 @@ func TestLifeOfAConversation(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := e.Deliveries(); len(d) != 1 || d[0].Status != 200 {
-		t.Errorf("the webhook did not outlive the restart: %v", d)
+		t.Errorf("the webhook did not survive the restart: %v", d)
 	}
 }
 
@@ -156,9 +156,8 @@ func TestWebhookHandshake(t *testing.T) {
 	}
 }
 
-// TestDeliveryGivesUp: after its attempts a delivery is given up, and the next one is
-// made.
-func TestDeliveryGivesUp(t *testing.T) {
+// TestDeliveryEndsAfterFourAttempts: the next delivery follows a failed one.
+func TestDeliveryEndsAfterFourAttempts(t *testing.T) {
 	hook := &receiver{failures: 4}
 	server := httptest.NewServer(hook)
 	defer server.Close()
@@ -178,7 +177,7 @@ func TestDeliveryGivesUp(t *testing.T) {
 func TestCloseWhileDelivering(t *testing.T) {
 	block := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // or the server does not see that the client is gone
+		_, _ = io.Copy(io.Discard, r.Body) // the server notices a closed client only after the body
 		select {
 		case <-block:
 		case <-r.Context().Done():
@@ -194,7 +193,7 @@ func TestCloseWhileDelivering(t *testing.T) {
 		t.Errorf("closed after %v with %v", time.Since(began), err)
 	}
 	if err := e.Delivered(t.Context()); err == nil {
-		t.Error("a closed emulator says it delivered")
+		t.Error("a closed emulator reports its deliveries as finished")
 	}
 }
 
@@ -233,9 +232,9 @@ func TestControl(t *testing.T) {
 	}
 }
 
-// TestControlIsNotForOthers: no page of another site, no name that was made to lead
-// here, no other machine without a token.
-func TestControlIsNotForOthers(t *testing.T) {
+// TestControlRefusesOthers: pages of other sites, foreign names that resolve to this
+// machine, and other machines without a token.
+func TestControlRefusesOthers(t *testing.T) {
 	e, err := emulator.New(emulator.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -253,7 +252,7 @@ func TestControlIsNotForOthers(t *testing.T) {
 			r.Header.Set("Origin", "https://evil.example")
 			r.Header.Set("Authorization", "Bearer "+e.Token(51))
 		}, 403},
-		{"a name that leads here", func(r *http.Request) { r.Host = "evil.example:80" }, 403},
+		{"a foreign name for this machine", func(r *http.Request) { r.Host = "evil.example:80" }, 403},
 		{"another machine", func(r *http.Request) { r.RemoteAddr = "192.0.2.1:5" }, 403},
 		{"another machine with a token", func(r *http.Request) {
 			r.RemoteAddr = "192.0.2.1:5"
@@ -278,7 +277,7 @@ func TestPage(t *testing.T) {
 	e, url := start(t, emulator.Options{Train: -1})
 	upload(t, url, e.Token(51), 876, formPart{"a", "<script>alert(1).md", "hello"}, formPart{"b", "empty.md", ""})
 	_, body := call(t, "GET", url+"/", "", "", nil)
-	for _, want := range []string{"Knowledge base 876", "&lt;script&gt;alert(1).md", "failed: The file is empty", "1 completed", "It holds nothing yet.", "12wfegrgt4t", "held-by-bot"} {
+	for _, want := range []string{"Knowledge base 876", "&lt;script&gt;alert(1).md", "failed: The file is empty", "1 completed", "It has no sources yet.", "12wfegrgt4t", "held-by-bot"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page lacks %q", want)
 		}
@@ -292,10 +291,10 @@ func TestConversationRefusals(t *testing.T) {
 	e, url := start(t, emulator.Options{})
 	for _, tt := range []struct{ name, path, body, words string }{
 		{"create, nothing", "/v1/conversations", `{}`, `"channel":["Missing`},
-		{"create, no JSON", "/v1/conversations", `<`, `not the JSON`},
+		{"create, no JSON", "/v1/conversations", `<`, `not the expected JSON`},
 		{"create, message of no kind", "/v1/conversations", `{"channel":"SMS","from":"1-123-1231230","to":{"phone":"1"},"message":{"type":"song"}}`, `type is not text`},
 		{"message, no JSON", "/api/v1/conversation/12wfegrgt4t/messages", `<`, "INVALID_DATA"},
-		{"message, nobody", "/api/v1/conversation/12wfegrgt4t/messages", `{"message":{"type":"text","text":"x"},"user":{"by":"x@example.com"}}`, "not one of the account"},
+		{"message, unknown agent", "/api/v1/conversation/12wfegrgt4t/messages", `{"message":{"type":"text","text":"x"},"user":{"by":"x@example.com"}}`, "has no such user"},
 		{"message, empty template", "/api/v1/conversation/12wfegrgt4t/messages", `{"message":{"type":"template","data":{}},"user":{"by":"agent@example.com"}}`, "no name"},
 		{"event of no kind", "/api/v1/conversation/12wfegrgt4t/events", `{"event":"dance"}`, "INVALID_DATA"},
 		{"event, reopening", "/api/v1/conversation/12wfegrgt4t/events", `{"event":"status","status":"OPEN","user":{"by":"agent@example.com"}}`, "INVALID_DATA"},
@@ -308,7 +307,7 @@ func TestConversationRefusals(t *testing.T) {
 			t.Errorf("%s: %d %s", tt.name, status, body)
 		}
 	}
-	// Another account sees none of it.
+	// Another account does not see the conversation.
 	if status, _ := call(t, "POST", url+"/api/v1/conversation/12wfegrgt4t/messages", e.Token(52), "application/json", strings.NewReader(`{}`)); status != 404 {
 		t.Errorf("another account's conversation: %d", status)
 	}
@@ -320,9 +319,9 @@ func TestConversationRefusals(t *testing.T) {
 	}
 }
 
-// TestEventOperations: closing and assigning share a path and are told apart by
-// faults and counts.
-func TestEventOperations(t *testing.T) {
+// TestCloseAndAssignAreDistinguished: closing and assigning share a path, but faults
+// and counts distinguish them.
+func TestCloseAndAssignAreDistinguished(t *testing.T) {
 	e, url := start(t, emulator.Options{Faults: &emulator.Faults{Rules: []emulator.Fault{{Operation: emulator.OpAssign, Status: 503, At: emulator.Middle}}}})
 	const path = "/api/v1/conversation/12wfegrgt4t/events"
 	assign, _ := call(t, "POST", url+path, e.Token(51), "", strings.NewReader(`{"event":"assignee","team":{"by":"agent@example.com","to":"Sales"}}`))

@@ -1,65 +1,60 @@
 // Package emulator serves the ReplyCX API locally: the same paths, field names,
-// statuses and errors, with tokens it issues itself and training that takes a
-// moment. kbsync runs against it when no account is at hand, tests use it in place
-// of the real server, and fault scripts make it fail in every way a server can.
+// statuses and errors, with its own tokens and a short training. kbsync uses it when
+// there is no account, and tests use it in place of the real server. Fault scripts
+// make it fail as real servers and networks do.
 //
 //	e, err := emulator.New(emulator.Options{})
 //	url, err := e.Start("")
 //	defer e.Close()
 //	client, err := replycx.New(e.Token(51), replycx.Options{BaseURL: url})
 //
-// It counts and reports what it accepted, so that a test can say: nothing lost,
-// nothing twice. An [Emulator] is an http.Handler too.
+// It records every accepted source, so that a test can prove that nothing was lost
+// or duplicated. An [Emulator] is also an http.Handler.
 //
-// It is no server for production: contents are hashed and forgotten, tokens are
-// signed with a key that anyone can read, and what the API's document leaves open
-// it answers by guess.
+// Do not use it in production: it keeps only the hash of a content, it signs tokens
+// with a published key, and its answers are guesses wherever the API's document is
+// silent.
 package emulator
 
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
-// DefaultTrain is how long training takes unless Options say otherwise.
+// DefaultTrain is the default duration of training.
 const DefaultTrain = time.Second
 
 // Options are the options of an [Emulator]. The zero value works.
 type Options struct {
-	// Fixture holds accounts, knowledge bases and the rest; DefaultFixture() if nil.
+	// Fixture holds the accounts with their knowledge bases; DefaultFixture() if nil.
 	Fixture *Fixture
-	// KnowledgeBases are added to the fixture's first account where no account has
-	// them yet.
+	// KnowledgeBases are ids of additional knowledge bases of the fixture's first
+	// account. Ids that an account already has are ignored.
 	KnowledgeBases []int64
-	// Train is how long training takes: DefaultTrain if 0, none if negative.
+	// Train is the duration of training: DefaultTrain if 0, none if negative.
 	Train time.Duration
-	// File, if set, keeps what was accepted across processes: JSON lines, appended to
-	// for each upload before it is answered. One emulator at a time may use it.
+	// File, if set, keeps the accepted sources across processes, as JSON lines. Each
+	// upload is appended before it is answered. One emulator at a time may use it.
 	File string
 	// Faults is the first fault script; see SetFaults.
 	Faults *Faults
-	// Secret signs the tokens. The default is fixed, so that a token of one run is
-	// good in the next.
+	// Secret signs the tokens. The default is fixed, so that a token is valid in later
+	// runs too.
 	Secret []byte
-	// Now is the clock that training goes by, time.Now if nil.
+	// Now is the clock for training, time.Now if nil.
 	Now func() time.Time
-	// Webhook says how webhooks are delivered, which the API's document leaves open.
+	// Webhook configures the delivery of webhooks, which the API's document leaves open.
 	Webhook WebhookOptions
-	// Logger gets a line per request; nothing is logged if it is nil.
+	// Logger gets a line per request. If it is nil, nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -72,7 +67,7 @@ const (
 	OpStatus  Operation = "status"
 	OpCreate  Operation = "create"
 	OpMessage Operation = "message"
-	// OpClose and OpAssign share a path; the body's "event" tells them apart.
+	// OpClose and OpAssign share a path and differ in the body's "event".
 	OpClose     Operation = "close"
 	OpAssign    Operation = "assign"
 	OpVariables Operation = "variables"
@@ -110,8 +105,8 @@ type Emulator struct {
 	serving  sync.WaitGroup
 }
 
-// New returns an emulator. It fails when the fixture or the fault script makes no
-// sense, or the file cannot be read.
+// New returns an emulator. It fails if the fixture or the fault script is invalid, or
+// the file cannot be read.
 func New(opts Options) (*Emulator, error) {
 	e := &Emulator{
 		fixture: opts.Fixture,
@@ -165,7 +160,7 @@ func (e *Emulator) routes() {
 	e.mux.HandleFunc("GET /api/v1/ai/status/sources", e.operation(OpStatus, e.status))
 	create := e.operation(OpCreate, e.create)
 	e.mux.HandleFunc("POST /v1/conversations", create)
-	e.mux.HandleFunc("POST /api/v1/conversations", create) // as other sources have it
+	e.mux.HandleFunc("POST /api/v1/conversations", create) // the path in other public sources
 	e.mux.HandleFunc("POST /api/v1/conversation/{conversation}/messages", e.operation(OpMessage, e.sendMessage))
 	closing, assigning := e.operation(OpClose, e.conversationEvent), e.operation(OpAssign, e.conversationEvent)
 	e.mux.HandleFunc("POST /api/v1/conversation/{conversation}/events", func(w http.ResponseWriter, r *http.Request) {
@@ -187,35 +182,8 @@ func (e *Emulator) routes() {
 // ServeHTTP serves the API.
 func (e *Emulator) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.mux.ServeHTTP(w, r) }
 
-// Token returns a token of the account. Whether the account exists does not matter.
-func (e *Emulator) Token(account int64) string {
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{AccountID: account}).SignedString(e.secret)
-	if err != nil {
-		panic(err) // a byte slice can always sign
-	}
-	return token
-}
-
-type claims struct {
-	AccountID int64 `json:"account_id"`
-	jwt.RegisteredClaims
-}
-
-// account returns the account that a request's token names, and whether the token
-// is good.
-func (e *Emulator) account(r *http.Request) (int64, bool) {
-	text, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
-		return 0, false
-	}
-	var c claims
-	_, err := jwt.ParseWithClaims(text, &c, func(*jwt.Token) (any, error) { return e.secret, nil },
-		jwt.WithValidMethods([]string{"HS256"}), jwt.WithTimeFunc(e.now))
-	return c.AccountID, err == nil
-}
-
-// Start serves on addr, a free port of 127.0.0.1 if it is empty, until Close, and
-// returns the base URL.
+// Start serves the API on addr until Close and returns the base URL. An empty addr
+// selects a free port of 127.0.0.1.
 func (e *Emulator) Start(addr string) (string, error) {
 	if addr == "" {
 		addr = "127.0.0.1:0"
@@ -240,8 +208,8 @@ func (e *Emulator) Start(addr string) (string, error) {
 	return "http://" + listener.Addr().String(), nil
 }
 
-// Close stops what Start began, ends stalled answers and closes the file. It does
-// not wait for requests that are served by another server.
+// Close stops the servers of Start, ends stalled answers and closes the file. It does
+// not wait for requests that another server serves.
 func (e *Emulator) Close() error {
 	var err error
 	e.closing.Do(func() {
@@ -261,13 +229,13 @@ func (e *Emulator) Close() error {
 	return err
 }
 
-// Counts says what the emulator was asked since it was made.
+// Counts holds the counts of an emulator since it was made.
 type Counts struct {
-	// Requests counts the requests of each operation, refused ones too.
+	// Requests counts the requests of each operation, including refused ones.
 	Requests map[Operation]int64
-	// Uploads and Statuses are Requests of these two.
+	// Uploads and Statuses are the Requests of OpUpload and OpStatus.
 	Uploads, Statuses int64
-	// AcceptedUploads counts the uploads that were taken, whatever was answered.
+	// AcceptedUploads counts the accepted uploads, including those with a lost answer.
 	AcceptedUploads int64
 	// AcceptedParts and AcceptedBytes count the sources of these uploads, and the
 	// bytes of their content.
@@ -303,7 +271,7 @@ func (e *Emulator) Counts() Counts {
 	return c
 }
 
-// AcceptedSource is one source that the emulator holds.
+// AcceptedSource is one source of the emulator.
 type AcceptedSource struct {
 	Account, KnowledgeBase int64
 	SourceID               int64
@@ -317,8 +285,8 @@ type AcceptedSource struct {
 	Accepted time.Time
 }
 
-// Accepted returns everything accepted, in order of the ids, that of earlier
-// processes with the same file too.
+// Accepted returns all accepted sources in order of their ids, including those of
+// earlier processes with the same file.
 func (e *Emulator) Accepted() []AcceptedSource {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -335,60 +303,15 @@ func (e *Emulator) Accepted() []AcceptedSource {
 	return list
 }
 
-// reply is an answer that is ready to be sent.
-type reply struct {
-	status int
-	body   []byte
-	header http.Header // beside Content-Type
-}
-
-func (a reply) write(w http.ResponseWriter) {
-	for name, values := range a.header {
-		w.Header()[name] = values
-	}
-	if w.Header().Get("Content-Type") == "" {
-		w.Header().Set("Content-Type", "application/json")
-	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
-	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body)
-}
-
-// failure is the API's error body. Its members are in the document's order.
-type failure struct {
-	OK      bool   `json:"ok"`
-	Error   string `json:"error"`
-	Code    string `json:"code,omitempty"`
-	Message any    `json:"message"`
-	Status  int    `json:"status"`
-}
-
-func encode(status int, body any) reply {
-	data, err := json.Marshal(body)
-	if err != nil {
-		return reply{status: http.StatusInternalServerError, body: []byte(`{"ok":false,"error":"INTERNAL"}`)}
-	}
-	return reply{status: status, body: data}
-}
-
-// fail is an error with "error" and "code".
-func fail(status int, code, message string) reply {
-	return encode(status, failure{Error: code, Code: code, Message: message, Status: status})
-}
-
-// failWithoutCode is an error of the kind that the document prints without "code".
-func failWithoutCode(status int, code string, message any) reply {
-	return encode(status, failure{Error: code, Message: message, Status: status})
-}
-
-// handler serves one operation. The fault, if not nil, is the one that fires; a
-// handler that takes a body heeds its place in the body.
+// handler serves one operation. f is the fault of this request, or nil. A handler
+// that streams a body applies the faults in the middle or at the end of the body.
 type handler func(r *http.Request, f *Fault) (reply, error)
 
-// errHangUp makes the connection break instead of an answer.
+// errHangUp makes the emulator reset the connection instead of answering.
 var errHangUp = errors.New("hang up")
 
-// operation counts, lets faults fire and answers.
+// operation returns the HTTP handler of an operation: it counts the request, applies
+// the fault and answers.
 func (e *Emulator) operation(op Operation, serve handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
@@ -399,7 +322,7 @@ func (e *Emulator) operation(op Operation, serve handler) http.HandlerFunc {
 		}
 		answer, err := e.answer(r, f, serve)
 		if err == nil && f != nil {
-			answer, err = f.spoil(answer)
+			answer = f.corrupt(answer)
 		}
 		e.log.Debug("emulator request", "op", op, "path", r.URL.Path, "status", answer.status, "took", time.Since(began), "hung up", err != nil)
 		if err != nil {
@@ -410,28 +333,28 @@ func (e *Emulator) operation(op Operation, serve handler) http.HandlerFunc {
 	}
 }
 
-// answer lets the faults before and after the handler happen. Those in the middle of
-// a body are the handler's.
+// answer runs the handler and applies faults before and after it. The handler applies
+// the faults within a body.
 func (e *Emulator) answer(r *http.Request, f *Fault, serve handler) (reply, error) {
 	if f == nil {
 		return serve(r, nil)
 	}
 	e.wait(r, f.Latency)
-	if f.At.is(Before) && f.breaks() {
-		return e.broken(r, f)
+	if f.At.is(Before) && f.replacesAnswer() {
+		return e.replaceAnswer(r, f)
 	}
 	answer, err := serve(r, f)
 	if err != nil {
 		return answer, err
 	}
-	if f.At.is(After) && f.breaks() {
-		return e.broken(r, f)
+	if f.At.is(After) && f.replacesAnswer() {
+		return e.replaceAnswer(r, f)
 	}
 	return answer, nil
 }
 
-// broken is what a fault answers in place of the handler.
-func (e *Emulator) broken(r *http.Request, f *Fault) (reply, error) {
+// replaceAnswer returns the result of a fault in place of the handler's answer.
+func (e *Emulator) replaceAnswer(r *http.Request, f *Fault) (reply, error) {
 	e.wait(r, f.Stall)
 	switch {
 	case f.Reset:
@@ -442,7 +365,7 @@ func (e *Emulator) broken(r *http.Request, f *Fault) (reply, error) {
 	return reply{}, errHangUp // a stall that ended
 }
 
-// wait waits unless the request or the emulator ends first.
+// wait waits for d, or until the request or the emulator ends.
 func (e *Emulator) wait(r *http.Request, d time.Duration) {
 	if d <= 0 {
 		return

@@ -92,7 +92,7 @@ func upload(t testing.TB, url, token string, knowledgeBase int64, parts ...formP
 	return call(t, "POST", fmt.Sprintf("%s/api/v1/ai/knowledge-base/%d/upload/sources", url, knowledgeBase), token, contentType, body)
 }
 
-// TestDocumentedUpload sends what the API's document shows, by plain HTTP.
+// TestDocumentedUpload sends the upload of the API's document by plain HTTP.
 func TestDocumentedUpload(t *testing.T) {
 	_, url := start(t, emulator.Options{})
 	e, _ := emulator.New(emulator.Options{}) // a token of another emulator with the same key is good
@@ -113,8 +113,8 @@ func TestDocumentedUpload(t *testing.T) {
 	}
 }
 
-// TestDocumentedErrors provokes each documented error of the two operations and
-// compares the body with the document's.
+// TestDocumentedErrors causes each documented error of the two operations and compares
+// the body with the document's.
 func TestDocumentedErrors(t *testing.T) {
 	e, url := start(t, emulator.Options{})
 	const statusPath = "/api/v1/ai/status/sources?source_ids=1"
@@ -145,7 +145,8 @@ func TestDocumentedErrors(t *testing.T) {
 	}
 }
 
-// TestForeignTokens: a token of another key, another method or none is refused.
+// TestForeignTokens: the emulator refuses a token of another key or another method, and
+// a missing token.
 func TestForeignTokens(t *testing.T) {
 	_, url := start(t, emulator.Options{})
 	other, err := emulator.New(emulator.Options{Secret: []byte("another")})
@@ -174,8 +175,8 @@ func TestRefusals(t *testing.T) {
 		status int
 		words  string
 	}{
-		{"marked", []formPart{good, {"f", "f.txt", "x " + marker}}, 400, "asks to be refused"},
-		{"marked across the borders of reads", []formPart{{"f", "f.txt", strings.Repeat("x", 64<<10-10) + marker}}, 400, "asks to be refused"},
+		{"marked", []formPart{good, {"f", "f.txt", "x " + marker}}, 400, "contains KBSYNC-EMULATOR-REFUSE"},
+		{"marked across the borders of reads", []formPart{{"f", "f.txt", strings.Repeat("x", 64<<10-10) + marker}}, 400, "contains KBSYNC-EMULATOR-REFUSE"},
 		{"by name", []formPart{good, {"f", "a.exe", "x"}}, 422, "No programs"},
 		{"by name and content", []formPart{{"f", "a.csv", "the secret"}}, 400, "not accepted: a.csv"},
 		{"by name, other content", []formPart{{"f", "a.csv", "open"}}, 200, ""},
@@ -230,8 +231,8 @@ func zipped(t *testing.T) string {
 	return b.String()
 }
 
-// TestTraining: what a trainer could read completes, the rest fails, after the time
-// that training takes and not before.
+// TestTraining: training of readable content completes and of other content fails, and
+// not before the training time is over.
 func TestTraining(t *testing.T) {
 	var mu sync.Mutex
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -300,9 +301,9 @@ func TestTraining(t *testing.T) {
 	}
 }
 
-// TestFile: what was accepted outlives the emulator, a last line cut off by a crash
-// is dropped, and ids go on.
-func TestFile(t *testing.T) {
+// TestFileSurvivesARestart: a new emulator has the accepted sources, continues their
+// ids and drops a last line that a crash left incomplete.
+func TestFileSurvivesARestart(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "dir", "emulator.jsonl")
 	open := func() (*emulator.Emulator, string) { return start(t, emulator.Options{File: name, Train: -1}) }
 	e, url := open()
@@ -331,7 +332,7 @@ func TestFile(t *testing.T) {
 	if n := e.Counts(); n.Uploads != 0 || n.AcceptedParts != 0 {
 		t.Errorf("a new emulator counts %+v", n)
 	}
-	// Two at once on one file: each sees what the other accepted.
+	// Two emulators with one file: each sees the sources of the other.
 	other, otherURL := open()
 	upload(t, otherURL, other.Token(51), 876, formPart{"d", "d.md", "four"})
 	_, body := upload(t, url, e.Token(51), 876, formPart{"e", "e.md", "five"})
@@ -354,7 +355,7 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := emulator.New(emulator.Options{File: name}); err == nil || !strings.Contains(err.Error(), name) {
-		t.Errorf("a broken file gives %v", err)
+		t.Errorf("an invalid file: %v", err)
 	}
 }
 
@@ -385,7 +386,7 @@ func TestConcurrentUploads(t *testing.T) {
 }
 
 func TestFaultMatching(t *testing.T) {
-	// One letter a request: what of the script happened to it.
+	// One letter per request: the rule that applied to it.
 	tests := []struct {
 		name   string
 		script string
@@ -491,9 +492,9 @@ func TestBadScripts(t *testing.T) {
 		`accounts: []`:                   `no account`,
 		`accounts: [{id: 0}]`:            `not positive`,
 		`accounts: [{idd: 1}]`:           `idd`,
-		`{accounts: [{id: 1}, {id: 1}]}`: `there twice`,
+		`{accounts: [{id: 1}, {id: 1}]}`: `not unique`,
 		`accounts: [{id: 1, knowledge_bases: [{id: 5}]}, {id: 2, knowledge_bases: [{id: 5}]}]`: `knowledge base id 5`,
-		`{accounts: [{id: 1}], refuse: [{status: 400}]}`:                                       `needs a name or a content`,
+		`{accounts: [{id: 1}], refuse: [{status: 400}]}`:                                       `needs name or contains`,
 		`{accounts: [{id: 1}], refuse: [{name: "["}]}`:                                         `refusal name`,
 	} {
 		if _, err := emulator.ParseFixture([]byte(fixture)); err == nil || !strings.Contains(err.Error(), want) {
@@ -502,7 +503,7 @@ func TestBadScripts(t *testing.T) {
 	}
 }
 
-// TestDocumentedFiles reads the fixture and the fault script of the documentation.
+// TestDocumentedFiles parses the fixture and the fault script of the documentation.
 func TestDocumentedFiles(t *testing.T) {
 	data, err := os.ReadFile("../../docs/api.md")
 	if err != nil {

@@ -16,11 +16,11 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// Faults is a fault script: rules that make the emulator fail. For each request the
-// first rule that fires happens; a rule with a File is asked for each part of an
-// upload instead, and only its training faults count.
+// Faults is a fault script: rules that make the emulator fail. The first matching
+// rule applies to a request. A rule with a File applies to the parts of an upload
+// instead, and may only change their training.
 //
-// A script file is YAML with the names of the tags:
+// A script file is YAML; the keys are the YAML tags of the fields:
 //
 //	seed: 7
 //	faults:
@@ -31,83 +31,82 @@ import (
 type Faults struct {
 	// Seed makes probabilities repeatable.
 	Seed uint64 `yaml:"seed"`
-	// Rules are asked in their order.
+	// Rules are evaluated in order.
 	Rules []Fault `yaml:"faults"`
 }
 
-// Place is where in a request's life a fault happens.
+// Place is the stage of a request at which a fault happens.
 type Place string
 
 // The places. An empty Place is Before.
 const (
-	// Before: nothing of the body is read, nothing accepted.
+	// Before: the body is unread and nothing is accepted.
 	Before Place = "before"
-	// Middle: half of the body is read, nothing accepted. Only uploads have a middle;
-	// for other operations it is Before.
+	// Middle: half of the body is read and nothing is accepted. Only uploads have a
+	// middle; for other operations Middle is Before.
 	Middle Place = "middle"
-	// Read: the body is read to its end, nothing is accepted.
+	// Read: the body is read to its end and nothing is accepted.
 	Read Place = "read"
-	// After: what was asked for has been done, and the answer is lost.
+	// After: the operation is done, and the fault replaces its answer.
 	After Place = "after"
 )
 
 func (p Place) is(q Place) bool { return p == q || p == "" && q == Before }
 
-// Fault is one rule: when it fires, and what happens then.
+// Fault is one rule: its conditions and its effects.
 type Fault struct {
-	// Operation is the operation it is for, all if empty.
+	// Operation is the operation to match, all if empty.
 	Operation Operation `yaml:"operation"`
-	// File is a pattern (path.Match) for the names of an upload's files. With it the
-	// rule is asked for each part, and only Train, TrainFor and Word have an effect.
+	// File is a pattern (path.Match) for the names of an upload's files. The rule then
+	// matches parts, and only Train and TrainFor have an effect.
 	File string `yaml:"file"`
-	// Nth fires at these requests of the operation (parts with File), from 1, counted
-	// since the script was set. Every fires at each n-th, Skip lets the first n pass,
-	// Probability fires by chance. All that are set must agree; without any, it always
-	// fires.
+	// Nth, Every, Skip and Probability restrict the matching requests of the operation
+	// (parts with File), which are counted from 1 since the script was set. Nth lists
+	// the requests to match, Every matches each n-th, Skip ignores the first n, and
+	// Probability matches at random. All conditions that are set must hold.
 	Nth         []int64 `yaml:"nth"`
 	Every       int64   `yaml:"every"`
 	Skip        int64   `yaml:"skip"`
 	Probability float64 `yaml:"probability"`
-	// Count is how often it fires at most, 0 for no limit.
+	// Count is the largest number of matches, 0 for no limit.
 	Count int64 `yaml:"count"`
 
-	// Latency delays the request. It may go with anything else or stand alone.
+	// Latency delays the request. It works alone and with any other effect.
 	Latency time.Duration `yaml:"latency"`
 	// At is the place of Status, Reset and Stall.
 	At Place `yaml:"at"`
-	// Status answers with this status; with Code an error of the API, without one a
-	// gateway's HTML page. RetryAfter is the header's value as it is sent.
+	// Status is the status of the answer. With Code the answer is an error of the API,
+	// without it a gateway's HTML page. RetryAfter is the value of the header.
 	Status     int    `yaml:"status"`
 	Code       string `yaml:"code"`
 	Message    string `yaml:"message"`
 	RetryAfter string `yaml:"retry_after"`
-	// Reset breaks the connection.
+	// Reset resets the connection.
 	Reset bool `yaml:"reset"`
-	// Stall says nothing for so long and then breaks the connection, or goes on to
-	// Status.
+	// Stall delays the answer and then resets the connection, or answers with Status.
 	Stall time.Duration `yaml:"stall"`
 
-	// Answer spoils a good answer: "truncated", "html", "empty", "foreign" (JSON of
-	// something else), "huge" (beyond what a client should read), "bomb" (the same,
-	// gzipped), "bad-ids" (ids that are no numbers).
+	// Answer corrupts a successful answer: "truncated", "html", "empty", "foreign"
+	// (JSON of another service), "huge" (several MiB), "bomb" (larger still, gzipped),
+	// "bad-ids" (ids that are not numbers).
 	Answer string `yaml:"answer"`
-	// DropFields takes so many fields, from the last, out of an upload's answer. The
+	// DropFields removes that many fields from the end of an upload's answer. Their
 	// sources are accepted.
 	DropFields int `yaml:"drop_fields"`
 
-	// Train is "never" (stays in progress), "failed" or "completed" (whatever the
-	// content is), for the sources of the upload at which it fires.
+	// Train is the outcome of training for the sources of the upload, for any content:
+	// "never" (stays in progress), "failed" or "completed".
 	Train string `yaml:"train"`
-	// TrainFor is how long training takes.
+	// TrainFor is the duration of training.
 	TrainFor time.Duration `yaml:"train_for"`
-	// Word is what a status request says in place of the true status of all sources.
+	// Word replaces the status of all sources in a status answer.
 	Word string `yaml:"word"`
-	// DropSources takes so many sources, from the last, out of a status answer.
+	// DropSources removes that many sources from the end of a status answer.
 	DropSources int `yaml:"drop_sources"`
 }
 
-// ParseFaults reads a fault script in YAML. Unknown names are errors, with their
-// place.
+// ParseFaults parses a fault script in YAML. An unknown key is an error with its line
+// and column.
 func ParseFaults(data []byte) (*Faults, error) {
 	var f Faults
 	if err := yaml.UnmarshalWithOptions(data, &f, yaml.Strict()); err != nil && !errors.Is(err, io.EOF) {
@@ -122,32 +121,32 @@ func ParseFaults(data []byte) (*Faults, error) {
 func (f *Faults) check() error {
 	operations := []Operation{"", OpUpload, OpStatus, OpCreate, OpMessage, OpClose, OpAssign, OpVariables, OpWebhook, OpBots}
 	for i, r := range f.Rules {
-		var wrong string
+		var fault string
 		_, match := path.Match(r.File, "")
 		switch {
 		case !slices.Contains(operations, r.Operation):
-			wrong = fmt.Sprintf("unknown operation %q", r.Operation)
+			fault = fmt.Sprintf("unknown operation %q", r.Operation)
 		case !slices.Contains([]Place{"", Before, Middle, Read, After}, r.At):
-			wrong = fmt.Sprintf("unknown place %q: before, middle, read or after", r.At)
+			fault = fmt.Sprintf("unknown place %q: use before, middle, read or after", r.At)
 		case !slices.Contains([]string{"", "truncated", "html", "empty", "foreign", "huge", "bomb", "bad-ids"}, r.Answer):
-			wrong = fmt.Sprintf("unknown answer %q", r.Answer)
+			fault = fmt.Sprintf("unknown answer %q", r.Answer)
 		case !slices.Contains([]string{"", "never", "failed", "completed"}, r.Train):
-			wrong = fmt.Sprintf("unknown training %q: never, failed or completed", r.Train)
+			fault = fmt.Sprintf("unknown training %q: use never, failed or completed", r.Train)
 		case r.Probability < 0 || r.Probability > 1:
-			wrong = "a probability is between 0 and 1"
+			fault = "the probability must be between 0 and 1"
 		case r.Status != 0 && (r.Status < 200 || r.Status > 599):
-			wrong = fmt.Sprintf("status %d is not between 200 and 599", r.Status)
+			fault = fmt.Sprintf("status %d is not between 200 and 599", r.Status)
 		case match != nil:
-			wrong = fmt.Sprintf("file pattern %q: %v", r.File, match)
+			fault = fmt.Sprintf("file pattern %q: %v", r.File, match)
 		}
-		if wrong != "" {
-			return fmt.Errorf("fault script: rule %d: %s", i+1, wrong)
+		if fault != "" {
+			return fmt.Errorf("fault script: rule %d: %s", i+1, fault)
 		}
 	}
 	return nil
 }
 
-// script is a fault script at work. Emulator.faultMu guards it.
+// script is a fault script with its counters. Emulator.faultMu guards it.
 type script struct {
 	rules  []ruleState
 	chance *rand.Rand
@@ -158,7 +157,8 @@ type ruleState struct {
 	seen, fired int64
 }
 
-// SetFaults replaces the fault script from the next request on; nil ends all faults.
+// SetFaults replaces the fault script, beginning with the next request; nil ends all
+// faults.
 func (e *Emulator) SetFaults(f *Faults) error {
 	var s *script
 	if f != nil {
@@ -176,7 +176,7 @@ func (e *Emulator) SetFaults(f *Faults) error {
 	return nil
 }
 
-// fire returns the rule that fires for a request, or nil.
+// fire returns the rule for a request, or nil.
 func (e *Emulator) fire(op Operation) *Fault {
 	e.faultMu.Lock()
 	defer e.faultMu.Unlock()
@@ -186,7 +186,7 @@ func (e *Emulator) fire(op Operation) *Fault {
 	return e.faults.fire(func(f *Fault) bool { return f.File == "" && (f.Operation == "" || f.Operation == op) })
 }
 
-// firePart returns the rule that fires for a part of an upload, or nil.
+// firePart returns the rule for a part of an upload, or nil.
 func (e *Emulator) firePart(filename string) *Fault {
 	e.faultMu.Lock()
 	defer e.faultMu.Unlock()
@@ -209,7 +209,7 @@ func (s *script) fire(applies func(*Fault) bool) *Fault {
 		if !applies(&r.Fault) {
 			continue
 		}
-		r.seen++ // counted even when an earlier rule fires: nth is the operation's
+		r.seen++ // even if an earlier rule applies: Nth counts the requests of the operation
 		if first != nil {
 			continue
 		}
@@ -228,10 +228,10 @@ func (s *script) fire(applies func(*Fault) bool) *Fault {
 	return first
 }
 
-// breaks says whether the fault puts something in the place of the answer.
-func (f *Fault) breaks() bool { return f.Reset || f.Status != 0 || f.Stall > 0 }
+// replacesAnswer reports whether the fault replaces the answer.
+func (f *Fault) replacesAnswer() bool { return f.Reset || f.Status != 0 || f.Stall > 0 }
 
-// answer is the fault's own answer.
+// answer returns the fault's own answer.
 func (f *Fault) answer() reply {
 	var a reply
 	if f.Code != "" {
@@ -248,20 +248,20 @@ func (f *Fault) answer() reply {
 	return a
 }
 
-// gatewayPage is an error page as a gateway before the API makes it.
-func gatewayPage(status int, words string) reply {
+// gatewayPage returns an error page like that of a gateway in front of the API.
+func gatewayPage(status int, message string) reply {
 	title := fmt.Sprintf("%d %s", status, http.StatusText(status))
 	return reply{
 		status: status,
-		body:   fmt.Appendf(nil, "<html>\r\n<head><title>%s</title></head>\r\n<body>\r\n<center><h1>%s</h1></center>\r\n<p>%s</p>\r\n</body>\r\n</html>\r\n", title, title, words),
+		body:   fmt.Appendf(nil, "<html>\r\n<head><title>%s</title></head>\r\n<body>\r\n<center><h1>%s</h1></center>\r\n<p>%s</p>\r\n</body>\r\n</html>\r\n", title, title, message),
 		header: http.Header{"Content-Type": {"text/html"}},
 	}
 }
 
-// spoil changes a good answer.
-func (f *Fault) spoil(a reply) (reply, error) {
+// corrupt corrupts a successful answer.
+func (f *Fault) corrupt(a reply) reply {
 	if a.status/100 != 2 {
-		return a, nil
+		return a
 	}
 	switch f.Answer {
 	case "truncated":
@@ -288,7 +288,7 @@ func (f *Fault) spoil(a reply) (reply, error) {
 	case "bad-ids":
 		a.body = numericID.ReplaceAll(a.body, []byte(`"id":"x-$1"`))
 	}
-	return a, nil
+	return a
 }
 
 var numericID = regexp.MustCompile(`"id":(\d+)`)

@@ -9,14 +9,14 @@ import (
 	"github.com/goccy/go-yaml"
 )
 
-// Fixture is the world that an emulator serves. In YAML the names are those of the
-// tags.
+// Fixture holds the data that an emulator serves. The YAML tags of the fields are the
+// keys of a fixture file.
 type Fixture struct {
 	Accounts []Account `yaml:"accounts"`
-	// Limits bound what an upload may hold. None do by default.
+	// Limits bound an upload. The default is no limit.
 	Limits Limits `yaml:"limits"`
-	// Refuse lists what uploads are refused for, first match first. The default
-	// fixture has rules that nothing real matches; see DefaultFixture.
+	// Refuse lists the refused parts; the first match applies. The default fixture
+	// refuses a marker that real documents do not contain; see DefaultFixture.
 	Refuse []Refusal `yaml:"refuse"`
 }
 
@@ -24,11 +24,12 @@ type Fixture struct {
 type Account struct {
 	ID   int64  `yaml:"id"`
 	Name string `yaml:"name"`
-	// KnowledgeBaseDisabled makes uploads and status requests UNAUTHORIZED_FEATURE.
+	// KnowledgeBaseDisabled makes uploads and status requests fail with
+	// UNAUTHORIZED_FEATURE.
 	KnowledgeBaseDisabled bool            `yaml:"knowledge_base_disabled"`
 	KnowledgeBases        []KnowledgeBase `yaml:"knowledge_bases"`
 	Users                 []User          `yaml:"users"`
-	// Teams are names.
+	// Teams are the names of the teams.
 	Teams     []string          `yaml:"teams"`
 	Channels  []AccountChannel  `yaml:"channels"`
 	Templates []AccountTemplate `yaml:"templates"`
@@ -43,34 +44,35 @@ type User struct {
 	ID    int64  `yaml:"id"`
 	Email string `yaml:"email"`
 	Name  string `yaml:"name"`
-	// Limited makes everything that the user does, or is assigned to in a new
-	// conversation, fail "due to user limit validation": CONVERSATION_NOT_CREATED,
-	// MESSAGE_NOT_SENT, CONVERSATION_NOT_CLOSED, ASSIGNEE_NOT_CHANGED.
+	// Limited makes all actions of the user, and assignments to the user, fail "due to
+	// user limit validation": CONVERSATION_NOT_CREATED, MESSAGE_NOT_SENT,
+	// CONVERSATION_NOT_CLOSED, ASSIGNEE_NOT_CHANGED.
 	Limited bool `yaml:"limited"`
 }
 
-// AccountChannel is a channel of an account. A channel that is not listed is
+// AccountChannel is a channel of an account. A channel without an entry fails with
 // CHANNEL_NOT_ENABLED.
 type AccountChannel struct {
-	// Channel is its name, such as SMS or WHATSAPP.
+	// Channel is the name of the channel, such as SMS or WHATSAPP.
 	Channel string `yaml:"channel"`
-	// Numbers are what "from" may be; another is PHONE_NUMBER_IS_NOT_CONFIGURED.
+	// Numbers are the allowed values of "from"; any other fails with
+	// PHONE_NUMBER_IS_NOT_CONFIGURED.
 	Numbers []string `yaml:"numbers"`
-	// Expired makes it CHANNEL_TOKEN_EXPIRED.
+	// Expired makes the channel fail with CHANNEL_TOKEN_EXPIRED.
 	Expired bool `yaml:"expired"`
-	// Failing makes it CONVERSATION_CREATION_EXCEPTION.
+	// Failing makes the channel fail with CONVERSATION_CREATION_EXCEPTION.
 	Failing bool `yaml:"failing"`
 }
 
-// AccountTemplate is a WhatsApp template. One that is not listed is
-// WHATSAPP_TEMPLATE_NOT_FOUND, one that is not approved TEMPLATE_NOT_APPROVED.
+// AccountTemplate is a WhatsApp template. A template without an entry fails with
+// WHATSAPP_TEMPLATE_NOT_FOUND, an unapproved one with TEMPLATE_NOT_APPROVED.
 type AccountTemplate struct {
 	Name     string `yaml:"name"`
 	Approved bool   `yaml:"approved"`
 }
 
-// Contact is whom conversations are with. Others come into being with their first
-// conversation. One that is blocked is CONTACT_IS_BLOCKED.
+// Contact is the other person of conversations. A contact without an entry is created
+// with its first conversation. A blocked contact fails with CONTACT_IS_BLOCKED.
 type Contact struct {
 	ID      string `yaml:"id"`
 	Phone   string `yaml:"phone"`
@@ -82,14 +84,14 @@ type Contact struct {
 // StartConversation is a conversation that exists from the start.
 type StartConversation struct {
 	ID string `yaml:"id"`
-	// Contact is a contact's phone.
+	// Contact is the contact's phone.
 	Contact string `yaml:"contact"`
-	// Assignee is a user's email; BotAssignee if a bot has it.
+	// Assignee is a user's email, or BotAssignee for a bot.
 	Assignee string `yaml:"assignee"`
 	Closed   bool   `yaml:"closed"`
 }
 
-// BotAssignee in place of an email says that a bot has the conversation.
+// BotAssignee is the assignee of a conversation that is assigned to a bot.
 const BotAssignee = "bot"
 
 // AccountBot is a bot, with the members of the API's answer.
@@ -121,15 +123,14 @@ type Language struct {
 	Code  string `yaml:"code" json:"code"`
 }
 
-// BotOwner is who made a bot.
+// BotOwner is the owner of a bot.
 type BotOwner struct {
 	ID    int64  `yaml:"id" json:"id"`
 	Name  string `yaml:"name" json:"name"`
 	Email string `yaml:"email" json:"email"`
 }
 
-// KnowledgeBase is a knowledge base of an account. Its id is unique among all
-// accounts.
+// KnowledgeBase is a knowledge base of an account. Its id is unique across accounts.
 type KnowledgeBase struct {
 	ID   int64  `yaml:"id"`
 	Name string `yaml:"name"`
@@ -137,40 +138,42 @@ type KnowledgeBase struct {
 
 // Limits bound uploads, in bytes and parts; 0 is no limit.
 type Limits struct {
-	// Request is the largest request: beyond it 413 with an HTML page, as a gateway
-	// does it, before the body is read.
+	// Request is the largest request. A larger one gets 413 with an HTML page, like
+	// that of a gateway, before its body is read.
 	Request int64 `yaml:"request"`
-	// File is the largest part: beyond it 400 BAD_REQUEST with words.
+	// File is the largest part. A larger one gets 400 BAD_REQUEST with a message.
 	File int64 `yaml:"file"`
-	// Parts is the largest number of parts: beyond it 400 BAD_REQUEST with words.
+	// Parts is the largest number of parts. More get 400 BAD_REQUEST with a message.
 	Parts int `yaml:"parts"`
 }
 
-// Refusal refuses a whole upload for one of its parts. Of Name and Contains those
-// that are set must both match.
+// Refusal refuses a whole upload because of one part. If both Name and Contains are
+// set, both must match.
 type Refusal struct {
-	// Name is a pattern (path.Match) for the part's file name, or for its field key
-	// if it is a text field.
+	// Name is a pattern (path.Match) for the part's file name, or for the field key of
+	// a text field.
 	Name string `yaml:"name"`
-	// Contains is a text somewhere in the content.
+	// Contains is a text in the content.
 	Contains string `yaml:"contains"`
-	// Status, Code and Message are the answer: 400, BAD_REQUEST and words by default.
+	// Status, Code and Message are the answer. The default is 400, BAD_REQUEST and a
+	// message with the name.
 	Status  int    `yaml:"status"`
 	Code    string `yaml:"code"`
 	Message string `yaml:"message"`
 }
 
-// DefaultFixture returns the world without a fixture file.
+// DefaultFixture returns the default fixture.
 //
 // Account 51 has the knowledge bases 876 and 877, the users agent@example.com,
 // another@example.com and limited@example.com (whose limit is reached), the team
 // Sales, the SMS numbers 1-123-1231230, 1-123-0000001 (its token expired) and
 // 1-123-0000002 (fails), the WhatsApp number 1123123123 with the templates
 // test_template, template_1 and draft_template (not approved), the blocked contact
-// 1-000-0000000, a bot, and the conversations 12wfegrgt4t (agent@example.com has
-// it), held-by-bot, with-blocked-contact and already-closed. Account 52 has the
-// knowledge base 900 and nothing else. Account 53 has 910, but knowledge bases are
-// not enabled for it. A document that contains KBSYNC-EMULATOR-REFUSE is refused.
+// 1-000-0000000, a bot, and the conversations 12wfegrgt4t (assigned to
+// agent@example.com), held-by-bot, with-blocked-contact and already-closed. Account
+// 52 has only the knowledge base 900. Account 53 has 910, but knowledge bases are
+// disabled for it. The emulator refuses a document that contains
+// KBSYNC-EMULATOR-REFUSE.
 func DefaultFixture() *Fixture {
 	return &Fixture{
 		Accounts: []Account{
@@ -211,11 +214,12 @@ func DefaultFixture() *Fixture {
 			{ID: 52, Name: "Another Ltd", KnowledgeBases: []KnowledgeBase{{ID: 900, Name: "Another handbook"}}},
 			{ID: 53, Name: "Not Enabled Ltd", KnowledgeBaseDisabled: true, KnowledgeBases: []KnowledgeBase{{ID: 910, Name: "Disabled"}}},
 		},
-		Refuse: []Refusal{{Contains: "KBSYNC-EMULATOR-REFUSE", Message: "The document is not accepted: it asks to be refused"}},
+		Refuse: []Refusal{{Contains: "KBSYNC-EMULATOR-REFUSE", Message: "The document is not accepted: it contains KBSYNC-EMULATOR-REFUSE"}},
 	}
 }
 
-// ParseFixture reads a fixture in YAML. Unknown names are errors, with their place.
+// ParseFixture parses a fixture in YAML. An unknown key is an error with its line and
+// column.
 func ParseFixture(data []byte) (*Fixture, error) {
 	var f Fixture
 	if err := yaml.UnmarshalWithOptions(data, &f, yaml.Strict()); err != nil {
@@ -227,22 +231,22 @@ func ParseFixture(data []byte) (*Fixture, error) {
 	return &f, nil
 }
 
-// prepared returns a checked copy with further knowledge bases.
+// prepared checks the fixture and returns a copy with additional knowledge bases.
 func (f *Fixture) prepared(more []int64) (*Fixture, error) {
 	if len(f.Accounts) == 0 {
-		return nil, errors.New("fixture: there is no account")
+		return nil, errors.New("fixture: no account")
 	}
 	c := *f
 	c.Accounts = slices.Clone(f.Accounts)
 	accounts, bases := make(map[int64]bool), make(map[int64]bool)
 	for _, a := range c.Accounts {
 		if a.ID <= 0 || accounts[a.ID] {
-			return nil, fmt.Errorf("fixture: account id %d is not positive or is there twice", a.ID)
+			return nil, fmt.Errorf("fixture: account id %d is not positive or not unique", a.ID)
 		}
 		accounts[a.ID] = true
 		for _, k := range a.KnowledgeBases {
 			if k.ID <= 0 || bases[k.ID] {
-				return nil, fmt.Errorf("fixture: knowledge base id %d is not positive or is there twice", k.ID)
+				return nil, fmt.Errorf("fixture: knowledge base id %d is not positive or not unique", k.ID)
 			}
 			bases[k.ID] = true
 		}
@@ -260,7 +264,7 @@ func (f *Fixture) prepared(more []int64) (*Fixture, error) {
 	}
 	for _, r := range c.Refuse {
 		if r.Name == "" && r.Contains == "" {
-			return nil, errors.New("fixture: a refusal needs a name or a content")
+			return nil, errors.New("fixture: a refusal needs name or contains")
 		}
 		if _, err := path.Match(r.Name, ""); err != nil {
 			return nil, fmt.Errorf("fixture: refusal name %q: %w", r.Name, err)
@@ -269,7 +273,7 @@ func (f *Fixture) prepared(more []int64) (*Fixture, error) {
 	return &c, nil
 }
 
-// checkConversations looks for ids that are there twice and names that lead nowhere.
+// checkConversations checks for duplicate ids and unknown contacts and users.
 func (f *Fixture) checkConversations() error {
 	ids := make(map[string]bool)
 	for i := range f.Accounts {
@@ -277,11 +281,11 @@ func (f *Fixture) checkConversations() error {
 		for _, c := range a.Conversations {
 			switch {
 			case c.ID == "" || ids[c.ID]:
-				return fmt.Errorf("fixture: conversation id %q is empty or there twice", c.ID)
+				return fmt.Errorf("fixture: conversation id %q is empty or not unique", c.ID)
 			case a.contact(c.Contact) == nil:
-				return fmt.Errorf("fixture: conversation %s is with %q, who is not among the contacts", c.ID, c.Contact)
+				return fmt.Errorf("fixture: conversation %s: unknown contact %q", c.ID, c.Contact)
 			case c.Assignee != "" && c.Assignee != BotAssignee && a.user(c.Assignee) == nil:
-				return fmt.Errorf("fixture: conversation %s is assigned to %q, who is not among the users", c.ID, c.Assignee)
+				return fmt.Errorf("fixture: conversation %s: unknown assignee %q", c.ID, c.Assignee)
 			}
 			ids[c.ID] = true
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
-// TestGolden sends each documented request by plain HTTP. A refusal must be the
-// documented one to the letter, a success have the documented members and kinds.
+// TestGolden sends each documented request by plain HTTP. A refusal must be identical
+// to the documented one; a success must have the documented members and JSON types.
 func TestGolden(t *testing.T) {
 	names, err := filepath.Glob("../testdata/api/*.json")
 	if err != nil || len(names) == 0 {
@@ -85,7 +85,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// differ says where two answers differ in members or kinds.
+// differ returns the place at which two answers differ in members or JSON types.
 func differ(at string, got, want any) string {
 	switch want := want.(type) {
 	case map[string]any:

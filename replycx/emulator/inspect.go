@@ -8,13 +8,13 @@ import (
 	"unicode/utf8"
 )
 
-// inspection looks at a content as it streams by, to tell whether a trainer could
-// read it. It keeps the beginning and the end only.
+// inspection checks a streamed content for a format that training can read. It keeps
+// only the beginning and the end of the content.
 type inspection struct {
 	ext   string
 	head  []byte // the first bytes, at most headSize
-	tail  []byte // the last bytes, at least tailSize where there are so many
-	zeros bool   // a NUL byte somewhere
+	tail  []byte // the last bytes: at least tailSize, or the whole content
+	zeros bool   // whether the content has a NUL byte
 	size  int64
 }
 
@@ -45,7 +45,7 @@ func (in *inspection) add(chunk []byte) {
 	}
 }
 
-// failure is why no trainer could read the content, empty if one could.
+// failure returns the reason why training cannot read the content, empty if it can.
 func (in *inspection) failure(size int64) string {
 	if size == 0 {
 		return "The file is empty"
@@ -56,11 +56,11 @@ func (in *inspection) failure(size int64) string {
 			return "The file is not a PDF"
 		}
 		if !bytes.Contains(in.tail, []byte("%%EOF")) {
-			return "The PDF is broken or cut off"
+			return "The PDF is invalid or incomplete"
 		}
 	case ".docx", ".xlsx", ".pptx", ".odt", ".ods", ".odp", ".zip":
 		if !bytes.HasPrefix(in.head, []byte("PK\x03\x04")) || !in.zipEnds() {
-			return "The file is not a " + in.ext[1:] + " or is cut off"
+			return "The file is not a " + in.ext[1:] + " or is incomplete"
 		}
 	case ".doc", ".xls", ".ppt":
 		if !bytes.HasPrefix(in.head, []byte("\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")) && !bytes.HasPrefix(in.head, []byte(`{\rtf`)) {
@@ -81,7 +81,8 @@ func (in *inspection) failure(size int64) string {
 	return ""
 }
 
-// zipEnds looks for an end of central directory whose numbers agree with its place.
+// zipEnds reports whether the content has an end of central directory whose offsets
+// match its position.
 func (in *inspection) zipEnds() bool {
 	at := bytes.LastIndex(in.tail, []byte("PK\x05\x06"))
 	if at < 0 || len(in.tail)-at < 22 {
@@ -89,15 +90,15 @@ func (in *inspection) zipEnds() bool {
 	}
 	end := in.tail[at:]
 	length, offset := int64(binary.LittleEndian.Uint32(end[12:])), int64(binary.LittleEndian.Uint32(end[16:]))
-	place := in.size - int64(len(in.tail)) + int64(at)
-	return offset == 0xffffffff || length+offset <= place
+	position := in.size - int64(len(in.tail)) + int64(at)
+	return offset == 0xffffffff || length+offset <= position
 }
 
-// printing are the control characters that texts have.
-var printing = [' ']bool{'\t': true, '\n': true, '\v': true, '\f': true, '\r': true, '\b': true, '\x1b': true}
+// textControls are the control characters that are usual in text.
+var textControls = [' ']bool{'\t': true, '\n': true, '\v': true, '\f': true, '\r': true, '\b': true, '\x1b': true}
 
-// isText tells text in UTF-8 or an older encoding, or UTF-16 with its mark, from
-// binary.
+// isText reports whether the content is text: UTF-8, an older encoding, or UTF-16 with
+// a byte order mark.
 func (in *inspection) isText() bool {
 	if bytes.HasPrefix(in.head, []byte("\xff\xfe")) || bytes.HasPrefix(in.head, []byte("\xfe\xff")) {
 		return true
@@ -109,14 +110,14 @@ func (in *inspection) isText() bool {
 	for i := 0; i < len(in.head); {
 		c := in.head[i]
 		if c < utf8.RuneSelf {
-			if c < ' ' && !printing[c] {
+			if c < ' ' && !textControls[c] {
 				odd++
 			}
 			i++
 			continue
 		}
 		r, n := utf8.DecodeRune(in.head[i:])
-		cut := len(in.head) == headSize && len(in.head)-i < utf8.UTFMax // the rest may be beyond the head
+		cut := len(in.head) == headSize && len(in.head)-i < utf8.UTFMax // the head may end within the character
 		if r == utf8.RuneError && n == 1 && !cut {
 			odd++
 		}
@@ -125,12 +126,12 @@ func (in *inspection) isText() bool {
 	return odd*4 <= len(in.head)
 }
 
-// finder looks for the contents of refusals in a stream, across the borders of what
-// is added.
+// finder searches a stream for the contents of refusals, including contents that span
+// two chunks.
 type finder struct {
 	rules []Refusal
 	found []bool
-	last  []byte // the end of what was added before, at most keep bytes
+	last  []byte // the end of the previous chunks, at most keep bytes
 	keep  int
 }
 

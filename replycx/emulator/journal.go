@@ -12,14 +12,14 @@ import (
 	"path/filepath"
 )
 
-// journal is the file that keeps what was accepted: a line of JSON for each upload,
-// and for each change of a conversation or a webhook.
-// It is written, not synced: it outlives the process, and the machine as a rule.
+// journal is the file of accepted requests: a line of JSON for each upload and for
+// each change of a conversation or a webhook. It is not synced to the disk: it
+// survives the end of the process, but not always a crash of the machine.
 type journal struct {
 	file *os.File
-	read int64 // how far the file is in memory
-	// torn says that there is half a line beyond that. It may be another process's that
-	// is writing it, so it is cut off only when a line must follow.
+	read int64 // the offset up to which the file is in memory
+	// torn is set if an incomplete line follows that offset. Another process may be
+	// writing it, so it is truncated only before the next append.
 	torn bool
 }
 
@@ -45,7 +45,7 @@ func openJournal(name string) (*journal, error) {
 	return &journal{file: file}, nil
 }
 
-// write makes a line last, if there is a file. e.mu is held.
+// write appends a line to the journal, if there is one. The caller holds e.mu.
 func (e *Emulator) write(line journalLine) error {
 	if e.journal == nil {
 		return nil
@@ -64,8 +64,8 @@ func sourcesLine(sources []source) journalLine {
 	return line
 }
 
-// append writes a line in a single write. One that could not be written whole is
-// taken back.
+// append writes a line in a single write. It truncates a line that was not written
+// completely.
 func (j *journal) append(line journalLine) error {
 	data, err := json.Marshal(line)
 	if err != nil {
@@ -85,9 +85,9 @@ func (j *journal) append(line journalLine) error {
 	return nil
 }
 
-// catchUp reads what the file has beyond what is in memory: all of it at first, and
-// later what another process wrote. A last line that a dying process left unfinished
-// is left alone. e.mu is held, except by New.
+// catchUp reads the lines of the file that are not yet in memory: all lines at first,
+// then those of another process. It ignores an incomplete last line, which a killed
+// process may have left. The caller holds e.mu, except New.
 func (e *Emulator) catchUp() error {
 	j := e.journal
 	if j == nil {
@@ -122,7 +122,7 @@ func (e *Emulator) catchUp() error {
 			e.sources = append(e.sources, s.source)
 		}
 		if line.Conversation != nil {
-			e.keep(*line.Conversation)
+			e.store(*line.Conversation)
 		}
 		if line.Webhook != nil {
 			e.deliveries.set(*line.Webhook)

@@ -18,10 +18,10 @@ import (
 	"time"
 )
 
-// firstID is the first source's id, that of the document's sample.
+// firstID is the id of the first source, as in the sample of the API's document.
 const firstID = 330783
 
-// source is an accepted source. Its id is its place among them.
+// source is an accepted source. Its id is firstID plus its index.
 type source struct {
 	Account       int64             `json:"account"`
 	KnowledgeBase int64             `json:"kb"`
@@ -32,9 +32,9 @@ type source struct {
 	SHA256        [sha256.Size]byte `json:"-"`
 	Size          int64             `json:"size"`
 	At            int64             `json:"at"` // Unix nanoseconds
-	// Train is how long training takes in nanoseconds, negative for never.
+	// Train is the duration of training in nanoseconds, negative for never.
 	Train int64 `json:"train"`
-	// Failure is why training fails, empty if it does not.
+	// Failure is the reason why training fails, empty if it succeeds.
 	Failure string `json:"failure,omitempty"`
 }
 
@@ -47,7 +47,7 @@ func (s *source) kind() string {
 	return "file"
 }
 
-// status is a pure function of the time: nothing runs in the background.
+// status returns the training status at a time. Nothing runs in the background.
 func (s *source) status(now time.Time) string {
 	switch {
 	case s.Train < 0 || now.Sub(s.accepted()) < time.Duration(s.Train):
@@ -58,73 +58,22 @@ func (s *source) status(now time.Time) string {
 	return "completed"
 }
 
-// knowledge checks the token and the account for the two knowledge base operations.
-func (e *Emulator) knowledge(r *http.Request) (*Account, reply, bool) {
-	id, ok := e.account(r)
-	if !ok {
-		return nil, failWithoutCode(http.StatusUnauthorized, "JWT_SIGNATURE_EXCEPTION", "Invalid JWT token"), false
-	}
-	account := e.fixture.account(id)
-	switch {
-	case account == nil:
-		return nil, fail(http.StatusNotFound, "ACCOUNT_DETAILS_NOT_FOUND", "Account Details are Not Found!"), false
-	case account.KnowledgeBaseDisabled:
-		return nil, fail(http.StatusUnauthorized, "UNAUTHORIZED_FEATURE", "Please reach out to support to use this feature"), false
-	}
-	return account, reply{}, true
-}
-
-func badRequest(words string) reply {
-	return fail(http.StatusBadRequest, "BAD_REQUEST", words)
-}
-
-// upload takes sources. A request is taken whole or not at all.
+// upload accepts the sources of a request: all of them or none.
 func (e *Emulator) upload(r *http.Request, f *Fault) (reply, error) {
-	account, refusal, ok := e.knowledge(r)
-	if !ok {
-		return refusal, nil
-	}
-	id, err := strconv.ParseInt(r.PathValue("knowledge_base"), 10, 64)
-	owner := e.fixture.owner(id)
-	switch {
-	case err != nil || owner == nil:
-		return fail(http.StatusNotFound, "KNOWLEDGE_BASE_NOT_FOUND", "KnowledgeBase Not Found in DB!"), nil
-	case owner.ID != account.ID:
-		return badRequest(fmt.Sprintf("Knowledge base does not belong to the account(%d)", id)), nil
-	}
-	limits := e.fixture.Limits
-	if limits.Request > 0 && r.ContentLength > limits.Request {
-		return gatewayPage(http.StatusRequestEntityTooLarge, ""), nil
-	}
-	mediaType, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || mediaType != "multipart/form-data" || params["boundary"] == "" {
-		return badRequest("The body must be multipart/form-data"), nil
-	}
-
-	counted := &countingReader{r: r.Body, limit: limits.Request}
-	if f != nil && f.At == Middle && f.breaks() {
-		_, _ = io.CopyN(io.Discard, r.Body, r.ContentLength/2)
-		return e.broken(r, f)
-	}
-	sources, refusal, err := e.readParts(counted, params["boundary"])
-	switch {
-	case errors.Is(err, errTooLarge):
-		return gatewayPage(http.StatusRequestEntityTooLarge, ""), nil
-	case err != nil:
-		return badRequest("The multipart body is broken: " + err.Error()), nil
-	}
-	// The sources exist only when the last byte of the request is there.
-	if _, err := io.Copy(io.Discard, counted); err != nil {
-		return badRequest("The body broke off"), nil
-	}
-	if f != nil && f.At == Read && f.breaks() {
-		return e.broken(r, f)
-	}
+	account, id, refusal := e.uploadTarget(r)
 	if refusal.status != 0 {
 		return refusal, nil
 	}
-	if len(sources) == 0 {
-		return badRequest("No data source is in the request"), nil
+	if f != nil && f.At == Middle && f.replacesAnswer() {
+		_, _ = io.CopyN(io.Discard, r.Body, r.ContentLength/2)
+		return e.replaceAnswer(r, f)
+	}
+	sources, refusal, complete := e.readUpload(r)
+	if complete && f != nil && f.At == Read && f.replacesAnswer() {
+		return e.replaceAnswer(r, f)
+	}
+	if refusal.status != 0 {
+		return refusal, nil
 	}
 	for i := range sources {
 		s := &sources[i]
@@ -145,7 +94,60 @@ func (e *Emulator) upload(r *http.Request, f *Fault) (reply, error) {
 	return reply{status: http.StatusOK, body: uploadAnswer(sources, first, id, drop)}, nil
 }
 
-// schedule lets a fault set how training goes.
+// uploadTarget checks an upload before its body is read. It returns the account and
+// the id of the knowledge base, or a refusal.
+func (e *Emulator) uploadTarget(r *http.Request) (account *Account, id int64, refusal reply) {
+	account, refusal, ok := e.knowledgeAccount(r)
+	if !ok {
+		return nil, 0, refusal
+	}
+	id, err := strconv.ParseInt(r.PathValue("knowledge_base"), 10, 64)
+	owner := e.fixture.owner(id)
+	limit := e.fixture.Limits.Request
+	switch {
+	case err != nil || owner == nil:
+		return nil, 0, fail(http.StatusNotFound, "KNOWLEDGE_BASE_NOT_FOUND", "KnowledgeBase Not Found in DB!")
+	case owner.ID != account.ID:
+		return nil, 0, badRequest(fmt.Sprintf("Knowledge base does not belong to the account(%d)", id))
+	case limit > 0 && r.ContentLength > limit:
+		return nil, 0, gatewayPage(http.StatusRequestEntityTooLarge, "")
+	case boundary(r) == "":
+		return nil, 0, badRequest("The body must be multipart/form-data")
+	}
+	return account, id, reply{}
+}
+
+// boundary returns the boundary of a multipart/form-data request, empty for any other.
+func boundary(r *http.Request) string {
+	mediaType, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || mediaType != "multipart/form-data" {
+		return ""
+	}
+	return params["boundary"]
+}
+
+// readUpload reads the body of an upload. It returns the sources or a refusal, and
+// reports whether the body was complete.
+func (e *Emulator) readUpload(r *http.Request) (sources []source, refusal reply, complete bool) {
+	counted := &countingReader{r: r.Body, limit: e.fixture.Limits.Request}
+	sources, refusal, err := e.readParts(counted, boundary(r))
+	switch {
+	case errors.Is(err, errTooLarge):
+		return nil, gatewayPage(http.StatusRequestEntityTooLarge, ""), false
+	case err != nil:
+		return nil, badRequest("The multipart body is invalid: " + err.Error()), false
+	}
+	// The sources exist only after the last byte of the request.
+	if _, err := io.Copy(io.Discard, counted); err != nil {
+		return nil, badRequest("The body is incomplete"), false
+	}
+	if refusal.status == 0 && len(sources) == 0 {
+		refusal = badRequest("No data source is in the request")
+	}
+	return sources, refusal, true
+}
+
+// schedule sets the duration and the outcome of training, with a fault if there is one.
 func (e *Emulator) schedule(s *source, f *Fault) {
 	if s.Train == 0 {
 		s.Train = int64(e.train)
@@ -166,7 +168,8 @@ func (e *Emulator) schedule(s *source, f *Fault) {
 	}
 }
 
-// accept gives the sources ids, the first of which it returns, and makes them last.
+// accept stores the sources in memory and in the journal, and returns the id of the
+// first. The other ids follow it.
 func (e *Emulator) accept(sources []source) (first int64, err error) {
 	now := e.now().UnixNano()
 	var size int64
@@ -196,8 +199,8 @@ func (e *Emulator) accept(sources []source) (first int64, err error) {
 	return first, nil
 }
 
-// uploadAnswer writes the answer: the fields in the order of the request, one list
-// each, without the last dropped ones.
+// uploadAnswer returns the answer's JSON: a list for each field in the order of the
+// request, without the last drop fields.
 func uploadAnswer(sources []source, first, knowledgeBase int64, drop int) []byte {
 	var fields []string
 	byField := make(map[string][]int, len(sources))
@@ -247,7 +250,7 @@ func appendJSON(b []byte, text string) []byte {
 
 var errTooLarge = errors.New("the request is too large")
 
-// countingReader refuses what is longer than a limit, whatever its header said.
+// countingReader refuses a body beyond a limit, independent of its Content-Length.
 type countingReader struct {
 	r     io.Reader
 	n     int64
@@ -262,23 +265,23 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// reading is what one request's reading needs, reused.
-type reading struct {
-	in     *bufio.Reader
-	buf    []byte
-	digest hash.Hash
-	look   inspection
+// partReader holds the reusable buffers for reading one request.
+type partReader struct {
+	in         *bufio.Reader
+	buf        []byte
+	digest     hash.Hash
+	inspection inspection
 }
 
-var readings = sync.Pool{New: func() any {
-	return &reading{in: bufio.NewReaderSize(nil, 64<<10), buf: make([]byte, 64<<10), digest: sha256.New()}
+var partReaders = sync.Pool{New: func() any {
+	return &partReader{in: bufio.NewReaderSize(nil, 64<<10), buf: make([]byte, 64<<10), digest: sha256.New()}
 }}
 
-// readParts reads all parts, hashing and looking at them as they come. A refusal is
-// an answer that the request gets once it has been read.
+// readParts reads, hashes and inspects all parts. With a refusal it still reads the
+// whole request.
 func (e *Emulator) readParts(body io.Reader, boundary string) ([]source, reply, error) {
-	rd := readings.Get().(*reading)
-	defer readings.Put(rd)
+	rd := partReaders.Get().(*partReader)
+	defer partReaders.Put(rd)
 	rd.in.Reset(body)
 	parts := multipart.NewReader(rd.in, boundary)
 	var sources []source
@@ -307,18 +310,18 @@ func (e *Emulator) readParts(body io.Reader, boundary string) ([]source, reply, 
 	}
 }
 
-// readPart reads one part into s. It returns which of the fixture's refusals have
-// their content in it.
-func (e *Emulator) readPart(rd *reading, p io.Reader, s *source) ([]bool, error) {
+// readPart reads one part into s. It reports for each of the fixture's refusals
+// whether the part has its content.
+func (e *Emulator) readPart(rd *partReader, p io.Reader, s *source) ([]bool, error) {
 	rd.digest.Reset()
-	rd.look.reset(s.Name)
+	rd.inspection.reset(s.Name)
 	finder := newFinder(e.fixture.Refuse)
 	for {
 		n, err := p.Read(rd.buf)
 		chunk := rd.buf[:n]
 		s.Size += int64(n)
 		_, _ = rd.digest.Write(chunk)
-		rd.look.add(chunk)
+		rd.inspection.add(chunk)
 		finder.add(chunk)
 		if err == io.EOF {
 			break
@@ -328,16 +331,16 @@ func (e *Emulator) readPart(rd *reading, p io.Reader, s *source) ([]bool, error)
 		}
 	}
 	rd.digest.Sum(s.SHA256[:0])
-	s.Failure = rd.look.failure(s.Size)
+	s.Failure = rd.inspection.failure(s.Size)
 	return finder.found, nil
 }
 
-// refusal is the answer to a request with a part that is not taken.
+// refusal returns the answer to a request with a refused part, or a zero reply.
 func (e *Emulator) refusal(s *source, index int, markers []bool) reply {
 	limits := e.fixture.Limits
 	switch {
 	case answerKeys[s.Field] || s.Field == "":
-		return badRequest(fmt.Sprintf("The form field key %q is not possible", s.Field))
+		return badRequest(fmt.Sprintf("The form field key %q is not allowed", s.Field))
 	case limits.File > 0 && s.Size > limits.File:
 		return badRequest(fmt.Sprintf("The file %s is larger than %d bytes", s.Name, limits.File))
 	case limits.Parts > 0 && index >= limits.Parts:
@@ -371,13 +374,13 @@ func (e *Emulator) refusal(s *source, index int, markers []bool) reply {
 	return reply{}
 }
 
-// answerKeys are the keys that an answer has beside the fields.
+// answerKeys are the keys of an answer that are not fields.
 var answerKeys = map[string]bool{"ok": true, "knowledge_base_id": true, "error": true, "code": true, "message": true, "status": true}
 
-// status tells the training status of sources. Ids that the account does not have
-// are left out.
+// status answers with the training status of sources, without the ids that the
+// account does not have.
 func (e *Emulator) status(r *http.Request, f *Fault) (reply, error) {
-	account, refusal, ok := e.knowledge(r)
+	account, refusal, ok := e.knowledgeAccount(r)
 	if !ok {
 		return refusal, nil
 	}

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// WebhookOptions say how webhooks are delivered. The API's document says that the
-// token goes along, not where. The zero value works.
+// WebhookOptions configure the delivery of webhooks. The API's document leaves open
+// where a request carries the token. The zero value works.
 type WebhookOptions struct {
-	// TokenIn is where the token travels: "body" (a member "token"), "header" (a header
+	// TokenIn is the place of the token: "body" (a member "token"), "header" (a header
 	// "token"), "authorization" (as a bearer token) or "query"; body and header if empty.
 	TokenIn string
-	// NoHandshake skips the request that a receiver must answer with the token before
-	// its URL is taken.
+	// NoHandshake skips the first request, which the receiver must answer with the
+	// token before the emulator accepts its URL.
 	NoHandshake bool
 	// Retry is the time before the second attempt, doubled for each further one: 1 s
 	// if 0. There are four attempts.
@@ -39,19 +39,19 @@ type webhook struct {
 	Enabled bool            `json:"enabled"`
 }
 
-// Delivery is an event that went, or should have gone, to a webhook.
+// Delivery is the finished delivery of an event to a webhook, successful or not.
 type Delivery struct {
 	Account  int64
 	Type     string
 	URL      string
 	Attempts int
-	// Status is that of the last answer, 0 if there was none.
+	// Status is the status of the last answer, 0 if there was none.
 	Status int
-	// Err says why the last attempt failed, empty if it did not.
+	// Err is the error of the last attempt, empty if it succeeded.
 	Err string
 }
 
-// deliveries sends events, one after the other, each up to deliveryAttempts times.
+// deliveries sends events in order, each with up to deliveryAttempts attempts.
 type deliveries struct {
 	opts   WebhookOptions
 	client *http.Client
@@ -59,7 +59,7 @@ type deliveries struct {
 	mu      sync.Mutex
 	hooks   map[int64]webhook
 	queue   []outgoing
-	busy    bool // an event is taken from the queue and not yet done
+	busy    bool // a delivery is in progress
 	running bool
 	wake    chan struct{}
 	done    []Delivery
@@ -91,14 +91,14 @@ func (d *deliveries) set(h webhook) {
 	d.hooks[h.Account] = h
 }
 
-// Deliveries returns the deliveries that have ended, well or not.
+// Deliveries returns the finished deliveries.
 func (e *Emulator) Deliveries() []Delivery {
 	e.deliveries.mu.Lock()
 	defer e.deliveries.mu.Unlock()
 	return append([]Delivery(nil), e.deliveries.done...)
 }
 
-// Delivered waits until no delivery is left to make.
+// Delivered waits until all deliveries are finished.
 func (e *Emulator) Delivered(ctx context.Context) error {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
@@ -119,9 +119,9 @@ func (e *Emulator) Delivered(ctx context.Context) error {
 	}
 }
 
-// publish queues an event for the account's webhook, if it has one that wants it.
-// Only the payload of conversation_create is known of the real API; those of all
-// other events are inventions and say so.
+// publish queues an event for the account's webhook if it subscribes to the event.
+// The real API's payload is known only for conversation_create; the emulator marks
+// all other payloads as invented.
 func (e *Emulator) publish(account int64, conversation, kind string, payload map[string]any) {
 	d := &e.deliveries
 	d.mu.Lock()
@@ -149,7 +149,7 @@ func (e *Emulator) publish(account int64, conversation, kind string, payload map
 	}
 }
 
-// deliver works the queue until the emulator is closed.
+// deliver sends the queued events until the emulator is closed.
 func (e *Emulator) deliver() {
 	d := &e.deliveries
 	for {
@@ -194,7 +194,7 @@ func (e *Emulator) deliver() {
 	}
 }
 
-// post sends a body with the token. Anything but 2xx is an error.
+// post sends a body with the token. An answer other than 2xx is an error.
 func (d *deliveries) post(ctx context.Context, h webhook, body any) (status int, answer []byte, err error) {
 	in := d.opts.TokenIn
 	target := h.URL
@@ -243,7 +243,7 @@ func (d *deliveries) post(ctx context.Context, h webhook, body any) (status int,
 }
 
 func (e *Emulator) setWebhook(r *http.Request, _ *Fault) (reply, error) {
-	account, refusal, ok := e.ownAccount(r)
+	account, refusal, ok := e.pathAccount(r)
 	if !ok {
 		return refusal, nil
 	}
@@ -270,7 +270,7 @@ func (e *Emulator) setWebhook(r *http.Request, _ *Fault) (reply, error) {
 		if !e.deliveries.opts.NoHandshake {
 			_, answer, err := e.deliveries.post(e.life, h, map[string]any{})
 			if err == nil && !strings.Contains(string(answer), h.Token) {
-				err = errors.New("the receiver did not give the token back")
+				err = errors.New("the receiver did not return the token")
 			}
 			if err != nil {
 				return fail(http.StatusBadRequest, "WEBHOOK_NOT_VERIFIED", "The webhook's URL was not verified: "+err.Error()), nil
@@ -286,7 +286,7 @@ func (e *Emulator) setWebhook(r *http.Request, _ *Fault) (reply, error) {
 	return encode(http.StatusOK, map[string]any{"ok": true}), nil
 }
 
-// createdPayload has the form that is publicly known.
+// createdPayload returns a payload of conversation_create in its publicly known form.
 func (e *Emulator) createdPayload(c *conversation) map[string]any {
 	created := time.Unix(0, c.CreatedAt).UTC()
 	assignee := map[string]any{"email": c.Assignee, "id": "", "type": "agent"}

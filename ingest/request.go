@@ -1,0 +1,40 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+)
+
+var (
+	// errInterrupted is returned when no request may begin now, for a reason that the throttle holds.
+	errInterrupted = errors.New("uploads are interrupted")
+	// errAbandoned ends a request before it is sealed.
+	errAbandoned = errors.New("abandoned before it was sealed")
+)
+
+// A request is a batch with a row in the journal that is being sent.
+type request struct {
+	id      int64 // of the batch in the journal
+	batch   *batch
+	started time.Time
+	phase   atomic.Int32
+	cancel  context.CancelCauseFunc
+	sealErr error
+}
+
+// The phases of a request. Sealing and abandoning exclude each other.
+const (
+	phaseOpen int32 = iota
+	phaseSealing
+	phaseSealed
+	phaseAbandoned
+)
+
+// abandon cancels the request unless its sealing has begun.
+func (q *request) abandon(cause error) {
+	if q.phase.CompareAndSwap(phaseOpen, phaseAbandoned) {
+		q.cancel(cause)
+	}
+}

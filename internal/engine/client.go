@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+
+	"github.com/kbsync/kbsync/replycx"
+)
+
+// A LoggingClient is a client that logs what happens to uploads: an API that cannot be reached, once, and each document if
+// asked to.
+type LoggingClient struct {
+	*replycx.Client
+	logger    *slog.Logger
+	documents bool
+
+	mu      sync.Mutex
+	failure string // logged last
+}
+
+var _ Client = (*LoggingClient)(nil)
+
+// NewLoggingClient returns a client that logs to logger, each document as well if documents is set.
+func NewLoggingClient(client *replycx.Client, logger *slog.Logger, documents bool) *LoggingClient {
+	return &LoggingClient{Client: client, logger: logger, documents: documents}
+}
+
+// UploadSources uploads as the client does.
+func (c *LoggingClient) UploadSources(
+	ctx context.Context, knowledgeBase int64, parts []replycx.Part, opts *replycx.UploadOptions,
+) (*replycx.UploadResult, error) {
+	result, err := c.Client.UploadSources(ctx, knowledgeBase, parts, opts)
+	c.logFailure(ctx, err)
+	if !c.documents {
+		return result, err
+	}
+	for _, p := range parts {
+		if err != nil {
+			c.logger.Info("not uploaded", "document", p.Filename, "field", p.Field, "error", err)
+			continue
+		}
+		for _, s := range result.Sources[p.Field] {
+			c.logger.Info("uploaded", "document", p.Filename, "source", s.ID, "status", string(s.Status))
+		}
+	}
+	return result, err
+}
+
+// SourceStatus requests the status of sources as the client does.
+func (c *LoggingClient) SourceStatus(ctx context.Context, ids []int64) ([]replycx.SourceStatus, error) {
+	list, err := c.Client.SourceStatus(ctx, ids)
+	if c.documents {
+		for _, s := range list {
+			if s.Status.Final() {
+				c.logger.Info("trained", "document", s.Name, "source", s.ID, "status", string(s.Status), "errors", s.Errors)
+			}
+		}
+	}
+	return list, err
+}
+
+// logFailure warns of an API that cannot be reached or is busy. The uploads are retried for a while, and a person who watches
+// should know why they wait. The same failure is logged once until an upload succeeds.
+func (c *LoggingClient) logFailure(ctx context.Context, err error) {
+	failure := ""
+	if err != nil {
+		if ctx.Err() != nil || !passing(err) {
+			return
+		}
+		failure = err.Error()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if failure != "" && failure != c.failure {
+		c.logger.Warn("an upload failed, retrying", "error", failure)
+	}
+	c.failure = failure
+}
+
+// passing reports whether the same upload may succeed later.
+func passing(err error) bool {
+	if is[*net.OpError](err) || is[*tls.CertificateVerificationError](err) {
+		return true
+	}
+	e, ok := errors.AsType[*replycx.Error](err)
+	return ok && (e.Class() == replycx.ClassBusy || e.Class() == replycx.ClassUnclear)
+}

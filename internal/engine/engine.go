@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/state"
+	"github.com/kbsync/kbsync/tracker"
+)
+
+// Options are the options that both drivers have. All fields are required but where a comment says otherwise.
+type Options struct {
+	Config *config.Config
+	Store  *state.Store
+	API    *API
+	Logger *slog.Logger
+	Now    func() time.Time
+
+	// Cut ends when work that was begun must end at once. The context of a driver ends before it, softly: sealed requests are
+	// finished within Config.ShutdownGrace, and nothing new is begun.
+	Cut context.Context
+	// Accept names the guards that a person has overridden. Optional.
+	Accept Accept
+	// OwnFiles are files of the program that are never documents, beside those of the config. Optional.
+	OwnFiles []string
+
+	// Environ is the environment of hooks that are commands. Optional.
+	Environ []string
+	// Version is that of the program, for the page and for the User-Agent of webhooks. Optional.
+	Version string
+	// ExitCode returns the number of a class in the error file and in messages to hooks. The engine decides nothing on it.
+	ExitCode func(Class) int
+}
+
+func (o *Options) userAgent() string { return "kbsync/" + o.Version }
+
+// syncs returns the selected syncs of the config.
+func (o *Options) syncs() []config.Sync { return selected(o.Config) }
+
+func selected(cfg *config.Config) []config.Sync {
+	var syncs []config.Sync
+	for _, name := range cfg.Selected {
+		if s, ok := cfg.Sync(name); ok {
+			syncs = append(syncs, s)
+		}
+	}
+	return syncs
+}
+
+// Accept names guards that let a change pass which they would halt otherwise.
+type Accept struct {
+	// Destination accepts that a sync now belongs to another knowledge base.
+	Destination bool
+	// Root accepts another directory in the place of the root.
+	Root bool
+	// State accepts a new state in a place that may be lost.
+	State bool
+}
+
+// An API is a connection to ReplyCX, or to an emulator.
+type API struct {
+	Client Client
+	// Origin and Account identify the API in destinations.
+	Origin, Account string
+	// Local says that the API is served on this machine, so losing the state does no harm.
+	Local bool
+	// Close ends the connections.
+	Close func() error
+}
+
+// A Client makes the requests of the stages.
+type Client interface {
+	ingest.API
+	tracker.API
+}
+
+// Destination returns the destination of a knowledge base at this API.
+func (a *API) Destination(knowledgeBase int64) state.Destination {
+	return state.Destination{Origin: a.Origin, Account: a.Account, KnowledgeBase: knowledgeBase}
+}
+
+// Serves reports whether a destination is at this API.
+func (a *API) Serves(d state.Destination) bool {
+	return d.Origin == a.Origin && (d.Account == a.Account || d.Account == "" || a.Account == "")
+}
+
+// Graceful returns a context for work that may finish after soft has ended: it ends with hard, or when the grace after the end
+// of soft is over.
+func Graceful(soft, hard context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(hard)
+	release := context.AfterFunc(soft, func() {
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		release()
+		cancel()
+	}
+}

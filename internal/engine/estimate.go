@@ -1,0 +1,166 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"io/fs"
+	"iter"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+// A Candidate is a document that may have to be uploaded.
+type Candidate struct {
+	Key         string
+	Fingerprint state.Fingerprint
+}
+
+// PendingDocuments streams the documents that the state holds as pending.
+func PendingDocuments(ctx context.Context, store *state.Store, syncID int64) iter.Seq2[Candidate, error] {
+	return func(yield func(Candidate, error) bool) {
+		for d, err := range store.Documents.All(ctx, syncID, state.Pending) {
+			if !yield(Candidate{d.Key, d.Fingerprint}, err) {
+				return
+			}
+		}
+	}
+}
+
+// An Action is the treatment of a document by a sync.
+type Action string
+
+// The actions of an estimate.
+const (
+	ActionUpload     Action = "upload"
+	ActionShare      Action = "share"      // its content is in the knowledge base
+	ActionFail       Action = "fail"       // its content failed before
+	ActionSkip       Action = "skip"       // the rules exclude it, or it is changing
+	ActionRemove     Action = "remove"     // it is gone from the root
+	ActionUnreadable Action = "unreadable" // it cannot be read
+)
+
+// A PlanItem is the action for one document.
+type PlanItem struct {
+	Action Action
+	Key    string
+	Size   int64
+	SHA256 state.SHA256 // zero if it was not hashed
+	Reason string
+}
+
+// An Estimate finds out which documents would be uploaded and which would share a content that is in the knowledge base.
+type Estimate struct {
+	Store       *state.Store
+	Root        *CountingRoot
+	Destination state.Destination
+	// Checkers is the number of documents hashed at once, at least one.
+	Checkers int
+	// Report, if not nil, receives each item. It returns false to end the estimate.
+	Report func(PlanItem) bool
+
+	// The sums of the added documents.
+	Uploads, Shares, Failed, Unreadable int
+	Bytes                               int64 // of the uploads
+
+	contents map[state.SHA256]bool // added before: documents of one content are uploaded once
+	ended    bool
+}
+
+// Emit reports an item. It returns false once the estimate has ended.
+func (e *Estimate) Emit(item PlanItem) bool {
+	e.ended = e.ended || e.Report != nil && !e.Report(item)
+	return !e.ended
+}
+
+// estimateChunk is how many documents are hashed and looked up at a time.
+const estimateChunk = 256
+
+// Add hashes documents and looks up their contents in the state.
+func (e *Estimate) Add(ctx context.Context, documents iter.Seq2[Candidate, error]) error {
+	var chunk []Candidate
+	for c, err := range documents {
+		if err != nil {
+			return err
+		}
+		if chunk = append(chunk, c); len(chunk) == estimateChunk {
+			if err := e.addChunk(ctx, chunk); err != nil || e.ended {
+				return err
+			}
+			chunk = chunk[:0]
+		}
+	}
+	return e.addChunk(ctx, chunk)
+}
+
+func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
+	hashes := make([]state.SHA256, len(chunk))
+	failures := make([]error, len(chunk))
+	var group errgroup.Group
+	group.SetLimit(max(e.Checkers, 1))
+	for i, c := range chunk {
+		group.Go(func() error {
+			hashes[i], failures[i] = hash(ctx, e.Root, c)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	known := make([]state.DocumentState, len(chunk))
+	if e.Destination.ID != 0 && len(chunk) > 0 {
+		var err error
+		if known, err = e.Store.Inventory.KnownContents(ctx, e.Destination, hashes); err != nil {
+			return err
+		}
+	}
+	for i, c := range chunk {
+		if !e.Emit(e.decide(c, hashes[i], known[i], failures[i])) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// decide adds one document to the sums.
+func (e *Estimate) decide(c Candidate, sum state.SHA256, known state.DocumentState, failure error) PlanItem {
+	item := PlanItem{Action: ActionUpload, Key: c.Key, Size: c.Fingerprint.Size, SHA256: sum}
+	switch {
+	case errors.Is(failure, fs.ErrNotExist), errors.Is(failure, state.ErrChanged):
+		item.Action, item.SHA256, item.Reason = ActionSkip, state.SHA256{}, "the file is changing"
+	case failure != nil:
+		e.Unreadable++
+		item.Action, item.SHA256, item.Reason = ActionUnreadable, state.SHA256{}, failure.Error()
+	case known == state.Failed:
+		e.Failed++
+		item.Action, item.Reason = ActionFail, "this content failed before; kbsync retry sends it again"
+	case known != "" || e.contents[sum]:
+		e.Shares++
+		item.Action = ActionShare
+	default:
+		e.Uploads++
+		e.Bytes += c.Fingerprint.Size
+		if e.contents == nil {
+			e.contents = map[state.SHA256]bool{}
+		}
+		e.contents[sum] = true
+	}
+	return item
+}
+
+func hash(ctx context.Context, root *CountingRoot, c Candidate) (sum state.SHA256, err error) {
+	r, err := root.Open(ctx, c.Key, c.Fingerprint)
+	if err != nil {
+		return sum, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	h := sha256.New()
+	if _, err := io.Copy(h, r); err != nil {
+		return sum, err
+	}
+	return state.SHA256(h.Sum(nil)), nil
+}

@@ -1,0 +1,198 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+
+	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/hooks"
+	"github.com/kbsync/kbsync/internal/retry"
+	"github.com/kbsync/kbsync/internal/statuspage"
+	"github.com/kbsync/kbsync/watcher"
+)
+
+// A host holds the parts that the loops of all syncs of a daemon share.
+type host struct {
+	page     *statuspage.Page
+	files    *hooks.StatusFiles
+	trackers *Trackers // replaced only while no loops run
+	changed  wakeup    // the status of a sync may have changed
+}
+
+// The loops of a sync drive its worker for as long as the daemon has the sync. There are three, which share only the state and
+// signals: one scans the parts that may have changed, one uploads the documents that are due, and one reports. So a large upload
+// delays no scan, and the state holds everything that an interrupted loop goes on with.
+//
+// While a scan runs, and while a guard halts the sync or its root is missing, the gate is shut and uploads claim nothing: the
+// changes of a scan count only when its guards have passed them.
+type loops struct {
+	*worker
+	host   *host
+	cancel context.CancelFunc
+	done   chan struct{} // closed when they have ended
+
+	gate     ingest.Gate
+	scanNow  wakeup // a full scan is demanded
+	scanSoon wakeup // a full scan would help
+	due      wakeup // documents may be due for upload
+	retryNow wakeup // what failed may succeed now
+	changed  wakeup // there may be something to report
+
+	syncID, destinationID atomic.Int64 // 0 until the sync is open
+	firstScanEnded        atomic.Bool  // well or not
+	scanned               atomic.Bool  // a full scan ended well since the last complete report
+	scanLiveness          atomic.Pointer[liveness]
+	uploadLiveness        atomic.Pointer[liveness]
+	scanning, uploading   atomic.Bool
+
+	mu     sync.Mutex
+	errors [stageCount]error // the last error of each stage
+}
+
+// A stage is a part of the work that fails by itself.
+type stage int
+
+const (
+	stageStart stage = iota
+	stageScan
+	stageListing // of a part of the root
+	stageUpload
+	stageTraining
+	stageCount
+)
+
+// newLoops returns the loops of a sync, whose root is open. They do not run yet.
+func newLoops(ctx context.Context, opts Options, h *host, s config.Sync) (*loops, error) {
+	l := &loops{
+		worker: newWorker(opts, s), host: h, done: make(chan struct{}),
+		scanNow: newWakeup(), scanSoon: newWakeup(), due: newWakeup(), retryNow: newWakeup(), changed: newWakeup(),
+	}
+	if address := s.Notifications; address != "" {
+		if err := watcher.CheckSubscription(address); err != nil {
+			return nil, WithClass(ClassUsage, fmt.Errorf("sync %q: %w", s.Name, err))
+		}
+	}
+	if err := l.openRoot(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// run opens the sync, as often as it takes, and runs the loops until ctx ends.
+func (l *loops) run(ctx context.Context) {
+	defer func() {
+		_ = l.root.Close()
+		if err := l.unlock(); err != nil {
+			l.logger.Error("cannot release the lock", "error", err)
+		}
+	}()
+	l.gate.Shut() // until the first scan has ended well
+	if !l.start(ctx) {
+		return
+	}
+	l.syncID.Store(l.sync.ID)
+	l.destinationID.Store(l.sync.Destination.ID)
+	l.host.trackers.Follow(l.sync.Destination)
+	scan := newLiveness(l.host.page, "scan "+l.config.Name)
+	upload := newLiveness(l.host.page, "upload "+l.config.Name)
+	defer scan.end()
+	defer upload.end()
+	l.scanLiveness.Store(scan)
+	l.uploadLiveness.Store(upload)
+	l.root.Listed = scan.tick
+	var running sync.WaitGroup
+	running.Go(func() { l.runScans(ctx) })
+	running.Go(func() { l.runUploads(ctx) })
+	running.Go(func() { l.runReports(ctx) })
+	running.Wait()
+}
+
+// start opens the sync. After an error it tries again. It returns false when ctx has ended.
+func (l *loops) start(ctx context.Context) bool {
+	for failures := 0; ; failures++ {
+		err := l.open(ctx)
+		if ctx.Err() != nil {
+			return false
+		}
+		l.setError(stageStart, err)
+		if err == nil {
+			return true
+		}
+		l.reportStart(ctx, err)
+		l.noteFirstScan()
+		delay := retry.EqualJitter(minDelay, maxDelay).Delay(failures, rand.Float64())
+		if Classify(err) == ClassGuard {
+			delay = fatalDelay
+		}
+		if _, err := retry.SleepOrWake(ctx, delay, l.retryNow); err != nil {
+			return false
+		}
+	}
+}
+
+// discard gives up loops that never ran.
+func (l *loops) discard() error {
+	_ = l.root.Close()
+	return l.unlock()
+}
+
+// noteFirstScan notes that the first scan has ended, well or not: the daemon is ready after that of each sync.
+func (l *loops) noteFirstScan() {
+	if l.firstScanEnded.CompareAndSwap(false, true) {
+		l.host.changed.signal()
+	}
+}
+
+// retry makes every loop that waits after a failure try again now, and demands a full scan.
+func (l *loops) retry() {
+	l.retryNow.signal()
+	l.scanNow.signal()
+}
+
+// setError sets the last error of a stage; nil if it works. A new error is logged once.
+func (l *loops) setError(of stage, err error) {
+	l.mu.Lock()
+	before := l.errors[of]
+	l.errors[of] = err
+	l.mu.Unlock()
+	switch {
+	case err == nil && before == nil:
+		return
+	case err == nil:
+		l.logger.Info("works again", "was", before)
+	case before != nil && before.Error() == err.Error():
+		l.logger.Debug("still cannot continue", "error", err)
+		return
+	case Classify(err).NeedsPerson():
+		l.logger.Error("halted until a person acts", "error", err)
+	default:
+		l.logger.Warn("cannot continue for now", "error", err)
+	}
+	l.changed.signal()
+	l.host.changed.signal()
+}
+
+// lastErrors returns the last errors of all stages as one; nil if all work.
+func (l *loops) lastErrors() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return JoinErrors(l.errors[:])
+}
+
+// healthy reports whether the loops give signs of life.
+func (l *loops) healthy() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+	}
+	scan, upload := l.scanLiveness.Load(), l.uploadLiveness.Load()
+	if scan == nil || upload == nil {
+		return true // the sync is not open yet
+	}
+	return scan.alive() && upload.alive()
+}

@@ -1,0 +1,46 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/hooks"
+)
+
+// notifier returns the notifier of the sync, which must be open.
+func (w *worker) notifier() *hooks.Notifier {
+	return hooks.NewNotifier(w.opts.Store, w.sync, hooks.Options{
+		Hooks: w.config.Hooks, Environ: w.opts.Environ, UserAgent: w.opts.userAgent(), Logger: w.opts.Logger, Now: w.opts.Now,
+	})
+}
+
+// problem returns an error as hooks and status files report it.
+func (w *worker) problem(err error) *hooks.Problem {
+	if err == nil {
+		return nil
+	}
+	class := Classify(err)
+	return &hooks.Problem{Text: err.Error(), Kind: class.String(), ExitCode: w.opts.ExitCode(class)}
+}
+
+// reportComplete touches the touch file and requests the heartbeat, because every document of the sync is uploaded and trained.
+func (w *worker) reportComplete(ctx context.Context, files *hooks.StatusFiles) {
+	files.Touch()
+	url := w.config.HeartbeatURL
+	if url == "" {
+		return
+	}
+	if err := hooks.Heartbeat(ctx, url, w.opts.userAgent()); err != nil && ctx.Err() == nil {
+		w.logger.Warn("the heartbeat failed; the next pass tries again", "error", err)
+	}
+}
+
+func newStatusFiles(opts *Options, metrics hooks.Metrics) *hooks.StatusFiles {
+	return hooks.NewStatusFiles(hooks.StatusFilesOptions{
+		Paths: statusPaths(opts.Config), Metrics: metrics, Logger: opts.Logger, Now: opts.Now,
+	})
+}
+
+func statusPaths(cfg *config.Config) hooks.Paths {
+	return hooks.Paths{Touch: cfg.TouchFile, Error: cfg.ErrorFile, Metrics: cfg.MetricsFile}
+}

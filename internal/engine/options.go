@@ -1,0 +1,60 @@
+package engine
+
+import (
+	"log/slog"
+
+	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/state"
+	"github.com/kbsync/kbsync/tracker"
+	"github.com/kbsync/kbsync/watcher"
+)
+
+// ScanOptions returns the options of a sync's scans.
+func ScanOptions(s config.Sync, acceptRoot bool) watcher.ScanOptions {
+	return watcher.ScanOptions{
+		Settle:        s.Settle,
+		MaxDelete:     watcher.MaxDelete(s.MaxDelete),
+		AllowEmpty:    s.AllowEmpty,
+		AcceptNewRoot: acceptRoot,
+	}
+}
+
+// ingestOptions returns the options of a sync's uploads.
+func ingestOptions(cfg *config.Config, s config.Sync) ingest.Options {
+	o := ingest.Options{
+		Documents:      s.Batch.Documents,
+		Bytes:          int64(s.Batch.Bytes),
+		Transfers:      cfg.Transfers,
+		Checkers:       cfg.Checkers,
+		HoldUncertain:  s.OnUncertain == config.Hold,
+		HoldRefused:    s.OnRefused == config.Hold,
+		Sharing:        state.Sharing{Each: s.Duplicates == config.Each, UploadRenamed: s.OnRename == config.Upload},
+		SendText:       s.SendAs == config.Text,
+		BytesPerSecond: int64(cfg.BWLimit),
+		MaxTransfer:    int64(cfg.MaxTransfer),
+		MaxDuration:    cfg.MaxDuration,
+		PollAfter:      cfg.Poll.Min,
+	}
+	switch s.UploadName {
+	case config.Key:
+		o.Names = ingest.Key
+	case config.Base:
+		o.Names = ingest.Base
+	}
+	return o
+}
+
+// trackerOptions returns the options of the trackers.
+func trackerOptions(cfg *config.Config, logger *slog.Logger) tracker.Options {
+	o := tracker.Options{
+		Logger:       logger,
+		Min:          cfg.Poll.Min,
+		Max:          cfg.Poll.Max,
+		TrainTimeout: cfg.TrainTimeout,
+	}
+	if cfg.TrainTimeout == 0 {
+		o.TrainTimeout = -1 // none
+	}
+	return o
+}

@@ -1,0 +1,213 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/state"
+	"github.com/kbsync/kbsync/watcher"
+)
+
+// A pass drives a worker once: it brings the knowledge base of one sync up to date with its root.
+type pass struct {
+	*worker
+	run      *RunOptions
+	soft     context.Context // ends with the first signal
+	trackers *Trackers
+	result   PassResult
+	isMarked bool
+}
+
+// A PassResult is the result of a pass.
+type PassResult struct {
+	// Config is the sync in the config, and Sync the sync as the state knows it; its ID is 0 if the pass ended before it was open.
+	Config  config.Sync
+	Sync    state.Sync
+	Scanned bool
+	Scan    watcher.Result
+	Uploads ingest.Result
+	// Marked is how many documents RunOptions.Mark marked.
+	Marked int
+	// LeftToOther says that another process holds the lock and does the work for the documents that were marked.
+	LeftToOther bool
+	// Err is why the pass was halted or stopped, and TrainingErr why the training was not followed to its end.
+	Err, TrainingErr error
+
+	worker *worker
+}
+
+// maxScans is how many scans a pass makes: a second one finds the documents that changed while the first upload read them.
+const maxScans = 2
+
+// once makes the pass. It returns why the pass was halted or stopped.
+func (p *pass) once(ctx context.Context) (err error) {
+	defer func() {
+		if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), ErrMaxDuration) {
+			err = ErrMaxDuration
+		}
+	}()
+	if err := p.takeLock(ctx); err != nil || p.result.LeftToOther {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.unlock()) }()
+	err = p.open(ctx)
+	defer func() { p.save(err) }()
+	if err != nil {
+		return err
+	}
+	if err := p.mark(ctx); err != nil {
+		return err
+	}
+	if err := p.openRoot(p.soft); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.root.Close()) }()
+	p.root.Listed = p.run.Progress.Listed
+	p.trackers.Follow(p.sync.Destination)
+	for range maxScans {
+		if err := p.scan(ctx); err != nil {
+			return err
+		}
+		if err := p.guardUploads(ctx); err != nil {
+			return err
+		}
+		if err := p.uploadOnce(ctx); err != nil {
+			return err
+		}
+		if p.result.Uploads.Changed+p.result.Uploads.Vanished == 0 {
+			break
+		}
+	}
+	return nil
+}
+
+// markPatience is how long a pass with marks waits for a process that is about to end.
+const markPatience = time.Second
+
+// takeLock takes the lock of the sync. If documents are to be marked and another process holds the lock, they are marked without
+// it and that process does the rest.
+func (p *pass) takeLock(ctx context.Context) (err error) {
+	wait := p.opts.Config.LockTimeout
+	if p.run.Mark != nil {
+		wait = max(wait, markPatience)
+	}
+	p.lock, err = p.opts.Store.Lock(ctx, p.config.Name, wait)
+	if p.run.Mark == nil || !errors.Is(err, state.ErrLocked) {
+		return err
+	}
+	if p.sync, err = p.opts.Store.Syncs.Get(ctx, p.config.Name); err != nil {
+		return err
+	}
+	if err := p.mark(ctx); err != nil {
+		return err
+	}
+	// The other process may have ended in between, and missed the marks.
+	p.lock, err = p.opts.Store.Lock(ctx, p.config.Name, 0)
+	if errors.Is(err, state.ErrLocked) {
+		p.lock, p.result.LeftToOther = nil, true
+		return nil
+	}
+	return err
+}
+
+// mark marks documents, once.
+func (p *pass) mark(ctx context.Context) (err error) {
+	if p.run.Mark == nil || p.isMarked {
+		return nil
+	}
+	p.result.Marked, err = p.run.Mark(ctx, p.opts.Store, p.sync)
+	p.isMarked = err == nil
+	return err
+}
+
+// scan records the changes of the root. It waits once for files that are still being written.
+func (p *pass) scan(ctx context.Context) error {
+	scanner := watcher.NewScanner(p.root, ScanOptions(p.config, p.opts.Accept.Root))
+	first := !p.result.Scanned
+	result, err := scanner.Scan(ctx, p.opts.Store.Scans, p.sync, "")
+	p.addScan(result, first)
+	if err == nil && result.Unsettled > 0 {
+		wait := max(0, min(result.SettleAt.Sub(p.opts.Now()), p.config.Settle+time.Second))
+		p.run.Progress.step("waiting for files that were just written", "sync", p.sync.Name, "documents", result.Unsettled, "wait", wait)
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+		result, err = scanner.Scan(ctx, p.opts.Store.Scans, p.sync, "")
+		p.addScan(result, false)
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range result.Incomplete {
+		p.logger.Warn("cannot list a part of the root, so no document counts as removed", "error", e)
+	}
+	p.run.Progress.step("scanned", "sync", p.sync.Name, "listed", result.Listed, "new", result.New, "changed", result.Changed,
+		"unchanged", result.Unchanged, "removed", result.Removed, "renamed", result.Renamed, "unsettled", result.Unsettled)
+	return nil
+}
+
+// addScan adds a scan to the result. A document that an earlier scan of the pass found is unchanged in a later one.
+func (p *pass) addScan(r watcher.Result, first bool) {
+	if !first {
+		before := p.result.Scan
+		r.Unchanged = max(r.Unchanged-before.New-before.Changed, 0)
+		r.New += before.New
+		r.Changed += before.Changed
+		r.Removed += before.Removed
+		r.Renamed += before.Renamed
+	}
+	p.result.Scan, p.result.Scanned = r, true
+}
+
+// uploadOnce uploads the documents that are due. The first signal ends it softly: it waits for the answers to what is sent.
+func (p *pass) uploadOnce(ctx context.Context) error {
+	work, cancel := Graceful(p.soft, p.opts.Cut, p.opts.Config.ShutdownGrace)
+	defer cancel()
+	options := ingestOptions(p.opts.Config, p.config)
+	options.Stop = p.soft.Done()
+	options.Progress = p.run.Progress.ingest(p.trackers.wakeAll)
+	if options.MaxDuration > 0 {
+		options.MaxDuration = max(options.MaxDuration-p.opts.Now().Sub(p.run.Began), time.Nanosecond)
+	}
+	if options.MaxTransfer > 0 {
+		options.MaxTransfer = max(options.MaxTransfer-p.result.Uploads.Bytes, 1)
+	}
+	if err := p.run.Progress.expect(ctx, p.sync.ID); err != nil {
+		return err
+	}
+	result, err := p.upload(work, options)
+	p.addUploads(result)
+	p.trackers.wakeAll()
+	if result.Requests > 0 || err != nil {
+		p.run.Progress.step("uploaded", "sync", p.sync.Name, "documents", result.Uploaded, "shared", result.Shared, "bytes", result.Bytes,
+			"requests", result.Requests, "failed", result.Failed)
+	}
+	return err
+}
+
+// addUploads adds an upload to the result.
+func (p *pass) addUploads(r ingest.Result) {
+	before := p.result.Uploads
+	r.Uploaded += before.Uploaded
+	r.Shared += before.Shared
+	r.Requests += before.Requests
+	r.Asked += before.Asked
+	r.Bytes += before.Bytes
+	r.Failed += before.Failed
+	r.Uncertain += before.Uncertain
+	r.Resent += before.Resent
+	r.Failures = append(before.Failures, r.Failures...)
+	p.result.Uploads = r
+}
+
+// save writes to the state why the pass was halted. A signal or a used budget changes nothing there.
+func (p *pass) save(err error) {
+	switch Classify(err) {
+	case ClassInterrupted, ClassBudget:
+		return
+	}
+	p.saveLastError(context.WithoutCancel(p.opts.Cut), err)
+}

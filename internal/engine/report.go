@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/kbsync/kbsync/internal/hooks"
+	"github.com/kbsync/kbsync/internal/retry"
+	"github.com/kbsync/kbsync/state"
+)
+
+// reportDelay collects changes that happen together into one report.
+const reportDelay = 50 * time.Millisecond
+
+// runReports reports the sync after each change, until ctx ends: to the state, where kbsync status finds it, to the hooks, and in
+// the status files.
+func (l *loops) runReports(ctx context.Context) {
+	notifier := l.notifier()
+	l.changed.signal() // for the messages that an earlier process could not deliver
+	var next time.Time
+	for {
+		wait := time.Hour
+		if !next.IsZero() {
+			wait = max(next.Sub(l.opts.Now()), 0)
+		}
+		if _, err := retry.SleepOrWake(ctx, wait, l.changed); err != nil {
+			return
+		}
+		if retry.Sleep(ctx, reportDelay) != nil {
+			return
+		}
+		l.report(ctx, notifier)
+		var err error
+		if next, err = notifier.Deliver(ctx); err != nil && ctx.Err() == nil {
+			l.logger.Error("cannot read the messages to the hooks", "error", err)
+			next = l.opts.Now().Add(maxDelay)
+		}
+	}
+}
+
+// report reports how the sync stands.
+func (l *loops) report(ctx context.Context, notifier *hooks.Notifier) {
+	failure := l.lastErrors()
+	l.saveLastError(ctx, failure)
+	documents, err := l.opts.Store.Documents.Outstanding(ctx, l.sync.ID)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.logger.Error("cannot read the state", "error", err)
+		}
+		return
+	}
+	busy := documents[state.Pending] + documents[state.Uploading] + documents[state.Training]
+	failed := documents[state.Failed] + documents[state.Stuck] + documents[state.Uncertain]
+	complete := failure == nil && busy+failed == 0 && l.firstScanEnded.Load()
+	problems := append(Remaining(l.config.Name, onlyFailed(documents), ""), failure)
+	l.host.files.SetProblem(l.config.Name, l.problem(JoinErrors(problems)))
+	if err := notifier.Enqueue(ctx, l.problem(failure), complete); err != nil && ctx.Err() == nil {
+		l.logger.Error("cannot save the messages to the hooks", "error", err)
+	}
+	if complete && l.scanned.CompareAndSwap(true, false) {
+		l.reportComplete(ctx, l.host.files)
+	}
+}
+
+// onlyFailed returns the counts of the documents that are not on their way.
+func onlyFailed(documents map[state.DocumentState]int) map[state.DocumentState]int {
+	failed := map[state.DocumentState]int{}
+	for _, s := range []state.DocumentState{state.Failed, state.Stuck, state.Uncertain} {
+		failed[s] = documents[s]
+	}
+	return failed
+}
+
+// reportStart reports why the sync cannot be opened. If the state does not know it yet, only the status files can report it. If
+// another process holds the lock, that process reports the rest.
+func (l *loops) reportStart(ctx context.Context, failure error) {
+	l.host.files.SetProblem(l.config.Name, l.problem(failure))
+	if l.lock == nil || l.sync.ID == 0 {
+		return
+	}
+	l.saveLastError(ctx, failure)
+	notifier := l.notifier()
+	err := notifier.Enqueue(ctx, l.problem(failure), false)
+	if err == nil {
+		_, err = notifier.Deliver(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		l.logger.Error("cannot notify the hooks", "error", err)
+	}
+}

@@ -1,0 +1,99 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+
+	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/watcher"
+)
+
+// A Root is a root of either kind: a directory or a bucket.
+type Root interface {
+	watcher.Root
+	ingest.Root
+	Explain(ctx context.Context, key string) (watcher.Explanation, error)
+}
+
+var (
+	_ Root = (*watcher.Directory)(nil)
+	_ Root = (*watcher.Bucket)(nil)
+)
+
+// A CountingRoot is a root that counts the documents of its listings.
+type CountingRoot struct {
+	Root
+	// Listed is called for each entry of a listing, if it is not nil. It must be quick.
+	Listed func()
+}
+
+// List lists the documents below a prefix, as watcher.Root describes.
+func (r *CountingRoot) List(ctx context.Context, prefix string) iter.Seq2[watcher.Entry, error] {
+	if r.Listed == nil {
+		return r.Root.List(ctx, prefix)
+	}
+	return func(yield func(watcher.Entry, error) bool) {
+		for e, err := range r.Root.List(ctx, prefix) {
+			r.Listed()
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+// Close closes the connections of a bucket.
+func (r *CountingRoot) Close() error {
+	if c, ok := r.Root.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// OpenRoot returns the root of a sync with its filter. It reads no document. ownFiles are files of the program that are never
+// documents, beside those of the config.
+func OpenRoot(ctx context.Context, cfg *config.Config, s config.Sync, ownFiles ...string) (*CountingRoot, error) {
+	options := watcher.FilterOptions{
+		Exclude: s.Exclude,
+		Include: s.Include,
+		MaxSize: int64(s.MaxSize),
+	}
+	if s.Root.Dir != "" {
+		options.Own = watcher.OwnKeys(s.Root.Dir, append(cfg.Private(), ownFiles...)...)
+	}
+	for _, path := range s.FilterFrom {
+		rules, err := readRules(path)
+		if err != nil {
+			return nil, WithClass(ClassUsage, err)
+		}
+		options.Rules = append(options.Rules, rules...)
+	}
+	filter, err := watcher.NewFilter(options)
+	if err != nil {
+		return nil, WithClass(ClassUsage, err)
+	}
+	if s.Root.URL == "" {
+		return &CountingRoot{Root: watcher.NewDirectory(s.Root.Dir, watcher.DirectoryOptions{Filter: filter, CopyLinks: s.CopyLinks})}, nil
+	}
+	bucket, err := watcher.OpenBucket(ctx, s.Root.URL, watcher.BucketOptions{Filter: filter})
+	if is[*watcher.UnavailableError](err) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, WithClass(ClassUsage, err)
+	}
+	return &CountingRoot{Root: bucket}, nil
+}
+
+func readRules(path string) ([]watcher.Rule, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read --filter-from: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	return watcher.ParseRules(f, path)
+}

@@ -1,0 +1,250 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/retry"
+	"github.com/kbsync/kbsync/state"
+)
+
+const (
+	// pollQueueEvery is how often the queue is read without a signal: other processes mark documents and signal nothing.
+	pollQueueEvery = 2 * time.Second
+	// runPatience is how long a run of uploads waits for documents to become due. Another run begins then, and the loop can
+	// report this one.
+	runPatience = 20 * time.Second
+	// outageDelay follows too many lost answers, because each upload that is tried may be in the knowledge base twice.
+	outageDelay = time.Hour
+	// outageStreak is how many answers lost in a row are too many.
+	outageStreak = 3
+)
+
+// runUploads uploads the documents that are due until ctx ends.
+func (l *loops) runUploads(ctx context.Context) {
+	fruitless := 0 // runs in a row that uploaded nothing
+	var notBefore time.Time
+	for {
+		wait, err := l.untilDue(ctx, notBefore)
+		if err != nil && ctx.Err() == nil {
+			l.setError(stageUpload, err)
+			notBefore = l.opts.Now().Add(maxDelay)
+			continue
+		}
+		if wait > 0 {
+			retryNow, err := l.waitForDue(ctx, wait)
+			if err != nil {
+				return
+			}
+			if retryNow {
+				notBefore, fruitless = time.Time{}, 0
+			}
+			continue
+		}
+		if !l.gather(ctx) {
+			return
+		}
+		streak := l.streak(ctx)
+		result, err := l.uploadDue(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		l.afterRun(ctx, result, err)
+		fruitless++
+		if result.Uploaded+result.Shared+result.Failed > 0 {
+			fruitless = 0
+		}
+		notBefore = l.opts.Now().Add(uploadDelay(err, fruitless, l.streak(ctx) > streak))
+	}
+}
+
+// waitForDue waits until documents may be due. It reports whether failed work is to be retried now. It returns the error of ctx.
+func (l *loops) waitForDue(ctx context.Context, wait time.Duration) (retryNow bool, err error) {
+	timer := time.NewTimer(min(wait, pollQueueEvery))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-timer.C:
+	case <-l.due:
+	case <-l.retryNow:
+		retryNow = true
+	}
+	l.uploadLiveness.Load().tick()
+	return retryNow, nil
+}
+
+// afterRun reports a run of uploads to the other loops and the trackers.
+func (l *loops) afterRun(ctx context.Context, result ingest.Result, err error) {
+	l.host.trackers.wake(l.sync.Destination.ID)
+	l.changed.signal()
+	if result.Changed+result.Vanished > 0 {
+		l.scanSoon.signal()
+	}
+	if err != nil && Classify(err) == ClassOther {
+		// A run that could not write to the state has left claims and batches, and no other run works on them.
+		if _, err := l.opts.Store.Journal.Recover(ctx, l.sync.ID); err != nil {
+			l.logger.Error("cannot recover the uploads of a failed run", "error", err)
+		}
+	}
+	if err == nil {
+		err = incomplete(result)
+	}
+	l.setError(stageUpload, err)
+}
+
+// uploadDelay returns how long to wait after a run. lostAnswer says that one more answer was lost in it.
+func uploadDelay(err error, fruitless int, lostAnswer bool) time.Duration {
+	outage, isOutage := errors.AsType[*ingest.OutageError](err)
+	switch {
+	case err == nil && fruitless == 0:
+		return 0
+	case err == nil:
+		return retry.Policy{Min: minDelay, Max: maxDelay}.Delay(fruitless-1, 0)
+	case isOutage && outage.Streak >= outageStreak && lostAnswer:
+		return outageDelay
+	case Classify(err).NeedsPerson() || is[*ingest.QuotaError](err):
+		return fatalDelay
+	}
+	return retry.Policy{Min: minDelay, Max: fatalDelay}.Delay(fruitless+2, 0)
+}
+
+// incomplete returns an error for the documents that a run left behind; nil for none.
+func incomplete(r ingest.Result) error {
+	if r.Unreadable == 0 && r.Uncertain == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("the answers for %s were lost", count(r.Uncertain, "document"))
+	if r.Unreadable > 0 {
+		text = count(r.Unreadable, "document") + " cannot be read"
+		if len(r.Unread) > 0 {
+			text += fmt.Sprintf(", such as %q: %s", r.Unread[0].Key, r.Unread[0].Reason)
+		}
+	}
+	return WithClass(ClassTemporary, errors.New(text))
+}
+
+// streak returns how many answers were lost in a row at the destination.
+func (l *loops) streak(ctx context.Context) int {
+	n, _, err := l.opts.Store.Journal.Breaker(ctx, l.sync.Destination.ID)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// untilDue returns how long no document is due, as far as the state knows.
+func (l *loops) untilDue(ctx context.Context, notBefore time.Time) (time.Duration, error) {
+	now := l.opts.Now()
+	if now.Before(notBefore) {
+		return notBefore.Sub(now), nil
+	}
+	if l.gate.IsShut() {
+		return livenessEvery, nil // the scan that opens it signals due
+	}
+	resendAfter := time.Minute
+	if l.config.OnUncertain == config.Hold {
+		resendAfter = -1
+	}
+	due, err := l.opts.Store.Queue.NextDue(ctx, l.sync.ID, resendAfter)
+	switch {
+	case err != nil:
+		return 0, err
+	case due.IsZero():
+		return livenessEvery, nil
+	}
+	return max(due.Sub(now), 0), nil
+}
+
+// gather waits until a batch is full, or has waited long enough. It returns false when ctx has ended.
+func (l *loops) gather(ctx context.Context) bool {
+	deadline := time.Now().Add(l.config.Batch.Wait)
+	for {
+		left := time.Until(deadline)
+		if left <= 0 {
+			return ctx.Err() == nil
+		}
+		documents, err := l.opts.Store.Documents.Outstanding(ctx, l.sync.ID)
+		if err != nil || documents[state.Pending] >= l.config.Batch.Documents {
+			return ctx.Err() == nil
+		}
+		if _, err := retry.SleepOrWake(ctx, min(left, livenessEvery), l.due); err != nil {
+			return false
+		}
+		l.uploadLiveness.Load().tick()
+	}
+}
+
+// uploadDue uploads until no document is due. When ctx ends, it waits for the answers to sealed requests, within the grace.
+func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
+	l.uploading.Store(true)
+	defer l.uploading.Store(false)
+	work, cut := Graceful(ctx, l.opts.Cut, l.opts.Config.ShutdownGrace)
+	defer cut()
+	wake := newWakeup()
+	options := ingestOptions(l.opts.Config, l.config)
+	// These bound a pass, which has an end.
+	options.MaxTransfer, options.MaxDuration = 0, 0
+	options.Patience = runPatience
+	options.Stop = ctx.Done()
+	options.Gate = &l.gate
+	options.Wake = wake
+	options.Progress = l.uploadProgress()
+	running, end := context.WithCancel(ctx)
+	var helper sync.WaitGroup
+	helper.Go(func() { l.accompany(running, wake) })
+	result, err := l.upload(work, options)
+	end()
+	helper.Wait()
+	if result.Uploaded+result.Shared+result.Failed > 0 {
+		l.logger.Info("uploaded", "documents", result.Uploaded, "shared", result.Shared, "bytes", result.Bytes,
+			"requests", result.Requests, "failed", result.Failed)
+	}
+	return result, err
+}
+
+// accompany wakes a run of uploads when further documents are due, and gives signs of life while its requests, which have limits
+// of their own, may take long. It returns when running ends.
+func (l *loops) accompany(running context.Context, wake wakeup) {
+	for running.Err() == nil {
+		l.uploadLiveness.Load().tick()
+		woken, err := retry.SleepOrWake(running, livenessEvery, l.due)
+		if err == nil && woken && l.gather(running) {
+			wake.signal()
+		}
+	}
+}
+
+// uploadProgress returns the functions that count uploads in the metrics.
+func (l *loops) uploadProgress() ingest.Progress {
+	metrics, name := l.host.page.Metrics, l.config.Name
+	return ingest.Progress{
+		Sent: func(n int64) { metrics.BytesSent(name, n) },
+		Done: func(int, int64) { l.host.trackers.wake(l.sync.Destination.ID) },
+		Request: func(r ingest.Request) {
+			metrics.BatchEnded(name, batchState(r.End))
+			metrics.UploadRequest(name, r.StatusCode, r.Took)
+			if r.Retry {
+				metrics.Retried(name)
+			}
+		},
+	}
+}
+
+// batchState returns the state of a batch that ended so.
+func batchState(end ingest.End) state.BatchState {
+	switch end {
+	case ingest.Accepted:
+		return state.BatchAccepted
+	case ingest.Refused:
+		return state.BatchRefused
+	case ingest.Abandoned:
+		return state.BatchAbandoned
+	}
+	return state.BatchUncertain
+}

@@ -1,0 +1,164 @@
+package hooks
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/state"
+)
+
+// The events of hooks.
+const (
+	eventSuccess = "success"
+	eventFailure = "failure"
+	eventOrphan  = "orphan"
+)
+
+// maxListed bounds the lists of a message.
+const maxListed = 1000
+
+// Options are the options of a Notifier. The zero value has no hooks.
+type Options struct {
+	// Hooks are the commands and webhooks of the sync.
+	Hooks config.Hooks
+	// Environ is the environment of commands.
+	Environ []string
+	// UserAgent names the program to webhooks.
+	UserAgent string
+	Logger    *slog.Logger     // none if nil
+	Now       func() time.Time // time.Now if nil
+}
+
+// A Notifier calls the hooks of one sync. Its caller holds the lock of the sync.
+type Notifier struct {
+	store  *state.Store
+	sync   state.Sync
+	opts   Options
+	logger *slog.Logger
+	now    func() time.Time
+}
+
+// NewNotifier returns the notifier of a sync.
+func NewNotifier(store *state.Store, sync state.Sync, opts Options) *Notifier {
+	n := &Notifier{store: store, sync: sync, opts: opts, logger: cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)), now: opts.Now}
+	if n.now == nil {
+		n.now = time.Now
+	}
+	return n
+}
+
+// hook returns the command or webhook of an event, empty for none.
+func (n *Notifier) hook(event string) []string {
+	switch event {
+	case eventSuccess:
+		return n.opts.Hooks.OnSuccess
+	case eventFailure:
+		return n.opts.Hooks.OnFailure
+	case eventOrphan:
+		return n.opts.Hooks.OnOrphan
+	}
+	return nil
+}
+
+// Enqueue puts the news of the sync into the outbox: a problem (nil for none), documents that failed, sources that were left
+// behind, and with complete that every known document is uploaded and trained.
+func (n *Notifier) Enqueue(ctx context.Context, problem *Problem, complete bool) error {
+	if len(n.hook(eventFailure)) > 0 {
+		if err := n.enqueueFailures(ctx, problem); err != nil {
+			return err
+		}
+	}
+	if len(n.hook(eventOrphan)) > 0 {
+		if err := n.enqueueOrphans(ctx); err != nil {
+			return err
+		}
+	}
+	if len(n.hook(eventSuccess)) == 0 || !complete {
+		return nil
+	}
+	token, err := n.store.Documents.ChangeToken(ctx, n.sync.ID)
+	if err != nil {
+		return err
+	}
+	return n.enqueue(ctx, eventSuccess, []string{token}, func(*message, string) {})
+}
+
+func (n *Notifier) enqueueFailures(ctx context.Context, problem *Problem) error {
+	docs, err := n.store.Documents.NeedingAttention(ctx, n.sync.ID, maxListed)
+	if err != nil {
+		return err
+	}
+	var items []string
+	byItem := map[string]state.Document{}
+	for _, d := range docs {
+		item := fmt.Sprintf("document %d %s %d", d.ID, d.State, d.ChangedAt.UnixMilli())
+		items = append(items, item)
+		byItem[item] = d
+	}
+	if problem != nil {
+		// By its kind, because the text of an outage differs each time.
+		items = append(items, "trouble "+problem.Kind)
+	}
+	return n.enqueue(ctx, eventFailure, items, func(m *message, item string) {
+		if d, ok := byItem[item]; ok {
+			m.Failures = append(m.Failures, failedDocument{d.Key, string(d.State), Reason(d)})
+			return
+		}
+		m.Trouble, m.ExitCode = problem.Text, problem.ExitCode
+	})
+}
+
+func (n *Notifier) enqueueOrphans(ctx context.Context) error {
+	superseded, orphaned, err := n.store.Inventory.CountLeftBehind(ctx, n.sync.ID)
+	if err != nil {
+		return err
+	}
+	var items []string
+	byItem := map[string]state.Source{}
+	if superseded+orphaned > 0 {
+		filter := state.SourceFilter{SyncID: n.sync.ID, Standings: []state.Standing{state.Superseded, state.Orphaned}}
+		for s, err := range n.store.Inventory.Sources(ctx, filter) {
+			if err != nil {
+				return err
+			}
+			item := strconv.FormatInt(s.ID, 10)
+			items = append(items, item)
+			byItem[item] = s
+		}
+	}
+	return n.enqueue(ctx, eventOrphan, items, func(m *message, item string) {
+		if len(m.Sources) == maxListed {
+			m.Omitted++
+			return
+		}
+		s := byItem[item]
+		m.Sources = append(m.Sources, leftSource{s.ID, s.Name, s.Key, s.Standing})
+	})
+}
+
+// enqueue adds a message about those items that the outbox has not had before, if there are any. add adds one item to it.
+func (n *Notifier) enqueue(ctx context.Context, event string, items []string, add func(*message, string)) error {
+	_, err := n.store.Outbox.Enqueue(ctx, n.sync.ID, event, items, func(fresh []string) ([]byte, error) {
+		// Counting reads all documents, so it waits until there is a message.
+		counts, err := n.store.Documents.Counts(ctx, n.sync.ID)
+		if err != nil {
+			return nil, err
+		}
+		delete(counts, state.Removed)
+		m := message{
+			Event: event, Sync: n.sync.Name, Root: n.sync.Root, KnowledgeBase: n.sync.Destination.KnowledgeBase,
+			At: n.now().UTC(), Documents: counts,
+		}
+		for _, item := range fresh {
+			add(&m, item)
+		}
+		return json.Marshal(m)
+	})
+	return err
+}

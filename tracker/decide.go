@@ -1,0 +1,54 @@
+package tracker
+
+import (
+	"time"
+
+	"github.com/kbsync/kbsync/replycx"
+	"github.com/kbsync/kbsync/state"
+)
+
+// maxMisses is how many answers in a row may lack a source before it is stuck.
+const maxMisses = 3
+
+// decide returns the poll that an answer means for a source. seen is false if the answer lacks the source, for the
+// misses-th time in a row.
+func decide(
+	d state.DueSource, s replycx.SourceStatus, seen bool, misses int, now time.Time, deadline time.Duration,
+) state.Poll {
+	p := state.Poll{SourceID: d.ID, Seen: seen, Outcome: state.InTraining}
+	if seen {
+		p.Status, p.Errors = string(s.Status), s.Errors
+		p.Outcome = outcome(s.Status)
+	}
+	if final(p.Outcome) {
+		return p
+	}
+	late := deadline > 0 && now.Sub(d.CreatedAt) >= deadline
+	if late || !seen && (misses >= maxMisses || d.Stuck) {
+		p.Outcome = state.TrainingStuck
+	}
+	return p
+}
+
+// outcome returns the outcome of a status word. The API's document names three states and shows the word of one,
+// in-progress; the words of the others are taken from its prose, whatever their case and separators. Any other word is not
+// final: a wrong guess would call a document trained or failed that is neither.
+func outcome(word replycx.Status) state.Outcome {
+	switch {
+	case word.Is(replycx.StatusCompleted):
+		return state.TrainingCompleted
+	case word.Is(replycx.StatusFailed):
+		return state.TrainingFailed
+	}
+	return state.InTraining
+}
+
+func final(o state.Outcome) bool { return o == state.TrainingCompleted || o == state.TrainingFailed }
+
+func fewestPolls(due []state.DueSource) int {
+	fewest := due[0].Polls
+	for _, d := range due[1:] {
+		fewest = min(fewest, d.Polls)
+	}
+	return fewest
+}

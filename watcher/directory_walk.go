@@ -1,0 +1,417 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// A frame is a directory that is being walked.
+type frame struct {
+	folder  *folder
+	key     string // ends in a slash; "" for the root
+	ignores *ignoreFile
+	parent  *frame
+	self    info // set only if links are followed
+}
+
+// A walk is one listing.
+type walk struct {
+	*Directory
+	ctx     context.Context
+	root    *os.Root
+	mounted bool // the root is a mounted ConfigMap or the like
+	buffer  []byte
+	yield   func(Entry, error) bool
+	stopped bool
+}
+
+// List yields the documents below prefix; see Root. It holds the names of the entries of each directory from the root to the
+// current one in memory, and one file descriptor for each. Reading a file's metadata needs no permission on the file.
+func (d *Directory) List(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		w, top, err := d.begin(ctx)
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		defer w.end()
+		defer top.folder.close()
+		w.yield = yield
+		before := w.mountTarget()
+		w.descend(top, prefix)
+		if !w.stopped && w.mountTarget() != before {
+			// The listing mixes the old and the new directory, and the old one may have been emptied.
+			w.report("..data", ErrRootChanged)
+		}
+	}
+}
+
+// begin opens the root for a walk. The caller ends the walk and closes the frame.
+func (d *Directory) begin(ctx context.Context) (_ *walk, _ *frame, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	root, err := d.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	w := &walk{Directory: d, ctx: ctx, root: root}
+	defer func() {
+		if err != nil {
+			w.end()
+		}
+	}()
+	folder, err := openFolder(root, ".")
+	if err != nil {
+		return nil, nil, d.openError(err)
+	}
+	data, err := folder.stat("..data")
+	w.mounted = err == nil && data.kind == kindLink
+	top := &frame{folder: folder}
+	if err := w.identify(top); err != nil {
+		folder.close()
+		return nil, nil, fmt.Errorf("open root %s: %w", d.path, err)
+	}
+	return w, top, nil
+}
+
+func (w *walk) end() { w.root.Close() }
+
+// mountTarget returns the target of the ..data link of a mounted ConfigMap.
+func (w *walk) mountTarget() string {
+	if !w.mounted {
+		return ""
+	}
+	target, err := w.root.Readlink("..data")
+	if err != nil {
+		return err.Error()
+	}
+	return target
+}
+
+// identify sets f.self if links are followed, to find links back to the directory.
+func (w *walk) identify(f *frame) (err error) {
+	if w.links || w.mounted {
+		f.self, err = f.folder.self()
+	}
+	return err
+}
+
+// report yields an error of a part of the listing.
+func (w *walk) report(path string, err error) {
+	if !w.stopped {
+		w.emit(Entry{}, &ListError{Path: path, Err: err})
+	}
+}
+
+func (w *walk) emit(e Entry, err error) {
+	if !w.yield(e, err) {
+		w.stopped = true
+	}
+}
+
+// descend walks from f to the prefix, and lists it.
+func (w *walk) descend(f *frame, prefix string) {
+	if err := w.readIgnores(f); err != nil {
+		w.report(f.key, err)
+		return
+	}
+	name, rest, isDir := strings.Cut(prefix, "/")
+	if prefix == "" {
+		w.list(f)
+		return
+	}
+	if !validName(name) {
+		return
+	}
+	n, err := w.look(f, name)
+	switch {
+	case errors.Is(err, errGone):
+	case err != nil:
+		w.report(f.key+prefix, err)
+	case isDir && n.kind == kindDirectory:
+		w.enter(f, n, func(child *frame) { w.descend(child, rest) })
+	case !isDir && n.kind == kindFile:
+		w.file(f, n)
+	}
+}
+
+// look returns the node of a name in f.
+func (w *walk) look(f *frame, name string) (node, error) {
+	if w.hidden(f, name) {
+		return node{}, errGone
+	}
+	info, err := f.folder.stat(name)
+	if err != nil {
+		return node{}, err
+	}
+	n := node{name: name, kind: info.kind}
+	if n.kind == kindLink {
+		if n, err = w.follow(f, n); err != nil {
+			return n, err
+		}
+	}
+	if n.kind == kindDirectory {
+		n.name += "/"
+	}
+	return n, nil
+}
+
+// hidden reports whether a name is internal to a mounted ConfigMap.
+func (w *walk) hidden(f *frame, name string) bool {
+	return w.mounted && f.key == "" && strings.HasPrefix(name, "..")
+}
+
+// follow returns the target of a link. The node stays a link if links are not followed, and if the link leads nowhere, in a circle
+// or out of the root.
+func (w *walk) follow(f *frame, n node) (node, error) {
+	key := f.key + n.name
+	if !w.links {
+		if !w.mounted || f.key != "" {
+			return n, nil
+		}
+		target, err := w.root.Readlink(key)
+		if err != nil || !strings.HasPrefix(filepath.ToSlash(target), "..data/") {
+			return n, nil
+		}
+	}
+	info, err := w.stat(key)
+	if err != nil {
+		if leadsNowhere(err) {
+			return n, nil
+		}
+		return n, err
+	}
+	n.kind, n.via = info.kind, true
+	if n.kind == kindDirectory {
+		for up := f; up != nil; up = up.parent {
+			if up.self.device == info.device && up.self.fingerprint.Inode == info.fingerprint.Inode && info.fingerprint.Inode != 0 {
+				n.kind = kindLink // to a directory above it
+			}
+		}
+	}
+	return n, nil
+}
+
+// stat returns the metadata of key and follows all links. It tries again if the key is missing, because the ..data link of a
+// mounted ConfigMap may change between two steps of one lookup.
+func (w *walk) stat(key string) (info, error) {
+	var i info
+	var err error
+	for range 3 {
+		var fi fs.FileInfo
+		if fi, err = w.root.Stat(filepath.FromSlash(key)); err == nil {
+			return infoOf(fi), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return i, err
+}
+
+// leadsNowhere reports whether the target of a link, not an error of the system, is the reason that it cannot be followed.
+func leadsNowhere(err error) bool {
+	if errors.Is(err, fs.ErrClosed) {
+		return false
+	}
+	number, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return true // from os.Root: the path escapes, or has too many links
+	}
+	return errors.Is(err, fs.ErrNotExist) || number == syscall.ELOOP || number == syscall.ENOTDIR
+}
+
+// readIgnores sets f's ignores: its own ignore file and those of the directories above.
+func (w *walk) readIgnores(f *frame) error {
+	if f.parent != nil {
+		f.ignores = f.parent.ignores
+	}
+	key := f.key + ignoreName
+	if _, err := f.folder.stat(ignoreName); err != nil {
+		if errors.Is(err, errGone) {
+			return nil
+		}
+		return fmt.Errorf("read %s: %w", ignoreName, err)
+	}
+	file, err := w.root.OpenFile(filepath.FromSlash(key), os.O_RDONLY|nonblock, 0)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", ignoreName, err)
+	}
+	defer file.Close()
+	const limit = 1 << 20
+	fi, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", ignoreName, err)
+	}
+	if !fi.Mode().IsRegular() || fi.Size() > limit {
+		return fmt.Errorf("%s is not a regular file of at most 1 MiB", ignoreName)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, limit))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", ignoreName, err)
+	}
+	ignores, err := parseIgnore(data, f.key, f.ignores)
+	if err != nil {
+		return err
+	}
+	f.ignores = ignores
+	return nil
+}
+
+// enter opens the directory n of f and calls visit with it, unless the filter leaves it out.
+func (w *walk) enter(f *frame, n node, visit func(*frame)) {
+	key := f.key + n.name
+	if w.filter.directory(key[:len(key)-1], f.ignores).out {
+		return
+	}
+	var child *folder
+	var err error
+	if n.via {
+		child, err = openFolder(w.root, filepath.FromSlash(key[:len(key)-1]))
+	} else {
+		child, err = f.folder.child(n.name[:len(n.name)-1])
+	}
+	if errors.Is(err, errGone) {
+		return
+	}
+	if err != nil {
+		w.report(key, err)
+		return
+	}
+	defer child.close()
+	down := &frame{folder: child, key: key, parent: f}
+	if err := w.identify(down); err != nil {
+		w.report(key, err)
+		return
+	}
+	visit(down)
+}
+
+// list yields the documents in f and below it. Its ignores were read.
+func (w *walk) list(f *frame) {
+	nodes, err := w.read(f)
+	if errors.Is(err, errGone) && f.parent != nil {
+		return
+	}
+	if err != nil {
+		if errors.Is(err, errGone) {
+			err = fmt.Errorf("%s: %w", w.path, ErrRootMissing)
+		}
+		if f.parent == nil {
+			w.emit(Entry{}, fmt.Errorf("read root: %w", err))
+			w.stopped = true
+			return
+		}
+		w.report(f.key, err)
+		return
+	}
+	for _, n := range nodes {
+		if w.stopped {
+			return
+		}
+		if err := w.ctx.Err(); err != nil {
+			w.emit(Entry{}, err)
+			w.stopped = true
+			return
+		}
+		switch n.kind {
+		case kindFile:
+			w.file(f, n)
+		case kindDirectory:
+			w.enter(f, n, func(child *frame) {
+				if err := w.readIgnores(child); err != nil {
+					w.report(child.key, err)
+					return
+				}
+				w.list(child)
+			})
+		}
+	}
+}
+
+// read returns the files and directories in f, sorted.
+func (w *walk) read(f *frame) ([]node, error) {
+	if w.fault != nil {
+		if err := w.fault(f.key); err != nil {
+			return nil, err
+		}
+	}
+	if w.buffer == nil {
+		w.buffer = make([]byte, 64<<10)
+	}
+	nodes, err := f.folder.read(w.buffer)
+	if err != nil {
+		return nil, err
+	}
+	kept := nodes[:0]
+	for _, n := range nodes {
+		if w.hidden(f, n.name) {
+			continue
+		}
+		if n.kind == kindUnknown || n.kind == kindLink && (w.links || w.mounted && f.key == "") {
+			found, err := w.look(f, n.name)
+			if errors.Is(err, errGone) {
+				continue
+			}
+			if err != nil {
+				w.report(f.key+n.name, err)
+				if w.stopped {
+					return nil, nil
+				}
+				continue
+			}
+			n = found
+		} else if n.kind == kindDirectory {
+			n.name += "/"
+		}
+		if n.kind == kindFile || n.kind == kindDirectory {
+			kept = append(kept, n)
+		}
+	}
+	slices.SortFunc(kept, func(a, b node) int { return strings.Compare(a.name, b.name) })
+	return kept, nil
+}
+
+// file yields the file n of f, unless the filter leaves it out.
+func (w *walk) file(f *frame, n node) {
+	key := f.key + n.name
+	if w.filter.document(key, f.ignores).out {
+		return
+	}
+	seen := w.now()
+	i, err := w.inspect(f, n)
+	switch {
+	case errors.Is(err, errGone):
+	case err != nil:
+		w.report(key, err)
+	case i.kind == kindFile:
+		w.emit(Entry{Key: key, Fingerprint: i.fingerprint, Skip: w.filter.skip(i.fingerprint.Size), Seen: seen}, nil)
+	}
+}
+
+// inspect returns the metadata of a file.
+func (w *walk) inspect(f *frame, n node) (info, error) {
+	if w.fault != nil {
+		if err := w.fault(f.key + n.name); err != nil {
+			return info{}, err
+		}
+	}
+	if !n.via {
+		return f.folder.stat(n.name)
+	}
+	i, err := w.stat(f.key + n.name)
+	if err != nil && leadsNowhere(err) {
+		return i, errGone
+	}
+	return i, err
+}
