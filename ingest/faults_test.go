@@ -77,15 +77,15 @@ func TestCutAtEachBoundaryLosesNothing(t *testing.T) {
 		}},
 		{name: "answer there, not recorded", sealed: true, at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, accept: func(context.Context, int64, state.Answer) error { cut(); return fail }}
+				return hooks{journal: j, accept: func(context.Context, int64, state.Answer) (state.Receipt, error) { cut(); return state.Receipt{}, fail }}
 			}
 		}},
 		{name: "answer recorded", at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) error {
-					err := j.Accept(ctx, id, a)
+				return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
+					receipt, err := j.Accept(ctx, id, a)
 					cut()
-					return err
+					return receipt, err
 				}}
 			}
 		}},
@@ -306,21 +306,46 @@ func TestUncertainDocumentWithOtherBytesIsNotResent(t *testing.T) {
 	}
 }
 
-func TestAnswerOfAnotherKnowledgeBaseOrWithoutSourcesIsInvalid(t *testing.T) {
-	some := map[string][]replycx.Source{"d1": {{ID: 1}}}
-	for _, c := range []struct {
-		result replycx.UploadResult
-		want   bool
-	}{
-		{replycx.UploadResult{KnowledgeBaseID: knowledgeBase, Sources: some}, false},
-		{replycx.UploadResult{Sources: some}, false},
-		{replycx.UploadResult{KnowledgeBaseID: 12, Sources: some}, true},
-		{replycx.UploadResult{KnowledgeBaseID: knowledgeBase}, true},
-	} {
-		if got := validateAnswer(&c.result, knowledgeBase); (got != "") != c.want {
-			t.Errorf("%+v: %q", c.result, got)
+// The answer of another knowledge base proves nothing, but its sources are in the inventory.
+func TestAnswerOfAnotherKnowledgeBaseIsUncertain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t)
+		fx.opts.Patience = time.Second
+		fx.fill(3)
+		fx.service.set(func(int, []string) fault { return fault{knowledgeBase: 12} })
+		if res, _ := fx.run(t.Context()); res.Uploaded != 0 || res.Uncertain != 3 {
+			t.Fatalf("%+v", res)
 		}
-	}
+		foreign := 0
+		for source, err := range fx.store.Inventory.Sources(t.Context(), state.SourceFilter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if source.Destination.KnowledgeBase == 12 && source.Standing == state.Orphaned {
+				foreign++
+			}
+		}
+		if foreign != 3 {
+			t.Fatalf("%d sources of the other knowledge base are in the inventory", foreign)
+		}
+	})
+}
+
+// An answer that repeats the ids of an earlier one completes no document.
+func TestAnswerWithKnownIDsIsUncertain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t)
+		fx.fill(3)
+		fx.mustRun()
+		fx.opts.Patience = time.Second
+		fx.tree.put("new.md", "new")
+		fx.scan()
+		fx.service.set(func(int, []string) fault { return fault{knownIDs: true} })
+		if res, _ := fx.run(t.Context()); res.Uploaded != 0 || res.Uncertain != 1 {
+			t.Fatalf("%+v", res)
+		}
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 3, state.Uncertain: 1})
+	})
 }
 
 func TestFieldMissingFromTheAnswerMakesOnlyItsDocumentUncertain(t *testing.T) {
@@ -782,10 +807,10 @@ func TestAcceptedAnswerIsWrittenUntilItIsRecorded(t *testing.T) {
 		start := time.Now()
 		var failures atomic.Int64
 		fx.around = func(j journal) journal {
-			return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) error {
+			return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
 				if time.Since(start) < 10*time.Minute {
 					failures.Add(1)
-					return errors.New("disk full")
+					return state.Receipt{}, errors.New("disk full")
 				}
 				return j.Accept(ctx, id, a)
 			}}

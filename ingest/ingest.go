@@ -36,7 +36,7 @@ type Root interface {
 type journal interface {
 	Begin(ctx context.Context, spec state.BatchSpec) (int64, error)
 	Seal(ctx context.Context, batchID int64, seals []state.Seal) error
-	Accept(ctx context.Context, batchID int64, answer state.Answer) error
+	Accept(ctx context.Context, batchID int64, answer state.Answer) (state.Receipt, error)
 	Refuse(ctx context.Context, batchID int64, refusal state.Refusal) error
 }
 

@@ -180,6 +180,11 @@ func (r *run) record(
 	polls := make([]state.Poll, len(due))
 	for i, d := range due {
 		s, ok := found[d.ID]
+		if ok && s.KnowledgeBaseID != 0 && s.KnowledgeBaseID != r.dest.KnowledgeBase {
+			r.opts.Logger.Warn("the answer has the source in another knowledge base; its status is ignored",
+				"source", d.ID, "knowledge_base", s.KnowledgeBaseID)
+			s, ok = replycx.SourceStatus{}, false
+		}
 		if ok {
 			delete(r.misses, d.ID)
 			r.logUnknownStatus(s)

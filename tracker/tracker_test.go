@@ -95,7 +95,8 @@ func (fx *fixture) add(sources int, firstID int64) {
 			id++
 		}
 		fatal(fx.store.Journal.Seal(ctx, batch, seals))
-		fatal(fx.store.Journal.Accept(ctx, batch, answer))
+		_, err = fx.store.Journal.Accept(ctx, batch, answer)
+		fatal(err)
 	}
 }
 
