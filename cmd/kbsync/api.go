@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
 
@@ -112,7 +113,7 @@ func (e *plainError) Unwrap() error { return e.error }
 // apiFailure returns the error of an operation with its exit code and, where possible, the remedy. lost names the object
 // that may exist although no answer came; it is empty if repeating the operation is harmless.
 func apiFailure(err error, lost string) error {
-	if err == nil || is[*exitError](err) {
+	if err == nil || is[*engine.ClassError](err) {
 		return err
 	}
 	if errors.Is(err, replycx.ErrNoAccount) {
@@ -132,11 +133,11 @@ func apiFailure(err error, lost string) error {
 	}
 	if lost == "" {
 		if interrupted {
-			return &exitError{exitInterrupted, &plainError{err}}
+			return engine.WithClass(engine.ClassInterrupted, &plainError{err})
 		}
 		return err
 	}
-	return &exitError{exitOther, &plainError{fmt.Errorf("%w; %s may exist all the same: check in ReplyCX before you repeat this", err, lost)}}
+	return engine.WithClass(engine.ClassOther, &plainError{fmt.Errorf("%w; %s may exist all the same: check in ReplyCX before you repeat this", err, lost)})
 }
 
 // refusalFailure returns a refusal with its exit code, or nil if the API may have done the operation.
@@ -145,21 +146,21 @@ func refusalFailure(err error, refused *replycx.Error) error {
 	case replycx.ClassDenied:
 		switch {
 		case errors.Is(err, replycx.ErrTokenInvalid):
-			return &exitError{exitFatal, fmt.Errorf("%w (check the token and --api-url)", err)}
+			return engine.WithClass(engine.ClassFatal, fmt.Errorf("%w (check the token and --api-url)", err))
 		case errors.Is(err, replycx.ErrUnauthorized):
-			return &exitError{exitFatal, fmt.Errorf("%w (check the token, and that --account-id is its account)", err)}
+			return engine.WithClass(engine.ClassFatal, fmt.Errorf("%w (check the token, and that --account-id is its account)", err))
 		case refused.StatusCode == http.StatusPaymentRequired, refused.StatusCode > http.StatusNotFound:
-			return &exitError{exitOther, err} // such as 409: it concerns this operation, not the token or the account
+			return engine.WithClass(engine.ClassOther, err) // such as 409: it concerns this operation, not the token or the account
 		}
-		return &exitError{exitFatal, err}
+		return engine.WithClass(engine.ClassFatal, err)
 	case replycx.ClassBusy:
-		return &exitError{exitTemporary, fmt.Errorf("%w; nothing was done, try again later", err)}
+		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%w; nothing was done, try again later", err))
 	case replycx.ClassUnclear:
 		if refused.StatusCode >= 500 {
 			return nil
 		}
 	}
-	return &exitError{exitOther, err}
+	return engine.WithClass(engine.ClassOther, err)
 }
 
 // neverSent reports whether the request failed before the API had all of it.
@@ -305,7 +306,7 @@ func (a *app) apiStatus(ctx context.Context, api *api, ids []int64) error {
 		return err
 	}
 	if len(missing) > 0 {
-		return &exitError{exitOther, fmt.Errorf("sources missing from the API's answer: %s", numbers(missing))}
+		return engine.WithClass(engine.ClassOther, fmt.Errorf("sources missing from the API's answer: %s", numbers(missing)))
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
 
@@ -281,7 +282,7 @@ func (a *app) jsonBody(cmd *cobra.Command, name string) (json.RawMessage, error)
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, &exitError{exitUsage, err}
+			return nil, engine.WithClass(engine.ClassUsage, err)
 		}
 		defer func() { _ = f.Close() }() // opened for reading only
 		in = f

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
 
@@ -153,7 +154,7 @@ func (a *app) confirmUpload(cfg *config.Config, o uploadOptions, n int, stdin bo
 		count(n, "file"), o.knowledgeBase, printable(cfg.API.URL), strings.ToUpper(warning[:1])+warning[1:])
 	answer, _ := bufio.NewReader(a.stdin).ReadString('\n')
 	if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
-		return &exitError{exitOther, errors.New("nothing was uploaded")}
+		return engine.WithClass(engine.ClassOther, errors.New("nothing was uploaded"))
 	}
 	return nil
 }
@@ -181,7 +182,7 @@ func (a *app) handFiles(cfg *config.Config, o uploadOptions, args []string) (fil
 		info, err := os.Stat(path)
 		switch {
 		case err != nil:
-			return files, cleanup, &exitError{exitUsage, fmt.Errorf("%w; nothing was uploaded", err)}
+			return files, cleanup, engine.WithClass(engine.ClassUsage, fmt.Errorf("%w; nothing was uploaded", err))
 		case info.IsDir():
 			return files, cleanup, usageError(fmt.Sprintf("%s is a directory; list its files, or use kbsync sync", quoted(arg)))
 		case !info.Mode().IsRegular():
@@ -261,7 +262,7 @@ func (a *app) sendFiles(ctx context.Context, api *api, knowledgeBase int64, file
 		}
 		if len(missing) > 0 {
 			err = fmt.Errorf("the API's answer has no source for %s: check in ReplyCX before you upload it again", strings.Join(missing, ", "))
-			return rows, &exitError{exitOther, &plainError{errors.Join(err, notSent(len(files)-sent))}}
+			return rows, engine.WithClass(engine.ClassOther, &plainError{errors.Join(err, notSent(len(files)-sent))})
 		}
 	}
 	return rows, nil
@@ -278,7 +279,7 @@ func uploadFailure(err error, batch []handFile, left int) error {
 		list = fmt.Sprintf("%s and %s", names[0], count(len(names)-1, "more file"))
 	}
 	err = apiFailure(err, list)
-	code := exitCode(err)
+	class := engine.Classify(err)
 	switch {
 	case isOneOf(context.Canceled)(err) && neverSent(err):
 		err = fmt.Errorf("interrupted; nothing of this request was uploaded: %s", list)
@@ -289,7 +290,7 @@ func uploadFailure(err error, batch []handFile, left int) error {
 	case neverSent(err):
 		err = fmt.Errorf("%w; nothing of this request was uploaded: %s", err, list)
 	}
-	return &exitError{code, &plainError{errors.Join(err, notSent(left))}}
+	return engine.WithClass(class, &plainError{errors.Join(err, notSent(left))})
 }
 
 func notSent(left int) error {

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/atomicfile"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 )
 
@@ -49,24 +50,24 @@ func (a *app) webhookToken(path string) (string, error) {
 		}
 		token, err := a.aToken([]byte(text))
 		if err != nil {
-			return "", &exitError{exitUsage, fmt.Errorf("%s %w", webhookTokenVariable, err)}
+			return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("%s %w", webhookTokenVariable, err))
 		}
 		return token, nil
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("read webhook token: %w", err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read webhook token: %w", err))
 	}
 	if readableByOthers(info) {
 		a.out.log.Warn("other users can read the webhook token's file; chmod 600 it", "file", path)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("read webhook token: %w", err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read webhook token: %w", err))
 	}
 	token, err := a.aToken(data)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("--webhook-token-file %s %w", printable(path), err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("--webhook-token-file %s %w", printable(path), err))
 	}
 	return token, nil
 }
@@ -219,7 +220,7 @@ func (a *app) listen(cmd *cobra.Command, o listenOptions) error {
 	}
 	socket, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
-		return &exitError{exitOther, fmt.Errorf("%w; --listen 127.0.0.1:0 selects a free port", err)}
+		return engine.WithClass(engine.ClassOther, fmt.Errorf("%w; --listen 127.0.0.1:0 selects a free port", err))
 	}
 	ended, err := a.serveEvents(ctx, socket, l.logHandshake(handler), o.envFile)
 	if !ended {

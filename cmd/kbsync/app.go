@@ -86,7 +86,7 @@ func (a *app) configFile() (path string, data []byte, err error) {
 				quoted(a.configPath), printable(a.configPath)))
 		}
 		if err != nil {
-			return "", nil, &exitError{exitUsage, fmt.Errorf("read config: %w", err)}
+			return "", nil, engine.WithClass(engine.ClassUsage, fmt.Errorf("read config: %w", err))
 		}
 		return a.configPath, data, nil
 	}
@@ -96,7 +96,7 @@ func (a *app) configFile() (path string, data []byte, err error) {
 			return name, data, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return "", nil, &exitError{exitUsage, fmt.Errorf("read config: %w", err)}
+			return "", nil, engine.WithClass(engine.ClassUsage, fmt.Errorf("read config: %w", err))
 		}
 	}
 	return "", nil, nil
@@ -203,7 +203,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	}
 	client, err := replycx.New("", options)
 	if err != nil {
-		return nil, &exitError{exitUsage, err}
+		return nil, engine.WithClass(engine.ClassUsage, err)
 	}
 	account, err := client.AccountID(ctx)
 	if err != nil {

@@ -77,7 +77,8 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 	add("token", found, err)
 	for _, name := range cfg.Selected {
 		s, _ := cfg.Sync(name)
-		add("knowledge base of "+name, fmt.Sprintf("%d; not checked, because the API reports a missing one only at the first upload", s.KnowledgeBase), nil)
+		found := fmt.Sprintf("%d; not checked, because the API reports a missing one only at the first upload", s.KnowledgeBase)
+		add("knowledge base of "+name, found, nil)
 	}
 	if err := a.out.result(list, func(w io.Writer) {
 		for _, c := range list {
@@ -124,7 +125,7 @@ func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) 
 		}
 	}
 	if unlisted > 0 {
-		return "", &exitError{exitTemporary, fmt.Errorf("cannot list %s: %w", count(unlisted, "part"), first)}
+		return "", engine.WithClass(engine.ClassTemporary, fmt.Errorf("cannot list %s: %w", count(unlisted, "part"), first))
 	}
 	found := fmt.Sprintf("%s, %s", s.Root, count(documents, "document"))
 	if skipped > 0 {
@@ -135,11 +136,11 @@ func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) 
 
 func checkNotifications(ctx context.Context, s config.Sync) (string, error) {
 	if err := watcher.CheckSubscription(s.Notifications); err != nil {
-		return "", &exitError{exitUsage, err}
+		return "", engine.WithClass(engine.ClassUsage, err)
 	}
 	found, err := watcher.CheckNotifications(ctx, s.Notifications, s.Name)
 	if err != nil {
-		return "", &exitError{exitTemporary, err}
+		return "", engine.WithClass(engine.ClassTemporary, err)
 	}
 	return found, nil
 }

@@ -198,11 +198,11 @@ func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
 func readYAML[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, &exitError{exitUsage, err}
+		return nil, engine.WithClass(engine.ClassUsage, err)
 	}
 	v, err := parse(data)
 	if err != nil {
-		return nil, &exitError{exitUsage, fmt.Errorf("%s: %w", path, err)}
+		return nil, engine.WithClass(engine.ClassUsage, fmt.Errorf("%s: %w", path, err))
 	}
 	return v, nil
 }

@@ -45,33 +45,7 @@ func codeOf(class engine.Class) int { return exitCodes()[class] }
 // exitCode returns the exit code of an error.
 func exitCode(err error) int { return codeOf(engine.Classify(err)) }
 
-// An exitError is an error with its exit code. Without an error below it nothing is printed: the command has said it all.
-type exitError struct {
-	code int
-	err  error
-}
-
-func (e *exitError) Error() string {
-	if e.err == nil {
-		return ""
-	}
-	return e.err.Error()
-}
-
-// Unwrap returns the error below.
-func (e *exitError) Unwrap() error { return e.err }
-
-// Class returns the class that has this exit code.
-func (e *exitError) Class() engine.Class {
-	for class, code := range exitCodes() {
-		if code == e.code {
-			return class
-		}
-	}
-	return engine.ClassOther
-}
-
-func usageError(text string) error { return &exitError{exitUsage, errors.New(text)} }
+func usageError(text string) error { return engine.WithClass(engine.ClassUsage, errors.New(text)) }
 
 func is[E error](err error) bool {
 	_, ok := errors.AsType[E](err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -38,12 +39,13 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 	}
 	if !yes {
 		if !isTerminalInput(a.stdin) {
-			return usageError(fmt.Sprintf("forget removes sync %s from the state and makes its sources orphans; confirm with --yes", printable(s.Name)))
+			return usageError(fmt.Sprintf("forget removes sync %s from the state and makes its sources orphans; confirm with --yes",
+				printable(s.Name)))
 		}
 		fmt.Fprintf(a.out.stderr, "Forget sync %s of %s? Its sources stay in the knowledge base. [y/N] ", printable(s.Name), printable(s.Root))
 		answer, _ := bufio.NewReader(a.stdin).ReadString('\n')
 		if !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "y") {
-			return &exitError{exitOther, errors.New("cancelled; nothing has changed")}
+			return engine.WithClass(engine.ClassOther, errors.New("cancelled; nothing has changed"))
 		}
 	}
 	lock, err := store.Lock(ctx, s.Name, 0)

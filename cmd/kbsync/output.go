@@ -269,14 +269,14 @@ func (r *redactor) hide(secret string) {
 // inside removes the quotation marks.
 func inside(quoted string) string { return quoted[1 : len(quoted)-1] }
 
-func (r *redactor) writer(w io.Writer) io.Writer { return &redacting{r, w} }
+func (r *redactor) writer(w io.Writer) io.Writer { return &redactingWriter{r, w} }
 
-type redacting struct {
+type redactingWriter struct {
 	r *redactor
 	w io.Writer
 }
 
-func (w *redacting) Write(p []byte) (int, error) {
+func (w *redactingWriter) Write(p []byte) (int, error) {
 	w.r.mu.RLock()
 	clean := p
 	for _, s := range w.r.secrets {

@@ -191,10 +191,10 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 		return err
 	}
 	if scan.IncompleteCount > 0 {
-		return &exitError{exitTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(scan.IncompleteCount, "part"), scan.Incomplete[0])}
+		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(scan.IncompleteCount, "part"), scan.Incomplete[0]))
 	}
 	if e.Unreadable > 0 {
-		return &exitError{exitTemporary, fmt.Errorf("%s could not be read", count(e.Unreadable, "document"))}
+		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s could not be read", count(e.Unreadable, "document")))
 	}
 	return nil
 }

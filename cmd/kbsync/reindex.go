@@ -130,7 +130,8 @@ func (a *app) loadNamed(cmd *cobra.Command, args []string) (*config.Config, []st
 func looksLikeRoot(arg string) bool {
 	hasPrefix := func(prefix string) bool { return strings.HasPrefix(arg, prefix) }
 	hasDrive := len(arg) > 2 && arg[1] == ':' && (arg[2] == '\\' || arg[2] == '/')
-	return arg == "." || arg == ".." || slices.ContainsFunc([]string{"./", "../", "/", `.\`}, hasPrefix) || hasDrive || strings.Contains(arg, "://")
+	return arg == "." || arg == ".." || hasDrive || strings.Contains(arg, "://") ||
+		slices.ContainsFunc([]string{"./", "../", "/", `.\`}, hasPrefix)
 }
 
 // keyMatcher matches keys with globs, as --include does.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/atomicfile"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -63,7 +64,7 @@ func (a *app) importCommand() *cobra.Command {
 			if args[0] != "-" {
 				f, err := os.Open(args[0])
 				if err != nil {
-					return &exitError{exitUsage, fmt.Errorf("import state: %w", err)}
+					return engine.WithClass(engine.ClassUsage, fmt.Errorf("import state: %w", err))
 				}
 				defer func() { _ = f.Close() }()
 				in = f
@@ -104,7 +105,7 @@ func (a *app) stateCheckCommand() *cobra.Command {
 					return err
 				}
 				if len(findings) > 0 {
-					return &exitError{exitOther, fmt.Errorf("%s in the state; restore a backup with kbsync state import", count(len(findings), "finding"))}
+					return engine.WithClass(engine.ClassOther, fmt.Errorf("%s in the state; restore a backup with kbsync state import", count(len(findings), "finding")))
 				}
 				return nil
 			})

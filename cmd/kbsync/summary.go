@@ -127,11 +127,11 @@ func (s *summary) becauseUnfinished(p engine.PassResult) {
 		{s.Unread, "not readable"},
 	} {
 		if row.n > 0 {
-			s.because(&exitError{exitTemporary, fmt.Errorf("%s %s", count(row.n, "document"), row.text)})
+			s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s %s", count(row.n, "document"), row.text)))
 		}
 	}
 	if s.Unlisted > 0 {
-		s.because(&exitError{exitTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(s.Unlisted, "part"), errors.Join(p.Scan.Incomplete[:1]...))})
+		s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", count(s.Unlisted, "part"), errors.Join(p.Scan.Incomplete[:1]...))))
 	}
 }
 

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 )
 
-var errNoToken = errors.New("no API token: set REPLYCX_TOKEN, or api.token_file or api.token_command in the config (--emulator needs no token)")
+var errNoToken = errors.New("no API token: set REPLYCX_TOKEN, or api.token_file or api.token_command in the config " +
+	"(--emulator needs no token)")
 
 // tokenTimeout is the time limit of a token_command.
 const tokenTimeout = time.Minute
@@ -33,7 +35,7 @@ func (a *app) tokenSource(cfg *config.Config) (func(context.Context) (string, er
 		c := &tokenCommand{app: a, args: cfg.API.TokenCommand}
 		return c.token, nil
 	}
-	return nil, &exitError{exitUsage, errNoToken}
+	return nil, engine.WithClass(engine.ClassUsage, errNoToken)
 }
 
 type tokenFile struct {
@@ -50,7 +52,7 @@ func (f *tokenFile) token(context.Context) (string, error) {
 	defer f.mu.Unlock()
 	info, err := os.Stat(f.path)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("read token_file: %w", err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read token_file: %w", err))
 	}
 	if f.seen != nil && os.SameFile(f.seen, info) && f.seen.ModTime().Equal(info.ModTime()) && f.seen.Size() == info.Size() {
 		return f.text, nil
@@ -60,11 +62,11 @@ func (f *tokenFile) token(context.Context) (string, error) {
 	}
 	data, err := os.ReadFile(f.path)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("read token_file: %w", err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read token_file: %w", err))
 	}
 	text, err := f.app.aToken(data)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("token_file %s %w", f.path, err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("token_file %s %w", f.path, err))
 	}
 	f.seen, f.text = info, text
 	return text, nil
@@ -93,11 +95,11 @@ func (c *tokenCommand) token(ctx context.Context) (string, error) {
 	cmd.Stderr = c.app.out.stderr
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("run token_command %s: %w", printable(c.args[0]), err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("run token_command %s: %w", printable(c.args[0]), err))
 	}
 	text, err := c.app.aToken(out.Bytes())
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("token_command %s %w", printable(c.args[0]), err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("token_command %s %w", printable(c.args[0]), err))
 	}
 	c.text = text
 	return text, nil

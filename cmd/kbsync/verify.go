@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
@@ -97,25 +98,30 @@ func (a *app) verify(ctx context.Context, cfg *config.Config, args []string) (er
 	if elsewhere > 0 {
 		a.out.log.Warn("verify skipped the sources of another API or account", "sources", elsewhere, "api", api.origin)
 	}
-	result := struct {
-		Checked   int         `json:"checked"`
-		Elsewhere int         `json:"elsewhere"`
-		Drifts    []driftView `json:"drifts"`
-	}{v.checked, elsewhere, v.drifts}
-	if err := a.out.result(result, func(w io.Writer) {
-		for _, d := range v.drifts {
+	return a.reportDrifts(verifyResult{v.checked, elsewhere, v.drifts})
+}
+
+// A verifyResult is the result of verify.
+type verifyResult struct {
+	Checked   int         `json:"checked"`
+	Elsewhere int         `json:"elsewhere"` // sources of another API or account, which verify skipped
+	Drifts    []driftView `json:"drifts"`
+}
+
+// reportDrifts prints the result. It returns an error if a source differs.
+func (a *app) reportDrifts(r verifyResult) error {
+	err := a.out.result(r, func(w io.Writer) {
+		for _, d := range r.Drifts {
 			fmt.Fprintf(w, "%d  %s: %s, in the state: %s  (%s: %s)\n",
 				d.ID, d.Drift, printable(d.Found), printable(d.Known), printable(d.Sync), printable(d.Key))
 		}
-		fmt.Fprintf(w, "%s verified, %d different from the state\n", count(v.checked, "live source"), len(v.drifts))
-	}); err != nil {
+		fmt.Fprintf(w, "%s verified, %d different from the state\n", count(r.Checked, "live source"), len(r.Drifts))
+	})
+	if err != nil || len(r.Drifts) == 0 {
 		return err
 	}
-	if len(v.drifts) > 0 {
-		return &exitError{exitFailed, fmt.Errorf("%s different from the state; for sources removed by hand run kbsync sources ack ID..., "+
-			"for the others kbsync reindex", count(len(v.drifts), "source"))}
-	}
-	return nil
+	return engine.WithClass(engine.ClassDocumentsFailed, fmt.Errorf("%s different from the state; for sources removed by hand run "+
+		"kbsync sources ack ID..., for the others kbsync reindex", count(len(r.Drifts), "source")))
 }
 
 // compare asks the API for sources and records the differences.

@@ -100,11 +100,11 @@ func (a *app) listenToken(cfg *config.Config) (string, error) {
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("read --listen-token-file: %w", err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read --listen-token-file: %w", err))
 	}
 	token, err := a.aToken(data)
 	if err != nil {
-		return "", &exitError{exitUsage, fmt.Errorf("--listen-token-file %s %w", path, err)}
+		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("--listen-token-file %s %w", path, err))
 	}
 	return token, nil
 }

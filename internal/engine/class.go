@@ -64,22 +64,22 @@ func (c Class) NeedsPerson() bool {
 // Worse returns the more serious of two classes, for a run in which both apply.
 func Worse(a, b Class) Class { return max(a, b) }
 
-// A classError is an error whose class was decided where it was made.
-type classError struct {
+// A ClassError is an error whose class was decided where it was made. WithClass makes it.
+type ClassError struct {
 	class Class
 	err   error
 }
 
 // WithClass returns err with a class that [Classify] finds before any other. The text stays that of err.
-func WithClass(class Class, err error) error { return &classError{class, err} }
+func WithClass(class Class, err error) error { return &ClassError{class, err} }
 
-func (e *classError) Error() string { return e.err.Error() }
+func (e *ClassError) Error() string { return e.err.Error() }
 
 // Unwrap returns the error without the class.
-func (e *classError) Unwrap() error { return e.err }
+func (e *ClassError) Unwrap() error { return e.err }
 
 // Class returns the class.
-func (e *classError) Class() Class { return e.class }
+func (e *ClassError) Class() Class { return e.class }
 
 // ErrMaxDuration is the cause of a context that ended because a run reached its time limit.
 var ErrMaxDuration = errors.New("the limit of --max-duration is reached; run again to go on")
