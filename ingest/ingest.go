@@ -45,7 +45,7 @@ type breaker interface {
 	Breaker(ctx context.Context, destinationID int64) (streak int, pausedUntil time.Time, err error)
 	MarkUncertain(ctx context.Context, batchID int64, statusCode int, reason string) (streak int, err error)
 	Pause(ctx context.Context, destinationID int64, until time.Time) error
-	Limits(ctx context.Context, destinationID int64) (largestAccepted, smallestRefused int64, err error)
+	Limits(ctx context.Context, destinationID int64) (state.Limits, error)
 }
 
 var (

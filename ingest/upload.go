@@ -61,7 +61,7 @@ func (u *uploader) attempt(ctx context.Context, b *batch) (next []*batch, err er
 	if len(b.docs) == 0 {
 		return nil, nil
 	}
-	if len(b.docs) > 1 && u.limits.tooLarge(b.bytes) {
+	if len(b.docs) > 1 && !b.trial && u.limits.tooLarge(b.bytes) {
 		return b.halves(), nil // the planner made it before the limit was known
 	}
 	free, err := u.slot(ctx, b.probe)

@@ -100,16 +100,36 @@ func (s *Journal) Pause(ctx context.Context, destinationID int64, until time.Tim
 	return nil
 }
 
-// Limits returns the bytes of the largest request that the destination accepted, and of the smallest that it refused as too
-// large (413); 0 if there was none.
-func (s *Journal) Limits(ctx context.Context, destinationID int64) (largestAccepted, smallestRefused int64, err error) {
+// Limits are what the answers of a destination say about the size of a request, in bytes of contents.
+type Limits struct {
+	LargestAccepted int64     // 0 if none was accepted
+	SmallestRefused int64     // as too large (413); 0 if none was, or a request of that size was accepted since
+	RefusedAt       time.Time // of the last 413; zero if SmallestRefused is
+}
+
+// Limits returns the limits of the destination.
+func (s *Journal) Limits(ctx context.Context, destinationID int64) (l Limits, err error) {
 	err = s.queryOne(ctx, `SELECT largest_accepted, smallest_refused
 		FROM destinations
-		WHERE id = $1`, []any{destinationID}, &largestAccepted, &smallestRefused)
+		WHERE id = $1`, []any{destinationID}, &l.LargestAccepted, &l.SmallestRefused)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read limits: %w", err)
+		return Limits{}, fmt.Errorf("read limits: %w", err)
 	}
-	return largestAccepted, smallestRefused, nil
+	if l.SmallestRefused == 0 {
+		return l, nil
+	}
+	var at int64
+	err = s.queryOne(ctx, `SELECT ended_at
+		FROM batches
+		WHERE destination_id = $1
+		  AND status_code = 413
+		ORDER BY id DESC
+		LIMIT 1`, []any{destinationID}, &at)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Limits{}, fmt.Errorf("read the last 413: %w", err)
+	}
+	l.RefusedAt = fromMillis(at)
+	return l, nil
 }
 
 // Recover ends the work that an earlier holder of the sync's lock left: claims become pending, batches that were not

@@ -59,6 +59,23 @@ func (s *Inventory) NextPoll(ctx context.Context, destinationID int64) (time.Tim
 	return fromMillis(at), nil
 }
 
+// MakeStuckDue makes every stuck source of the destination due now.
+func (s *Inventory) MakeStuckDue(ctx context.Context, destinationID int64) error {
+	err := s.update(ctx, func(t *tx) error {
+		_, err := t.exec(`UPDATE sources
+			SET next_poll = $1
+			WHERE destination_id = $2
+			  AND next_poll <> 0
+			  AND next_poll > $1
+			  AND outcome = {outcome.stuck}`, now(), destinationID)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("make stuck sources due: %w", err)
+	}
+	return nil
+}
+
 // RecordPolls records the statuses of sources, and updates the contents that depend on them. A source that MarkSourcesGone
 // has acknowledged is not polled again.
 func (s *Inventory) RecordPolls(ctx context.Context, destinationID int64, polls []Poll) error {

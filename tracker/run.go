@@ -40,6 +40,10 @@ func newRun(t *Tracker) *run {
 }
 
 func (r *run) run(ctx context.Context) error {
+	// The training of a stuck source may have ended since the last run.
+	if err := r.inventory.MakeStuckDue(ctx, r.dest.ID); err != nil {
+		return err
+	}
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
