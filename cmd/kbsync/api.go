@@ -283,16 +283,17 @@ func (a *app) sourceIDs(cmd *cobra.Command, args []string) ([]int64, error) {
 
 func (a *app) apiStatus(ctx context.Context, api *api, ids []int64) error {
 	type source = answered[replycx.SourceStatus]
+	answers, err := replycx.CollectStatuses(ctx, ids, api.client.SourceStatus)
+	if err != nil {
+		return apiFailure(err, "")
+	}
 	var rows []source
-	missing := slices.Clone(ids)
-	for chunk := range slices.Chunk(ids, replycx.MaxStatusIDs) {
-		list, err := api.client.SourceStatus(ctx, chunk)
-		if err != nil {
-			return apiFailure(err, "")
-		}
-		for _, s := range list {
+	var missing []int64
+	for _, id := range ids {
+		if s, ok := answers.Found[id]; ok {
 			rows = append(rows, source{s, s.Raw})
-			missing = slices.DeleteFunc(missing, func(id int64) bool { return id == s.ID })
+		} else {
+			missing = append(missing, id)
 		}
 	}
 	if err := printRows(a.out, []column[source]{
