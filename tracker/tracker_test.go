@@ -437,7 +437,8 @@ func TestUnknownIDAloneIsStuck(t *testing.T) {
 func TestEachRunAsksForStuckSourcesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fx := newFixture(t, 5, 1000)
-		fx.status = trainsFor(61 * time.Minute)
+		// The last poll of the first run comes up to 72 s after the deadline: a minute and its jitter.
+		fx.status = trainsFor(65 * time.Minute)
 		if res, err := fx.track(t.Context(), Options{TrainTimeout: time.Hour}); err != nil || res.Stuck != 5 {
 			t.Fatalf("%+v, %v", res, err)
 		}
@@ -445,7 +446,7 @@ func TestEachRunAsksForStuckSourcesOnce(t *testing.T) {
 		if res, err := fx.track(t.Context(), Options{TrainTimeout: time.Hour}); err != nil || res.Requests != 1 || res.Completed != 0 {
 			t.Fatalf("%+v, %v", res, err)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(5 * time.Minute)
 		if res, err := fx.track(t.Context(), Options{TrainTimeout: time.Hour}); err != nil || res.Requests != 1 || res.Completed != 5 {
 			t.Fatalf("%+v, %v", res, err)
 		}
