@@ -50,9 +50,10 @@ type batch struct {
 	bytes    int64 // of contents
 	resendOf int64 // the uncertain batch that is sent again; 0 for none
 	probe    bool  // a breaker probe
+	trial    bool  // tries whether a limit of the size is still there
 }
 
-// with returns a batch of the same kind that holds docs alone.
+// with returns a batch of the same kind, but no trial, that holds docs alone.
 func (b *batch) with(docs []*document) *batch {
 	out := &batch{docs: docs, resendOf: b.resendOf, probe: b.probe}
 	for _, d := range docs {

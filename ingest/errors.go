@@ -61,3 +61,6 @@ type BudgetError struct {
 func (e *BudgetError) Error() string {
 	return fmt.Sprintf("the limit of --%s is reached; run again to continue", e.Limit)
 }
+
+// errPatience ends a run whose destination accepts no upload within the run's patience. Run does not return it.
+var errPatience = errors.New("the API asked to wait for longer than the run's patience")

@@ -77,15 +77,15 @@ func TestCutAtEachBoundaryLosesNothing(t *testing.T) {
 		}},
 		{name: "answer there, not recorded", sealed: true, at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, accept: func(context.Context, int64, state.Answer) error { cut(); return fail }}
+				return hooks{journal: j, accept: func(context.Context, int64, state.Answer) (state.Receipt, error) { cut(); return state.Receipt{}, fail }}
 			}
 		}},
 		{name: "answer recorded", at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) error {
-					err := j.Accept(ctx, id, a)
+				return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
+					receipt, err := j.Accept(ctx, id, a)
 					cut()
-					return err
+					return receipt, err
 				}}
 			}
 		}},
@@ -306,21 +306,46 @@ func TestUncertainDocumentWithOtherBytesIsNotResent(t *testing.T) {
 	}
 }
 
-func TestAnswerOfAnotherKnowledgeBaseOrWithoutSourcesIsInvalid(t *testing.T) {
-	some := map[string][]replycx.Source{"d1": {{ID: 1}}}
-	for _, c := range []struct {
-		result replycx.UploadResult
-		want   bool
-	}{
-		{replycx.UploadResult{KnowledgeBaseID: knowledgeBase, Sources: some}, false},
-		{replycx.UploadResult{Sources: some}, false},
-		{replycx.UploadResult{KnowledgeBaseID: 12, Sources: some}, true},
-		{replycx.UploadResult{KnowledgeBaseID: knowledgeBase}, true},
-	} {
-		if got := validateAnswer(&c.result, knowledgeBase); (got != "") != c.want {
-			t.Errorf("%+v: %q", c.result, got)
+// The answer of another knowledge base proves nothing, but its sources are in the inventory.
+func TestAnswerOfAnotherKnowledgeBaseIsUncertain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t)
+		fx.opts.Patience = time.Second
+		fx.fill(3)
+		fx.service.set(func(int, []string) fault { return fault{knowledgeBase: 12} })
+		if res, _ := fx.run(t.Context()); res.Uploaded != 0 || res.Uncertain != 3 {
+			t.Fatalf("%+v", res)
 		}
-	}
+		foreign := 0
+		for source, err := range fx.store.Inventory.Sources(t.Context(), state.SourceFilter{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if source.Destination.KnowledgeBase == 12 && source.Standing == state.Orphaned {
+				foreign++
+			}
+		}
+		if foreign != 3 {
+			t.Fatalf("%d sources of the other knowledge base are in the inventory", foreign)
+		}
+	})
+}
+
+// An answer that repeats the ids of an earlier one completes no document.
+func TestAnswerWithKnownIDsIsUncertain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t)
+		fx.fill(3)
+		fx.mustRun()
+		fx.opts.Patience = time.Second
+		fx.tree.put("new.md", "new")
+		fx.scan()
+		fx.service.set(func(int, []string) fault { return fault{knownIDs: true} })
+		if res, _ := fx.run(t.Context()); res.Uploaded != 0 || res.Uncertain != 1 {
+			t.Fatalf("%+v", res)
+		}
+		fx.wantCounts(map[state.DocumentState]int{state.Training: 3, state.Uncertain: 1})
+	})
 }
 
 func TestFieldMissingFromTheAnswerMakesOnlyItsDocumentUncertain(t *testing.T) {
@@ -634,13 +659,12 @@ func TestLaterBatchesAreSmallerThanARefusedOne(t *testing.T) {
 	}
 	fx.tree.put("big.md", strings.Repeat("x", 1000))
 	fx.scan()
-	refused, largest := 0, 0
+	refused := 0
 	fx.service.set(func(_ int, contents []string) fault {
 		total := 0
 		for _, c := range contents {
 			total += len(c)
 		}
-		largest = max(largest, total)
 		if total > 550 {
 			refused++
 			return fault{at: "middle", err: apiError(413, "", "Request Entity Too Large")}
@@ -659,14 +683,61 @@ func TestLaterBatchesAreSmallerThanARefusedOne(t *testing.T) {
 		fx.tree.put(fmt.Sprintf("more%03d.md", i), fmt.Sprintf("more %0100d", i))
 	}
 	fx.scan()
-	largest = 0
-	_, smallest, err := fx.store.Journal.Limits(t.Context(), fx.sync.Destination.ID)
-	if err != nil || smallest <= 550 || smallest > 1000 {
-		t.Fatalf("smallest refused: %d, %v", smallest, err)
+	before := refused
+	limits, err := fx.store.Journal.Limits(t.Context(), fx.sync.Destination.ID)
+	if err != nil || limits.SmallestRefused <= 550 || limits.SmallestRefused > 1000 || time.Since(limits.RefusedAt) > time.Minute {
+		t.Fatalf("%+v, %v", limits, err)
 	}
-	if res := fx.mustRun(); res.Uploaded != 20 || largest >= int(smallest) {
-		t.Fatalf("%+v, a request of %d bytes although %d were refused", res, largest, smallest)
+	if res := fx.mustRun(); res.Uploaded != 20 || refused != before {
+		t.Fatalf("%+v, %d requests refused although the limit was known", res, refused-before)
 	}
+}
+
+// A proxy with a small limit for an hour must not make every later request small.
+func TestLearntLimitIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t)
+		fx.opts.Transfers = 1
+		limit, refused := 550, 0
+		fx.service.set(func(_ int, contents []string) fault {
+			if total := len(strings.Join(contents, "")); total > limit {
+				refused++
+				return fault{at: "middle", err: apiError(413, "", "Request Entity Too Large")}
+			}
+			return fault{}
+		})
+		more := func(hour int) (requests int) {
+			for i := range 100 {
+				fx.tree.put(fmt.Sprintf("%d-%03d.md", hour, i), fmt.Sprintf("%d %0100d", hour, i))
+			}
+			fx.scan()
+			refused = 0
+			return fx.mustRun().Requests
+		}
+		more(0)
+		time.Sleep(30 * time.Minute)
+		if n := more(1); refused != 0 || n < 20 {
+			t.Errorf("within the hour: %d requests, %d refused", n, refused)
+		}
+		time.Sleep(time.Hour)
+		if n := more(2); refused != 1 || n < 20 {
+			t.Errorf("after an hour: %d requests, %d refused; want one trial", n, refused)
+		}
+		limit = 1 << 30
+		time.Sleep(30 * time.Minute)
+		if n := more(3); n < 20 {
+			t.Errorf("half an hour after a refused trial: %d requests", n)
+		}
+		time.Sleep(time.Hour)
+		if n := more(4); refused != 0 || n > 10 { // some small ones were handed over before the answer
+			t.Errorf("after an accepted trial: %d requests, %d refused", n, refused)
+		}
+		if n := more(5); refused != 0 || n != 5 {
+			t.Errorf("in the run after it: %d requests, %d refused", n, refused)
+		}
+		fx.wantOnce()
+		fx.check()
+	})
 }
 
 func TestManyTooLargeDocumentsAreNoQuota(t *testing.T) {
@@ -782,10 +853,10 @@ func TestAcceptedAnswerIsWrittenUntilItIsRecorded(t *testing.T) {
 		start := time.Now()
 		var failures atomic.Int64
 		fx.around = func(j journal) journal {
-			return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) error {
+			return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
 				if time.Since(start) < 10*time.Minute {
 					failures.Add(1)
-					return errors.New("disk full")
+					return state.Receipt{}, errors.New("disk full")
 				}
 				return j.Accept(ctx, id, a)
 			}}

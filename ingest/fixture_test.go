@@ -99,6 +99,9 @@ type fault struct {
 	at   string
 	err  error
 	drop int // how many of the last fields the answer lacks
+
+	knowledgeBase int64 // that the answer names, if not 0
+	knownIDs      bool  // the answer gives ids of earlier answers
 }
 
 // A service is the API in memory. It accepts only whole requests.
@@ -186,6 +189,9 @@ func (s *service) UploadSources(ctx context.Context, kb int64, parts []replycx.P
 	if s.sealed != nil {
 		s.sealed()
 	}
+	if f.knowledgeBase != 0 {
+		kb = f.knowledgeBase
+	}
 	result := &replycx.UploadResult{KnowledgeBaseID: kb, Sources: map[string][]replycx.Source{}}
 	if f.at == "" || f.at == "lose" {
 		s.mu.Lock()
@@ -195,7 +201,11 @@ func (s *service) UploadSources(ctx context.Context, kb int64, parts []replycx.P
 			s.names[contents[i].sum] = append(s.names[contents[i].sum], p.Filename)
 			s.sources[s.nextID] = contents[i].sum
 			if i < len(parts)-f.drop {
-				result.Sources[p.Field] = []replycx.Source{{ID: s.nextID, Type: "file", Name: p.Filename, Status: "in-progress"}}
+				id := s.nextID
+				if f.knownIDs {
+					id = 1001 + int64(i)
+				}
+				result.Sources[p.Field] = []replycx.Source{{ID: id, Type: "file", Name: p.Filename, Status: "in-progress"}}
 			}
 		}
 		s.mu.Unlock()
@@ -488,7 +498,7 @@ type hooks struct {
 	journal
 	begin  func(context.Context, state.BatchSpec) (int64, error)
 	seal   func(context.Context, int64, []state.Seal) error
-	accept func(context.Context, int64, state.Answer) error
+	accept func(context.Context, int64, state.Answer) (state.Receipt, error)
 	refuse func(context.Context, int64, state.Refusal) error
 }
 
@@ -506,7 +516,7 @@ func (h hooks) Seal(ctx context.Context, id int64, seals []state.Seal) error {
 	return h.journal.Seal(ctx, id, seals)
 }
 
-func (h hooks) Accept(ctx context.Context, id int64, answer state.Answer) error {
+func (h hooks) Accept(ctx context.Context, id int64, answer state.Answer) (state.Receipt, error) {
 	if h.accept != nil {
 		return h.accept(ctx, id, answer)
 	}

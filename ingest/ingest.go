@@ -36,7 +36,7 @@ type Root interface {
 type journal interface {
 	Begin(ctx context.Context, spec state.BatchSpec) (int64, error)
 	Seal(ctx context.Context, batchID int64, seals []state.Seal) error
-	Accept(ctx context.Context, batchID int64, answer state.Answer) error
+	Accept(ctx context.Context, batchID int64, answer state.Answer) (state.Receipt, error)
 	Refuse(ctx context.Context, batchID int64, refusal state.Refusal) error
 }
 
@@ -45,7 +45,7 @@ type breaker interface {
 	Breaker(ctx context.Context, destinationID int64) (streak int, pausedUntil time.Time, err error)
 	MarkUncertain(ctx context.Context, batchID int64, statusCode int, reason string) (streak int, err error)
 	Pause(ctx context.Context, destinationID int64, until time.Time) error
-	Limits(ctx context.Context, destinationID int64) (largestAccepted, smallestRefused int64, err error)
+	Limits(ctx context.Context, destinationID int64) (state.Limits, error)
 }
 
 var (
@@ -126,17 +126,6 @@ type Request struct {
 	Took       time.Duration // from its first byte
 	Retry      bool          // it had documents of an earlier request
 }
-
-// An End is how a batch ended.
-type End uint8
-
-// The ends of a batch.
-const (
-	Accepted  End = iota
-	Refused       // the API created no source
-	Abandoned     // it ended before it was complete
-	Uncertain     // it was sent completely, and its answer was lost
-)
 
 // An Ingest uploads the due documents of one sync. Its caller holds the sync's lock.
 type Ingest struct {

@@ -48,11 +48,11 @@ func newPlanner(in *Ingest, r *run, u *uploader) *planner {
 // plan works until no document is due, or the run is stopped.
 func (p *planner) plan(ctx context.Context) error {
 	dest := p.sync.Destination.ID
-	largest, smallest, err := p.breaker.Limits(ctx, dest)
+	limits, err := p.breaker.Limits(ctx, dest)
 	if err != nil {
 		return err
 	}
-	p.limits.set(largest, smallest)
+	p.limits.set(limits)
 	streakAtStart, _, err := p.breaker.Breaker(ctx, dest)
 	if err != nil {
 		return err
@@ -154,7 +154,13 @@ func (p *planner) send(all bool) {
 		if n == 0 || incomplete && !all {
 			return
 		}
+		whole, wholeBytes := cut(p.toSend, p.opts.Documents, p.opts.Bytes)
+		trial := p.limits.beginTrial(wholeBytes)
+		if trial {
+			n = whole
+		}
 		b := (&batch{}).with(append([]*document(nil), p.toSend[:n]...))
+		b.trial = trial
 		if !p.hand(b, interrupted) {
 			return
 		}

@@ -115,9 +115,9 @@ func (m *machine) run(rt *rapid.T) {
 				return j.Seal(ctx, id, seals)
 			}
 		case "accept":
-			h.accept = func(ctx context.Context, id int64, answer state.Answer) error {
+			h.accept = func(ctx context.Context, id int64, answer state.Answer) (state.Receipt, error) {
 				if nth++; nth%2 == 1 {
-					return errors.New("database is locked")
+					return state.Receipt{}, errors.New("database is locked")
 				}
 				return j.Accept(ctx, id, answer)
 			}

@@ -14,17 +14,37 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// recordAccepted records an answer of success.
+// recordAccepted records an answer of success. The state decides which of its members are accepted: an answer may name
+// another knowledge base, or sources that belong to other documents.
 func (u *uploader) recordAccepted(
 	ctx context.Context, q *request, parts []replycx.Part, result *replycx.UploadResult,
 ) error {
-	answer, missing, bytes := answerOf(parts, result)
+	answer := answerOf(parts, result)
 	answer.NextPoll = time.Now().Add(u.opts.PollAfter)
-	err := u.persist(ctx, "an accepted upload", true, func(ctx context.Context) error {
-		return u.journal.Accept(ctx, q.id, answer)
+	var receipt state.Receipt
+	err := u.persist(ctx, "an accepted upload", true, func(ctx context.Context) (err error) {
+		receipt, err = u.journal.Accept(ctx, q.id, answer)
+		return err
 	})
 	if err != nil {
 		return err
+	}
+	for _, c := range receipt.Conflicts {
+		u.opts.Logger.Warn("the answer to an upload names a source that cannot belong to the document",
+			"sync", u.sync.Name, "batch", q.id, "source", c.SourceID, "reason", c.Reason)
+	}
+	if receipt.Streak > 0 {
+		u.report.requestEnded(q, Uncertain, http.StatusOK)
+		u.openBreaker(q, receipt.Streak, "the answer names no document with a source of its own")
+		return nil
+	}
+	u.report.requestEnded(q, Accepted, http.StatusOK)
+	missing := len(receipt.Uncertain)
+	var bytes int64
+	for i, part := range parts {
+		if !slices.Contains(receipt.Uncertain, i) {
+			bytes += part.Size
+		}
 	}
 	accepted := len(q.batch.docs) - missing
 	u.report.update(func(res *Result) {
@@ -39,27 +59,23 @@ func (u *uploader) recordAccepted(
 	u.refusals.reset()
 	u.limits.accepted(q.batch.bytes)
 	if missing > 0 {
-		u.report.deferred("the answer did not name every document")
+		u.report.deferred("the answer does not give every document a source of its own")
 	}
 	u.inFlight.remove(q.batch.docs...)
 	u.report.done(accepted, bytes)
 	return nil
 }
 
-// answerOf returns the sources of an answer by position, the number of parts without a source, and the content bytes of
-// the parts with one.
-func answerOf(parts []replycx.Part, result *replycx.UploadResult) (answer state.Answer, missing int, bytes int64) {
-	answer = state.Answer{StatusCode: http.StatusOK, Sources: make([][]state.SourceAnswer, len(parts))}
+// answerOf returns the sources of an answer by position.
+func answerOf(parts []replycx.Part, result *replycx.UploadResult) state.Answer {
+	answer := state.Answer{
+		StatusCode:    http.StatusOK,
+		KnowledgeBase: result.KnowledgeBaseID,
+		Sources:       make([][]state.SourceAnswer, len(parts)),
+	}
 	for i, part := range parts {
-		sources := result.Sources[part.Field]
-		if len(sources) == 0 {
-			missing++
-			continue
-		}
-		bytes += part.Size
-		answer.Sources[i] = make([]state.SourceAnswer, len(sources))
-		for j, s := range sources {
-			answer.Sources[i][j] = sourceAnswer(s)
+		for _, s := range result.Sources[part.Field] {
+			answer.Sources[i] = append(answer.Sources[i], sourceAnswer(s))
 		}
 		delete(result.Sources, part.Field)
 	}
@@ -69,7 +85,7 @@ func answerOf(parts []replycx.Part, result *replycx.UploadResult) (answer state.
 		}
 	}
 	slices.SortFunc(answer.Unasked, func(a, b state.SourceAnswer) int { return cmp.Compare(a.ID, b.ID) })
-	return answer, missing, bytes
+	return answer
 }
 
 func sourceAnswer(s replycx.Source) state.SourceAnswer {
@@ -108,6 +124,12 @@ func (u *uploader) recordUncertain(ctx context.Context, q *request, status int, 
 	if err != nil {
 		return err
 	}
+	u.openBreaker(q, streak, reason)
+	return nil
+}
+
+// openBreaker halts uploads after a batch of which every document is uncertain.
+func (u *uploader) openBreaker(q *request, streak int, reason string) {
 	u.opts.Logger.Warn("the answer to an upload was lost; uploads are halted until one is accepted",
 		"sync", u.sync.Name, "batch", q.id, "documents", len(q.batch.docs), "in_a_row", streak, "reason", reason)
 	u.report.update(func(res *Result) { res.Uncertain += len(q.batch.docs) })
@@ -115,7 +137,6 @@ func (u *uploader) recordUncertain(ctx context.Context, q *request, status int, 
 	u.report.deferred(reason)
 	u.halt()
 	u.inFlight.remove(q.batch.docs...)
-	return nil
 }
 
 // recordBusy gives the documents of a batch back until the API may accept them.

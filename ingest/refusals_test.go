@@ -1,6 +1,10 @@
 package ingest
 
-import "testing"
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
 
 func TestRefusalsReachAQuotaOnceAndOnlyInARow(t *testing.T) {
 	var r refusals
@@ -38,9 +42,41 @@ func TestSizeLimitsKeepTheLargestAcceptedAndTheSmallestRefused(t *testing.T) {
 	l.accepted(20)
 	l.refused(80)
 	l.refused(90)
-	if !l.tooLarge(80) || l.tooLarge(79) || !l.aboveAccepted(51) || l.aboveAccepted(50) || l.batchBytes(100) != 79 || l.batchBytes(60) != 60 {
+	if !l.tooLarge(80) || l.tooLarge(79) || !l.aboveAccepted(51) || l.aboveAccepted(50) || l.batchBytes(100) != 50 || l.batchBytes(45) != 45 {
 		t.Fatalf("accepted %d, refused %d", l.largest, l.smallest)
 	}
+	l.accepted(80)
+	if l.tooLarge(1<<40) || l.batchBytes(100) != 100 {
+		t.Fatal("an accepted request of the refused size did not end the limit")
+	}
+	l.refused(60) // smaller than the largest accepted one
+	if l.batchBytes(100) != 30 {
+		t.Fatalf("batches of %d bytes, want half of the refused size", l.batchBytes(100))
+	}
+}
+
+func TestOneTrialAboveTheLimitAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l sizeLimits
+		if l.beginTrial(100) {
+			t.Error("a trial without a limit")
+		}
+		l.refused(80)
+		if l.beginTrial(100) {
+			t.Error("a trial at once")
+		}
+		time.Sleep(limitLasts)
+		if l.beginTrial(79) {
+			t.Error("a trial below the limit")
+		}
+		if !l.beginTrial(80) || l.beginTrial(80) {
+			t.Error("want one trial")
+		}
+		time.Sleep(limitLasts)
+		if !l.beginTrial(80) {
+			t.Error("no trial after another hour")
+		}
+	})
 }
 
 func TestUnfailedTakesTheDocumentsOutOfTheResult(t *testing.T) {

@@ -36,7 +36,7 @@ func (p *planner) resend(ctx context.Context) (claimed bool, err error) {
 	}
 	interrupted := p.throttle.interrupted(false)
 	for len(docs) > 0 {
-		n, _ := cut(docs, p.opts.Documents, p.opts.Bytes)
+		n, _ := cut(docs, p.opts.Documents, p.limits.batchBytes(p.opts.Bytes))
 		b := &batch{resendOf: docs[0].ResendOf}
 		if !p.hand(b.with(docs[:n:n]), interrupted) {
 			return true, p.release(ctx, docs, time.Time{})

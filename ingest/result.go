@@ -134,3 +134,14 @@ func (r *report) requestEnded(q *request, end End, statusCode int) {
 		})
 	}
 }
+
+// An End is how a batch ended.
+type End uint8
+
+// The ends of a batch.
+const (
+	Accepted  End = iota
+	Refused       // the API created no source
+	Abandoned     // it ended before it was complete
+	Uncertain     // it was sent completely, and its answer was lost
+)

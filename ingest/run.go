@@ -10,9 +10,6 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// errPatience ends a run whose destination accepts no upload within the run's patience. Run does not return it.
-var errPatience = errors.New("the API asked to wait for longer than the run's patience")
-
 // A run holds the parts that the planner and the workers of one call of Run share.
 type run struct {
 	sync     state.Sync

@@ -3,7 +3,6 @@ package ingest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -62,7 +61,7 @@ func (u *uploader) attempt(ctx context.Context, b *batch) (next []*batch, err er
 	if len(b.docs) == 0 {
 		return nil, nil
 	}
-	if len(b.docs) > 1 && u.limits.tooLarge(b.bytes) {
+	if len(b.docs) > 1 && !b.trial && u.limits.tooLarge(b.bytes) {
 		return b.halves(), nil // the planner made it before the limit was known
 	}
 	free, err := u.slot(ctx, b.probe)
@@ -85,12 +84,11 @@ func (u *uploader) attempt(ctx context.Context, b *batch) (next []*batch, err er
 	if err != nil {
 		return u.failed(ctx, q, err)
 	}
-	if reason := validateAnswer(result, u.sync.Destination.KnowledgeBase); reason != "" {
+	if len(result.Sources) == 0 {
 		u.report.requestEnded(q, Uncertain, http.StatusOK)
-		return nil, u.recordUncertain(ctx, q, http.StatusOK, reason)
+		return nil, u.recordUncertain(ctx, q, http.StatusOK, "the answer names no source")
 	}
 	free() // the next request need not wait until this answer is on the disk
-	u.report.requestEnded(q, Accepted, http.StatusOK)
 	return nil, u.recordAccepted(ctx, q, parts, result)
 }
 
@@ -275,15 +273,4 @@ func indexSet(positions []int) map[int]bool {
 		set[i] = true
 	}
 	return set
-}
-
-// validateAnswer returns why an answer of success proves nothing, or an empty text.
-func validateAnswer(result *replycx.UploadResult, knowledgeBase int64) (reason string) {
-	if result.KnowledgeBaseID != 0 && result.KnowledgeBaseID != knowledgeBase {
-		return fmt.Sprintf("the answer is for knowledge base %d", result.KnowledgeBaseID)
-	}
-	if len(result.Sources) == 0 {
-		return "the answer names no source"
-	}
-	return ""
 }

@@ -399,3 +399,7 @@ func (b *body) end() (sent bool, err error) {
 	_ = b.closePart()
 	return b.state.Load() == bodySealed, b.failure
 }
+
+// MaxParts is the largest number of parts in one upload. It keeps the answer, which
+// lists a source for each part, below MaxAnswer.
+const MaxParts = 2000

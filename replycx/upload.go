@@ -12,10 +12,6 @@ import (
 	"time"
 )
 
-// MaxParts is the largest number of parts in one upload. It keeps the answer, which
-// lists a source for each part, below MaxAnswer.
-const MaxParts = 2000
-
 // Part is one form field of an upload: a file, or a text.
 type Part struct {
 	// Field is the form key, unique in the request. The answer lists the created

@@ -249,7 +249,7 @@ func (t *tx) importLines(ctx context.Context, r io.Reader) error {
 		case l.End != nil && *l.End != count:
 			return fmt.Errorf("line %d: the export counts %d rows, but has %d", n, *l.End, count)
 		case l.End != nil:
-			return t.resumeImported()
+			return t.endImported()
 		default:
 			if err := t.importRow(inserts, l); err != nil {
 				return fmt.Errorf("line %d: %w", n, err)
@@ -293,8 +293,20 @@ func (t *tx) importRow(inserts map[string]string, l line) error {
 	return fmt.Errorf("there is no table %q", l.Table)
 }
 
-// resumeImported drops the scans that were under way when the export was made.
-func (t *tx) resumeImported() error {
-	_, err := t.exec(`UPDATE documents SET vanished = 0 WHERE vanished <> 0`)
-	return err
+// endImported ends the scans and the batches that were under way when the export was made. The process that ran them may
+// have sent a sealed batch, so that its documents are uncertain here.
+func (t *tx) endImported() error {
+	if _, err := t.exec(`UPDATE documents SET vanished = 0 WHERE vanished <> 0`); err != nil {
+		return err
+	}
+	syncs, err := t.ids(`SELECT id FROM syncs`)
+	if err != nil {
+		return err
+	}
+	for _, id := range syncs {
+		if _, err := t.recover(id); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -20,6 +20,8 @@ func populated(t testing.TB) *fixture {
 	}
 	r.put("a.md")
 	r.vanish("b.md")
+	_, err := r.s.Journal.Recover(t.Context(), r.sync.ID) // an import ends claims
+	r.must(err)
 	return r
 }
 

@@ -86,3 +86,6 @@ const documentStateName = `CASE d.state
 		WHEN {doc.removed} THEN 'removed'
 		ELSE ` + contentStateName + `
 	END`
+
+// HashAhead is the size in bytes up to which every document is hashed before it is sent. SizeTaken knows larger sizes only.
+const HashAhead = 1 << 20

@@ -114,13 +114,22 @@ func scanDocument(scan func(...any) error) (Document, error) {
 	return d, err
 }
 
+const allDocuments = `SELECT ` + documentRows + `
+	  AND d.key >= $3
+	ORDER BY d.key
+	LIMIT $4`
+
 // All streams the sync's documents in the given states (all if none) in byte order of the key.
 func (s *Documents) All(ctx context.Context, syncID int64, states ...DocumentState) iter.Seq2[Document, error] {
-	return stream(ctx, s.db, "documents", `SELECT `+documentRows+` ORDER BY d.key`, []any{syncID, []byte{}},
-		func(scan func(...any) error) (Document, bool, error) {
-			d, err := scanDocument(scan)
-			return d, len(states) == 0 || slices.Contains(states, d.State), err
-		})
+	return pages[Document]{
+		subject: "documents",
+		query:   allDocuments,
+		args:    []any{syncID, []byte{}},
+		start:   []any{[]byte{}},
+		after:   func(d Document) []any { return []any{keyAfter(d.Key)} },
+		keep:    func(d Document) bool { return len(states) == 0 || slices.Contains(states, d.State) },
+		scan:    scanDocument,
+	}.stream(ctx, s.db)
 }
 
 // Get returns one document. Errors: ErrNotFound.
@@ -177,7 +186,11 @@ func (s *Documents) Progress(ctx context.Context, syncID int64) (Progress, error
 	if err != nil {
 		return Progress{}, fmt.Errorf("read progress: %w", err)
 	}
-	return Progress{PendingSince: fromMillis(pending), UnfinishedSince: fromMillis(unfinishedSince), AcceptedAt: fromMillis(accepted)}, nil
+	return Progress{
+		PendingSince:    fromMillis(pending),
+		UnfinishedSince: fromMillis(unfinishedSince),
+		AcceptedAt:      fromMillis(accepted),
+	}, nil
 }
 
 // lastAccepted returns the sync's last accepted batch and its time; zeros if there is none.

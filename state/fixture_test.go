@@ -151,7 +151,8 @@ func (r *fixture) accept(batch int64, documents int) []int64 {
 		r.next++
 	}
 	a.StatusCode, a.NextPoll = 200, time.Now()
-	r.must(r.s.Journal.Accept(r.ctx(), batch, a))
+	_, err := r.s.Journal.Accept(r.ctx(), batch, a)
+	r.must(err)
 	return ids
 }
 

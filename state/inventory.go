@@ -82,23 +82,36 @@ func (s *Inventory) Sources(ctx context.Context, f SourceFilter) iter.Seq2[Sourc
 	if len(f.Standings) > 0 && !slices.Contains(f.Standings, Live) && !slices.Contains(f.Standings, Gone) {
 		only = ` AND (o.content_id = 0 OR o.content_id IN (` + maybeLeftBehind + `))`
 	}
-	return stream(ctx, s.db, "inventory", `SELECT o.source_id, y.name, coalesce(d.key, $2),
-			t.id, t.origin, t.account, t.knowledge_base,
-			o.name, o.type, o.status, o.outcome, o.errors, `+standing+`,
-			coalesce(c.sha256, $2), o.batch_id, o.created_at, o.outcome_at, o.acked_at
-		FROM sources o
-		JOIN batches b ON b.id = o.batch_id
-		JOIN syncs y ON y.id = b.sync_id
-		JOIN destinations t ON t.id = o.destination_id
-		LEFT JOIN members m ON m.batch_id = o.batch_id AND m.position = o.position
-		LEFT JOIN documents d ON d.id = m.document_id
-		LEFT JOIN contents c ON c.id = o.content_id
-		WHERE ($1 = 0 OR b.sync_id = $1)`+only+`
-		ORDER BY o.destination_id, o.source_id`, []any{f.SyncID, []byte{}}, func(scan func(...any) error) (Source, bool, error) {
-		r, err := scanSource(scan)
-		return r, len(f.Standings) == 0 || slices.Contains(f.Standings, r.Standing), err
-	})
+	return pages[Source]{
+		subject: "inventory",
+		query:   inventoryRows + only + inventoryPage,
+		args:    []any{f.SyncID, []byte{}},
+		start:   []any{0, 0},
+		after:   func(r Source) []any { return []any{r.Destination.ID, r.ID + 1} },
+		keep:    func(r Source) bool { return len(f.Standings) == 0 || slices.Contains(f.Standings, r.Standing) },
+		scan:    scanSource,
+	}.stream(ctx, s.db)
 }
+
+// inventoryRows are the sources o of the sync $1, or of all syncs if it is 0, as scanSource reads them ($2: the key and the
+// hash of an unknown document).
+const inventoryRows = `SELECT o.source_id, y.name, coalesce(d.key, $2),
+		t.id, t.origin, t.account, t.knowledge_base,
+		o.name, o.type, o.status, o.outcome, o.errors, ` + standing + `,
+		coalesce(c.sha256, $2), o.batch_id, o.created_at, o.outcome_at, o.acked_at
+	FROM sources o
+	JOIN batches b ON b.id = o.batch_id
+	JOIN syncs y ON y.id = b.sync_id
+	JOIN destinations t ON t.id = o.destination_id
+	LEFT JOIN members m ON m.batch_id = o.batch_id AND m.position = o.position
+	LEFT JOIN documents d ON d.id = m.document_id
+	LEFT JOIN contents c ON c.id = o.content_id
+	WHERE ($1 = 0 OR b.sync_id = $1)`
+
+const inventoryPage = `
+	  AND (o.destination_id, o.source_id) >= ($3, $4)
+	ORDER BY o.destination_id, o.source_id
+	LIMIT $5`
 
 func scanSource(scan func(...any) error) (Source, error) {
 	var r Source
@@ -122,7 +135,7 @@ func (s *Inventory) CountLeftBehind(ctx context.Context, syncID int64) (supersed
 			FROM sources o
 			JOIN batches b ON b.id = o.batch_id
 			WHERE b.sync_id = $1
-			  AND o.content_id IN (`+maybeLeftBehind+`))
+			  AND (o.content_id = 0 OR o.content_id IN (`+maybeLeftBehind+`)))
 		GROUP BY standing`, []any{syncID}, func(scan func(...any) error) error {
 		var st Standing
 		var n int
@@ -154,6 +167,8 @@ type PossibleDuplicate struct {
 	SHA256     SHA256
 	At         time.Time
 	LeftBehind bool // the document has another content by now, or is gone
+
+	position int // in the batch
 }
 
 // sentLater is the first batch after b that sent the content of its member m again, for whatever document; 0 for none.
@@ -163,32 +178,43 @@ const sentLater = `coalesce((
 			WHERE l.content_id = m.content_id
 			  AND l.batch_id > b.id), 0)`
 
+const possibleDuplicates = `SELECT y.name, d.key,
+		CASE b.state WHEN {batch.refused} THEN 'refused' ELSE 'uncertain' END,
+		b.id, m.position, ` + sentLater + `, c.sha256, b.ended_at, coalesce(d.content_id, 0) <> m.content_id
+	FROM batches b
+	JOIN syncs y ON y.id = b.sync_id
+	JOIN members m ON m.batch_id = b.id
+	JOIN documents d ON d.id = m.document_id
+	JOIN contents c ON c.id = m.content_id
+	WHERE ($1 = 0 OR b.sync_id = $1)
+	  AND b.sealed_at <> 0
+	  AND (
+		b.state = {batch.uncertain}
+		OR b.state = {batch.refused} AND b.status_code IN (400, 413, 422) AND ` + sentLater + ` <> 0
+		OR b.state = {batch.answered} AND NOT EXISTS (
+			SELECT 1 FROM sources o WHERE o.content_id = m.content_id AND o.batch_id = b.id))
+	  AND (m.batch_id, m.position) >= ($2, $3)
+	ORDER BY m.batch_id, m.position
+	LIMIT $4`
+
 // PossibleDuplicates streams the possible duplicates by batch; syncID 0 for all syncs.
 func (s *Inventory) PossibleDuplicates(ctx context.Context, syncID int64) iter.Seq2[PossibleDuplicate, error] {
-	return stream(ctx, s.db, "possible duplicates", `SELECT y.name, d.key,
-			CASE b.state WHEN {batch.refused} THEN 'refused' ELSE 'uncertain' END,
-			b.id, `+sentLater+`, c.sha256, b.ended_at, coalesce(d.content_id, 0) <> m.content_id
-		FROM batches b
-		JOIN syncs y ON y.id = b.sync_id
-		JOIN members m ON m.batch_id = b.id
-		JOIN documents d ON d.id = m.document_id
-		JOIN contents c ON c.id = m.content_id
-		WHERE ($1 = 0 OR b.sync_id = $1)
-		  AND b.sealed_at <> 0
-		  AND (
-			b.state = {batch.uncertain}
-			OR b.state = {batch.refused} AND b.status_code IN (400, 413, 422) AND `+sentLater+` <> 0
-			OR b.state = {batch.answered} AND NOT EXISTS (
-				SELECT 1 FROM sources o WHERE o.content_id = m.content_id AND o.batch_id = b.id))
-		ORDER BY b.id, m.position`, []any{syncID}, func(scan func(...any) error) (PossibleDuplicate, bool, error) {
-		var p PossibleDuplicate
-		var key, sha []byte
-		var at int64
-		err := scan(&p.Sync, &key, &p.Class, &p.Batch, &p.ResentAs, &sha, &at, &p.LeftBehind)
-		p.Key, p.At = string(key), fromMillis(at)
-		copy(p.SHA256[:], sha)
-		return p, true, err
-	})
+	return pages[PossibleDuplicate]{
+		subject: "possible duplicates",
+		query:   possibleDuplicates,
+		args:    []any{syncID},
+		start:   []any{0, 0},
+		after:   func(p PossibleDuplicate) []any { return []any{p.Batch, p.position + 1} },
+		scan: func(scan func(...any) error) (PossibleDuplicate, error) {
+			var p PossibleDuplicate
+			var key, sha []byte
+			var at int64
+			err := scan(&p.Sync, &key, &p.Class, &p.Batch, &p.position, &p.ResentAs, &sha, &at, &p.LeftBehind)
+			p.Key, p.At = string(key), fromMillis(at)
+			copy(p.SHA256[:], sha)
+			return p, err
+		},
+	}.stream(ctx, s.db)
 }
 
 // KnownContents returns, by position, the state that a document with each content would have at the destination. It is

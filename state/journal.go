@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -69,7 +70,7 @@ func (s *Journal) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err
 }
 
 // Breaker returns how many batches of the destination became uncertain since the last accepted one (0: the breaker is
-// closed), and until when a Retry-After holds back uploads.
+// closed), and until when a Retry-After holds back uploads; zero if none does.
 func (s *Journal) Breaker(ctx context.Context, destinationID int64) (streak int, pausedUntil time.Time, err error) {
 	var until int64
 	err = s.queryOne(ctx, `SELECT uncertain_streak, paused_until
@@ -78,16 +79,19 @@ func (s *Journal) Breaker(ctx context.Context, destinationID int64) (streak int,
 	if err != nil {
 		return 0, time.Time{}, fmt.Errorf("read breaker: %w", err)
 	}
+	if until > farthest() {
+		until = 0
+	}
 	return streak, fromMillis(until), nil
 }
 
-// Pause holds back the destination's uploads until then; a longer pause stays.
+// Pause holds back the destination's uploads until then, for a day at most; a longer pause stays.
 func (s *Journal) Pause(ctx context.Context, destinationID int64, until time.Time) error {
 	err := s.update(ctx, func(t *tx) error {
 		_, err := t.exec(`UPDATE destinations
 			SET paused_until = $1
 			WHERE id = $2
-			  AND paused_until < $1`, millis(until), destinationID)
+			  AND (paused_until < $1 OR paused_until > $3)`, waitUntil(until), destinationID, farthest())
 		return err
 	})
 	if err != nil {
@@ -96,61 +100,104 @@ func (s *Journal) Pause(ctx context.Context, destinationID int64, until time.Tim
 	return nil
 }
 
-// Limits returns the bytes of the largest request that the destination accepted, and of the smallest that it refused as too
-// large (413); 0 if there was none.
-func (s *Journal) Limits(ctx context.Context, destinationID int64) (largestAccepted, smallestRefused int64, err error) {
+// Limits are what the answers of a destination say about the size of a request, in bytes of contents.
+type Limits struct {
+	LargestAccepted int64     // 0 if none was accepted
+	SmallestRefused int64     // as too large (413); 0 if none was, or a request of that size was accepted since
+	RefusedAt       time.Time // of the last 413; zero if SmallestRefused is
+}
+
+// Limits returns the limits of the destination.
+func (s *Journal) Limits(ctx context.Context, destinationID int64) (l Limits, err error) {
 	err = s.queryOne(ctx, `SELECT largest_accepted, smallest_refused
 		FROM destinations
-		WHERE id = $1`, []any{destinationID}, &largestAccepted, &smallestRefused)
+		WHERE id = $1`, []any{destinationID}, &l.LargestAccepted, &l.SmallestRefused)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read limits: %w", err)
+		return Limits{}, fmt.Errorf("read limits: %w", err)
 	}
-	return largestAccepted, smallestRefused, nil
+	if l.SmallestRefused == 0 {
+		return l, nil
+	}
+	var at int64
+	err = s.queryOne(ctx, `SELECT ended_at
+		FROM batches
+		WHERE destination_id = $1
+		  AND status_code = 413
+		ORDER BY id DESC
+		LIMIT 1`, []any{destinationID}, &at)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Limits{}, fmt.Errorf("read the last 413: %w", err)
+	}
+	l.RefusedAt = fromMillis(at)
+	return l, nil
 }
 
 // Recover ends the work that an earlier holder of the sync's lock left: claims become pending, batches that were not
-// sealed are abandoned, and sealed ones without an answer become uncertain. It returns the number of uncertain ones.
-func (s *Journal) Recover(ctx context.Context, syncID int64) (int, error) {
-	uncertain := 0
-	err := s.update(ctx, func(t *tx) error {
-		sealed, err := t.ids(`SELECT id
-			FROM batches
-			WHERE sync_id = $1
-			  AND state < {batch.answered}
-			  AND state = {batch.sealed}`, syncID)
-		if err != nil {
-			return err
-		}
-		for _, id := range sealed {
-			if err := t.markUncertain(id, 0, "kbsync ended before the answer came"); err != nil {
-				return err
-			}
-		}
-		uncertain = len(sealed)
-		if _, err := t.exec(`UPDATE batches
-			SET state = {batch.abandoned}, ended_at = $1, message = 'kbsync ended before it was sealed'
-			WHERE sync_id = $2
-			  AND state < {batch.answered}`, now(), syncID); err != nil {
-			return err
-		}
-		if _, err := t.exec(`UPDATE destinations
-			SET probe_batch = 0
-			WHERE probe_batch <> 0
-			  AND id = (SELECT destination_id FROM syncs WHERE id = $1)
-			  AND NOT EXISTS (SELECT 1 FROM batches b WHERE b.id = probe_batch AND b.state < {batch.answered})`, syncID); err != nil {
-			return err
-		}
-		_, err = t.exec(`UPDATE documents
-			SET state = {doc.pending}, claim = 0
-			WHERE sync_id = $1
-			  AND state < {doc.linked}
-			  AND state = {doc.claimed}`, syncID)
+// sealed are abandoned, and sealed ones without an answer become uncertain, which opens the breaker. It returns the number
+// of uncertain ones.
+func (s *Journal) Recover(ctx context.Context, syncID int64) (uncertain int, err error) {
+	err = s.update(ctx, func(t *tx) error {
+		uncertain, err = t.recover(syncID)
 		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("recover sync: %w", err)
 	}
 	return uncertain, nil
+}
+
+// A Recovered is a sync whose left work RecoverUnowned has ended.
+type Recovered struct {
+	Sync      string
+	Uncertain int // batches
+}
+
+// RecoverUnowned recovers every sync that has work under way and that no process works on: a sync that left the config, or
+// that was not started. Its reservations would keep the documents of other syncs uploading, and its probe would keep the
+// breaker of the destination open. It skips each sync whose lock is held, and does not wait.
+func (s *Journal) RecoverUnowned(ctx context.Context) ([]Recovered, error) {
+	type unowned struct {
+		id   int64
+		name string
+	}
+	var left []unowned
+	err := s.query(ctx, `SELECT s.id, s.name
+		FROM syncs s
+		WHERE EXISTS (
+			SELECT 1
+			FROM batches b
+			WHERE b.sync_id = s.id
+			  AND b.state < {batch.answered})
+		OR EXISTS (
+			SELECT 1
+			FROM documents d
+			WHERE d.sync_id = s.id
+			  AND d.state < {doc.linked}
+			  AND d.state = {doc.claimed})
+		ORDER BY s.id`, nil, func(scan func(...any) error) error {
+		var u unowned
+		err := scan(&u.id, &u.name)
+		left = append(left, u)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read unfinished syncs: %w", err)
+	}
+	var all []Recovered
+	for _, u := range left {
+		lock, err := s.lock(ctx, u.name, 0)
+		if errors.Is(err, ErrLocked) {
+			continue
+		} else if err != nil {
+			return all, err
+		}
+		n, err := s.Recover(ctx, u.id)
+		if err := errors.Join(err, lock.Unlock()); err != nil {
+			return all, err
+		}
+		all = append(all, Recovered{Sync: u.name, Uncertain: n})
+	}
+	return all, nil
 }
 
 // A BatchState is the state of a batch. Its text is printed as it is.

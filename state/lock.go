@@ -17,9 +17,6 @@ type Lock struct {
 	file *os.File
 }
 
-// errHeld is tryLock's error for a lock that another process, or another Lock, holds.
-var errHeld = errors.New("held")
-
 // Lock takes the sync's lock file, beside the state, and waits up to wait for it. The holder owns every claim of that
 // sync, and calls Recover first. Errors: ErrLocked.
 func (s *Store) Lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {

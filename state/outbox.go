@@ -90,9 +90,9 @@ func (s *Outbox) Due(ctx context.Context, syncID int64, limit int) ([]Message, e
 	err := s.query(ctx, `SELECT id, event, body, created_at, attempts
 		FROM outbox
 		WHERE sync_id = $1
-		  AND next_attempt <= $2
+		  AND (next_attempt <= $2 OR next_attempt > $3)
 		ORDER BY id
-		LIMIT $3`, []any{syncID, now(), limit}, func(scan func(...any) error) error {
+		LIMIT $4`, []any{syncID, now(), farthest(), limit}, func(scan func(...any) error) error {
 		var m Message
 		var created int64
 		err := scan(&m.ID, &m.Event, &m.Body, &created, &m.Attempts)
@@ -109,9 +109,9 @@ func (s *Outbox) Due(ctx context.Context, syncID int64, limit int) ([]Message, e
 // NextDue returns when the next message of the sync is due; zero if there is none.
 func (s *Outbox) NextDue(ctx context.Context, syncID int64) (time.Time, error) {
 	var at int64
-	err := s.queryOne(ctx, `SELECT coalesce(min(next_attempt), -1)
+	err := s.queryOne(ctx, `SELECT coalesce(min(CASE WHEN next_attempt > $2 THEN 0 ELSE next_attempt END), -1)
 		FROM outbox
-		WHERE sync_id = $1`, []any{syncID}, &at)
+		WHERE sync_id = $1`, []any{syncID, farthest()}, &at)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read messages: %w", err)
 	}
@@ -138,7 +138,7 @@ func (s *Outbox) Retry(ctx context.Context, messageID int64, nextAttempt time.Ti
 	err := s.update(ctx, func(t *tx) error {
 		_, err := t.exec(`UPDATE outbox
 			SET attempts = attempts + 1, next_attempt = $1
-			WHERE id = $2`, millis(nextAttempt), messageID)
+			WHERE id = $2`, waitUntil(nextAttempt), messageID)
 		return err
 	})
 	if err != nil {

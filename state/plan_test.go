@@ -45,9 +45,13 @@ func TestHotQueriesUsePartialIndexes(t *testing.T) {
 		{"contents_unfinished", outstanding, []any{1}},
 		{"contents_unfinished", `SELECT min(c.since) ` + resendable, []any{1}},
 		{"documents_content", `SELECT min(c.since) ` + resendable, []any{1}},
+		{"sources_due (destination_id=? AND next_poll>?)", duePolls, []any{1, 0, 10, 0}},
+		{"sources_due (destination_id=? AND next_poll<?)", duePolls, []any{1, 0, 10, 0}},
+		{"documents_open (sync_id=? AND state=? AND next_attempt>?)",
+			`SELECT id, $2 FROM documents WHERE sync_id = $1 AND state = {doc.pending} AND state < {doc.linked} AND ` + tooFarAhead, []any{1, 0, 0, 0}},
 		{"documents_vanished", `SELECT $1, id FROM (` + someVanished + `)`, []any{0, 1, 1, 10}},
 	} {
-		if plan := strings.Join(r.plan(tt.query, tt.args...), "; "); !strings.Contains(plan, "INDEX "+tt.index+" ") {
+		if plan := strings.Join(r.plan(tt.query, tt.args...), "; "); !strings.Contains(plan, "INDEX "+tt.index) {
 			t.Errorf("index %s is not used by\n%s\nplan: %s", tt.index, sqlText(tt.query), plan)
 		}
 	}

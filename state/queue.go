@@ -38,7 +38,23 @@ func (t *tx) paused(syncID int64) (bool, error) {
 	err := t.one(`SELECT paused_until
 		FROM destinations
 		WHERE id = (SELECT destination_id FROM syncs WHERE id = $1)`, []any{syncID}, &until)
-	return until > now(), err
+	return until > now() && until <= farthest(), err
+}
+
+// tooFarAhead is a condition on a pending document whose next attempt was set while the clock was wrong ($2: now, $3: the
+// farthest time, $4: the same of a changed document that rests after its last upload).
+const tooFarAhead = `next_attempt > $3
+			  AND (changed_at > $2 OR attempts > 0 OR content_id IS NULL OR next_attempt > $4)`
+
+// correctWaits makes the pending documents of the sync due whose next attempt is too far ahead.
+func (t *tx) correctWaits(syncID int64) error {
+	_, err := t.exec(`UPDATE documents
+		SET next_attempt = 0
+		WHERE sync_id = $1
+		  AND state = {doc.pending}
+		  AND state < {doc.linked}
+		  AND `+tooFarAhead, syncID, now(), farthest(), now()+maxRest.Milliseconds())
+	return err
 }
 
 // claim claims the documents whose ids selection returns ($2 is the sync, $3 and up are args).
@@ -47,6 +63,9 @@ func (s *db) claim(ctx context.Context, syncID int64, selection string, args ...
 	err := s.update(ctx, func(t *tx) error {
 		docs = nil
 		if held, err := t.paused(syncID); held || err != nil {
+			return err
+		}
+		if err := t.correctWaits(syncID); err != nil {
 			return err
 		}
 		claim := newClaim()
@@ -105,7 +124,7 @@ func (s *db) claimResends(ctx context.Context, syncID int64, resendAfter time.Du
 	limit int, order string) ([]ClaimedDocument, error) {
 	var docs []ClaimedDocument
 	err := s.update(ctx, func(t *tx) (err error) {
-		docs, err = t.claimResends(syncID, now()-resendAfter.Milliseconds(), limit, order)
+		docs, err = t.claimResends(syncID, resendAfter, limit, order)
 		return err
 	})
 	if err != nil {
@@ -115,15 +134,15 @@ func (s *db) claimResends(ctx context.Context, syncID int64, resendAfter time.Du
 	return docs, nil
 }
 
-func (t *tx) claimResends(syncID, uncertainSince int64, limit int, order string) ([]ClaimedDocument, error) {
+func (t *tx) claimResends(syncID int64, resendAfter time.Duration, limit int, order string) ([]ClaimedDocument, error) {
 	if held, err := t.paused(syncID); held || err != nil {
 		return nil, err
 	}
 	var batch int64
 	err := t.one(`SELECT c.batch_id `+resendable+`
-			  AND c.since <= $2
+			  AND (c.since <= $2 OR c.since > $3)
 			ORDER BY `+order+`
-			LIMIT 1`, []any{syncID, uncertainSince}, &batch)
+			LIMIT 1`, []any{syncID, now() - resendAfter.Milliseconds(), now()}, &batch)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	} else if err != nil {
@@ -168,33 +187,63 @@ func (t *tx) claimResends(syncID, uncertainSince int64, limit int, order string)
 // NextDue returns when the next document of the sync may be claimed or, if resendAfter is not negative, sent again; zero
 // for never.
 func (s *Queue) NextDue(ctx context.Context, syncID int64, resendAfter time.Duration) (time.Time, error) {
-	const never = int64(1) << 62
-	due, pausedUntil := never, int64(0)
-	err := s.queryOne(ctx, `SELECT coalesce(min(next_attempt), $2)
-		FROM documents
-		WHERE sync_id = $1
-		  AND state = {doc.pending}
-		  AND state < {doc.linked}`, []any{syncID, never}, &due)
-	if err == nil && resendAfter >= 0 {
-		var since int64
-		err = s.queryOne(ctx, `SELECT coalesce(min(c.since), $2) `+resendable, []any{syncID, never}, &since)
-		if since != never {
-			due = min(due, since+resendAfter.Milliseconds())
-		}
-	}
-	if err == nil {
-		err = s.queryOne(ctx, `SELECT paused_until
-			FROM destinations
-			WHERE id = (SELECT destination_id FROM syncs WHERE id = $1)`, []any{syncID}, &pausedUntil)
-	}
+	due, pausedUntil, err := s.nextDue(ctx, syncID, resendAfter)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("read queue: %w", err)
 	}
 	if due == never {
 		return time.Time{}, nil
 	}
+	if pausedUntil > farthest() {
+		pausedUntil = 0
+	}
 	// 1 ms after 1970 is in the past, and is not zero.
 	return time.UnixMilli(max(due, pausedUntil, 1)), nil
+}
+
+// never is later than any time.
+const never = int64(1) << 62
+
+func (s *db) nextDue(ctx context.Context, syncID int64, resendAfter time.Duration) (due, pausedUntil int64, err error) {
+	err = s.queryOne(ctx, `SELECT coalesce(min(next_attempt), $2)
+		FROM documents
+		WHERE sync_id = $1
+		  AND state = {doc.pending}
+		  AND state < {doc.linked}`, []any{syncID, never}, &due)
+	if err != nil {
+		return 0, 0, err
+	}
+	if due != never {
+		var wrong bool
+		err := s.queryOne(ctx, `SELECT EXISTS (
+				SELECT 1
+				FROM documents
+				WHERE sync_id = $1
+				  AND state = {doc.pending}
+				  AND state < {doc.linked}
+				  AND `+tooFarAhead+`)`, []any{syncID, now(), farthest(), now() + maxRest.Milliseconds()}, &wrong)
+		if err != nil {
+			return 0, 0, err
+		}
+		if wrong {
+			due = 0
+		}
+	}
+	if resendAfter >= 0 {
+		var since int64
+		err := s.queryOne(ctx, `SELECT coalesce(min(CASE WHEN c.since > $3 THEN 0 ELSE c.since END), $2) `+resendable,
+			[]any{syncID, never, now()}, &since)
+		if err != nil {
+			return 0, 0, err
+		}
+		if since != never {
+			due = min(due, since+resendAfter.Milliseconds())
+		}
+	}
+	err = s.queryOne(ctx, `SELECT paused_until
+		FROM destinations
+		WHERE id = (SELECT destination_id FROM syncs WHERE id = $1)`, []any{syncID}, &pausedUntil)
+	return due, pausedUntil, err
 }
 
 // Release gives claimed documents back as pending, to be claimed again at nextAttempt (zero: at once). failed counts an
@@ -206,7 +255,7 @@ func (s *Queue) Release(ctx context.Context, docs []ClaimedDocument, nextAttempt
 				SET state = {doc.pending}, claim = 0, attempts = attempts + $1, next_attempt = $2
 				WHERE id = $3
 				  AND state = {doc.claimed}
-				  AND claim = $4`, failed, millis(nextAttempt), d.DocumentID, d.Claim); err != nil {
+				  AND claim = $4`, failed, waitUntil(nextAttempt), d.DocumentID, d.Claim); err != nil {
 				return err
 			}
 		}
@@ -238,11 +287,12 @@ func (s *Queue) MarkVanished(ctx context.Context, doc ClaimedDocument) error {
 	return nil
 }
 
-// endClaimUnread ends the claim of a document whose bytes were not read. It keeps its version; a document without one
-// gets the state newState. Without its fingerprint it differs from every listing, so the next scan looks at it again.
+// endClaimUnread ends the claim of a document whose bytes were not read. It keeps its version, and the mark of a reindex; a
+// document without a version gets the state newState. Without its fingerprint it differs from every listing, so the next
+// scan makes it pending again.
 func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) error {
 	n, err := t.exec(`UPDATE documents
-		SET state = {doc.linked}, claim = 0, forced = 0, mtime = 0, ctime = 0, inode = 0, etag = ''
+		SET state = {doc.linked}, claim = 0, mtime = 0, ctime = 0, inode = 0, etag = ''
 		WHERE id = $1
 		  AND state = {doc.claimed}
 		  AND claim = $2

@@ -6,9 +6,6 @@ import (
 	"fmt"
 )
 
-// HashAhead is the size in bytes up to which every document is hashed before it is sent. SizeTaken knows larger sizes only.
-const HashAhead = 1 << 20
-
 // SizeTaken reports whether another document that is pending or claimed, or a content of the destination, has this size
 // of more than HashAhead bytes. If so, the document is to be hashed before it is sent.
 func (s *Queue) SizeTaken(ctx context.Context, destinationID, size, documentID int64) (bool, error) {
@@ -34,12 +31,15 @@ func (s *Queue) SizeTaken(ctx context.Context, destinationID, size, documentID i
 	return taken, nil
 }
 
-// contentScope distinguishes contents with the same hash. It is empty where documents share a content.
-func contentScope(sharing Sharing, syncID int64, key string) []byte {
+// contentScope distinguishes contents with the same hash. It is empty where documents share a content, and else the names
+// of the sync and the document, so that a sync that was forgotten finds its contents again.
+func (t *tx) contentScope(sharing Sharing, syncID int64, key string) ([]byte, error) {
 	if !sharing.Each {
-		return []byte{}
+		return []byte{}, nil
 	}
-	return fmt.Appendf(nil, "%d/%s", syncID, key)
+	var name string
+	err := t.one(`SELECT name FROM syncs WHERE id = $1`, []any{syncID}, &name)
+	return fmt.Appendf(nil, "%q/%s", name, key), err // %q, because a name may have a slash
 }
 
 // Resolve decides for each hashed document whether it is to be uploaded. Verdicts are in the order of docs. Action
@@ -67,13 +67,17 @@ func (s *Queue) Resolve(ctx context.Context, syncID int64, docs []HashedDocument
 }
 
 func (t *tx) resolve(syncID, destination int64, doc *HashedDocument, sharing Sharing) (Verdict, error) {
+	scope, err := t.contentScope(sharing, syncID, doc.Key)
+	if err != nil {
+		return Verdict{}, err
+	}
 	var content int64
 	var state int
-	err := t.one(`SELECT id, state
+	err = t.one(`SELECT id, state
 		FROM contents
 		WHERE destination_id = $1
 		  AND sha256 = $2
-		  AND scope = $3`, []any{destination, doc.SHA256[:], contentScope(sharing, syncID, doc.Key)}, &content, &state)
+		  AND scope = $3`, []any{destination, doc.SHA256[:], scope}, &content, &state)
 	if errors.Is(err, ErrNotFound) {
 		return Verdict{Action: ActionUpload}, nil // Seal reports a lost claim
 	} else if err != nil {

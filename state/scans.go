@@ -24,57 +24,55 @@ func (s *Scans) Begin(ctx context.Context, syncID int64, prefix string) (Scan, e
 	return scan, nil
 }
 
-// keysBelow returns a condition on the column key, whose arguments are numbered from n, for the keys below prefix.
-func keysBelow(prefix string, n int) (string, []any) {
+// keysBelow returns the first key below prefix (see Begin) and the first one after them; nil for no end.
+func keysBelow(prefix string) (first, end []byte) {
+	first = []byte(prefix)
 	switch {
 	case prefix == "":
-		return "1 = 1", nil
+		return first, nil
 	case strings.HasSuffix(prefix, "/"):
-		// '0' is the byte after '/'.
-		return fmt.Sprintf("key >= $%d AND key < $%d", n, n+1), []any{[]byte(prefix), []byte(strings.TrimSuffix(prefix, "/") + "0")}
+		return first, []byte(strings.TrimSuffix(prefix, "/") + "0") // '0' is the byte after '/'
 	default:
-		return fmt.Sprintf("key = $%d", n), []any{[]byte(prefix)}
+		return first, keyAfter(prefix)
 	}
 }
 
-// Known streams the documents below prefix (see Begin) that the state knows to be on the root, in byte order of the key,
-// as of one moment. Skip is set for skipped documents. Other goroutines may write to the state meanwhile.
+// knownDocuments are the documents of the sync $1 that are on the root.
+const knownDocuments = `SELECT key, size, mtime, ctime, inode, etag, state, reason
+		FROM documents
+		WHERE sync_id = $1
+		  AND state <> {doc.removed}`
+
+// Known streams the documents below prefix (see Begin) that the state knows to be on the root, in byte order of the key.
+// Skip is set for skipped documents. The caller may write to the state meanwhile: the stream sees changes of keys that it
+// has not come to.
 func (s *Scans) Known(ctx context.Context, syncID int64, prefix string) iter.Seq2[KnownDocument, error] {
-	return func(yield func(KnownDocument, error) bool) {
-		where, args := keysBelow(prefix, 2)
-		rows, err := s.read.QueryContext(ctx, sqlText(`SELECT key, size, mtime, ctime, inode, etag, state, reason
-			FROM documents
-			WHERE sync_id = $1
-			  AND `+where+`
-			  AND state <> {doc.removed}
-			ORDER BY key`), append([]any{syncID}, args...)...)
-		if err != nil {
-			yield(KnownDocument{}, fmt.Errorf("read known documents: %w", remedy(err)))
-			return
-		}
-		defer rows.Close()
-		var key, etag, reason sql.RawBytes
-		for rows.Next() {
+	first, end := keysBelow(prefix)
+	var key, etag, reason sql.RawBytes
+	p := pages[KnownDocument]{
+		subject: "known documents",
+		query:   knownDocuments + ` AND key >= $2 ORDER BY key LIMIT $3`,
+		args:    []any{syncID},
+		start:   []any{first},
+		after:   func(k KnownDocument) []any { return []any{keyAfter(k.Key)} },
+		scan: func(scan func(...any) error) (KnownDocument, error) {
 			var k KnownDocument
 			var inode int64
 			var state int
 			f := &k.Fingerprint
-			if err := rows.Scan(&key, &f.Size, &f.MTime, &f.CTime, &inode, &etag, &state, &reason); err != nil {
-				yield(KnownDocument{}, fmt.Errorf("read known documents: %w", err))
-				return
-			}
+			err := scan(&key, &f.Size, &f.MTime, &f.CTime, &inode, &etag, &state, &reason)
 			k.Key, f.ETag, f.Inode = string(key), string(etag), uint64(inode)
 			if state == docSkipped {
 				k.Skip = string(reason)
 			}
-			if !yield(k, nil) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			yield(KnownDocument{}, fmt.Errorf("read known documents: %w", remedy(err)))
-		}
+			return k, err
+		},
 	}
+	if end != nil {
+		p.query = knownDocuments + ` AND key < $2 AND key >= $3 ORDER BY key LIMIT $4`
+		p.args = append(p.args, end)
+	}
+	return p.stream(ctx, s.db)
 }
 
 // Record writes changes of a scan in one transaction: all or none. Vanish only marks until Finish. A changed document is
@@ -126,7 +124,7 @@ func (t *tx) put(scan Scan, c *Change, at int64) error {
 					  AND b.sealed_at <= $8
 					  AND b.sealed_at + $9 > $8), 0)
 			END`,
-		scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at, scan.Rest.Milliseconds())
+		scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at, min(scan.Rest, maxRest).Milliseconds())
 	return err
 }
 

@@ -79,6 +79,9 @@ func (t *tx) seal(b batchRow, own begun, seals []Seal) error {
 	at := now()
 	var fail SealError
 	for i, m := range own.members {
+		if err := t.readMark(&m); err != nil {
+			return err
+		}
 		content, free, err := t.reserve(b, m, seals[i], own.sharing, at)
 		if err != nil {
 			return err
@@ -102,6 +105,15 @@ func (t *tx) seal(b batchRow, own begun, seals []Seal) error {
 		SET state = {batch.sealed}, sealed_at = $1
 		WHERE id = $2`, at, b.id)
 	return err
+}
+
+// readMark reads a claimed document's mark of a reindex again: another sync may have uploaded the content since the claim,
+// which clears the mark. A new mark ends the claim.
+func (t *tx) readMark(m *ClaimedDocument) error {
+	if !m.Forced {
+		return nil
+	}
+	return t.one(`SELECT forced FROM documents WHERE id = $1`, []any{m.DocumentID}, &m.Forced)
 }
 
 // sealMember links the member's document to the reserved content. It reports whether the claim was still held.
@@ -136,7 +148,10 @@ func (t *tx) sealMember(b batchRow, position int, m ClaimedDocument, content int
 // reserve gives the content to the batch, if it is free to be sent.
 func (t *tx) reserve(b batchRow, m ClaimedDocument, seal Seal, sharing Sharing,
 	at int64) (content int64, free bool, err error) {
-	scope := contentScope(sharing, b.sync, m.Key)
+	scope, err := t.contentScope(sharing, b.sync, m.Key)
+	if err != nil {
+		return 0, false, err
+	}
 	err = t.one(`INSERT INTO contents (destination_id, sha256, scope, size, state, batch_id, since)
 		VALUES ($1, $2, $3, $4, {content.reserved}, $5, $6)
 		ON CONFLICT (destination_id, sha256, scope) DO NOTHING

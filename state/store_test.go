@@ -408,8 +408,12 @@ func TestFieldMissingFromTheAnswerIsUncertain(t *testing.T) {
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	batch := r.seal(docs)
-	r.must(r.s.Journal.Accept(t.Context(), batch, Answer{StatusCode: 200, Sources: [][]SourceAnswer{{{ID: 1, Status: "in-progress"}, {ID: 2, Status: "in-progress"}}, nil},
-		Unasked: []SourceAnswer{{ID: 3, Status: "in-progress"}}}))
+	_, err := r.s.Journal.Accept(t.Context(), batch, Answer{
+		StatusCode: 200,
+		Sources:    [][]SourceAnswer{{{ID: 1, Status: "in-progress"}, {ID: 2, Status: "in-progress"}}, nil},
+		Unasked:    []SourceAnswer{{ID: 3, Status: "in-progress"}},
+	})
+	r.must(err)
 	r.want("a.md=training b.md=uncertain")
 	r.trained(TrainingCompleted, 1)
 	r.want("a.md=training b.md=uncertain")
@@ -434,9 +438,6 @@ func TestRecoverEndsWhatAKilledProcessLeft(t *testing.T) {
 		t.Fatalf("%d uncertain", n)
 	}
 	r.want("claimed.md=pending open.md=pending sealed.md=uncertain")
-	if streak, _, err := r.s.Journal.Breaker(t.Context(), r.sync.Destination.ID); err != nil || streak != 0 {
-		t.Fatalf("a crash is no outage: streak %d, %v", streak, err)
-	}
 }
 
 func TestOtherDestinationNeedsConfirmation(t *testing.T) {
@@ -660,5 +661,67 @@ func TestDueSourcesFillsTheRequest(t *testing.T) {
 	r.must(err)
 	if len(due) != 0 {
 		t.Errorf("asked for before anything is due: %v", due)
+	}
+}
+
+func TestAcknowledgedSourceIsNotPolledAgain(t *testing.T) {
+	r := newFixture(t)
+	r.put("a.md")
+	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+	ids := r.accept(r.seal(docs), 1)
+	_, err := r.s.Inventory.MarkSourcesGone(t.Context(), r.sync.Destination.ID, ids)
+	r.must(err)
+	r.trained(InTraining, ids...) // its answer was on the way
+	if at, err := r.s.Inventory.NextPoll(t.Context(), r.sync.Destination.ID); err != nil || !at.IsZero() {
+		t.Fatalf("next poll at %v, %v", at, err)
+	}
+	r.wantStanding(ids[0], Gone)
+}
+
+func TestForgottenSyncWithASourceEachFindsItsContents(t *testing.T) {
+	r := newFixture(t)
+	each := Sharing{Each: true}
+	r.put("a.md", "b.md")
+	contents := map[string]string{"a.md": "A", "b.md": "A"}
+	docs, _ := r.resolve(contents, each)
+	b, seals := spec(r, docs)
+	b.Sharing = each
+	batch, err := r.s.Journal.Begin(t.Context(), b)
+	r.must(err)
+	r.must(r.s.Journal.Seal(t.Context(), batch, seals))
+	r.trained(TrainingCompleted, r.accept(batch, 2)...)
+	r.must(r.s.Syncs.Forget(t.Context(), r.sync.ID))
+	r.sync, err = r.s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false)
+	r.must(err)
+	r.put("a.md", "b.md")
+	_, verdicts := r.resolve(contents, each)
+	if verdicts["a.md"] != ActionVerify || verdicts["b.md"] != ActionVerify {
+		t.Fatalf("verdicts %v", verdicts)
+	}
+}
+
+func TestMarkOfAReindexOutlivesAnUnreadableFile(t *testing.T) {
+	r := newFixture(t)
+	r.put("a.md")
+	contents := map[string]string{"a.md": "A"}
+	r.upload(contents)
+	for _, end := range []func(doc ClaimedDocument) error{
+		func(doc ClaimedDocument) error {
+			return r.s.Queue.MarkUnreadable(t.Context(), doc, "permission denied")
+		},
+		func(doc ClaimedDocument) error { return r.s.Queue.MarkVanished(t.Context(), doc) },
+	} {
+		_, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{})
+		r.must(err)
+		docs, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+		r.must(err)
+		r.must(end(docs[0]))
+		r.want("a.md=completed")
+		r.put("a.md")
+		if up, _ := r.resolve(contents, Sharing{}); len(up) != 1 {
+			t.Fatal("the document is not uploaded again")
+		}
+		_, err = r.s.Journal.Recover(t.Context(), r.sync.ID)
+		r.must(err)
 	}
 }

@@ -143,9 +143,13 @@ func (t *tx) keepPastContents(where string, args ...any) error {
 	return err
 }
 
-// Forget drops a sync: its documents are removed, its sources left behind. The caller holds the sync's lock.
+// Forget drops a sync: its documents are removed, its sources left behind. Batches that a killed process left are ended
+// as Recover ends them, so that other syncs do not wait for them. The caller holds the sync's lock.
 func (s *Syncs) Forget(ctx context.Context, syncID int64) error {
 	err := s.update(ctx, func(t *tx) error {
+		if _, err := t.recover(syncID); err != nil {
+			return err
+		}
 		if err := t.keepPastContents(`d.sync_id = $2`, syncID); err != nil {
 			return err
 		}

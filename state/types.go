@@ -187,7 +187,8 @@ func (o Outcome) final() bool { return o == TrainingCompleted || o == TrainingFa
 
 // An Answer is the API's answer to a sealed batch.
 type Answer struct {
-	StatusCode int
+	StatusCode    int
+	KnowledgeBase int64 // that the answer names; 0 if it names none
 	// Sources by member position. A position without sources makes that member's document uncertain.
 	Sources [][]SourceAnswer
 	// Unasked are sources under fields that were not sent.
@@ -229,11 +230,14 @@ type DueSource struct {
 // A Poll is the result of one question for a source's status.
 type Poll struct {
 	SourceID int64
-	Status   string // ReplyCX's word; empty keeps the last one
-	Outcome  Outcome
-	NextPoll time.Time // of InTraining and TrainingStuck
-	Seen     bool      // the answer contained the source
-	Errors   string
+	// KnowledgeBase is the one that the answer names, 0 if it names none. A status of another knowledge base's source is
+	// not recorded: the source is polled again.
+	KnowledgeBase int64
+	Status        string // ReplyCX's word; empty keeps the last one
+	Outcome       Outcome
+	NextPoll      time.Time // of InTraining and TrainingStuck
+	Seen          bool      // the answer contained the source
+	Errors        string
 }
 
 // Errors that callers decide on.
@@ -282,3 +286,6 @@ func (e *SealError) Error() string {
 	}
 	return "the batch cannot be sealed: " + strings.Join(parts, ", ")
 }
+
+// errHeld is tryLock's error for a lock that another process, or another Lock, holds.
+var errHeld = errors.New("held")

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // maxGroup is the number of jobs that are committed together at most.
@@ -48,24 +51,29 @@ func (s *db) run(conn *sql.Conn) {
 	}
 }
 
-// commitGroup runs first and the jobs that wait, and commits them.
+// commitGroup runs first and the jobs that wait, and commits them. If a job loses the transaction, the group ends there, and
+// no job of it is on the disk.
 func (s *db) commitGroup(t *tx, first *job) {
 	var group []*job
 	var results []error
+	t.lost = nil
 	begun := t.command("BEGIN IMMEDIATE")
+	t.lost = nil // without a transaction none is lost
 	for j := first; j != nil; j = s.waiting(len(group)) {
 		result := begun
 		if begun == nil {
 			result = t.savepoint(j.fn)
 		}
 		group, results = append(group, j), append(results, result)
+		if t.lost != nil {
+			break
+		}
 	}
 	if begun == nil {
-		if err := t.command("COMMIT"); err != nil {
-			_ = t.command("ROLLBACK") // fails if SQLite has already rolled back
+		if err := t.commit(); err != nil {
 			for i := range results {
 				if results[i] == nil {
-					results[i] = fmt.Errorf("commit: %w", err)
+					results[i] = err
 				}
 			}
 		}
@@ -92,6 +100,7 @@ func (s *db) waiting(n int) *job {
 type tx struct {
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
+	lost  error // why SQLite rolled back, or may have rolled back, the whole transaction
 }
 
 func (t *tx) close() {
@@ -105,22 +114,59 @@ func (t *tx) command(query string) error {
 	return err
 }
 
+// commit commits the transaction, or ends it if it is lost.
+func (t *tx) commit() error {
+	err := t.lost
+	if err == nil {
+		if err = t.command("COMMIT"); err == nil {
+			return nil
+		}
+	}
+	t.lost = nil
+	_ = t.command("ROLLBACK") // fails if SQLite has already rolled back
+	return fmt.Errorf("commit: %w", err)
+}
+
+// savepoint runs fn so that its error undoes only its own changes.
 func (t *tx) savepoint(fn func(*tx) error) error {
 	if err := t.command("SAVEPOINT job"); err != nil {
 		return err
 	}
 	err := fn(t)
-	if err != nil {
-		if undo := t.command("ROLLBACK TO job"); undo != nil {
-			return errors.Join(err, undo)
-		}
+	if err == nil {
+		err = t.lost // fn has ignored it
 	}
-	return errors.Join(err, t.command("RELEASE job"))
+	if t.lost != nil {
+		return err
+	}
+	if err != nil {
+		t.lost = t.command("ROLLBACK TO job")
+	}
+	if t.lost == nil {
+		t.lost = t.command("RELEASE job")
+	}
+	return errors.Join(err, t.lost)
+}
+
+// noteLost keeps an error after which SQLite may have rolled back the whole transaction, such as a full disk. Any further
+// statement would then be committed alone, so that none is run.
+func (t *tx) noteLost(err error) {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
+		return
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_INTERRUPT:
+		t.lost = err
+	}
 }
 
 // prepared returns the statement. Statements run without the caller's context: a transaction is short, and a cancelled
 // caller must not end the transaction of the others.
 func (t *tx) prepared(query string) (*sql.Stmt, error) {
+	if t.lost != nil {
+		return nil, t.lost
+	}
 	stmt, ok := t.stmts[query]
 	if !ok {
 		text := sqlText(query)
@@ -140,6 +186,7 @@ func (t *tx) exec(query string, args ...any) (rows int64, err error) {
 	}
 	res, err := stmt.ExecContext(context.Background(), args...)
 	if err != nil {
+		t.noteLost(err)
 		return 0, err
 	}
 	return res.RowsAffected()
@@ -155,6 +202,7 @@ func (t *tx) one(query string, args []any, dest ...any) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}
+	t.noteLost(err)
 	return err
 }
 
@@ -165,10 +213,11 @@ func (t *tx) each(query string, args []any, row func(scan func(...any) error) er
 		return err
 	}
 	rows, err := stmt.QueryContext(context.Background(), args...)
-	if err != nil {
-		return err
+	if err == nil {
+		err = drain(rows, row)
 	}
-	return drain(rows, row)
+	t.noteLost(err)
+	return err
 }
 
 // ids returns the numbers in the only column of a query.

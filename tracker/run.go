@@ -40,6 +40,10 @@ func newRun(t *Tracker) *run {
 }
 
 func (r *run) run(ctx context.Context) error {
+	// The training of a stuck source may have ended since the last run.
+	if err := r.inventory.MakeStuckDue(ctx, r.dest.ID); err != nil {
+		return err
+	}
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -180,6 +184,11 @@ func (r *run) record(
 	polls := make([]state.Poll, len(due))
 	for i, d := range due {
 		s, ok := found[d.ID]
+		if ok && s.KnowledgeBaseID != 0 && s.KnowledgeBaseID != r.dest.KnowledgeBase {
+			r.opts.Logger.Warn("the answer has the source in another knowledge base; its status is ignored",
+				"source", d.ID, "knowledge_base", s.KnowledgeBaseID)
+			s, ok = replycx.SourceStatus{}, false
+		}
 		if ok {
 			delete(r.misses, d.ID)
 			r.logUnknownStatus(s)

@@ -24,8 +24,8 @@ type Options struct {
 
 	// Min and Max bound the delay between two status requests for one source, 2 s and 60 s. It doubles from one to the next.
 	Min, Max time.Duration
-	// TrainTimeout is how long after its upload a source in training becomes stuck: 2 hours; negative for never. While
-	// something else keeps the tracker running, it asks for stuck sources every StuckEvery, 10 minutes.
+	// TrainTimeout is how long after its upload a source in training becomes stuck: 2 hours; negative for never. A run asks
+	// for stuck sources at its start, and while something else keeps it going every StuckEvery, 10 minutes.
 	TrainTimeout time.Duration
 	StuckEvery   time.Duration
 	// Patience is how long the API may fail to answer status requests before Run returns an *OutageError: 5 minutes;

@@ -95,7 +95,8 @@ func (fx *fixture) add(sources int, firstID int64) {
 			id++
 		}
 		fatal(fx.store.Journal.Seal(ctx, batch, seals))
-		fatal(fx.store.Journal.Accept(ctx, batch, answer))
+		_, err = fx.store.Journal.Accept(ctx, batch, answer)
+		fatal(err)
 	}
 }
 
@@ -430,6 +431,27 @@ func TestUnknownIDAloneIsStuck(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A source that a run left stuck may be trained by the time of the next run, however soon that begins.
+func TestEachRunAsksForStuckSourcesOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t, 5, 1000)
+		// The last poll of the first run comes up to 72 s after the deadline: a minute and its jitter.
+		fx.status = trainsFor(65 * time.Minute)
+		if res, err := fx.track(t.Context(), Options{TrainTimeout: time.Hour}); err != nil || res.Stuck != 5 {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		time.Sleep(30 * time.Second) // still in training
+		if res, err := fx.track(t.Context(), Options{TrainTimeout: time.Hour}); err != nil || res.Requests != 1 || res.Completed != 0 {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		time.Sleep(5 * time.Minute)
+		if res, err := fx.track(t.Context(), Options{TrainTimeout: time.Hour}); err != nil || res.Requests != 1 || res.Completed != 5 {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		fx.wantCounts(map[state.DocumentState]int{state.Completed: 5})
+	})
 }
 
 // An API that refuses every request with a 400 is out of order. Most sources are in training afterwards.

@@ -81,5 +81,3 @@ func (m *memoryBucket) open(ctx context.Context, key string, fp state.Fingerprin
 }
 
 func (m *memoryBucket) close() error { return m.bucket.Close() }
-
-func changed() error { return &cloudFault{faultChanged, state.ErrChanged} }

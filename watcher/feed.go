@@ -3,7 +3,6 @@ package watcher
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -69,29 +68,15 @@ type Feed struct {
 
 // Bounds of a Feed.
 const (
-	maxHeldMessages = 10_000
-	minReconnect    = time.Second
-	maxReconnect    = time.Minute
-	stableAfter     = time.Minute // a connection of this age resets the backoff
+	minReconnect = time.Second
+	maxReconnect = time.Minute
+	stableAfter  = time.Minute // a connection of this age resets the backoff
 
 	// Looking at single objects pays only while it is faster than a listing of the folder, or of the root. Sixteen single requests
 	// run at a time; a listing requests a thousand objects at once, one page after the other. See docs/design.md.
 	dirtyObjects    = 500
 	dirtyAllObjects = 5000
 )
-
-// A subscription is a connection to a broker. One goroutine uses it; any goroutine may call the functions of its deliveries.
-type subscription interface {
-	// receive waits for the next message. After an error other than that of ctx, the subscription is closed.
-	receive(ctx context.Context) (*delivery, error)
-	// connectedAfter is how long receive must run without an error until the subscription counts as connected; zero if it
-	// counts as connected at once.
-	connectedAfter() time.Duration
-	// lease is the time after which the broker delivers a message again unless it is renewed; zero if it cannot be renewed.
-	lease() time.Duration
-	// close returns the fetched messages to the broker, if that is possible, and ends the connection.
-	close()
-}
 
 // A delivery is a message that is not acknowledged yet.
 type delivery struct {
@@ -135,47 +120,6 @@ func subscriber(address, name string) (func(context.Context) (subscription, erro
 		}
 	}
 	return nil, fmt.Errorf("notifications %s: %w", u, err)
-}
-
-// parseSubscriptionURL parses an address. Beside an error, the returned URL is the part that a message may show.
-func parseSubscriptionURL(address string) (*url.URL, url.Values, error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		scheme, _, _ := strings.Cut(address, ":")
-		return &url.URL{Scheme: scheme}, nil, errors.New("it is not a URL; write one such as nats://host:4222/STREAM")
-	}
-	shown := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-	query, err := url.ParseQuery(u.RawQuery)
-	switch {
-	case u.User != nil:
-		return shown, nil, errors.New("it has credentials in it; put them into the environment (docs/buckets.md)")
-	case err != nil:
-		return shown, nil, errors.New("it has parameters that cannot be read; write name=value pairs with & between them")
-	case u.Fragment != "":
-		return shown, nil, errors.New("it has a # in it; write %23 for the character")
-	}
-	for name, values := range query {
-		for _, v := range values {
-			if u, err := url.Parse(v); err == nil && u.User != nil {
-				return shown, nil, fmt.Errorf("it has credentials in its parameter %s; put them into the environment (docs/buckets.md)", name)
-			}
-		}
-	}
-	return u, query, nil
-}
-
-// onlyParameters returns an error if the query has another parameter than the named ones.
-func onlyParameters(query url.Values, names ...string) error {
-	for _, name := range slices.Sorted(maps.Keys(query)) {
-		if slices.Contains(names, name) {
-			continue
-		}
-		if len(names) == 0 {
-			return fmt.Errorf("it has the unknown parameter %s; it takes none", name)
-		}
-		return fmt.Errorf("it has the unknown parameter %s; it takes %s", name, strings.Join(names, ", "))
-	}
-	return nil
 }
 
 func newFeed(b *Bucket, address string, opts FeedOptions, open func(context.Context) (subscription, error)) *Feed {

@@ -230,9 +230,6 @@ func openKafka(u *url.URL, query url.Values) (func(context.Context) (subscriptio
 	}, nil
 }
 
-// dialTimeout bounds a connect, and separately a handshake.
-const dialTimeout = 10 * time.Second
-
 // A dialer closes its connection when its context ends, until release. The brokers' clients ignore the context in their
 // handshakes.
 type dialer struct {

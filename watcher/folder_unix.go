@@ -72,17 +72,6 @@ func (f *folder) self() (info, error) {
 	return infoOfStat(&st), nil
 }
 
-// gone adds errGone to errors that mean that a name was removed or replaced.
-func gone(err error) error {
-	if number, ok := errors.AsType[unix.Errno](err); ok {
-		switch number {
-		case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
-			return fmt.Errorf("%w: %w", errGone, err)
-		}
-	}
-	return err
-}
-
 func infoOfStat(st *unix.Stat_t) info {
 	i := info{
 		device: uint64(st.Dev),

@@ -18,7 +18,7 @@ type passOptions struct {
 	acceptDestination bool
 	acceptRoot        bool
 	acceptState       bool
-	// mark, if not nil, marks documents before the pass: of reindex and retry.
+	// mark, if not nil, marks documents before the pass. The commands reindex and retry set it.
 	mark func(ctx context.Context, store *state.Store, sync state.Sync) (int, error)
 }
 
@@ -26,10 +26,10 @@ func (a *app) syncCommand() *cobra.Command {
 	o := passOptions{wait: true}
 	cmd := &cobra.Command{
 		Use:   "sync [NAME | ROOT]",
-		Short: "Upload what is new or changed, once, and wait for its training",
-		Long: `sync makes one pass over each sync of the config, or over the one that is named, or over a directory: it lists the root,
-uploads what is new or has changed, follows the training until it has ended, and sums up. Its exit code tells how the
-knowledge base stands: 0 says that everything is in it and trained.
+		Short: "Upload new and changed documents once, and wait for their training",
+		Long: `sync makes one pass over each sync of the config, over the sync NAME, or over the directory ROOT: it lists the root, uploads
+new and changed documents, follows the training until it has ended, and prints a summary. The exit code is 0 only if every
+document is uploaded and trained.
 
   kbsync sync ./docs --knowledge-base 876`,
 		Args: atMost(1),
@@ -46,23 +46,26 @@ knowledge base stands: 0 says that everything is in it and trained.
 	}
 	syncFlags(cmd)
 	passFlags(cmd, &o)
-	cmd.Flags().BoolVarP(&o.dryRun, "dry-run", "n", false, "Only show what would be done, as kbsync plan does.")
+	cmd.Flags().BoolVarP(&o.dryRun, "dry-run", "n", false, "Only show the plan, as kbsync plan does.")
 	return cmd
 }
 
 // passFlags adds the flags of a command that runs a pass.
 func passFlags(cmd *cobra.Command, o *passOptions) {
-	cmd.Flags().BoolVar(&o.wait, "wait", true, "Wait for the training of what was uploaded.")
+	cmd.Flags().BoolVar(&o.wait, "wait", true, "Wait for the training of the uploaded documents.")
 	acceptFlags(cmd, o)
 }
 
 func acceptFlags(cmd *cobra.Command, o *passOptions) {
-	cmd.Flags().BoolVar(&o.acceptDestination, "accept-new-destination", false, "Upload everything to the knowledge base that is configured now, although the sync belongs to another one.")
-	cmd.Flags().BoolVar(&o.acceptState, "accept-new-state", false, "Begin an inventory in memory or in a container's own layer, although it may be lost, and everything uploaded again then.")
-	cmd.Flags().BoolVar(&o.acceptRoot, "accept-new-root", false, "Go on when another directory is where the root was, although most known documents are missing in it.")
+	cmd.Flags().BoolVar(&o.acceptDestination, "accept-new-destination", false,
+		"Upload every document to the configured knowledge base, although the sync belongs to another one.")
+	cmd.Flags().BoolVar(&o.acceptState, "accept-new-state", false,
+		"Begin an inventory in memory or in a container's own layer. After a loss every document is uploaded again.")
+	cmd.Flags().BoolVar(&o.acceptRoot, "accept-new-root", false,
+		"Accept another directory in the place of the root, although most known documents are missing in it.")
 }
 
-// sync runs one pass over the selected syncs, waits for the training if it is to, and prints a summary.
+// sync runs one pass over the selected syncs, waits for the training unless --wait=false is set, and prints a summary.
 func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err error) {
 	began := a.now()
 	if _, err := selected(cfg); err != nil {

@@ -127,28 +127,37 @@ func (a *app) reportDrifts(r verifyResult) error {
 
 // compare asks the API for sources and records the differences.
 func (v *verification) compare(ctx context.Context, sources []state.Source) error {
-	if len(sources) == 0 {
-		return nil
-	}
 	ids := make([]int64, len(sources))
 	for i, s := range sources {
 		ids[i] = s.ID
 	}
-	found := map[int64]replycx.SourceStatus{}
-	if err := v.ask(ctx, ids, found); err != nil {
+	answers, err := replycx.CollectStatuses(ctx, ids, v.client.SourceStatus)
+	if err != nil {
 		return err
+	}
+	if len(sources) > 0 && !answers.Answered() {
+		// The refusal of every id proves nothing about the sources unless the API accepts another request.
+		if _, err := v.client.SourceStatus(ctx, []int64{0}); err != nil {
+			return err
+		}
 	}
 	for _, s := range sources {
 		v.checked++
-		if _, ok := found[s.ID]; !ok {
+		is, ok := answers.Found[s.ID]
+		refusal := answers.Refused[s.ID]
+		if !ok {
 			// An answer may lack a source by mistake. Only a second answer counts.
-			if err := v.ask(ctx, []int64{s.ID}, found); err != nil && !unknownSource(err) {
+			second, err := replycx.CollectStatuses(ctx, []int64{s.ID}, v.client.SourceStatus)
+			if err != nil {
 				return err
 			}
+			is, ok = second.Found[s.ID]
+			refusal = second.Refused[s.ID]
 		}
 		drift := driftView{ID: s.ID, Sync: s.Sync, Key: s.Key, KnowledgeBase: s.Destination.KnowledgeBase, Known: s.Status}
-		is, ok := found[s.ID]
 		switch known := replycx.Status(s.Status); {
+		case refusal != nil:
+			drift.Drift, drift.Found = "missing", refusal.Error()
 		case !ok:
 			drift.Drift, drift.Found = "missing", "not in the answer of the API"
 		case is.KnowledgeBaseID != 0 && is.KnowledgeBaseID != s.Destination.KnowledgeBase:
@@ -160,24 +169,6 @@ func (v *verification) compare(ctx context.Context, sources []state.Source) erro
 			continue
 		}
 		v.drifts = append(v.drifts, drift)
-	}
-	return nil
-}
-
-// unknownSource reports whether the API itself, and not a proxy, answered that it does not know the source. The API does
-// not document its answer to an unknown id.
-func unknownSource(err error) bool {
-	e, ok := errors.AsType[*replycx.Error](err)
-	return ok && e.FromAPI && e.Class() == replycx.ClassNotFound
-}
-
-func (v *verification) ask(ctx context.Context, ids []int64, found map[int64]replycx.SourceStatus) error {
-	statuses, err := v.client.SourceStatus(ctx, ids)
-	if err != nil {
-		return err
-	}
-	for _, s := range statuses {
-		found[s.ID] = s
 	}
 	return nil
 }

@@ -3,9 +3,15 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/kbsync/kbsync/replycx/emulator"
@@ -88,5 +94,64 @@ func TestVerifyReportsSourcesThatDiffer(t *testing.T) {
 	}
 	if code, _, stderr := kbsync("verify", "unknown"); code != exitUsage || !strings.Contains(stderr, "unknown") {
 		t.Errorf("exit %d: %s", code, stderr)
+	}
+}
+
+// The API may answer 404 to a request with an id that it does not know. verify and api status report that source alone.
+func TestOneUnknownSourceDoesNotHideTheOthers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"a.md", "b.md", "c.md"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := newFixture(t, dir)
+	var refuse atomic.Value // the id that the API does not know; "all" for each
+	refuse.Store("")
+	target, err := url.Parse(f.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ids := strings.Split(r.URL.Query().Get("source_ids"), ",")
+		if id := refuse.Load().(string); ids[0] != "" && (id == "all" || slices.Contains(ids, id)) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"ok":false,"code":"SOURCE_NOT_FOUND","message":"no such source","status":404}`)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(api.Close)
+	kbsync := func(args ...string) (code int, stdout, stderr string) {
+		var out, log strings.Builder
+		code = run(t.Context(), append(args, "--state", f.statePath(), "--api-url", api.URL, "--rate", "off"),
+			[]string{"REPLYCX_TOKEN=" + f.emulator.Token(51), "HOME=" + f.dir}, strings.NewReader(""), &out, &log)
+		return code, out.String(), log.String()
+	}
+	if code, _, stderr := kbsync("sync", dir, "--knowledge-base", "876", "--settle", "0s", "--poll-min", "10ms"); code != exitDone {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	_, stdout, _ := kbsync("sources", "--json")
+	var sources []struct{ ID json.Number }
+	if err := json.Unmarshal([]byte(stdout), &sources); err != nil || len(sources) != 3 {
+		t.Fatalf("%v in %s", err, stdout)
+	}
+	unknown := sources[1].ID.String()
+	refuse.Store(unknown)
+	code, stdout, stderr := kbsync("verify")
+	if code != exitFailed || strings.Count(stdout, "missing") != 1 || !strings.Contains(stdout, unknown) || !strings.Contains(stdout, "SOURCE_NOT_FOUND") {
+		t.Errorf("verify: exit %d: %s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr = kbsync("api", "status", sources[0].ID.String(), unknown, sources[2].ID.String())
+	if code != exitOther || strings.Count(stdout, "completed") != 2 || !strings.Contains(stderr, unknown) {
+		t.Errorf("api status: exit %d: %s%s", code, stdout, stderr)
+	}
+	// A 404 for each request says nothing about the sources.
+	refuse.Store("all")
+	if code, stdout, stderr := kbsync("verify"); code == exitDone || code == exitFailed || strings.Contains(stdout, "missing") {
+		t.Errorf("verify without a usable answer: exit %d: %s%s", code, stdout, stderr)
 	}
 }

@@ -18,12 +18,12 @@ func (a *app) watchCommand() *cobra.Command {
 	oneTime := false
 	cmd := &cobra.Command{
 		Use:   "watch [NAME...]",
-		Short: "Stay, and keep the knowledge bases true to the roots",
-		Long: `watch stays and works on all syncs of the config, or on the named ones, each by itself: it notices changes as they
-happen, lists each root now and then all the same (--rescan), uploads what has settled, and follows the training. A sync
-that has trouble waits and tries again; no other sync has to wait for it.
+		Short: "Keep running, and keep the knowledge bases true to the roots",
+		Long: `watch works on all syncs of the config, or on the syncs that are named, until it is stopped. It notices changes as they
+happen, lists each root at an interval as well (--rescan), uploads documents that have settled, and follows the training. A
+sync that fails waits and tries again, and delays no other sync.
 
-SIGHUP reads the config again, SIGTERM and SIGINT end in good order, SIGUSR1 writes how things stand to the log.
+SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes the status to the log.
 
   kbsync watch --listen :9090`,
 		RunE: func(cmd *cobra.Command, args []string) error {

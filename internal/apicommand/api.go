@@ -188,16 +188,17 @@ func (p *Program) sourceIDs(cmd *cobra.Command, args []string) ([]int64, error) 
 
 func (p *Program) apiStatus(ctx context.Context, conn *Connection, ids []int64) error {
 	type source = answered[replycx.SourceStatus]
+	answers, err := replycx.CollectStatuses(ctx, ids, conn.Client.SourceStatus)
+	if err != nil {
+		return apiFailure(err, "")
+	}
 	var rows []source
-	missing := slices.Clone(ids)
-	for chunk := range slices.Chunk(ids, replycx.MaxStatusIDs) {
-		list, err := conn.Client.SourceStatus(ctx, chunk)
-		if err != nil {
-			return apiFailure(err, "")
-		}
-		for _, s := range list {
+	var missing []int64
+	for _, id := range ids {
+		if s, ok := answers.Found[id]; ok {
 			rows = append(rows, source{s, s.Raw})
-			missing = slices.DeleteFunc(missing, func(id int64) bool { return id == s.ID })
+		} else {
+			missing = append(missing, id)
 		}
 	}
 	if err := console.PrintRows(p.Console, []console.Column[source]{

@@ -103,3 +103,7 @@ func splitVariable(s *Setting, text string, at place) []value {
 	}
 	return vals
 }
+
+// tokenVariable holds the API's token. Its name belongs to the client, not to
+// kbsync, so that a token set for other programs works here too.
+const tokenVariable = "REPLYCX_TOKEN"

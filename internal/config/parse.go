@@ -11,10 +11,6 @@ import (
 // maxProblems is the largest number of mistakes that Parse reports.
 const maxProblems = 100
 
-// tokenVariable holds the API's token. Its name belongs to the client, not to
-// kbsync, so that a token set for other programs works here too.
-const tokenVariable = "REPLYCX_TOKEN"
-
 // Parse builds a Config from a file, the environment and flags. It reads
 // nothing else. It reports all mistakes together, as [Errors].
 func Parse(in Input) (*Config, error) {

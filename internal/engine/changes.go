@@ -8,7 +8,7 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// A changeSource says which parts of a root may have changed: from the file events of a directory, or the notifications of a
+// A changeSource reports the parts of a root that may have changed: from the file events of a directory, or the notifications of a
 // bucket.
 type changeSource interface {
 	// Wake receives a value when there may be something to take.

@@ -15,7 +15,7 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// A Class says what an error means for the person or the program that started the work. Programs decide on the class of an
+// A Class is the meaning of an error for the person or the program that started the work. Programs decide on the class of an
 // error, never on its text.
 type Class uint8
 

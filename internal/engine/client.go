@@ -11,8 +11,7 @@ import (
 	"github.com/kbsync/kbsync/replycx"
 )
 
-// A LoggingClient is a client that logs what happens to uploads: an API that cannot be reached, once, and each document if
-// asked to.
+// A LoggingClient is a client that logs uploads: a failure of the API once, and each document on demand.
 type LoggingClient struct {
 	*replycx.Client
 	logger    *slog.Logger

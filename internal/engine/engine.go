@@ -11,7 +11,7 @@ import (
 	"github.com/kbsync/kbsync/tracker"
 )
 
-// Options are the options that both drivers have. All fields are required but where a comment says otherwise.
+// Options are the options that both drivers have. All fields are required, except those marked optional.
 type Options struct {
 	Config *config.Config
 	Store  *state.Store
@@ -29,7 +29,7 @@ type Options struct {
 
 	// Environ is the environment of hooks that are commands. Optional.
 	Environ []string
-	// Version is that of the program, for the page and for the User-Agent of webhooks. Optional.
+	// Version is the version of the program, for the page and for the User-Agent of webhooks. Optional.
 	Version string
 	// ExitCode returns the number of a class in the error file and in messages to hooks. The engine decides nothing on it.
 	ExitCode func(Class) int
@@ -65,7 +65,7 @@ type API struct {
 	Client Client
 	// Origin and Account identify the API in destinations.
 	Origin, Account string
-	// Local says that the API is served on this machine, so losing the state does no harm.
+	// Local is set if the API is served on this machine, so losing the state does no harm.
 	Local bool
 	// Close ends the connections.
 	Close func() error

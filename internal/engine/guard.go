@@ -29,7 +29,7 @@ func (w *worker) guardUploads(ctx context.Context) error {
 		return nil
 	}
 	return &haltError{"max-uploads", fmt.Sprintf("sync %q: %d documents would be uploaded, more than --max-uploads %d allows. "+
-		"If that is what you want, run again with --max-uploads %d", w.sync.Name, e.Uploads, limit, e.Uploads)}
+		"To upload them, run again with --max-uploads %d", w.sync.Name, e.Uploads, limit, e.Uploads)}
 }
 
 // guardState halts the first uploads to a real knowledge base if the state is in a place where it is soon lost: everything would
@@ -46,7 +46,7 @@ func (w *worker) guardState(ctx context.Context) error {
 	if err != nil || id != 0 {
 		return err
 	}
-	return &haltError{"new-state", fmt.Sprintf("sync %q: the state %s is new, and %s: everything would be uploaded once more then, for good. "+
+	return &haltError{"new-state", fmt.Sprintf("sync %q: the state %s is new, and %s: after a loss every document would be uploaded again, permanently. "+
 		"Put it on a disk or a volume that lasts with --state; if losing it does no harm, run again with --accept-new-state",
 		w.sync.Name, w.opts.Config.State, reason)}
 }

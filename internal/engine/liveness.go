@@ -34,7 +34,7 @@ func (l *liveness) tick() {
 	l.loop.Tick()
 }
 
-// end says that the loop has ended.
+// end reports that the loop has ended.
 func (l *liveness) end() { l.loop.End() }
 
 // alive reports whether the loop gave a sign of life within the limit.

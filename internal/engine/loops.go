@@ -39,7 +39,7 @@ type loops struct {
 	scanNow  wakeup // a full scan is demanded
 	scanSoon wakeup // a full scan would help
 	due      wakeup // documents may be due for upload
-	retryNow wakeup // what failed may succeed now
+	retryNow wakeup // an attempt that failed may succeed now
 	changed  wakeup // there may be something to report
 
 	syncID, destinationID atomic.Int64 // 0 until the sync is open

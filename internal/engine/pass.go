@@ -31,7 +31,7 @@ type PassResult struct {
 	Uploads ingest.Result
 	// Marked is how many documents RunOptions.Mark marked.
 	Marked int
-	// LeftToOther says that another process holds the lock and does the work for the documents that were marked.
+	// LeftToOther is set if another process holds the lock and does the work for the documents that were marked.
 	LeftToOther bool
 	// Err is why the pass was halted or stopped, and TrainingErr why the training was not followed to its end.
 	Err, TrainingErr error
@@ -162,7 +162,7 @@ func (p *pass) addScan(r watcher.Result, first bool) {
 	p.result.Scan, p.result.Scanned = r, true
 }
 
-// uploadOnce uploads the documents that are due. The first signal ends it softly: it waits for the answers to what is sent.
+// uploadOnce uploads the documents that are due. The first signal ends it softly: it waits for the answers to requests that are under way.
 func (p *pass) uploadOnce(ctx context.Context) error {
 	work, cancel := Graceful(p.soft, p.opts.Cut, p.opts.Config.ShutdownGrace)
 	defer cancel()

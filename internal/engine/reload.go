@@ -42,7 +42,8 @@ func (d *daemon) reload(ctx context.Context) (err error) {
 		return err
 	}
 	d.apply(ctx, r)
-	d.opts.Logger.Info("config reloaded", "syncs", len(cfg.Selected), "unchanged", r.unchanged, "started", len(r.start), "stopped", len(r.stop))
+	d.opts.Logger.Info("config reloaded",
+		"syncs", len(cfg.Selected), "unchanged", r.unchanged, "started", len(r.start), "stopped", len(r.stop))
 	return nil
 }
 

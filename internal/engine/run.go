@@ -78,8 +78,8 @@ type RunResult struct {
 const parallelSyncs = 4
 
 // RunOnce makes one pass over each selected sync, several at a time and independently, while a tracker for each destination
-// follows the training. Then it waits for the training, if it is to. After the end of ctx it begins nothing new and returns when
-// the answers to what is sent are recorded.
+// follows the training. Then it waits for the training if RunOptions.Wait is set. After the end of ctx it begins nothing new and returns when
+// the answers to requests that are under way are recorded.
 func RunOnce(ctx context.Context, opts RunOptions) RunResult {
 	soft := ctx
 	if limit := opts.Config.MaxDuration; limit > 0 {

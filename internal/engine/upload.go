@@ -98,7 +98,7 @@ func (l *loops) afterRun(ctx context.Context, result ingest.Result, err error) {
 	l.setError(stageUpload, err)
 }
 
-// uploadDelay returns how long to wait after a run. lostAnswer says that one more answer was lost in it.
+// uploadDelay returns how long to wait after a run. lostAnswer is set if the run lost another answer.
 func uploadDelay(err error, fruitless int, lostAnswer bool) time.Duration {
 	outage, isOutage := errors.AsType[*ingest.OutageError](err)
 	switch {

@@ -101,8 +101,8 @@ func (w *worker) saveLastError(ctx context.Context, err error) {
 // WithRemedy adds the remedy to an error: the flag that a person may type.
 func WithRemedy(err error) error {
 	if e, ok := errors.AsType[*state.DestinationError](err); ok {
-		return fmt.Errorf("%w. If that is meant, run again with --accept-new-destination: everything is uploaded there, and what was "+
-			"uploaded before is left behind", e)
+		return fmt.Errorf("%w. To upload every document there, run again with --accept-new-destination; the sources at the old "+
+			"destination are left behind", e)
 	}
 	return err
 }

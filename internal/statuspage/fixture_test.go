@@ -111,7 +111,8 @@ func (f *fixture) accept(s state.Sync, limit int) []int64 {
 		ids = append(ids, f.next)
 		f.next++
 	}
-	f.must(f.store.Journal.Accept(f.t.Context(), batch, a))
+	_, err := f.store.Journal.Accept(f.t.Context(), batch, a)
+	f.must(err)
 	return ids
 }
 

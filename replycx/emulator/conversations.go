@@ -6,9 +6,6 @@ import (
 	"slices"
 )
 
-// maxJSON is the largest JSON request in bytes.
-const maxJSON = 1 << 20
-
 // conversation is a conversation and its current state.
 type conversation struct {
 	ID      string `json:"id"`

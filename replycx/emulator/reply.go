@@ -78,3 +78,6 @@ func internal(err error) reply {
 func fieldErrors(fields map[string][]string) reply {
 	return failWithoutCode(http.StatusBadRequest, "BAD_REQUEST", fields)
 }
+
+// maxJSON is the largest JSON request in bytes.
+const maxJSON = 1 << 20

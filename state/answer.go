@@ -1,0 +1,260 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// A Receipt lists the parts of an answer that contradict the batch or the inventory. Log them: the documents at the
+// uncertain positions may be in the knowledge base without an id that can be trusted.
+type Receipt struct {
+	Uncertain []int      // positions of the members that are uncertain
+	Conflicts []Conflict // sources that were not taken for the member's
+	// Streak is how many batches in a row became uncertain, this one included, if no member was accepted. Zero otherwise.
+	Streak int
+}
+
+// A Conflict is a source in an answer that cannot be the member's.
+type Conflict struct {
+	SourceID int64
+	Position int // of the member; -1 for a source under a field that was not sent
+	Reason   string
+}
+
+// Accept records a sealed batch's answer: its sources enter the inventory, durably, and the breaker closes. It may be
+// called again after an error.
+//
+// The answer is checked against the inventory. A member is uncertain if the answer lacks it, names another knowledge
+// base, gives an id that the inventory has for another content, or gives an id to two members. No row of the inventory
+// moves to another content. New ids of an uncertain member are recorded without a content, and complete no document. If
+// no member is accepted, the batch is uncertain and the breaker opens, as after MarkUncertain.
+//
+// Errors: ErrBatchEnded if the batch was never sealed, or has its answer.
+func (s *Journal) Accept(ctx context.Context, batchID int64, answer Answer) (Receipt, error) {
+	var receipt Receipt
+	err := s.update(ctx, func(t *tx) error {
+		b, err := t.batch(batchID)
+		if err != nil {
+			return err
+		}
+		// The answer may come after recovery took the batch for uncertain: its sources must be recorded all the same.
+		if b.state != batchSealed && b.state != batchUncertain {
+			return ErrBatchEnded
+		}
+		receipt, err = t.accept(b, answer)
+		return err
+	})
+	if err != nil {
+		return Receipt{}, fmt.Errorf("record answer: %w", err)
+	}
+	s.forget(batchID)
+	return receipt, nil
+}
+
+// An acceptance is an answer while it is checked and recorded.
+type acceptance struct {
+	tx          *tx
+	batch       batchRow
+	answer      Answer
+	at          int64
+	destination int64           // of the knowledge base that the answer names
+	foreign     bool            // the answer names another knowledge base than the batch's
+	known       map[int64]int64 // the contents of the answer's ids that the inventory has
+	shared      map[int64]bool  // ids that the answer gives to more than one field
+	receipt     Receipt
+}
+
+func (t *tx) accept(b batchRow, answer Answer) (Receipt, error) {
+	ms, err := t.members(b.id)
+	if err != nil {
+		return Receipt{}, err
+	}
+	a := acceptance{tx: t, batch: b, answer: answer, at: now()}
+	if err := a.check(); err != nil {
+		return Receipt{}, err
+	}
+	// Nearly always all members are in training: one statement for them.
+	if _, err := t.exec(`UPDATE contents
+		SET state = {content.training}, reason = '', since = $1
+		WHERE id IN (SELECT content_id FROM members WHERE batch_id = $2)
+		  AND batch_id = $2
+		  AND state IN ({content.reserved}, {content.uncertain})`, a.at, b.id); err != nil {
+		return Receipt{}, err
+	}
+	for _, m := range ms {
+		if err := a.acceptMember(m); err != nil {
+			return Receipt{}, err
+		}
+	}
+	for _, src := range answer.Unasked {
+		if err := a.addStray(member{position: -1}, src); err != nil {
+			return Receipt{}, err
+		}
+	}
+	e := ending{state: batchAnswered, statusCode: answer.StatusCode}
+	if len(ms) > 0 && len(a.receipt.Uncertain) == len(ms) {
+		e.state, e.message = batchUncertain, "the answer names no document with a source of its own"
+	}
+	a.receipt.Streak, err = t.endBatch(b, e)
+	return a.receipt, err
+}
+
+// check finds the destination of the answer, and the ids in it that cannot be trusted.
+func (a *acceptance) check() error {
+	var d Destination
+	err := a.tx.one(`SELECT id, origin, account, knowledge_base
+		FROM destinations
+		WHERE id = $1`, []any{a.batch.destination}, &d.ID, &d.Origin, &d.Account, &d.KnowledgeBase)
+	if err != nil {
+		return err
+	}
+	a.destination = d.ID
+	if kb := a.answer.KnowledgeBase; kb != 0 && kb != d.KnowledgeBase {
+		a.foreign = true
+		d.KnowledgeBase = kb
+		if a.destination, err = a.tx.ensureDestination(d); err != nil {
+			return err
+		}
+	}
+	fields := slices.Concat(a.answer.Sources, [][]SourceAnswer{a.answer.Unasked})
+	inField := map[int64]int{}
+	var ids []int64
+	for i, sources := range fields {
+		for _, src := range sources {
+			if j, ok := inField[src.ID]; ok && j != i {
+				if a.shared == nil {
+					a.shared = map[int64]bool{}
+				}
+				a.shared[src.ID] = true
+			}
+			inField[src.ID] = i
+			ids = append(ids, src.ID)
+		}
+	}
+	a.known, err = a.tx.knownSources(a.destination, ids)
+	return err
+}
+
+// knownSources returns the contents of the ids that the inventory has. The ids of one answer are neighbours, so one range
+// costs less than a lookup for each.
+func (t *tx) knownSources(destination int64, ids []int64) (map[int64]int64, error) {
+	known := map[int64]int64{}
+	if len(ids) == 0 {
+		return known, nil
+	}
+	asked := make(map[int64]bool, len(ids))
+	for _, id := range ids {
+		asked[id] = true
+	}
+	err := t.each(`SELECT source_id, content_id
+		FROM sources
+		WHERE destination_id = $1
+		  AND source_id >= $2
+		  AND source_id <= $3`, []any{destination, slices.Min(ids), slices.Max(ids)}, func(scan func(...any) error) error {
+		var id, content int64
+		err := scan(&id, &content)
+		if asked[id] {
+			known[id] = content
+		}
+		return err
+	})
+	return known, err
+}
+
+// acceptMember adds the member's sources, and gives its content the state that follows from them.
+func (a *acceptance) acceptMember(m member) error {
+	var sources []SourceAnswer
+	if m.position < len(a.answer.Sources) {
+		sources = a.answer.Sources[m.position]
+	}
+	state, reason := contentUncertain, a.doubt(m, sources)
+	if reason == "" {
+		var sum outcomeSum
+		for _, src := range sources {
+			if err := a.addSource(m, src); err != nil {
+				return err
+			}
+			sum.add(src.Outcome, src.Errors)
+		}
+		state, reason = sum.state()
+	} else {
+		a.receipt.Uncertain = append(a.receipt.Uncertain, m.position)
+		for _, src := range sources {
+			if err := a.addStray(m, src); err != nil {
+				return err
+			}
+		}
+	}
+	if state == contentTraining {
+		return nil
+	}
+	_, err := a.tx.exec(`UPDATE contents
+		SET state = $1, reason = $2, since = $3
+		WHERE id = $4
+		  AND batch_id = $5
+		  AND state = {content.training}`, state, reason, a.at, m.content, a.batch.id)
+	return err
+}
+
+// doubt returns why the member's sources cannot be trusted, or an empty text.
+func (a *acceptance) doubt(m member, sources []SourceAnswer) string {
+	if len(sources) == 0 {
+		return "the answer did not mention the document"
+	}
+	for _, src := range sources {
+		if reason := a.conflict(m, src.ID); reason != "" {
+			return fmt.Sprintf("the answer gave it source %d, but %s", src.ID, reason)
+		}
+	}
+	return ""
+}
+
+// conflict returns why the id cannot be a source of the member, or an empty text.
+func (a *acceptance) conflict(m member, id int64) string {
+	content, known := a.known[id]
+	switch {
+	case a.foreign:
+		return fmt.Sprintf("the answer names knowledge base %d", a.answer.KnowledgeBase)
+	case a.shared[id]:
+		return "the answer gives that id to more than one document"
+	case known && content != m.content:
+		return "the inventory has that id for another content"
+	}
+	return ""
+}
+
+// addStray records a source that is no member's: an unknown one enters the inventory without a content.
+func (a *acceptance) addStray(m member, src SourceAnswer) error {
+	if reason := a.conflict(m, src.ID); reason != "" {
+		a.receipt.Conflicts = append(a.receipt.Conflicts, Conflict{SourceID: src.ID, Position: m.position, Reason: reason})
+	}
+	if _, known := a.known[src.ID]; known {
+		return nil
+	}
+	a.known[src.ID] = 0
+	m.content = 0
+	if a.shared[src.ID] {
+		m.position = -1
+	}
+	return a.addSource(m, src)
+}
+
+// addSource adds a source to the inventory, or updates a source of the same content.
+func (a *acceptance) addSource(m member, src SourceAnswer) error {
+	poll, outcomeAt := max(waitUntil(a.answer.NextPoll), 1), int64(0)
+	if src.Outcome.final() {
+		poll, outcomeAt = 0, a.at
+	}
+	_, err := a.tx.exec(`INSERT INTO sources (destination_id, source_id, content_id, batch_id, position, name, type, status,
+			outcome, errors, created_at, outcome_at, next_poll, seen_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $11)
+		ON CONFLICT (destination_id, source_id) DO UPDATE
+		SET batch_id = excluded.batch_id, position = excluded.position, name = excluded.name,
+			type = excluded.type, status = excluded.status, outcome = excluded.outcome, errors = excluded.errors,
+			outcome_at = excluded.outcome_at, next_poll = excluded.next_poll, seen_at = excluded.seen_at, acked_at = 0
+		WHERE sources.content_id = excluded.content_id`,
+		a.destination, src.ID, m.content, a.batch.id, m.position, src.Name, src.Type, src.Status,
+		int(src.Outcome), src.Errors, a.at, outcomeAt, poll)
+	return err
+}

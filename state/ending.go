@@ -1,0 +1,104 @@
+package state
+
+// An ending is the outcome of a batch.
+type ending struct {
+	state      int // batchAnswered, batchRefused, batchAbandoned or batchUncertain
+	statusCode int // 0 if there was no answer
+	code       string
+	message    string
+}
+
+// endBatch ends a batch. Every outcome is recorded here, whether an answer, a refusal, a loss, recovery, Forget or Import
+// brings it, so that the journal, the contents and the breaker always change together. It returns how many batches of
+// the destination became uncertain since the last accepted one.
+func (t *tx) endBatch(b batchRow, e ending) (streak int, err error) {
+	at := now()
+	if e.state == batchUncertain {
+		if _, err := t.exec(`UPDATE contents
+			SET state = {content.uncertain}, since = $1, reason = $2
+			WHERE state <> {content.completed}
+			  AND state = {content.reserved}
+			  AND batch_id = $3
+			  AND id IN (SELECT content_id FROM members WHERE batch_id = $3)`, at, e.message, b.id); err != nil {
+			return 0, err
+		}
+	}
+	if _, err := t.exec(`UPDATE batches
+		SET state = $1, ended_at = $2, status_code = $3, code = $4, message = $5
+		WHERE id = $6`, e.state, at, e.statusCode, e.code, e.message, b.id); err != nil {
+		return 0, err
+	}
+	return t.updateBreaker(b, e)
+}
+
+// updateBreaker opens the breaker after an uncertain batch, and closes it after an answered one. Any other ending of the
+// probe lets another probe begin.
+func (t *tx) updateBreaker(b batchRow, e ending) (streak int, err error) {
+	switch e.state {
+	case batchUncertain:
+		if b.state == batchUncertain {
+			break // counted before
+		}
+		_, err = t.exec(`UPDATE destinations
+			SET uncertain_streak = uncertain_streak + 1,
+				probe_batch = CASE WHEN probe_batch = $1 THEN 0 ELSE probe_batch END
+			WHERE id = $2`, b.id, b.destination)
+	case batchAnswered:
+		_, err = t.exec(`UPDATE destinations
+			SET uncertain_streak = 0, probe_batch = 0,
+				largest_accepted = CASE WHEN largest_accepted < $1 THEN $1 ELSE largest_accepted END,
+				smallest_refused = CASE WHEN smallest_refused <= $1 THEN 0 ELSE smallest_refused END
+			WHERE id = $2
+			  AND (uncertain_streak <> 0 OR largest_accepted < $1 OR smallest_refused BETWEEN 1 AND $1)`, b.bytes, b.destination)
+		return 0, err
+	default:
+		_, err = t.exec(`UPDATE destinations
+			SET probe_batch = 0
+			WHERE id = $1
+			  AND probe_batch = $2`, b.destination, b.id)
+		if err == nil && e.statusCode == 413 {
+			_, err = t.exec(`UPDATE destinations
+				SET smallest_refused = $1
+				WHERE id = $2
+				  AND (smallest_refused = 0 OR smallest_refused > $1)`, b.bytes, b.destination)
+		}
+	}
+	if err != nil {
+		return 0, err
+	}
+	err = t.one(`SELECT uncertain_streak FROM destinations WHERE id = $1`, []any{b.destination}, &streak)
+	return streak, err
+}
+
+// recover ends the work that was under way for the sync: batches that were not sealed are abandoned, sealed ones become
+// uncertain, claims become pending. It returns the number of uncertain batches.
+func (t *tx) recover(syncID int64) (uncertain int, err error) {
+	ids, err := t.ids(`SELECT id
+		FROM batches
+		WHERE sync_id = $1
+		  AND state < {batch.answered}
+		ORDER BY id`, syncID)
+	if err != nil {
+		return 0, err
+	}
+	for _, id := range ids {
+		b, err := t.batch(id)
+		if err != nil {
+			return 0, err
+		}
+		e := ending{state: batchAbandoned, message: "kbsync ended before it was sealed"}
+		if b.state == batchSealed {
+			e = ending{state: batchUncertain, message: "kbsync ended before the answer came"}
+			uncertain++
+		}
+		if _, err := t.endBatch(b, e); err != nil {
+			return 0, err
+		}
+	}
+	_, err = t.exec(`UPDATE documents
+		SET state = {doc.pending}, claim = 0
+		WHERE sync_id = $1
+		  AND state < {doc.linked}
+		  AND state = {doc.claimed}`, syncID)
+	return uncertain, err
+}

@@ -1,0 +1,186 @@
+package state
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// streak returns the number of batches in a row that became uncertain.
+func (r *fixture) streak() int {
+	r.t.Helper()
+	streak, _, err := r.s.Journal.Breaker(r.ctx(), r.sync.Destination.ID)
+	r.must(err)
+	return streak
+}
+
+// Each path makes a sealed batch uncertain, while another batch is open.
+func TestEveryPathToUncertainOpensTheBreaker(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		lose func(r *fixture, batch int64)
+	}{
+		{"lost answer", func(r *fixture, batch int64) {
+			_, err := r.s.Journal.MarkUncertain(r.ctx(), batch, 502, "bad gateway")
+			r.must(err)
+		}},
+		{"recovery", func(r *fixture, _ int64) {
+			_, err := r.s.Journal.Recover(r.ctx(), r.sync.ID)
+			r.must(err)
+		}},
+		{"recovery of a sync that no process works on", func(r *fixture, _ int64) {
+			got, err := r.s.Journal.RecoverUnowned(r.ctx())
+			r.must(err)
+			if len(got) != 1 || got[0] != (Recovered{Sync: "handbook", Uncertain: 1}) {
+				r.t.Errorf("recovered %+v", got)
+			}
+		}},
+		{"forget", func(r *fixture, _ int64) { r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID)) }},
+		{"answer without a source that can be trusted", func(r *fixture, batch int64) {
+			receipt, err := r.s.Journal.Accept(r.ctx(), batch, Answer{StatusCode: 200, KnowledgeBase: 1, Sources: [][]SourceAnswer{{{ID: 1}}}})
+			r.must(err)
+			if receipt.Streak != 1 {
+				r.t.Errorf("receipt %+v", receipt)
+			}
+		}},
+		{"import", func(r *fixture, _ int64) {
+			to, err := Open(r.ctx(), Options{Path: filepath.Join(r.t.(*testing.T).TempDir(), "copy.db")})
+			r.must(err)
+			r.t.Cleanup(func() { r.must(to.Close()) })
+			r.must(to.Import(r.ctx(), strings.NewReader(export(r.t.(*testing.T), r.s))))
+			r.s = to
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newFixture(t)
+			original := r.s
+			r.put("sealed.md", "open.md")
+			docs, _ := r.resolve(map[string]string{"sealed.md": "S", "open.md": "O"}, Sharing{})
+			sealed := r.seal(docs[:1])
+			b, seals := spec(r, docs[1:])
+			open, err := r.s.Journal.Begin(t.Context(), b)
+			r.must(err)
+			tt.lose(r, sealed)
+			if r.streak() != 1 {
+				t.Errorf("streak %d, want 1", r.streak())
+			}
+			for d, err := range r.s.Documents.All(t.Context(), r.sync.ID) {
+				r.must(err)
+				if d.Key == "sealed.md" && d.State != Uncertain && d.State != Removed {
+					t.Errorf("sealed.md is %s", d.State)
+				}
+			}
+			batches, err := r.s.Journal.Recent(t.Context(), 2)
+			r.must(err)
+			if batches[1].State != BatchUncertain {
+				t.Errorf("the batch is %s", batches[1].State)
+			}
+			if err := r.s.Journal.Seal(t.Context(), open, seals); err == nil {
+				t.Error("another batch was sealed")
+			}
+			findings, err := r.s.Check(t.Context())
+			r.must(err)
+			if len(findings) > 0 {
+				t.Error(findings)
+			}
+			r.s = original
+		})
+	}
+}
+
+// Killing kbsync again and again during an outage must not make one document after the other uncertain.
+func TestRestartsLeaveTheBreakerOpen(t *testing.T) {
+	r := newFixture(t)
+	r.put("a.md", "b.md", "c.md")
+	contents := map[string]string{"a.md": "A", "b.md": "B", "c.md": "C"}
+	for i := range 3 {
+		docs, _ := r.resolve(contents, Sharing{})
+		b, seals := spec(r, docs[:1])
+		b.Probe = true
+		batch, err := r.s.Journal.Begin(t.Context(), b)
+		r.must(err)
+		r.must(r.s.Journal.Seal(t.Context(), batch, seals))
+		if len(docs) > 1 {
+			b, _ = spec(r, docs[1:])
+			if _, err := r.s.Journal.Begin(t.Context(), b); i > 0 && err == nil {
+				t.Fatal("a second batch began beside the probe")
+			}
+		}
+		_, err = r.s.Journal.Recover(t.Context(), r.sync.ID)
+		r.must(err)
+		if r.streak() != i+1 {
+			t.Fatalf("streak %d after %d restarts", r.streak(), i+1)
+		}
+	}
+}
+
+// other adds a second sync to the destination, with one pending document.
+func (r *fixture) other() *fixture {
+	r.t.Helper()
+	y, err := r.s.Syncs.Ensure(r.ctx(), "other", "/other", testDestination, false)
+	r.must(err)
+	o := &fixture{t: r.t, s: r.s, sync: y, next: 990000}
+	o.put("copy.md")
+	return o
+}
+
+func TestSyncThatNoProcessWorksOnBlocksNoOther(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(r *fixture)
+	}{
+		{"forget", func(r *fixture) { r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID)) }},
+		{"recovery", func(r *fixture) {
+			_, err := r.s.Journal.RecoverUnowned(r.ctx())
+			r.must(err)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newFixture(t)
+			r.put("a.md", "b.md")
+			docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+			_, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[1:]), 502, "bad gateway")
+			r.must(err)
+			b, seals := spec(r, docs[:1])
+			b.Probe = true
+			probe, err := r.s.Journal.Begin(t.Context(), b)
+			r.must(err)
+			r.must(r.s.Journal.Seal(t.Context(), probe, seals))
+
+			o := r.other()
+			o.resolve(map[string]string{"copy.md": "A"}, Sharing{})
+			o.want("copy.md=uploading")
+			o.put("new.md")
+			held, err := r.s.Lock(t.Context(), o.sync.Name, 0)
+			r.must(err)
+			docs, _ = o.resolve(map[string]string{"new.md": "N"}, Sharing{})
+			tt.end(r)
+			r.must(held.Unlock())
+			o.want("copy.md=uncertain new.md=uploading")
+			b, _ = spec(o, docs)
+			b.Probe = true
+			if _, err := r.s.Journal.Begin(t.Context(), b); err != nil {
+				t.Fatalf("the probe of a dead process blocks the next one: %v", err)
+			}
+		})
+	}
+}
+
+func TestRecoverUnownedSkipsHeldLocks(t *testing.T) {
+	r := newFixture(t)
+	r.put("a.md")
+	r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+	lock, err := r.s.Lock(t.Context(), r.sync.Name, 0)
+	r.must(err)
+	got, err := r.s.Journal.RecoverUnowned(t.Context())
+	r.must(err)
+	r.want("a.md=uploading")
+	r.must(lock.Unlock())
+	if len(got) != 0 {
+		t.Fatalf("recovered %+v while the lock was held", got)
+	}
+	if got, err = r.s.Journal.RecoverUnowned(t.Context()); err != nil || len(got) != 1 {
+		t.Fatalf("recovered %+v, %v", got, err)
+	}
+	r.want("a.md=pending")
+}
