@@ -5,9 +5,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
-
-	"github.com/kbsync/kbsync/internal/engine"
 )
 
 // signals cancels two contexts on SIGINT and SIGTERM.
@@ -48,10 +45,4 @@ func watchSignals(ctx context.Context) *signals {
 		stop()
 		cut()
 	}}
-}
-
-// graceful returns a context for work that may finish after the first signal. It ends with the second signal, or when the
-// grace time after the first signal is over.
-func (s *signals) graceful(grace time.Duration) (context.Context, context.CancelFunc) {
-	return engine.Graceful(s.soft, s.hard, grace)
 }
