@@ -36,9 +36,12 @@ func (s *db) forget(batchID int64) {
 }
 
 // Begin writes the batch to the journal. Call it before the first byte. While the breaker is open only one batch at a time
-// may begin, with Probe set. Errors: ErrBreakerOpen.
+// may begin, with Probe set. Errors: ErrBreakerOpen, ErrMoved, ErrLockLost.
 func (s *Journal) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err error) {
 	err = s.update(ctx, func(t *tx) error {
+		if err := s.inPlace(t, spec.SyncID); err != nil {
+			return err
+		}
 		var destination, probe int64
 		var streak int
 		if err := t.one(`SELECT t.id, t.uncertain_streak, t.probe_batch
@@ -134,9 +137,12 @@ func (s *Journal) Limits(ctx context.Context, destinationID int64) (l Limits, er
 
 // Recover ends the work that an earlier holder of the sync's lock left: claims become pending, batches that were not
 // sealed are abandoned, and sealed ones without an answer become uncertain, which opens the breaker. It returns the number
-// of uncertain ones.
+// of uncertain ones. Errors: ErrMoved, ErrLockLost.
 func (s *Journal) Recover(ctx context.Context, syncID int64) (uncertain int, err error) {
 	err = s.update(ctx, func(t *tx) error {
+		if err := s.inPlace(t, syncID); err != nil {
+			return err // another process may have taken over
+		}
 		uncertain, err = t.recover(syncID)
 		return err
 	})

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,8 +15,16 @@ import (
 
 // A Lock is a held lock file. The kernel releases it when its process ends, however it ends.
 type Lock struct {
-	file *os.File
+	db     *db
+	name   string
+	path   string
+	offset int64 // of the byte of the database's file that belongs to the sync, see lockRange
+	file   *os.File
+	placed placedFile
 }
+
+// errRemoved is like errHeld. It is the error for a lock whose file was removed while another process held it.
+var errRemoved = fmt.Errorf("%w (its lock file was removed)", errHeld)
 
 // Lock takes the sync's lock file, beside the state, and waits up to wait for it. The holder owns every claim of that
 // sync, and calls Recover first. Errors: ErrLocked.
@@ -26,49 +35,148 @@ func (s *Store) Lock(ctx context.Context, name string, wait time.Duration) (*Loc
 func (s *db) lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
 	// A sync's name may have characters that a file's name may not.
 	sum := sha256.Sum256([]byte(name))
-	path := s.path + "." + hex.EncodeToString(sum[:6]) + ".lock"
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
+	l := &Lock{
+		db: s, name: name, path: s.path + "." + hex.EncodeToString(sum[:6]) + ".lock",
+		// SQLite locks bytes at 1 GiB.
+		offset: 1<<62 | int64(binary.BigEndian.Uint64(sum[:])>>16),
 	}
 	deadline := time.Now().Add(wait)
 	for {
-		err = tryLock(f)
+		err := l.try()
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, errHeld) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", l.path, err), l.close())
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return nil, errors.Join(fmt.Errorf("sync %q: %w%s", name, ErrLocked, holder(f)), f.Close())
+			return nil, errors.Join(fmt.Errorf("sync %q: %w%s", name, ErrLocked, l.holder(err)), l.close())
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), f.Close())
+			return nil, errors.Join(context.Cause(ctx), l.close())
 		case <-time.After(min(left, 100*time.Millisecond)):
 		}
 	}
-	// The note is for people; the kernel keeps the lock.
-	host, _ := os.Hostname()
-	note := fmt.Sprintf("process %d on %s since %s\n", os.Getpid(), host, time.Now().Format(time.RFC3339))
-	if err := f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(note), 0)
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("write lock: %w", err), f.Close())
-		}
+	if err := l.note(); err != nil {
+		return nil, errors.Join(fmt.Errorf("write lock: %w", err), l.Unlock())
 	}
-	return &Lock{file: f}, nil
+	return l, nil
 }
 
-func holder(f *os.File) string {
-	text, err := io.ReadAll(io.NewSectionReader(f, 0, 256))
+// maxReopened is how often an attempt opens a lock file that is removed again and again.
+const maxReopened = 10
+
+// try makes one attempt. Errors: errHeld.
+func (l *Lock) try() (err error) {
+	for range maxReopened {
+		if l.file == nil {
+			if l.file, err = os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+				return err
+			}
+		}
+		if err := tryLock(l.file); err != nil {
+			return err
+		}
+		info, err := l.file.Stat()
+		if err != nil {
+			return err
+		}
+		l.placed = placedFile{l.path, info}
+		if l.placed.check() == nil {
+			return l.own()
+		}
+		// The file was removed after it was opened: the next process would lock another one.
+		if err := l.close(); err != nil {
+			return err
+		}
+	}
+	return errRemoved
+}
+
+// own finds out whether another lock file of the sync, which was removed, is still held. Errors: errRemoved.
+func (l *Lock) own() error {
+	if !l.db.addLock(l) {
+		return errors.Join(errRemoved, l.close())
+	}
+	if err := l.db.ranges.lock(l.db.path, l.offset); err != nil {
+		l.db.removeLock(l)
+		return errors.Join(err, l.close())
+	}
+	return nil
+}
+
+// note writes a note for people; the kernel keeps the lock.
+func (l *Lock) note() error {
+	host, _ := os.Hostname()
+	note := fmt.Sprintf("process %d on %s since %s\n", os.Getpid(), host, time.Now().Format(time.RFC3339))
+	if err := l.file.Truncate(0); err != nil {
+		return nil // the lock is held all the same
+	}
+	_, err := l.file.WriteAt([]byte(note), 0)
+	return err
+}
+
+// holder names the process that holds the lock, if it is known.
+func (l *Lock) holder(err error) string {
+	if errors.Is(err, errRemoved) {
+		return " (its lock file was removed while it works)"
+	}
+	if l.file == nil {
+		return ""
+	}
+	text, err := io.ReadAll(io.NewSectionReader(l.file, 0, 256))
 	if note := strings.TrimSpace(string(text)); err == nil && note != "" {
 		return " (" + note + ")"
 	}
 	return ""
 }
 
+// close closes the lock file, which releases it.
+func (l *Lock) close() error {
+	if l.file == nil {
+		return nil
+	}
+	file := l.file
+	l.file = nil
+	return file.Close()
+}
+
 // Unlock releases the lock. The file stays: removing it would let two processes lock two files of one name.
-func (l *Lock) Unlock() error { return l.file.Close() }
+func (l *Lock) Unlock() error {
+	l.db.removeLock(l)
+	return errors.Join(l.db.ranges.unlock(l.offset), l.close())
+}
+
+// addLock notes a held lock. It returns false if this store holds another lock of the sync.
+func (s *db) addLock(l *Lock) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.locks[l.name] != nil {
+		return false
+	}
+	s.locks[l.name] = l
+	return true
+}
+
+func (s *db) removeLock(l *Lock) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.locks[l.name] == l {
+		delete(s.locks, l.name)
+	}
+}
+
+func (s *db) lockCount() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.locks)
+}
+
+// heldLock returns the lock of a sync, or nil if this store does not hold it.
+func (s *db) heldLock(name string) *Lock {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.locks[name]
+}

@@ -41,12 +41,16 @@ func (t *tx) batch(id int64) (batchRow, error) {
 }
 
 // Seal reserves the members' contents and marks the batch sealed, in one durable transaction; after it the request may be
-// completed. Seals are by member position. Errors: *SealError, ErrBreakerOpen, ErrBatchEnded; then nothing was written.
+// completed. Seals are by member position. Errors: *SealError, ErrBreakerOpen, ErrBatchEnded, ErrMoved, ErrLockLost; then
+// nothing was written.
 func (s *Journal) Seal(ctx context.Context, batchID int64, seals []Seal) error {
 	own := s.remembered(batchID)
 	err := s.update(ctx, func(t *tx) error {
 		b, err := t.batch(batchID)
 		if err != nil {
+			return err
+		}
+		if err := s.inPlace(t, b.sync); err != nil {
 			return err
 		}
 		if b.state != batchOpen || own.members == nil {

@@ -33,7 +33,8 @@ type Store struct {
 
 // db is the open database that all groups share. All writes go through one connection (see update).
 type db struct {
-	path  string
+	path  string // absolute, without symbolic links
+	files []placedFile
 	write *sql.DB
 	read  *sql.DB
 
@@ -41,8 +42,10 @@ type db struct {
 	stop    chan struct{}
 	stopped sync.WaitGroup
 
-	mu    sync.Mutex
-	begun map[int64]begun
+	mu     sync.Mutex
+	begun  map[int64]begun
+	locks  map[string]*Lock // the held ones, by the name of the sync
+	ranges lockRange
 
 	versions versionReader
 }
@@ -68,11 +71,11 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Path == "" {
 		return nil, errors.New("open state: no path given")
 	}
-	dsn, absent, err := dataSource(opts)
+	s := &db{jobs: make(chan *job), stop: make(chan struct{}), begun: map[int64]begun{}, locks: map[string]*Lock{}}
+	dsn, absent, err := s.locate(opts)
 	if err != nil {
 		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
 	}
-	s := &db{path: opts.Path, jobs: make(chan *job), stop: make(chan struct{}), begun: map[int64]begun{}}
 	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-4096)"); err != nil {
 		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
 	}
@@ -82,18 +85,30 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	}
 	s.read.SetMaxOpenConns(8)
 	conn, err := s.prepare(ctx, opts.ReadOnly, absent)
+	if err == nil {
+		err = s.placeLogs()
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open state %s: %w", opts.Path, remedy(err)), s.read.Close(), s.write.Close())
+		err = fmt.Errorf("open state %s: %w", opts.Path, remedy(err))
+		return nil, errors.Join(err, s.read.Close(), s.write.Close(), s.ranges.close())
 	}
 	s.stopped.Go(func() { s.run(conn) })
 	return newStore(s), nil
 }
 
-// dataSource creates the database's file, readable by its owner only, and returns its address. The address of a state
-// that is absent and opened for reading is in memory.
-func dataSource(opts Options) (dsn string, absent bool, err error) {
+// locate finds the place of the database, whose links it resolves once: the names of the lock files derive from it. It creates
+// the database's file, readable by its owner only, and returns its address. The address of a state that is absent and opened
+// for reading is in memory.
+func (s *db) locate(opts Options) (dsn string, absent bool, err error) {
 	pragmas := "&_pragma=busy_timeout(30000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
-	_, err = os.Stat(opts.Path)
+	given, err := filepath.Abs(opts.Path)
+	if err != nil {
+		return "", false, err
+	}
+	if s.path, err = resolveLinks(given); err != nil {
+		return "", false, err
+	}
+	_, err = os.Stat(s.path)
 	absent = errors.Is(err, fs.ErrNotExist)
 	switch {
 	case err != nil && !absent:
@@ -101,14 +116,10 @@ func dataSource(opts Options) (dsn string, absent bool, err error) {
 	case opts.ReadOnly && absent:
 		return fmt.Sprintf("file:/kbsync-%016x?vfs=memdb", rand.Uint64()) + pragmas, true, nil
 	}
-	path, err := filepath.Abs(opts.Path)
-	if err != nil {
+	if err := refuseNetwork(filepath.Dir(s.path)); err != nil {
 		return "", false, err
 	}
-	if err := refuseNetwork(filepath.Dir(path)); err != nil {
-		return "", false, err
-	}
-	slashed := filepath.ToSlash(path)
+	slashed := filepath.ToSlash(s.path)
 	if !strings.HasPrefix(slashed, "/") {
 		slashed = "/" + slashed
 	}
@@ -116,14 +127,17 @@ func dataSource(opts Options) (dsn string, absent bool, err error) {
 	if opts.ReadOnly {
 		return dsn + "?mode=ro" + pragmas, false, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
 		return "", false, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return "", false, err
 	}
 	if err := f.Close(); err != nil {
+		return "", false, err
+	}
+	if err := s.place(given); err != nil {
 		return "", false, err
 	}
 	return dsn + "?mode=rw" + pragmas + "&_pragma=journal_mode(WAL)", absent, nil
@@ -151,5 +165,5 @@ func (s *Store) Close() error {
 	close(s.stop)
 	s.stopped.Wait()
 	s.versions.close()
-	return errors.Join(s.read.Close(), s.write.Close())
+	return errors.Join(s.read.Close(), s.write.Close(), s.ranges.close())
 }

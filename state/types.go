@@ -244,6 +244,12 @@ type Poll struct {
 var (
 	// ErrLocked: another process works on the sync. The error's text names the process if it is known.
 	ErrLocked = errors.New("another kbsync works on this sync")
+	// ErrLockLost: the lock file of the sync was removed or replaced while this process held it, so that another process may
+	// take the lock. The process must not go on with that sync.
+	ErrLockLost = errors.New("the lock file of the sync was removed or replaced while kbsync held it")
+	// ErrMoved: a file of the state was moved, removed or replaced while it was open, so that no other process reads what this
+	// one writes.
+	ErrMoved = errors.New("the state was moved, removed or replaced while kbsync used it")
 	// ErrNewerSchema: the state was written by a newer kbsync.
 	ErrNewerSchema = errors.New("the state was written by a newer kbsync")
 	// ErrCorrupt: the state's file is damaged, or no database.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -38,13 +39,23 @@ func (s *db) update(ctx context.Context, fn func(*tx) error) error {
 func (s *db) run(conn *sql.Conn) {
 	t := &tx{conn: conn, stmts: map[string]*sql.Stmt{}}
 	defer func() {
+		s.checkpointAtEnd(t)
 		t.close()
 		_ = conn.Close() // no statement is open on it any more
 	}()
+	var due <-chan time.Time // of the next checkpoint; nil while there is nothing to move
 	for {
 		select {
 		case j := <-s.jobs:
 			s.commitGroup(t, j)
+			if due == nil {
+				due = time.After(checkpointDelay)
+			}
+		case <-due:
+			due = nil
+			if !s.checkpoint(t) {
+				due = time.After(checkpointDelay)
+			}
 		case <-s.stop:
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -347,10 +348,12 @@ func OwnKeys(root string, paths ...string) []string {
 	root = realPath(root)
 	var keys []string
 	for _, path := range paths {
-		// The file may be a link, as in a mounted ConfigMap; the key is that of the link.
-		path = filepath.Join(realPath(filepath.Dir(path)), filepath.Base(path))
-		if rel, err := filepath.Rel(root, path); err == nil && filepath.IsLocal(rel) && rel != "." {
-			keys = append(keys, filepath.ToSlash(rel))
+		// The file may be a link, as in a mounted ConfigMap. Neither the link nor its target is a document.
+		link, target := filepath.Join(realPath(filepath.Dir(path)), filepath.Base(path)), realPath(path)
+		for _, p := range slices.Compact([]string{link, target}) {
+			if rel, err := filepath.Rel(root, p); err == nil && filepath.IsLocal(rel) && rel != "." {
+				keys = append(keys, filepath.ToSlash(rel))
+			}
 		}
 	}
 	return keys

@@ -111,6 +111,7 @@ func Classify(err error) Class {
 		{ClassGuard, is[*state.DestinationError]},
 		{ClassGuard, is[*watcher.GuardError]},
 		{ClassGuard, is[*haltError]},
+		{ClassGuard, isOneOf(state.ErrMoved, state.ErrLockLost)},
 		{ClassRootMissing, isOneOf(watcher.ErrRootMissing)},
 		{ClassTemporary, is[*watcher.UnavailableError]},
 		{ClassFatal, is[*ingest.FatalError]},

@@ -53,6 +53,8 @@ func TestClassify(t *testing.T) {
 		{&state.DestinationError{}, ClassGuard},
 		{&watcher.GuardError{}, ClassGuard},
 		{&haltError{}, ClassGuard},
+		{state.ErrMoved, ClassGuard},
+		{state.ErrLockLost, ClassGuard},
 		{ingest.ErrStopped, ClassInterrupted},
 		{context.Canceled, ClassInterrupted},
 		{JoinErrors([]error{state.ErrLocked, &watcher.GuardError{}, ErrMaxDuration}), ClassGuard},

@@ -1,0 +1,28 @@
+package state
+
+import "time"
+
+// checkpointDelay is the time from a write to the next checkpoint. SQLite moves its log into the main file only when the log has
+// grown to 1,000 pages. A person who copies or restores the main file alone must not lose hours.
+const checkpointDelay = 5 * time.Second
+
+// checkpoint moves the log into the main file without waiting for a reader or another writer. It reports whether nothing is left
+// to move. A checkpoint that fails loses nothing: the log keeps everything.
+func (s *db) checkpoint(t *tx) bool {
+	if s.filesInPlace() != nil {
+		// Another process may use the main file by another name, and so with another log.
+		return false
+	}
+	var busy, logged, moved int
+	err := t.one(`PRAGMA wal_checkpoint(PASSIVE)`, nil, &busy, &logged, &moved)
+	return err == nil && busy == 0 && moved == logged
+}
+
+// checkpointAtEnd moves the log into the main file and empties it, as far as other processes allow that at once.
+func (s *db) checkpointAtEnd(t *tx) {
+	if s.files == nil || s.filesInPlace() != nil {
+		return // opened for reading, or see checkpoint
+	}
+	_ = t.command(`PRAGMA busy_timeout = 0`)
+	_ = t.command(`PRAGMA wal_checkpoint(TRUNCATE)`) // the log keeps everything if this fails
+}
