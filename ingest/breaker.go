@@ -87,7 +87,9 @@ func (p *planner) readBreaker(ctx context.Context) (streak int, err error) {
 // awaitWorkers gives back every document that no worker has, and waits until no batch is in flight.
 func (p *planner) awaitWorkers(ctx context.Context) error {
 	for {
-		p.giveBack(ctx)
+		if err := p.giveBack(ctx); err != nil {
+			return err
+		}
 		if batches, _ := p.inFlight.counts(); batches == 0 || p.throttle.isStopped() {
 			return nil
 		}
@@ -135,7 +137,7 @@ func (p *planner) awaitStatus(ctx context.Context, streak int, since time.Time) 
 // probeBreaker sends the smallest document alone. sent is false if there was none to send; then more reports whether one
 // may become due.
 func (p *planner) probeBreaker(ctx context.Context) (sent, more bool, err error) {
-	claimed, err := p.opts.Gate.claim(func() ([]state.ClaimedDocument, error) {
+	claimed, err := p.claim(func() ([]state.ClaimedDocument, error) {
 		return p.queue.ClaimSmallest(ctx, p.sync.ID, p.resendAfter())
 	})
 	if err != nil {
@@ -148,7 +150,7 @@ func (p *planner) probeBreaker(ctx context.Context) (sent, more bool, err error)
 		more, err := p.wait(ctx)
 		return false, more, err
 	}
-	docs, err := p.prepareProbe(ctx, wrap(claimed))
+	docs, err := p.prepareProbe(ctx, claimed)
 	if err != nil {
 		return false, false, err
 	}

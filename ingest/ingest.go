@@ -200,10 +200,13 @@ func (in *Ingest) Run(ctx context.Context) (Result, error) {
 	if err := p.plan(ctx); err != nil {
 		r.stop(err, !errors.Is(err, errPatience))
 	}
-	p.giveBack(ctx)
+	_ = p.giveBack(ctx) // giveBackAll tries again
 	close(p.work)
 	workers.Wait()
-	p.giveBack(ctx) // documents that waited for a batch of the last workers
+	if err := p.giveBackAll(ctx); err != nil {
+		in.opts.Logger.Error("documents stay claimed until the sync is recovered", "sync", in.sync.Name, "error", err)
+		r.stop(err, true)
+	}
 	close(ended)
 	stopper.Wait()
 	return in.conclude(ctx, r)

@@ -27,6 +27,7 @@ type planner struct {
 	hashers   []hasher
 
 	toSend           []*document   // in no batch yet
+	inHand           []*document   // of the step under way; those that a failed step leaves are claimed still
 	resends          map[int64]int // how often this run claimed an uncertain document, by its id
 	resendsExhausted bool          // a document was resent maxResends times: this run resends no more
 	breakerProbes    int           // batches tried while the breaker was open
@@ -78,24 +79,32 @@ func (p *planner) plan(ctx context.Context) error {
 // or waits. more is false when nothing becomes due within the run's patience.
 func (p *planner) step(ctx context.Context) (more bool, err error) {
 	if again := p.inFlight.takeAgain(); len(again) > 0 {
+		p.inHand = again
 		return true, p.take(ctx, again)
 	}
 	if p.inFlight.isFull() {
 		return p.sendRestOrWait(ctx)
 	}
-	claimed, err := p.opts.Gate.claim(func() ([]state.ClaimedDocument, error) {
+	claimed, err := p.claim(func() ([]state.ClaimedDocument, error) {
 		return p.queue.Claim(ctx, p.sync.ID, claimAtOnce)
 	})
 	if err != nil {
 		return false, err
 	}
 	if len(claimed) > 0 {
-		return true, p.take(ctx, wrap(claimed))
+		return true, p.take(ctx, claimed)
 	}
 	if resent, err := p.resend(ctx); err != nil || resent {
 		return true, err
 	}
 	return p.sendRestOrWait(ctx)
+}
+
+// claim claims the documents of the next step, through the gate.
+func (p *planner) claim(from func() ([]state.ClaimedDocument, error)) ([]*document, error) {
+	claimed, err := p.opts.Gate.claim(from)
+	p.inHand = wrap(claimed)
+	return p.inHand, err
 }
 
 // sendRestOrWait sends the documents that do not fill a batch, or waits if there are none.
@@ -230,17 +239,31 @@ func (p *planner) sleep(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-// giveBack releases every document that no worker has. Documents that cannot be released stay claimed until the sync is
-// recovered.
-func (p *planner) giveBack(ctx context.Context) {
+// giveBack releases every document that no worker has. After an error it leaves them to giveBackAll.
+func (p *planner) giveBack(ctx context.Context) error {
 	docs := p.takeUnsent()
-	if err := p.release(ctx, docs, time.Time{}); err != nil {
-		p.opts.Logger.Debug("documents stay claimed until the next run", "sync", p.sync.Name, "error", err)
+	p.inFlight.remove(docs...) // frees documents that waited
+	docs = append(docs, p.inFlight.takeAll()...)
+	err := p.release(ctx, docs, time.Time{})
+	if err != nil {
+		p.inHand = append(p.inHand, docs...)
 	}
-	// The release above may have freed documents that waited.
-	if err := p.release(ctx, p.inFlight.takeAll(), time.Time{}); err != nil {
-		p.opts.Logger.Debug("documents stay claimed until the next run", "sync", p.sync.Name, "error", err)
+	return err
+}
+
+// giveBackAll releases every claim that the run still has, when no worker runs any more. It works for a short time even after
+// the end of ctx.
+func (p *planner) giveBackAll(ctx context.Context) error {
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), persistAfterCut)
+		defer cancel()
 	}
+	if err := p.giveBack(ctx); err != nil {
+		return err
+	}
+	// A failed step has left its documents. Those of them that have an outcome are not claimed any more, and stay as they are.
+	return p.release(ctx, p.inHand, time.Time{})
 }
 
 // takeUnsent returns the documents to be sent and those of the batches that no worker has taken.

@@ -107,7 +107,10 @@ func (u *uploader) recordOutcome(ctx context.Context, q *request, o outcome, cau
 	case outcomeFatal:
 		fatal := &FatalError{Err: cause}
 		u.stop(fatal, true)
-		return nil, errors.Join(fatal, u.refuse(ctx, q, o, state.Requeue, time.Time{}))
+		if err := u.refuse(ctx, q, o, state.Requeue, time.Time{}); err != nil {
+			return nil, err
+		}
+		return nil, fatal
 	case outcomeRefused:
 		return u.recordRefused(ctx, q, o, cause)
 	}

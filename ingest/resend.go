@@ -24,13 +24,13 @@ func (p *planner) resend(ctx context.Context) (claimed bool, err error) {
 	if p.opts.HoldUncertain || p.resendsExhausted {
 		return false, nil
 	}
-	uncertain, err := p.opts.Gate.claim(func() ([]state.ClaimedDocument, error) {
+	uncertain, err := p.claim(func() ([]state.ClaimedDocument, error) {
 		return p.queue.ClaimResends(ctx, p.sync.ID, p.opts.ResendAfter, p.opts.Documents)
 	})
 	if err != nil || len(uncertain) == 0 {
 		return false, err
 	}
-	docs, err := p.admitResends(ctx, wrap(uncertain))
+	docs, err := p.admitResends(ctx, uncertain)
 	if err != nil {
 		return false, err
 	}

@@ -49,14 +49,17 @@ func newThrottle(opts Options) *throttle {
 	}
 }
 
-// stop stops the run. Only the first cause counts.
+// stop stops the run. Only the first cause counts, except that any other one replaces errPatience, which is no error.
 func (t *throttle) stop(cause error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.cause == nil {
+	switch {
+	case t.cause == nil:
 		t.cause = cause
 		close(t.stopped)
 		t.interruptLocked()
+	case errors.Is(t.cause, errPatience):
+		t.cause = cause
 	}
 }
 

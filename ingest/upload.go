@@ -47,6 +47,7 @@ func (u *uploader) process(ctx context.Context, b *batch) {
 		}
 		for _, b := range todo {
 			if err := u.release(ctx, b.docs, time.Time{}); err != nil {
+				u.inFlight.resolveAgain(b.docs...) // the planner gives them back at the end of the run
 				u.stop(err, true)
 			}
 		}
@@ -182,12 +183,11 @@ func (u *uploader) failed(ctx context.Context, q *request, cause error) ([]*batc
 		return u.recordOutcome(ctx, q, o, cause)
 	}
 	if ctx.Err() != nil {
-		// Recover decides on the batch by its row in the journal. The row of a sealed batch must say that it was not sent,
-		// since only this process knows.
-		if sealed && !complete {
-			_ = u.journal.Refuse(context.WithoutCancel(ctx), q.id, state.Refusal{Message: cause.Error(), Disposition: state.Requeue})
+		if complete {
+			return nil, context.Cause(ctx) // Recover makes the sealed batch uncertain
 		}
-		return nil, context.Cause(ctx)
+		// The row of a sealed batch must say that it was not sent, since only this process knows.
+		return nil, u.giveUp(ctx, q, cause, context.Cause(ctx))
 	}
 	if complete {
 		u.throttle.failed(cause)
@@ -220,13 +220,13 @@ func (u *uploader) unsealed(ctx context.Context, q *request, cause error) ([]*ba
 	switch {
 	case errors.Is(q.sealErr, state.ErrBreakerOpen):
 		u.halt()
-		return nil, errors.Join(errInterrupted, u.refuse(ctx, q, o, state.Requeue, time.Time{}))
+		return nil, u.giveUp(ctx, q, cause, errInterrupted)
 	case q.sealErr != nil:
 		// A request that cannot be recorded is not sent.
 		u.stop(q.sealErr, true)
-		return nil, errors.Join(q.sealErr, u.refuse(ctx, q, o, state.Requeue, time.Time{}))
+		return nil, u.giveUp(ctx, q, cause, q.sealErr)
 	case q.phase.Load() == phaseAbandoned, errors.Is(cause, errAbandoned):
-		return nil, errors.Join(errInterrupted, u.refuse(ctx, q, o, state.Requeue, time.Time{}))
+		return nil, u.giveUp(ctx, q, cause, errInterrupted)
 	}
 	if part, ok := errors.AsType[*replycx.PartError](cause); ok && part.Index < len(q.batch.docs) && !isContext(part.Err) {
 		if err := u.refuse(ctx, q, o, state.Keep, time.Time{}); err != nil {
@@ -236,6 +236,16 @@ func (u *uploader) unsealed(ctx context.Context, q *request, cause error) ([]*ba
 	}
 	u.throttle.failed(cause)
 	return nil, u.recordBusy(ctx, q, o)
+}
+
+// giveUp ends a batch that was not sent, with its documents pending as before, and returns reason, why the run goes on no
+// further. If the journal does not take the end, giveUp returns that error: it must stop the run, whatever the reason was.
+func (u *uploader) giveUp(ctx context.Context, q *request, cause, reason error) error {
+	o := outcome{kind: outcomeBusy, message: cause.Error()}
+	if err := u.refuse(ctx, q, o, state.Requeue, time.Time{}); err != nil {
+		return err
+	}
+	return reason
 }
 
 // isContext reports whether the end of the request ended the reading. Then the document is not to blame.

@@ -49,7 +49,7 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 			return engine.WithClass(engine.ClassOther, errors.New("cancelled; nothing has changed"))
 		}
 	}
-	lock, err := store.Lock(ctx, s.Name, 0)
+	lock, err := store.Lock(ctx, s.Name, engine.LockPatience)
 	if err != nil {
 		return err
 	}

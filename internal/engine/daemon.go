@@ -47,6 +47,9 @@ type daemon struct {
 // statusEvery is how often the daemon looks at the token and writes the metrics file.
 const statusEvery = 5 * time.Second
 
+// recoverEvery is how often the daemon recovers syncs that no process works on.
+const recoverEvery = time.Minute
+
 // RunDaemon works on the selected syncs until ctx ends. It closes the API.
 func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 	d := &daemon{opts: opts, service: newService(), reloads: make(chan chan error), loops: map[string]*loops{}}
@@ -105,7 +108,7 @@ func (d *daemon) prepare(ctx context.Context) (prepared []*loops, err error) {
 			return prepared, err
 		}
 		prepared = append(prepared, l)
-		if l.lock, err = d.opts.Store.Lock(ctx, s.Name, d.opts.Config.LockTimeout); err != nil {
+		if err := l.takeLock(ctx, d.opts.Config.LockTimeout); err != nil {
 			return prepared, err
 		}
 	}
@@ -182,6 +185,8 @@ func (d *daemon) named(name string) ([]*loops, error) {
 func (d *daemon) eventLoop(ctx context.Context) {
 	ticker := time.NewTicker(statusEvery)
 	defer ticker.Stop()
+	recovery := time.NewTicker(recoverEvery)
+	defer recovery.Stop()
 	watchdog := d.service.ticker()
 	defer watchdog.Stop()
 	ready := false
@@ -206,6 +211,8 @@ func (d *daemon) eventLoop(ctx context.Context) {
 				d.retry()
 			}
 			d.host.files.WriteMetrics()
+		case <-recovery.C:
+			recoverUnowned(ctx, &d.opts.Options)
 		case <-d.host.changed:
 		}
 		if !ready && d.allScanned() {

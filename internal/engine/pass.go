@@ -49,7 +49,7 @@ func (p *pass) once(ctx context.Context) (err error) {
 			err = ErrMaxDuration
 		}
 	}()
-	if err := p.takeLock(ctx); err != nil || p.result.LeftToOther {
+	if err := p.takeLockOrMark(ctx); err != nil || p.result.LeftToOther {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.unlock()) }()
@@ -87,14 +87,14 @@ func (p *pass) once(ctx context.Context) (err error) {
 // markPatience is how long a pass with marks waits for a process that is about to end.
 const markPatience = time.Second
 
-// takeLock takes the lock of the sync. If documents are to be marked and another process holds the lock, they are marked without
+// takeLockOrMark takes the lock of the sync. If documents are to be marked and another process holds the lock, they are marked without
 // it and that process does the rest.
-func (p *pass) takeLock(ctx context.Context) (err error) {
+func (p *pass) takeLockOrMark(ctx context.Context) (err error) {
 	wait := p.opts.Config.LockTimeout
 	if p.run.Mark != nil {
 		wait = max(wait, markPatience)
 	}
-	p.lock, err = p.opts.Store.Lock(ctx, p.config.Name, wait)
+	err = p.takeLock(ctx, wait)
 	if p.run.Mark == nil || !errors.Is(err, state.ErrLocked) {
 		return err
 	}
@@ -105,9 +105,9 @@ func (p *pass) takeLock(ctx context.Context) (err error) {
 		return err
 	}
 	// The other process may have ended in between, and missed the marks.
-	p.lock, err = p.opts.Store.Lock(ctx, p.config.Name, 0)
+	err = p.takeLock(ctx, 0)
 	if errors.Is(err, state.ErrLocked) {
-		p.lock, p.result.LeftToOther = nil, true
+		p.result.LeftToOther = true
 		return nil
 	}
 	return err

@@ -86,12 +86,6 @@ func (l *loops) afterRun(ctx context.Context, result ingest.Result, err error) {
 	if result.Changed+result.Vanished > 0 {
 		l.scanSoon.signal()
 	}
-	if err != nil && Classify(err) == ClassOther {
-		// A run that could not write to the state has left claims and batches, and no other run works on them.
-		if _, err := l.opts.Store.Journal.Recover(ctx, l.sync.ID); err != nil {
-			l.logger.Error("cannot recover the uploads of a failed run", "error", err)
-		}
-	}
 	if err == nil {
 		err = incomplete(result)
 	}
@@ -138,11 +132,17 @@ func (l *loops) streak(ctx context.Context) int {
 	return n
 }
 
-// untilDue returns how long no document is due, as far as the state knows.
+// untilDue returns how long no document is due, as far as the state knows. It recovers first what a failed run has left: claimed
+// documents are never due.
 func (l *loops) untilDue(ctx context.Context, notBefore time.Time) (time.Duration, error) {
 	now := l.opts.Now()
 	if now.Before(notBefore) {
 		return notBefore.Sub(now), nil
+	}
+	if l.unfinished {
+		if err := l.recover(ctx); err != nil {
+			return 0, err
+		}
 	}
 	if l.gate.IsShut() {
 		return livenessEvery, nil // the scan that opens it signals due

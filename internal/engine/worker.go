@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
@@ -20,8 +21,8 @@ type worker struct {
 	root *CountingRoot
 	lock *state.Lock
 	sync state.Sync // zero until the sync is open
-	// recovered is how many requests of an earlier run were sealed and never answered.
-	recovered int
+	// unfinished is true when a run of uploads may have left claims or batches. The goroutine that uploads owns it.
+	unfinished bool
 	// lastError is the error that the state has of the sync. The goroutine that reports owns it.
 	lastError string
 }
@@ -36,11 +37,21 @@ func (w *worker) openRoot(ctx context.Context) (err error) {
 	return err
 }
 
+// LockPatience is how long to wait for the lock of a sync at least: a process that recovers a sync of which it is not the owner
+// holds the lock for a moment.
+const LockPatience = 500 * time.Millisecond
+
+// takeLock takes the lock of the sync, and waits for it up to patience, at least LockPatience.
+func (w *worker) takeLock(ctx context.Context, patience time.Duration) (err error) {
+	w.lock, err = w.opts.Store.Lock(ctx, w.config.Name, max(patience, LockPatience))
+	return err
+}
+
 // open opens the sync: it takes the lock unless the worker has it, enters the sync and its destination into the state, and
-// recovers the work of an earlier process. After an error it may be called again.
+// recovers the work that earlier processes left. After an error it may be called again.
 func (w *worker) open(ctx context.Context) (err error) {
 	if w.lock == nil {
-		if w.lock, err = w.opts.Store.Lock(ctx, w.config.Name, w.opts.Config.LockTimeout); err != nil {
+		if err := w.takeLock(ctx, w.opts.Config.LockTimeout); err != nil {
 			return err
 		}
 	}
@@ -54,14 +65,40 @@ func (w *worker) open(ctx context.Context) (err error) {
 	if err != nil {
 		return WithRemedy(err)
 	}
-	if w.recovered, err = w.opts.Store.Journal.Recover(ctx, w.sync.ID); err != nil {
+	return w.recover(ctx)
+}
+
+// recover ends the uploads that no process works on any more: those of the sync, which the worker has the lock of, and those of
+// every sync without an owner, which would keep its documents waiting. No run of uploads of the sync may be under way.
+func (w *worker) recover(ctx context.Context) error {
+	w.unfinished = true
+	uncertain, err := w.opts.Store.Journal.Recover(ctx, w.sync.ID)
+	if err != nil {
 		return err
 	}
-	if w.recovered > 0 {
-		w.logger.Warn("an earlier run ended before the API answered its uploads; their documents may be in the knowledge base twice",
-			"requests", w.recovered, "list", "kbsync sources --possible-duplicates")
-	}
+	w.unfinished = false
+	logRecovered(w.opts.Logger, state.Recovered{Sync: w.config.Name, Uncertain: uncertain})
+	recoverUnowned(ctx, &w.opts)
 	return nil
+}
+
+// recoverUnowned ends the uploads of every sync that no process works on: its process was killed, and since then the sync was
+// not started or has left the config. A failure there ends no other sync.
+func recoverUnowned(ctx context.Context, opts *Options) {
+	recovered, err := opts.Store.Journal.RecoverUnowned(ctx)
+	for _, r := range recovered {
+		logRecovered(opts.Logger, r)
+	}
+	if err != nil && ctx.Err() == nil {
+		opts.Logger.Warn("cannot recover the uploads of syncs without a process", "error", err)
+	}
+}
+
+func logRecovered(logger *slog.Logger, r state.Recovered) {
+	if r.Uncertain > 0 {
+		logger.Warn("an earlier run ended before the API answered its uploads; their documents may be in the knowledge base twice",
+			"sync", r.Sync, "requests", r.Uncertain, "list", "kbsync sources --possible-duplicates")
+	}
 }
 
 // unlock releases the lock, if the worker has it.
@@ -74,10 +111,15 @@ func (w *worker) unlock() error {
 	return lock.Unlock()
 }
 
-// upload uploads the documents that are due.
+// upload recovers what an earlier run left, and uploads the documents that are due.
 func (w *worker) upload(ctx context.Context, options ingest.Options) (ingest.Result, error) {
+	if err := w.recover(ctx); err != nil {
+		return ingest.Result{}, err
+	}
 	options.Logger = w.opts.Logger
-	return ingest.New(w.opts.Store, w.opts.API.Client, w.root, w.sync, options).Run(ctx)
+	result, err := ingest.New(w.opts.Store, w.opts.API.Client, w.root, w.sync, options).Run(ctx)
+	w.unfinished = err != nil
+	return result, err
 }
 
 // saveLastError writes why the sync cannot go on to the state, where kbsync status finds it; nil if it can.
