@@ -148,26 +148,34 @@ func (t *tx) skip(scan Scan, c *Change, at int64) error {
 type ScanCount struct {
 	Vanished int // known documents that are not listed any more
 	Renamed  int // vanished documents that seem to be listed under a new key: same inode, size and mtime
+
+	// UploadedVanished and UploadedRenamed count only documents of which a version was uploaded, or may have been. The others
+	// leave no source behind, so no guard weighs them: a scan may have recorded them from a wrong mount.
+	UploadedVanished int
+	UploadedRenamed  int
 }
+
+// everUploaded is true for a document d of which a version was uploaded, or may have been.
+const everUploaded = `(d.content_id IS NOT NULL OR EXISTS (SELECT 1 FROM past_contents p WHERE p.document_id = d.id))`
 
 // Count counts the documents that Finish would remove.
 func (s *Scans) Count(ctx context.Context, scan Scan) (ScanCount, error) {
 	var n ScanCount
-	err := s.queryOne(ctx, `SELECT count(*)
-		FROM documents
-		WHERE sync_id = $1
-		  AND vanished = $2
-		  AND vanished <> 0`, []any{scan.SyncID, scan.ID}, &n.Vanished)
+	err := s.queryOne(ctx, `SELECT count(*), coalesce(sum(CASE WHEN `+everUploaded+` THEN 1 ELSE 0 END), 0)
+		FROM documents d
+		WHERE d.sync_id = $1
+		  AND d.vanished = $2
+		  AND d.vanished <> 0`, []any{scan.SyncID, scan.ID}, &n.Vanished, &n.UploadedVanished)
 	if err == nil && n.Vanished > 0 {
-		err = s.queryOne(ctx, `SELECT count(DISTINCT v.id)
+		err = s.queryOne(ctx, `SELECT count(DISTINCT d.id), count(DISTINCT CASE WHEN `+everUploaded+` THEN d.id END)
 			FROM documents n
-			JOIN documents v ON v.sync_id = $1 AND v.vanished = $2 AND v.vanished <> 0 AND v.size = n.size AND v.inode = n.inode
+			JOIN documents d ON d.sync_id = $1 AND d.vanished = $2 AND d.vanished <> 0 AND d.size = n.size AND d.inode = n.inode
 			WHERE n.sync_id = $1
 			  AND n.state = {doc.pending}
 			  AND n.state < {doc.linked}
 			  AND n.inode <> 0
-			  AND n.mtime = v.mtime
-			  AND n.vanished = 0`, []any{scan.SyncID, scan.ID}, &n.Renamed)
+			  AND n.mtime = d.mtime
+			  AND n.vanished = 0`, []any{scan.SyncID, scan.ID}, &n.Renamed, &n.UploadedRenamed)
 	}
 	if err != nil {
 		return ScanCount{}, fmt.Errorf("count scan: %w", err)

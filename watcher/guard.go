@@ -66,9 +66,12 @@ func (e *GuardError) Error() string {
 	}
 }
 
-// checkGuards returns a *GuardError if the removals of a complete scan look like an accident.
+// checkGuards returns a *GuardError if the removals of a complete scan look like an accident. Vanished documents that were
+// never uploaded count neither as known nor as removals.
 func (s *Scanner) checkGuards(sync state.Sync, identity string, result *Result, count state.ScanCount) error {
-	removals, known, whole := max(count.Vanished-count.Renamed, 0), result.Known, result.Prefixes[0] == ""
+	removals := max(count.UploadedVanished-count.UploadedRenamed, 0)
+	known := result.Known - (count.Vanished - count.UploadedVanished)
+	whole := result.Prefixes[0] == ""
 	halt := func(g Guard) error {
 		return &GuardError{Guard: g, Sync: sync.Name, Root: sync.Root, Known: known, Removals: removals, Limit: s.opts.MaxDelete}
 	}
@@ -78,7 +81,7 @@ func (s *Scanner) checkGuards(sync state.Sync, identity string, result *Result, 
 		}
 		return halt(GuardEmpty)
 	}
-	if whole && sync.RootIdentity != "" && sync.RootIdentity != identity && 2*(known-count.Vanished) < known {
+	if whole && sync.RootIdentity != "" && sync.RootIdentity != identity && 2*(known-count.UploadedVanished) < known {
 		if s.opts.AcceptNewRoot {
 			return nil
 		}
