@@ -285,12 +285,14 @@ func TestExplain(t *testing.T) {
 // OwnKeys finds the state inside the root by any path that leads to it.
 func TestOwnKeysAreFoundByAnyPath(t *testing.T) {
 	dir := t.TempDir()
-	put(t, dir, "root/sub/", "other/")
+	put(t, dir, "root/sub/", "root/real.db", "other/")
 	link(t, "root", filepath.Join(dir, "link"))
+	link(t, filepath.Join("..", "root", "real.db"), filepath.Join(dir, "other", "state"))
 	root := filepath.Join(dir, "root")
 	got := OwnKeys(filepath.Join(dir, "link"), filepath.Join(root, "kbsync.db"), filepath.Join(dir, "link", "sub", "kbsync.yaml"),
-		filepath.Join(dir, "other", "x"), filepath.Join(root, "sub", "..", "y"), filepath.Join(root, "..z"), root, dir)
-	if want := []string{"kbsync.db", "sub/kbsync.yaml", "y", "..z"}; !slices.Equal(got, want) {
+		filepath.Join(dir, "other", "x"), filepath.Join(root, "sub", "..", "y"), filepath.Join(root, "..z"), root, dir,
+		filepath.Join(dir, "other", "state"))
+	if want := []string{"kbsync.db", "sub/kbsync.yaml", "y", "..z", "real.db"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
