@@ -37,8 +37,12 @@ func keysBelow(prefix string) (first, end []byte) {
 	}
 }
 
+// neverUploaded is a condition on a document: no version of it was ever sent.
+const neverUploaded = `documents.content_id IS NULL
+				AND NOT EXISTS (SELECT 1 FROM past_contents p WHERE p.document_id = documents.id)`
+
 // knownDocuments are the documents of the sync $1 that are on the root.
-const knownDocuments = `SELECT key, size, mtime, ctime, inode, etag, state, reason
+const knownDocuments = `SELECT key, size, mtime, ctime, inode, etag, state, reason, ` + neverUploaded + `
 		FROM documents
 		WHERE sync_id = $1
 		  AND state <> {doc.removed}`
@@ -60,7 +64,7 @@ func (s *Scans) Known(ctx context.Context, syncID int64, prefix string) iter.Seq
 			var inode int64
 			var state int
 			f := &k.Fingerprint
-			err := scan(&key, &f.Size, &f.MTime, &f.CTime, &inode, &etag, &state, &reason)
+			err := scan(&key, &f.Size, &f.MTime, &f.CTime, &inode, &etag, &state, &reason, &k.NeverUploaded)
 			k.Key, f.ETag, f.Inode = string(key), string(etag), uint64(inode)
 			if state == docSkipped {
 				k.Skip = string(reason)
@@ -144,38 +148,35 @@ func (t *tx) skip(scan Scan, c *Change, at int64) error {
 	return err
 }
 
-// A ScanCount is the basis of the guard against mass removals.
+// A ScanCount is the basis of the guard against mass removals. Removing a document that was never uploaded loses nothing, and a
+// root that was wrong for one scan may have left many of them: the guard does not count them.
 type ScanCount struct {
 	Vanished int // known documents that are not listed any more
 	Renamed  int // vanished documents that seem to be listed under a new key: same inode, size and mtime
-
-	// UploadedVanished and UploadedRenamed count only documents of which a version was uploaded, or may have been. The others
-	// leave no source behind, so no guard weighs them: a scan may have recorded them from a wrong mount.
-	UploadedVanished int
-	UploadedRenamed  int
+	// NeverUploaded are those of Vanished, and NeverUploadedRenamed those of Renamed, of which no version was ever sent.
+	NeverUploaded, NeverUploadedRenamed int
 }
-
-// everUploaded is true for a document d of which a version was uploaded, or may have been.
-const everUploaded = `(d.content_id IS NOT NULL OR EXISTS (SELECT 1 FROM past_contents p WHERE p.document_id = d.id))`
 
 // Count counts the documents that Finish would remove.
 func (s *Scans) Count(ctx context.Context, scan Scan) (ScanCount, error) {
 	var n ScanCount
-	err := s.queryOne(ctx, `SELECT count(*), coalesce(sum(CASE WHEN `+everUploaded+` THEN 1 ELSE 0 END), 0)
-		FROM documents d
-		WHERE d.sync_id = $1
-		  AND d.vanished = $2
-		  AND d.vanished <> 0`, []any{scan.SyncID, scan.ID}, &n.Vanished, &n.UploadedVanished)
+	err := s.queryOne(ctx, `SELECT count(*), count(CASE WHEN `+neverUploaded+` THEN 1 END)
+		FROM documents
+		WHERE sync_id = $1
+		  AND vanished = $2
+		  AND vanished <> 0`, []any{scan.SyncID, scan.ID}, &n.Vanished, &n.NeverUploaded)
 	if err == nil && n.Vanished > 0 {
-		err = s.queryOne(ctx, `SELECT count(DISTINCT d.id), count(DISTINCT CASE WHEN `+everUploaded+` THEN d.id END)
+		err = s.queryOne(ctx, `SELECT count(DISTINCT documents.id),
+				count(DISTINCT CASE WHEN `+neverUploaded+` THEN documents.id END)
 			FROM documents n
-			JOIN documents d ON d.sync_id = $1 AND d.vanished = $2 AND d.vanished <> 0 AND d.size = n.size AND d.inode = n.inode
+			JOIN documents ON documents.sync_id = $1 AND documents.vanished = $2 AND documents.vanished <> 0
+				AND documents.size = n.size AND documents.inode = n.inode
 			WHERE n.sync_id = $1
 			  AND n.state = {doc.pending}
 			  AND n.state < {doc.linked}
 			  AND n.inode <> 0
-			  AND n.mtime = d.mtime
-			  AND n.vanished = 0`, []any{scan.SyncID, scan.ID}, &n.Renamed, &n.UploadedRenamed)
+			  AND n.mtime = documents.mtime
+			  AND n.vanished = 0`, []any{scan.SyncID, scan.ID}, &n.Renamed, &n.NeverUploadedRenamed)
 	}
 	if err != nil {
 		return ScanCount{}, fmt.Errorf("count scan: %w", err)

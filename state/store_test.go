@@ -552,7 +552,7 @@ func TestScanRemovesVanishedDocuments(t *testing.T) {
 	}))
 	n, err := r.s.Scans.Count(t.Context(), scan)
 	r.must(err)
-	if n != (ScanCount{Vanished: 2, Renamed: 1}) {
+	if n != (ScanCount{Vanished: 2, Renamed: 1, NeverUploaded: 2, NeverUploadedRenamed: 1}) {
 		t.Fatalf("counts %+v", n)
 	}
 	r.must(r.s.Scans.Drop(t.Context(), scan))

@@ -68,6 +68,8 @@ type KnownDocument struct {
 	Key         string
 	Fingerprint Fingerprint
 	Skip        string // why it is skipped; empty if it is uploaded
+	// NeverUploaded is true if a scan has recorded the document, and none of its versions was ever sent.
+	NeverUploaded bool
 }
 
 // An Op is the operation of a Change.

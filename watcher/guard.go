@@ -46,8 +46,8 @@ type GuardError struct {
 	Guard    Guard
 	Sync     string
 	Root     string
-	Known    int // known documents
-	Removals int // known documents that the scan would remove, not counting renamed ones
+	Known    int // known documents of which a version was ever uploaded; all if there is none
+	Removals int // documents of Known that the scan would remove, not counting renamed ones
 	Limit    MaxDelete
 }
 
@@ -66,12 +66,16 @@ func (e *GuardError) Error() string {
 	}
 }
 
-// checkGuards returns a *GuardError if the removals of a complete scan look like an accident. Vanished documents that were
-// never uploaded count neither as known nor as removals.
+// checkGuards returns a *GuardError if the removals of a complete scan look like an accident.
+//
+// Documents that were never uploaded count neither as known nor as removals: a wrong root that was scanned once may have left
+// many of them. Only where no document was ever uploaded do they show whether the root is the same as before.
 func (s *Scanner) checkGuards(sync state.Sync, identity string, result *Result, count state.ScanCount) error {
-	removals := max(count.UploadedVanished-count.UploadedRenamed, 0)
-	known := result.Known - (count.Vanished - count.UploadedVanished)
-	whole := result.Prefixes[0] == ""
+	known, vanished, whole := result.uploaded, count.Vanished-count.NeverUploaded, result.Prefixes[0] == ""
+	removals := max(vanished-(count.Renamed-count.NeverUploadedRenamed), 0)
+	if known == 0 {
+		known, vanished = result.Known, count.Vanished
+	}
 	halt := func(g Guard) error {
 		return &GuardError{Guard: g, Sync: sync.Name, Root: sync.Root, Known: known, Removals: removals, Limit: s.opts.MaxDelete}
 	}
@@ -81,7 +85,7 @@ func (s *Scanner) checkGuards(sync state.Sync, identity string, result *Result, 
 		}
 		return halt(GuardEmpty)
 	}
-	if whole && sync.RootIdentity != "" && sync.RootIdentity != identity && 2*(known-count.UploadedVanished) < known {
+	if whole && sync.RootIdentity != "" && sync.RootIdentity != identity && 2*(known-vanished) < known {
 		if s.opts.AcceptNewRoot {
 			return nil
 		}

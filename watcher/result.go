@@ -31,6 +31,8 @@ type Result struct {
 	Incomplete      []error
 	IncompleteCount int
 
+	// uploaded counts the documents of Known of which a version was ever sent.
+	uploaded int
 	// renaming counts the new documents of Unsettled that only their ctime holds back, as after a rename.
 	renaming int
 	// disordered is true if the root does not list in byte order.
@@ -56,6 +58,9 @@ func (r *Result) incomplete(err error) {
 func (r *Result) countPair(p *Pair) {
 	if p.isKnown {
 		r.Known++
+		if !p.known.NeverUploaded {
+			r.uploaded++
+		}
 	}
 	if p.isListed {
 		r.Listed++
