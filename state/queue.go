@@ -288,7 +288,7 @@ func (s *Queue) MarkVanished(ctx context.Context, doc ClaimedDocument) error {
 }
 
 // endClaimUnread ends the claim of a document whose bytes were not read. It keeps its version, and the mark of a reindex; a
-// document without a version gets the state newState. Without its fingerprint it differs from every listing, so the next
+// document without a version gets the state newState, and keeps the mark if it is skipped. Without its fingerprint it differs from every listing, so the next
 // scan makes it pending again.
 func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) error {
 	n, err := t.exec(`UPDATE documents
@@ -306,7 +306,8 @@ func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) er
 		return err
 	}
 	_, err = t.exec(`UPDATE documents
-		SET state = $3, reason = $4, content_id = NULL, claim = 0, forced = 0, mtime = 0, ctime = 0, inode = 0, etag = ''
+		SET state = $3, reason = $4, content_id = NULL, claim = 0, mtime = 0, ctime = 0, inode = 0, etag = '',
+			forced = CASE WHEN $3 = {doc.skipped} THEN forced ELSE 0 END
 		WHERE id = $1
 		  AND state = {doc.claimed}
 		  AND claim = $2`, doc.DocumentID, doc.Claim, newState, reason)

@@ -77,3 +77,23 @@ func TestReindexOfTwoSyncsUploadsASharedContentOnce(t *testing.T) {
 	}
 	o.want("copy.md=completed")
 }
+
+// A marked document without a content of its own keeps the mark when it is skipped as unreadable: without it, it would share the
+// content that a twin has.
+func TestMarkOfADocumentWithoutAContentOutlivesAnUnreadableFile(t *testing.T) {
+	r := newFixture(t)
+	r.put("a.md")
+	contents := map[string]string{"a.md": "A", "b.md": "A"}
+	r.upload(contents)
+	r.put("b.md")
+	_, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{Match: func(key string) bool { return key == "b.md" }})
+	r.must(err)
+	docs, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+	r.must(err)
+	r.must(r.s.Queue.MarkUnreadable(t.Context(), docs[0], "permission denied"))
+	r.want("a.md=completed b.md=skipped")
+	r.put("b.md")
+	if up, _ := r.resolve(contents, Sharing{}); len(up) != 1 {
+		t.Fatal("the document is not uploaded once more")
+	}
+}
