@@ -77,6 +77,9 @@ func answerOf(parts []replycx.Part, result *replycx.UploadResult) state.Answer {
 		for _, s := range result.Sources[part.Field] {
 			answer.Sources[i] = append(answer.Sources[i], sourceAnswer(s))
 		}
+		if len(answer.Sources[i]) > 0 && slices.Contains(result.Missing, part.Field) {
+			answer.Unreadable = append(answer.Unreadable, i)
+		}
 		delete(result.Sources, part.Field)
 	}
 	for _, sources := range result.Sources {

@@ -12,6 +12,9 @@ var (
 	errInterrupted = errors.New("uploads are interrupted")
 	// errAbandoned ends a request before it is sealed.
 	errAbandoned = errors.New("abandoned before it was sealed")
+	// errAnsweredEarly is the error of a request whose answer claims success before the request was sealed. The API cannot
+	// have the whole request then.
+	errAnsweredEarly = errors.New("the answer claims success before the whole request was sent")
 )
 
 // A request is a batch with a row in the journal that is being sent.
@@ -19,6 +22,7 @@ type request struct {
 	id      int64 // of the batch in the journal
 	batch   *batch
 	started time.Time
+	took    time.Duration // from the first byte to the answer
 	phase   atomic.Int32
 	cancel  context.CancelCauseFunc
 	sealErr error

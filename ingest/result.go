@@ -129,7 +129,7 @@ func (r *report) requestEnded(q *request, end End, statusCode int) {
 		r.progress.Request(Request{
 			End:        end,
 			StatusCode: statusCode,
-			Took:       time.Since(q.started),
+			Took:       q.took,
 			Retry:      q.batch.resendOf != 0 || attempts(q.batch.docs) > 0,
 		})
 	}

@@ -80,8 +80,12 @@ func (u *uploader) attempt(ctx context.Context, b *batch) (next []*batch, err er
 	q := &request{id: id, batch: b, started: time.Now()}
 	parts := u.opener.parts(b, u.opts)
 	result, err := u.send(ctx, q, parts)
+	q.took = time.Since(q.started)
 	u.opts.Logger.Debug("upload", "sync", u.sync.Name, "batch", id, "documents", len(b.docs), "bytes", b.bytes,
-		"duration", time.Since(q.started), "error", err)
+		"duration", q.took, "error", err)
+	if err == nil && q.phase.Load() != phaseSealed {
+		err = errAnsweredEarly
+	}
 	if err != nil {
 		return u.failed(ctx, q, err)
 	}

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -77,6 +78,8 @@ func documentsOf(left []unverified) []*document {
 
 // A sourceCheck collects the API's answers about left-behind sources.
 type sourceCheck struct {
+	knowledgeBase int64 // of the sources
+
 	states   map[int64]sourceState
 	answered bool    // the API accepted a status request
 	refused  []int64 // ids that the API refused with a 404, alone and twice
@@ -89,10 +92,12 @@ type sourceCheck struct {
 func (p *planner) checkSources(ctx context.Context, ids []int64) (*sourceCheck, error) {
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
-	c := &sourceCheck{states: make(map[int64]sourceState, len(ids))}
+	c := &sourceCheck{knowledgeBase: p.sync.Destination.KnowledgeBase, states: make(map[int64]sourceState, len(ids))}
 	first, err := replycx.CollectStatuses(ctx, ids, p.askStatus)
-	for id := range first.Found {
-		c.states[id] = sourceExists
+	for id, s := range first.Found {
+		if !c.isElsewhere(s) {
+			c.states[id] = sourceExists
+		}
 	}
 	c.answered = first.Answered()
 	if err != nil {
@@ -128,8 +133,12 @@ func (p *planner) checkSources(ctx context.Context, ids []int64) (*sourceCheck, 
 // add adds the answer to a second request, for one source alone.
 func (c *sourceCheck) add(id int64, answer *replycx.SourceStatuses) {
 	c.answered = c.answered || answer.Answered()
-	if _, found := answer.Found[id]; found {
-		c.states[id] = sourceExists
+	if s, found := answer.Found[id]; found {
+		if c.isElsewhere(s) {
+			c.why = fmt.Sprintf("the status of source %d is of knowledge base %d", id, s.KnowledgeBaseID)
+		} else {
+			c.states[id] = sourceExists
+		}
 		return
 	}
 	e := answer.Refused[id]
@@ -141,6 +150,11 @@ func (c *sourceCheck) add(id int64, answer *replycx.SourceStatuses) {
 	if e.Class() == replycx.ClassNotFound {
 		c.refused = append(c.refused, id)
 	}
+}
+
+// isElsewhere reports whether a status is of another knowledge base. It proves nothing about the source.
+func (c *sourceCheck) isElsewhere(s replycx.SourceStatus) bool {
+	return s.KnowledgeBaseID != 0 && s.KnowledgeBaseID != c.knowledgeBase
 }
 
 // fail records why a request has no usable answer. It returns a *FatalError if no other request can have one.

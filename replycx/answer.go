@@ -142,11 +142,15 @@ func redirectTarget(header http.Header) string {
 	return " to " + target.Scheme + "://" + clean(target.Host, maxExcerpt)
 }
 
-// sourceID parses a source's id, which must be a JSON number and a positive integer.
+// maxSourceID is the largest id that every JSON parser reads exactly: 2^53 - 1. A program between the API and the client
+// may have rounded a larger number, which is then the id of another source or of none.
+const maxSourceID = 1<<53 - 1
+
+// sourceID parses a source's id, which must be a JSON number and a positive integer up to maxSourceID.
 func sourceID(raw json.RawMessage) (int64, error) {
 	id, err := strconv.ParseInt(string(raw), 10, 64)
-	if err != nil || id <= 0 {
-		return 0, fmt.Errorf("id %s is not a positive integer", excerpt(string(raw)))
+	if err != nil || id <= 0 || id > maxSourceID {
+		return 0, fmt.Errorf("id %s is not a positive integer below 2^53", excerpt(string(raw)))
 	}
 	return id, nil
 }

@@ -83,7 +83,7 @@ func readStatus(raw json.RawMessage) (SourceStatus, error) {
 		ID              json.RawMessage `json:"id"`
 		Name            looseText       `json:"name"`
 		Status          looseText       `json:"status"`
-		KnowledgeBaseID json.RawMessage `json:"knowledge_base_id"`
+		KnowledgeBaseID looseInt        `json:"knowledge_base_id"`
 		Errors          json.RawMessage `json:"errors"`
 	}
 	if err := json.Unmarshal(raw, &one); err != nil {
@@ -93,12 +93,11 @@ func readStatus(raw json.RawMessage) (SourceStatus, error) {
 	if err != nil {
 		return SourceStatus{}, err
 	}
-	knowledgeBase, _ := strconv.ParseInt(string(one.KnowledgeBaseID), 10, 64)
 	return SourceStatus{
 		ID:              id,
 		Name:            string(one.Name),
 		Status:          Status(one.Status),
-		KnowledgeBaseID: knowledgeBase,
+		KnowledgeBaseID: int64(one.KnowledgeBaseID),
 		Errors:          errorText(one.Errors),
 		Raw:             raw,
 	}, nil

@@ -89,7 +89,7 @@ func (s Status) folded() string {
 
 // Source is a data source that an upload created.
 type Source struct {
-	// ID is the source's id, always positive.
+	// ID is the source's id, always positive and below 2^53.
 	ID int64
 	// Type is "text" or "file".
 	Type string
@@ -256,7 +256,9 @@ func (a *answer) uploadResult(parts []Part) (*UploadResult, error) {
 		Sources: make(map[string][]Source, len(fields)),
 		Raw:     append(json.RawMessage(nil), body...),
 	}
-	_ = json.Unmarshal(fields["knowledge_base_id"], &result.KnowledgeBaseID)
+	var knowledgeBase looseInt
+	_ = json.Unmarshal(fields["knowledge_base_id"], &knowledgeBase)
+	result.KnowledgeBaseID = int64(knowledgeBase)
 	var firstErr error
 	invalid := make(map[string]bool)
 	for field, raw := range fields {

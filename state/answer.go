@@ -25,7 +25,7 @@ type Conflict struct {
 // Accept records a sealed batch's answer: its sources enter the inventory, durably, and the breaker closes. It may be
 // called again after an error.
 //
-// The answer is checked against the inventory. A member is uncertain if the answer lacks it, names another knowledge
+// The answer is checked against the inventory. A member is uncertain if the answer lacks it, has an unreadable id for it, names another knowledge
 // base, gives an id that the inventory has for another content, or gives an id to two members. No row of the inventory
 // moves to another content. New ids of an uncertain member are recorded without a content, and complete no document. If
 // no member is accepted, the batch is uncertain and the breaker opens, as after MarkUncertain.
@@ -199,6 +199,9 @@ func (a *acceptance) acceptMember(m member) error {
 
 // doubt returns why the member's sources cannot be trusted, or an empty text.
 func (a *acceptance) doubt(m member, sources []SourceAnswer) string {
+	if slices.Contains(a.answer.Unreadable, m.position) {
+		return "the answer gave it a source without a readable id"
+	}
 	if len(sources) == 0 {
 		return "the answer did not mention the document"
 	}

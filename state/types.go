@@ -193,6 +193,8 @@ type Answer struct {
 	KnowledgeBase int64 // that the answer names; 0 if it names none
 	// Sources by member position. A position without sources makes that member's document uncertain.
 	Sources [][]SourceAnswer
+	// Unreadable are the positions whose field also has a source without a readable id. Their documents are uncertain.
+	Unreadable []int
 	// Unasked are sources under fields that were not sent.
 	Unasked  []SourceAnswer
 	NextPoll time.Time

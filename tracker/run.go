@@ -184,9 +184,11 @@ func (r *run) record(
 	polls := make([]state.Poll, len(due))
 	for i, d := range due {
 		s, ok := found[d.ID]
+		var elsewhere int64
 		if ok && s.KnowledgeBaseID != 0 && s.KnowledgeBaseID != r.dest.KnowledgeBase {
 			r.opts.Logger.Warn("the answer has the source in another knowledge base; its status is ignored",
 				"source", d.ID, "knowledge_base", s.KnowledgeBaseID)
+			elsewhere = s.KnowledgeBaseID
 			s, ok = replycx.SourceStatus{}, false
 		}
 		if ok {
@@ -199,6 +201,8 @@ func (r *run) record(
 		p.NextPoll = next
 		if p.Outcome == state.TrainingStuck {
 			p.NextPoll = now.Add(r.opts.StuckEvery)
+		} else {
+			p.KnowledgeBase = elsewhere
 		}
 		if final(p.Outcome) {
 			delete(r.misses, d.ID)

@@ -35,6 +35,8 @@ type fixture struct {
 	longest  int
 	// status returns a source's status, given its number from 0 and its age. The answer lacks a source with an empty one.
 	status func(number int, age time.Duration) replycx.Status
+	// base, if set, returns the knowledge base in a source's status.
+	base func(number int, age time.Duration) int64
 	// fails, if set, returns the error of a request.
 	fails func(request int, ids []int64) error
 }
@@ -118,7 +120,11 @@ func (fx *fixture) SourceStatus(ctx context.Context, ids []int64) ([]replycx.Sou
 	for _, id := range ids {
 		number := slices.Index(fx.ids, id)
 		if word := fx.status(number, time.Since(fx.start)); word != "" {
-			out = append(out, replycx.SourceStatus{ID: id, Status: word})
+			s := replycx.SourceStatus{ID: id, Status: word}
+			if fx.base != nil {
+				s.KnowledgeBaseID = fx.base(number, time.Since(fx.start))
+			}
+			out = append(out, s)
 		}
 	}
 	slices.Reverse(out)
@@ -184,6 +190,34 @@ func TestRunFollowsEverySourceToItsOutcome(t *testing.T) {
 		before := fx.requests
 		if res, err := fx.track(t.Context(), Options{}); err != nil || fx.requests != before {
 			t.Fatalf("asked again: %+v, %v", res, err)
+		}
+	})
+}
+
+// A status of another knowledge base counts as an answer without the source, whatever its word.
+func TestStatusOfAnotherKnowledgeBaseCompletesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t, 4, 1000)
+		fx.status = func(number int, _ time.Duration) replycx.Status {
+			return []replycx.Status{"completed", "completed", "failed", "completed"}[number]
+		}
+		fx.base = func(number int, age time.Duration) int64 {
+			switch {
+			case number == 0 && age < time.Minute, number == 1, number == 2:
+				return 5
+			case number == 3:
+				return 0
+			}
+			return 876
+		}
+		var log strings.Builder
+		res, err := fx.track(t.Context(), Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil || res.Completed != 2 || res.Failed != 0 || res.Stuck != 2 {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		fx.wantCounts(map[state.DocumentState]int{state.Completed: 2, state.Stuck: 2})
+		if n := strings.Count(log.String(), "the answer has the source in another knowledge base"); n != 1+3+3 {
+			t.Errorf("%d warnings:\n%s", n, log.String())
 		}
 	})
 }
