@@ -21,7 +21,8 @@ func (a *app) forgetCommand() *cobra.Command {
 		Use:   "forget NAME",
 		Short: "Remove a sync from the state",
 		Long: `forget removes a sync from the state. Its sources stay in the knowledge base, because the API cannot remove them. They
-become orphans; remove them by hand (kbsync sources --orphaned lists them). A later sync of the same root shares them again.`,
+become orphans; remove them by hand (kbsync sources --orphaned lists them). A later sync of the same root shares them again.
+If a process was killed while it uploaded the sync, forget ends its requests, so that other syncs do not wait for them.`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error {
@@ -54,6 +55,10 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 		return err
 	}
 	defer func() { err = errors.Join(err, lock.Unlock()) }()
+	uncertain, err := store.Journal.Recover(ctx, s.ID)
+	if err != nil {
+		return err
+	}
 	if err := store.Syncs.Forget(ctx, s.ID); err != nil {
 		return err
 	}
@@ -64,9 +69,15 @@ func (a *app) forget(ctx context.Context, store *state.Store, name string, yes b
 	result := struct {
 		Sync     string `json:"sync"`
 		Orphaned int    `json:"orphaned"`
-	}{s.Name, orphaned}
+		// Unanswered are the uploads that a killed process has left: their documents may be in the knowledge base.
+		Unanswered int `json:"unanswered"`
+	}{s.Name, orphaned, uncertain}
 	return a.out.Result(result, func(w io.Writer) {
 		fmt.Fprintf(w, "forgot %s; %s left in the knowledge base (kbsync sources --orphaned)\n",
 			console.Printable(s.Name), console.Count(orphaned, "source"))
+		if uncertain > 0 {
+			fmt.Fprintf(w, "%s had no answer when kbsync ended; the documents may be in the knowledge base (kbsync sources --possible-duplicates)\n",
+				console.Count(uncertain, "request"))
+		}
 	})
 }
