@@ -186,17 +186,17 @@ func (b *rabbitBroker) start() (err error) {
 	if err != nil {
 		return err
 	}
-	b.stop = func() {
+	b.stop = sync.OnceFunc(func() {
 		// A clean stop, which saves the queues. After a kill the next start takes longer.
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		for range 100 {
+		for range 600 {
 			if cmd.Process.Signal(syscall.Signal(0)) != nil {
 				break
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
 		kill()
-	}
+	})
 	return nil
 }
 

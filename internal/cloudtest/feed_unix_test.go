@@ -14,9 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kbsync/kbsync/watcher"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kbsync/kbsync/watcher"
 )
 
 // An outage of the broker delays nothing and is logged once. The messages of documents that cannot be listed stay unacknowledged

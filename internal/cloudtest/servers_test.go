@@ -191,7 +191,10 @@ func freePort() int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// run starts a server and waits until it accepts connections.
+// startTime is how long a server may take to accept connections. RabbitMQ takes more than half a minute on a busy machine.
+const startTime = 2 * time.Minute
+
+// run starts a server and waits until it accepts connections. stop may be called again.
 func run(addr string, cmd *exec.Cmd) (stop func(), err error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -200,11 +203,11 @@ func run(addr string, cmd *exec.Cmd) (stop func(), err error) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	stop = func() {
+	stop = sync.OnceFunc(func() {
 		cmd.Process.Kill()
 		<-ended
-	}
-	for range 300 {
+	})
+	for begun := time.Now(); time.Since(begun) < startTime; {
 		select {
 		case err := <-ended:
 			return nil, fmt.Errorf("%s ended: %w\n%s", cmd.Path, err, out.String())
