@@ -191,7 +191,7 @@ func (t *throttle) pauseEnds() time.Time {
 }
 
 // busy counts a busy answer, and pauses all workers: for the time that the API asked for, or for a delay that grows with
-// the busy answers in a row. One failure without such a wish pauses nothing.
+// the busy answers in a row. One failure without such a request pauses nothing.
 func (t *throttle) busy(o outcome, now time.Time) (pause time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -25,10 +25,10 @@ type Conflict struct {
 // Accept records a sealed batch's answer: its sources enter the inventory, durably, and the breaker closes. It may be
 // called again after an error.
 //
-// The answer is checked against the inventory. A member is uncertain if the answer lacks it, has an unreadable id for it, names another knowledge
-// base, gives an id that the inventory has for another content, or gives an id to two members. No row of the inventory
-// moves to another content. New ids of an uncertain member are recorded without a content, and complete no document. If
-// no member is accepted, the batch is uncertain and the breaker opens, as after MarkUncertain.
+// The answer is checked against the inventory. A member is uncertain if the answer lacks it, has an unreadable id for it,
+// names another knowledge base, gives an id that the inventory has for another content, or gives an id to two members. No
+// row of the inventory moves to another content. New ids of an uncertain member are recorded without a content, and
+// complete no document. If no member is accepted, the batch is uncertain and the breaker opens, as after MarkUncertain.
 //
 // Errors: ErrBatchEnded if the batch was never sealed, or has its answer.
 func (s *Journal) Accept(ctx context.Context, batchID int64, answer Answer) (Receipt, error) {
@@ -168,7 +168,7 @@ func (a *acceptance) acceptMember(m member) error {
 	if m.position < len(a.answer.Sources) {
 		sources = a.answer.Sources[m.position]
 	}
-	state, reason := contentUncertain, a.doubt(m, sources)
+	state, reason := contentUncertain, a.validate(m, sources)
 	if reason == "" {
 		var sum outcomeSum
 		for _, src := range sources {
@@ -197,8 +197,8 @@ func (a *acceptance) acceptMember(m member) error {
 	return err
 }
 
-// doubt returns why the member's sources cannot be trusted, or an empty text.
-func (a *acceptance) doubt(m member, sources []SourceAnswer) string {
+// validate returns why the member's sources cannot be trusted, or an empty text.
+func (a *acceptance) validate(m member, sources []SourceAnswer) string {
 	if slices.Contains(a.answer.Unreadable, m.position) {
 		return "the answer gave it a source without a readable id"
 	}
