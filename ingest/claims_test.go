@@ -48,7 +48,7 @@ func TestRunThatIsCutLeavesNoClaim(t *testing.T) {
 		}},
 		{"while it seals", func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, seal: func(ctx context.Context, id int64, seals []state.Seal) error {
+				return hooks{journal: j, seal: func(ctx context.Context, id *state.Upload, seals []state.Seal) error {
 					err := j.Seal(ctx, id, seals)
 					cut()
 					return err
@@ -82,13 +82,13 @@ func TestRefusalThatCannotBeRecordedStopsTheRun(t *testing.T) {
 		fx.around = func(j journal) journal {
 			return hooks{
 				journal: j,
-				seal: func(ctx context.Context, id int64, s []state.Seal) error {
+				seal: func(ctx context.Context, id *state.Upload, s []state.Seal) error {
 					if seals.Add(1) == 1 {
 						return state.ErrBreakerOpen // opened by another process, and closed since
 					}
 					return j.Seal(ctx, id, s)
 				},
-				refuse: func(context.Context, int64, state.Refusal) error { refusals.Add(1); return full },
+				refuse: func(context.Context, *state.Upload, state.Refusal) error { refusals.Add(1); return full },
 			}
 		}
 		start := time.Now()
@@ -116,12 +116,12 @@ func TestUnsentSealedRequestIsRecordedAfterACut(t *testing.T) {
 		fx.around = func(j journal) journal {
 			return hooks{
 				journal: j,
-				seal: func(ctx context.Context, id int64, s []state.Seal) error {
+				seal: func(ctx context.Context, id *state.Upload, s []state.Seal) error {
 					err := j.Seal(ctx, id, s)
 					cancel()
 					return err
 				},
-				refuse: func(ctx context.Context, id int64, r state.Refusal) error {
+				refuse: func(ctx context.Context, id *state.Upload, r state.Refusal) error {
 					if refusals.Add(1) == 1 {
 						return errors.New("database is locked")
 					}

@@ -37,12 +37,12 @@ func TestCutAtEachBoundaryLosesNothing(t *testing.T) {
 		}},
 		{name: "before the journal", at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, begin: func(context.Context, state.BatchSpec) (int64, error) { cut(); return 0, fail }}
+				return hooks{journal: j, begin: func(context.Context, state.BatchSpec) (*state.Upload, error) { cut(); return nil, fail }}
 			}
 		}},
 		{name: "journal written", at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, begin: func(ctx context.Context, spec state.BatchSpec) (int64, error) {
+				return hooks{journal: j, begin: func(ctx context.Context, spec state.BatchSpec) (*state.Upload, error) {
 					id, err := j.Begin(ctx, spec)
 					cut()
 					return id, err
@@ -59,12 +59,12 @@ func TestCutAtEachBoundaryLosesNothing(t *testing.T) {
 		}},
 		{name: "before the seal", at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, seal: func(context.Context, int64, []state.Seal) error { cut(); return fail }}
+				return hooks{journal: j, seal: func(context.Context, *state.Upload, []state.Seal) error { cut(); return fail }}
 			}
 		}},
 		{name: "sealed, nothing sent", at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, seal: func(ctx context.Context, id int64, seals []state.Seal) error {
+				return hooks{journal: j, seal: func(ctx context.Context, id *state.Upload, seals []state.Seal) error {
 					err := j.Seal(ctx, id, seals)
 					cut()
 					return err
@@ -77,12 +77,12 @@ func TestCutAtEachBoundaryLosesNothing(t *testing.T) {
 		}},
 		{name: "answer there, not recorded", sealed: true, at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, accept: func(context.Context, int64, state.Answer) (state.Receipt, error) { cut(); return state.Receipt{}, fail }}
+				return hooks{journal: j, accept: func(context.Context, *state.Upload, state.Answer) (state.Receipt, error) { cut(); return state.Receipt{}, fail }}
 			}
 		}},
 		{name: "answer recorded", at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
+				return hooks{journal: j, accept: func(ctx context.Context, id *state.Upload, a state.Answer) (state.Receipt, error) {
 					receipt, err := j.Accept(ctx, id, a)
 					cut()
 					return receipt, err
@@ -827,9 +827,9 @@ func TestNothingIsSentIfTheJournalCannotBeWritten(t *testing.T) {
 		fx.around = func(j journal) journal {
 			h := hooks{journal: j}
 			if step == "begin" {
-				h.begin = func(context.Context, state.BatchSpec) (int64, error) { return 0, full }
+				h.begin = func(context.Context, state.BatchSpec) (*state.Upload, error) { return nil, full }
 			} else {
-				h.seal = func(context.Context, int64, []state.Seal) error { return full }
+				h.seal = func(context.Context, *state.Upload, []state.Seal) error { return full }
 			}
 			return h
 		}
@@ -853,7 +853,7 @@ func TestAcceptedAnswerIsWrittenUntilItIsRecorded(t *testing.T) {
 		start := time.Now()
 		var failures atomic.Int64
 		fx.around = func(j journal) journal {
-			return hooks{journal: j, accept: func(ctx context.Context, id int64, a state.Answer) (state.Receipt, error) {
+			return hooks{journal: j, accept: func(ctx context.Context, id *state.Upload, a state.Answer) (state.Receipt, error) {
 				if time.Since(start) < 10*time.Minute {
 					failures.Add(1)
 					return state.Receipt{}, errors.New("disk full")
@@ -919,7 +919,7 @@ func TestStopDuringTheSealKeepsTheLastByteBack(t *testing.T) {
 		stop := make(chan struct{})
 		fx.opts.Stop = stop
 		fx.around = func(j journal) journal {
-			return hooks{journal: j, seal: func(ctx context.Context, id int64, seals []state.Seal) error {
+			return hooks{journal: j, seal: func(ctx context.Context, id *state.Upload, seals []state.Seal) error {
 				err := j.Seal(ctx, id, seals)
 				close(stop)
 				synctest.Wait()

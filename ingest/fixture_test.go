@@ -496,36 +496,36 @@ func (c *counter) add(n int64) { c.n.Add(n) }
 // hooks replaces steps of a journal.
 type hooks struct {
 	journal
-	begin  func(context.Context, state.BatchSpec) (int64, error)
-	seal   func(context.Context, int64, []state.Seal) error
-	accept func(context.Context, int64, state.Answer) (state.Receipt, error)
-	refuse func(context.Context, int64, state.Refusal) error
+	begin  func(context.Context, state.BatchSpec) (*state.Upload, error)
+	seal   func(context.Context, *state.Upload, []state.Seal) error
+	accept func(context.Context, *state.Upload, state.Answer) (state.Receipt, error)
+	refuse func(context.Context, *state.Upload, state.Refusal) error
 }
 
-func (h hooks) Begin(ctx context.Context, spec state.BatchSpec) (int64, error) {
+func (h hooks) Begin(ctx context.Context, spec state.BatchSpec) (*state.Upload, error) {
 	if h.begin != nil {
 		return h.begin(ctx, spec)
 	}
 	return h.journal.Begin(ctx, spec)
 }
 
-func (h hooks) Seal(ctx context.Context, id int64, seals []state.Seal) error {
+func (h hooks) Seal(ctx context.Context, u *state.Upload, seals []state.Seal) error {
 	if h.seal != nil {
-		return h.seal(ctx, id, seals)
+		return h.seal(ctx, u, seals)
 	}
-	return h.journal.Seal(ctx, id, seals)
+	return h.journal.Seal(ctx, u, seals)
 }
 
-func (h hooks) Accept(ctx context.Context, id int64, answer state.Answer) (state.Receipt, error) {
+func (h hooks) Accept(ctx context.Context, u *state.Upload, answer state.Answer) (state.Receipt, error) {
 	if h.accept != nil {
-		return h.accept(ctx, id, answer)
+		return h.accept(ctx, u, answer)
 	}
-	return h.journal.Accept(ctx, id, answer)
+	return h.journal.Accept(ctx, u, answer)
 }
 
-func (h hooks) Refuse(ctx context.Context, id int64, refusal state.Refusal) error {
+func (h hooks) Refuse(ctx context.Context, u *state.Upload, refusal state.Refusal) error {
 	if h.refuse != nil {
-		return h.refuse(ctx, id, refusal)
+		return h.refuse(ctx, u, refusal)
 	}
-	return h.journal.Refuse(ctx, id, refusal)
+	return h.journal.Refuse(ctx, u, refusal)
 }

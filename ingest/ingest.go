@@ -34,16 +34,16 @@ type Root interface {
 
 // journal records every upload request. It decides which content is sent once and which twice.
 type journal interface {
-	Begin(ctx context.Context, spec state.BatchSpec) (int64, error)
-	Seal(ctx context.Context, batchID int64, seals []state.Seal) error
-	Accept(ctx context.Context, batchID int64, answer state.Answer) (state.Receipt, error)
-	Refuse(ctx context.Context, batchID int64, refusal state.Refusal) error
+	Begin(ctx context.Context, spec state.BatchSpec) (*state.Upload, error)
+	Seal(ctx context.Context, upload *state.Upload, seals []state.Seal) error
+	Accept(ctx context.Context, upload *state.Upload, answer state.Answer) (state.Receipt, error)
+	Refuse(ctx context.Context, upload *state.Upload, refusal state.Refusal) error
 }
 
 // breaker records the lost answers of a destination, the pause that its API asked for, and its limits.
 type breaker interface {
 	Breaker(ctx context.Context, destinationID int64) (streak int, pausedUntil time.Time, err error)
-	MarkUncertain(ctx context.Context, batchID int64, statusCode int, reason string) (streak int, err error)
+	MarkUncertain(ctx context.Context, upload *state.Upload, statusCode int, reason string) (streak int, err error)
 	Pause(ctx context.Context, destinationID int64, until time.Time) error
 	Limits(ctx context.Context, destinationID int64) (state.Limits, error)
 }

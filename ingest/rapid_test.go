@@ -101,28 +101,28 @@ func (m *machine) run(rt *rapid.T) {
 		nth := 0
 		switch journalFault {
 		case "begin":
-			h.begin = func(ctx context.Context, spec state.BatchSpec) (int64, error) {
+			h.begin = func(ctx context.Context, spec state.BatchSpec) (*state.Upload, error) {
 				if nth++; nth == 3 {
-					return 0, errors.New("disk full")
+					return nil, errors.New("disk full")
 				}
 				return j.Begin(ctx, spec)
 			}
 		case "seal":
-			h.seal = func(ctx context.Context, id int64, seals []state.Seal) error {
+			h.seal = func(ctx context.Context, id *state.Upload, seals []state.Seal) error {
 				if nth++; nth == 2 {
 					return errors.New("disk full")
 				}
 				return j.Seal(ctx, id, seals)
 			}
 		case "accept":
-			h.accept = func(ctx context.Context, id int64, answer state.Answer) (state.Receipt, error) {
+			h.accept = func(ctx context.Context, id *state.Upload, answer state.Answer) (state.Receipt, error) {
 				if nth++; nth%2 == 1 {
 					return state.Receipt{}, errors.New("database is locked")
 				}
 				return j.Accept(ctx, id, answer)
 			}
 		case "refuse":
-			h.refuse = func(ctx context.Context, id int64, refusal state.Refusal) error {
+			h.refuse = func(ctx context.Context, id *state.Upload, refusal state.Refusal) error {
 				if nth++; nth%2 == 1 {
 					return errors.New("database is locked")
 				}

@@ -23,7 +23,7 @@ func (u *uploader) recordAccepted(
 	answer.NextPoll = time.Now().Add(u.opts.PollAfter)
 	var receipt state.Receipt
 	err := u.persist(ctx, "an accepted upload", true, func(ctx context.Context) (err error) {
-		receipt, err = u.journal.Accept(ctx, q.id, answer)
+		receipt, err = u.journal.Accept(ctx, q.upload, answer)
 		return err
 	})
 	if err != nil {
@@ -31,7 +31,7 @@ func (u *uploader) recordAccepted(
 	}
 	for _, c := range receipt.Conflicts {
 		u.opts.Logger.Warn("the answer to an upload names a source that cannot belong to the document",
-			"sync", u.sync.Name, "batch", q.id, "source", c.SourceID, "reason", c.Reason)
+			"sync", u.sync.Name, "batch", q.upload.ID(), "source", c.SourceID, "reason", c.Reason)
 	}
 	if receipt.Streak > 0 {
 		u.report.requestEnded(q, Uncertain, http.StatusOK)
@@ -56,7 +56,6 @@ func (u *uploader) recordAccepted(
 		}
 	})
 	u.throttle.answered()
-	u.refusals.reset()
 	u.limits.accepted(q.batch.bytes)
 	if missing > 0 {
 		u.report.deferred("the answer does not give every document a source of its own")
@@ -124,7 +123,7 @@ func (u *uploader) recordOutcome(ctx context.Context, q *request, o outcome, cau
 func (u *uploader) recordUncertain(ctx context.Context, q *request, status int, reason string) error {
 	var streak int
 	err := u.persist(ctx, "a lost answer", false, func(ctx context.Context) (err error) {
-		streak, err = u.breaker.MarkUncertain(ctx, q.id, status, reason)
+		streak, err = u.breaker.MarkUncertain(ctx, q.upload, status, reason)
 		return err
 	})
 	if err != nil {
@@ -137,7 +136,7 @@ func (u *uploader) recordUncertain(ctx context.Context, q *request, status int, 
 // openBreaker halts uploads after a batch of which every document is uncertain.
 func (u *uploader) openBreaker(q *request, streak int, reason string) {
 	u.opts.Logger.Warn("the answer to an upload was lost; uploads are halted until one is accepted",
-		"sync", u.sync.Name, "batch", q.id, "documents", len(q.batch.docs), "in_a_row", streak, "reason", reason)
+		"sync", u.sync.Name, "batch", q.upload.ID(), "documents", len(q.batch.docs), "in_a_row", streak, "reason", reason)
 	u.report.update(func(res *Result) { res.Uncertain += len(q.batch.docs) })
 	u.report.progressed()
 	u.report.deferred(reason)
@@ -226,7 +225,7 @@ func (u *uploader) recordQuota(ctx context.Context, row []*document, o outcome, 
 func (u *uploader) refuse(ctx context.Context, q *request, o outcome, to state.Disposition, nextAttempt time.Time) error {
 	refusal := state.Refusal{StatusCode: o.status, Code: o.code, Message: o.message, Disposition: to, NextAttempt: nextAttempt}
 	err := u.persist(ctx, "a refused upload", false, func(ctx context.Context) error {
-		return u.journal.Refuse(ctx, q.id, refusal)
+		return u.journal.Refuse(ctx, q.upload, refusal)
 	})
 	if to != state.Keep || err != nil {
 		u.inFlight.remove(q.batch.docs...)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/kbsync/kbsync/state"
 )
 
 var (
@@ -17,9 +19,9 @@ var (
 	errAnsweredEarly = errors.New("the answer claims success before the whole request was sent")
 )
 
-// A request is a batch with a row in the journal that is being sent.
+// A request is a batch that is being sent.
 type request struct {
-	id      int64 // of the batch in the journal
+	upload  *state.Upload
 	batch   *batch
 	started time.Time
 	took    time.Duration // from the first byte to the answer

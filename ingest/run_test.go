@@ -122,7 +122,7 @@ func TestDocumentKnownAtTheSealLeavesTheBatch(t *testing.T) {
 	fx.scan()
 	first := true
 	fx.around = func(j journal) journal {
-		return hooks{journal: j, seal: func(ctx context.Context, id int64, seals []state.Seal) error {
+		return hooks{journal: j, seal: func(ctx context.Context, id *state.Upload, seals []state.Seal) error {
 			if first {
 				first = false
 				return &state.SealError{Known: []int{1}, Lost: []int{3}}
@@ -144,7 +144,7 @@ func TestDocumentAlwaysKnownAtTheSealIsRetriedLater(t *testing.T) {
 	fx.tree.put("1.md", "1")
 	fx.scan()
 	fx.around = func(j journal) journal {
-		return hooks{journal: j, seal: func(context.Context, int64, []state.Seal) error {
+		return hooks{journal: j, seal: func(context.Context, *state.Upload, []state.Seal) error {
 			return &state.SealError{Known: []int{0}}
 		}}
 	}

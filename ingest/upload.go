@@ -73,15 +73,15 @@ func (u *uploader) attempt(ctx context.Context, b *batch) (next []*batch, err er
 	if err := u.admit(ctx, b); err != nil {
 		return []*batch{b}, err
 	}
-	id, err := u.begin(ctx, b)
+	upload, err := u.begin(ctx, b)
 	if err != nil {
 		return []*batch{b}, err
 	}
-	q := &request{id: id, batch: b, started: time.Now()}
+	q := &request{upload: upload, batch: b, started: time.Now()}
 	parts := u.opener.parts(b, u.opts)
 	result, err := u.send(ctx, q, parts)
 	q.took = time.Since(q.started)
-	u.opts.Logger.Debug("upload", "sync", u.sync.Name, "batch", id, "documents", len(b.docs), "bytes", b.bytes,
+	u.opts.Logger.Debug("upload", "sync", u.sync.Name, "batch", upload.ID(), "documents", len(b.docs), "bytes", b.bytes,
 		"duration", q.took, "error", err)
 	if err == nil && q.phase.Load() != phaseSealed {
 		err = errAnsweredEarly
@@ -93,7 +93,8 @@ func (u *uploader) attempt(ctx context.Context, b *batch) (next []*batch, err er
 		u.report.requestEnded(q, Uncertain, http.StatusOK)
 		return nil, u.recordUncertain(ctx, q, http.StatusOK, "the answer names no source")
 	}
-	free() // the next request need not wait until this answer is on the disk
+	u.refusals.reset() // before a refusal of the next request is counted
+	free()             // the next request need not wait until this answer is on the disk
 	return nil, u.recordAccepted(ctx, q, parts, result)
 }
 
@@ -122,9 +123,9 @@ func (u *uploader) admit(ctx context.Context, b *batch) error {
 	return err
 }
 
-// begin writes the batch to the journal.
-func (u *uploader) begin(ctx context.Context, b *batch) (id int64, err error) {
-	id, err = u.journal.Begin(ctx, state.BatchSpec{
+// begin begins the batch in the journal.
+func (u *uploader) begin(ctx context.Context, b *batch) (*state.Upload, error) {
+	upload, err := u.journal.Begin(ctx, state.BatchSpec{
 		SyncID:   u.sync.ID,
 		ResendOf: b.resendOf,
 		Probe:    b.probe,
@@ -134,9 +135,9 @@ func (u *uploader) begin(ctx context.Context, b *batch) (id int64, err error) {
 	})
 	if errors.Is(err, state.ErrBreakerOpen) {
 		u.halt()
-		return 0, errInterrupted
+		return nil, errInterrupted
 	}
-	return id, err
+	return upload, err
 }
 
 // send makes the request.
@@ -162,7 +163,7 @@ func (u *uploader) seal(ctx context.Context, q *request) error {
 	for i, d := range q.batch.docs {
 		seals[i] = state.Seal{SHA256: d.sha, Size: d.Fingerprint.Size}
 	}
-	if err := u.journal.Seal(ctx, q.id, seals); err != nil {
+	if err := u.journal.Seal(ctx, q.upload, seals); err != nil {
 		if _, refused := errors.AsType[*state.SealError](err); refused || ctx.Err() == nil {
 			q.sealErr = err // with a context that has ended, the end of the request is the cause
 		}

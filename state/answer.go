@@ -31,10 +31,10 @@ type Conflict struct {
 // complete no document. If no member is accepted, the batch is uncertain and the breaker opens, as after MarkUncertain.
 //
 // Errors: ErrBatchEnded if the batch was never sealed, or has its answer.
-func (s *Journal) Accept(ctx context.Context, batchID int64, answer Answer) (Receipt, error) {
+func (s *Journal) Accept(ctx context.Context, u *Upload, answer Answer) (Receipt, error) {
 	var receipt Receipt
 	err := s.update(ctx, func(t *tx) error {
-		b, err := t.batch(batchID)
+		b, err := t.uploadRow(u)
 		if err != nil {
 			return err
 		}
@@ -42,13 +42,12 @@ func (s *Journal) Accept(ctx context.Context, batchID int64, answer Answer) (Rec
 		if b.state != batchSealed && b.state != batchUncertain {
 			return ErrBatchEnded
 		}
-		receipt, err = t.accept(b, answer)
+		receipt, err = t.accept(b, u, answer)
 		return err
 	})
 	if err != nil {
 		return Receipt{}, fmt.Errorf("record answer: %w", err)
 	}
-	s.forget(batchID)
 	return receipt, nil
 }
 
@@ -62,30 +61,36 @@ type acceptance struct {
 	foreign     bool            // the answer names another knowledge base than the batch's
 	known       map[int64]int64 // the contents of the answer's ids that the inventory has
 	shared      map[int64]bool  // ids that the answer gives to more than one field
+	usual       []usualMember
 	receipt     Receipt
 }
 
-func (t *tx) accept(b batchRow, answer Answer) (Receipt, error) {
-	ms, err := t.members(b.id)
-	if err != nil {
-		return Receipt{}, err
-	}
+// A member is a document of a sealed batch.
+type member struct {
+	position          int
+	key               string
+	document, content int64
+}
+
+// A usualMember is a member with one source that fits into its content.
+type usualMember struct {
+	content int64
+	source  SourceAnswer
+}
+
+func (t *tx) accept(b batchRow, u *Upload, answer Answer) (Receipt, error) {
 	a := acceptance{tx: t, batch: b, answer: answer, at: now()}
 	if err := a.check(); err != nil {
 		return Receipt{}, err
 	}
-	// Nearly always all members are in training: one statement for them.
-	if _, err := t.exec(`UPDATE contents
-		SET state = {content.training}, reason = '', since = $1
-		WHERE id IN (SELECT content_id FROM members WHERE batch_id = $2)
-		  AND batch_id = $2
-		  AND state IN ({content.reserved}, {content.uncertain})`, a.at, b.id); err != nil {
-		return Receipt{}, err
-	}
-	for _, m := range ms {
+	for i, doc := range u.spec.Members {
+		m := member{position: i, key: doc.Key, document: doc.DocumentID, content: u.contents[i]}
 		if err := a.acceptMember(m); err != nil {
 			return Receipt{}, err
 		}
+	}
+	if err := eachChunk(a.usual, a.acceptUsual); err != nil {
+		return Receipt{}, err
 	}
 	for _, src := range answer.Unasked {
 		if err := a.addStray(member{position: -1}, src); err != nil {
@@ -93,9 +98,10 @@ func (t *tx) accept(b batchRow, answer Answer) (Receipt, error) {
 		}
 	}
 	e := ending{state: batchAnswered, statusCode: answer.StatusCode}
-	if len(ms) > 0 && len(a.receipt.Uncertain) == len(ms) {
+	if n := len(u.contents); n > 0 && len(a.receipt.Uncertain) == n {
 		e.state, e.message = batchUncertain, "the answer names no document with a source of its own"
 	}
+	var err error
 	a.receipt.Streak, err = t.endBatch(b, e)
 	return a.receipt, err
 }
@@ -151,7 +157,14 @@ func (t *tx) knownSources(destination int64, ids []int64) (map[int64]int64, erro
 		FROM sources
 		WHERE destination_id = $1
 		  AND source_id >= $2
-		  AND source_id <= $3`, []any{destination, slices.Min(ids), slices.Max(ids)}, func(scan func(...any) error) error {
+		  AND source_id <= $3
+		UNION ALL
+		SELECT source_id, id
+		FROM contents
+		WHERE destination_id = $1
+		  AND state > {content.uncertain}
+		  AND source_id >= $2
+		  AND source_id <= $3`, []any{destination, max(slices.Min(ids), 1), slices.Max(ids)}, func(scan func(...any) error) error {
 		var id, content int64
 		err := scan(&id, &content)
 		if asked[id] {
@@ -168,33 +181,86 @@ func (a *acceptance) acceptMember(m member) error {
 	if m.position < len(a.answer.Sources) {
 		sources = a.answer.Sources[m.position]
 	}
-	state, reason := contentUncertain, a.validate(m, sources)
-	if reason == "" {
-		var sum outcomeSum
-		for _, src := range sources {
-			if err := a.addSource(m, src); err != nil {
-				return err
-			}
-			sum.add(src.Outcome, src.Errors)
-		}
-		state, reason = sum.state()
-	} else {
-		a.receipt.Uncertain = append(a.receipt.Uncertain, m.position)
-		for _, src := range sources {
-			if err := a.addStray(m, src); err != nil {
-				return err
-			}
-		}
+	if reason := a.validate(m, sources); reason != "" {
+		return a.markUncertain(m, sources, reason)
 	}
-	if state == contentTraining {
+	// An answer that comes late may find its content in another batch.
+	if a.batch.state == batchSealed && len(sources) == 1 && fitsContent(sources[0], m.key) && len(a.known) == 0 {
+		a.usual = append(a.usual, usualMember{m.content, sources[0]})
 		return nil
 	}
+	var sum outcomeSum
+	if err := a.tx.moveSource(m.content); err != nil {
+		return err
+	}
+	for _, src := range sources {
+		if err := a.addSource(m, src); err != nil {
+			return err
+		}
+		sum.add(src.Outcome, src.Errors)
+	}
+	state, reason := sum.state()
+	if err := a.setContent(m, state, reason); err != nil {
+		return err
+	}
+	_, err := a.tx.exec(`DELETE FROM members
+		WHERE batch_id = $1
+		  AND document_id = $2`, a.batch.id, m.document)
+	return err
+}
+
+// markUncertain records the sources of a member that cannot be trusted, and that the member is uncertain.
+func (a *acceptance) markUncertain(m member, sources []SourceAnswer, reason string) error {
+	a.receipt.Uncertain = append(a.receipt.Uncertain, m.position)
+	for _, src := range sources {
+		if err := a.addStray(m, src); err != nil {
+			return err
+		}
+	}
+	if _, err := a.tx.exec(`INSERT INTO members (batch_id, document_id, content_id)
+		VALUES ($1, $2, $3)
+		ON CONFLICT (batch_id, document_id) DO NOTHING`, a.batch.id, m.document, m.content); err != nil {
+		return err
+	}
+	return a.setContent(m, contentUncertain, reason)
+}
+
+func (a *acceptance) setContent(m member, state int, reason string) error {
 	_, err := a.tx.exec(`UPDATE contents
-		SET state = $1, reason = $2, since = $3
+		SET state = $1, reason = $2, since = $3, source_id = 0, next_poll = 0
 		WHERE id = $4
 		  AND batch_id = $5
-		  AND state = {content.training}`, state, reason, a.at, m.content, a.batch.id)
+		  AND state IN ({content.reserved}, {content.uncertain})`, state, reason, a.at, m.content, a.batch.id)
 	return err
+}
+
+// acceptUsual records sources in their contents.
+func (a *acceptance) acceptUsual(chunk []usualMember) error {
+	args := []any{a.at, a.batch.id}
+	for _, m := range chunk {
+		var sum outcomeSum
+		sum.add(m.source.Outcome, "")
+		state, reason := sum.state()
+		args = append(args, m.content, state, reason, m.source.ID, a.nextPoll(m.source.Outcome))
+	}
+	n, err := a.tx.exec(`UPDATE contents
+		SET state = v.column2, reason = v.column3, source_id = v.column4, next_poll = v.column5, polls = 0, since = $1
+		FROM (VALUES `+valueRows(3, len(chunk), 5)+`) AS v
+		WHERE contents.id = v.column1
+		  AND contents.batch_id = $2
+		  AND contents.state = {content.reserved}`, args...)
+	if err == nil && n != int64(len(chunk)) {
+		err = fmt.Errorf("%d of %d contents are not reserved for batch %d", int64(len(chunk))-n, len(chunk), a.batch.id)
+	}
+	return err
+}
+
+// nextPoll is when a source with that outcome is to be asked for; 0 for never.
+func (a *acceptance) nextPoll(o Outcome) int64 {
+	if o.final() {
+		return 0
+	}
+	return max(waitUntil(a.answer.NextPoll), 1)
 }
 
 // validate returns why the member's sources cannot be trusted, or an empty text.
@@ -238,26 +304,27 @@ func (a *acceptance) addStray(m member, src SourceAnswer) error {
 	a.known[src.ID] = 0
 	m.content = 0
 	if a.shared[src.ID] {
-		m.position = -1
+		m.document = 0
 	}
 	return a.addSource(m, src)
 }
 
-// addSource adds a source to the inventory, or updates a source of the same content.
+// addSource adds a source to the table of sources, or updates a source of the same content there.
 func (a *acceptance) addSource(m member, src SourceAnswer) error {
-	poll, outcomeAt := max(waitUntil(a.answer.NextPoll), 1), int64(0)
+	var outcomeAt int64
 	if src.Outcome.final() {
-		poll, outcomeAt = 0, a.at
+		outcomeAt = a.at
 	}
-	_, err := a.tx.exec(`INSERT INTO sources (destination_id, source_id, content_id, batch_id, position, name, type, status,
-			outcome, errors, created_at, outcome_at, next_poll, seen_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $11)
+	_, err := a.tx.exec(`INSERT INTO sources (destination_id, source_id, content_id, batch_id, document_id, name, type, status,
+			outcome, errors, created_at, outcome_at, next_poll)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 		ON CONFLICT (destination_id, source_id) DO UPDATE
-		SET batch_id = excluded.batch_id, position = excluded.position, name = excluded.name,
+		SET batch_id = excluded.batch_id, document_id = excluded.document_id, name = excluded.name,
 			type = excluded.type, status = excluded.status, outcome = excluded.outcome, errors = excluded.errors,
-			outcome_at = excluded.outcome_at, next_poll = excluded.next_poll, seen_at = excluded.seen_at, acked_at = 0
-		WHERE sources.content_id = excluded.content_id`,
-		a.destination, src.ID, m.content, a.batch.id, m.position, src.Name, src.Type, src.Status,
-		int(src.Outcome), src.Errors, a.at, outcomeAt, poll)
+			outcome_at = excluded.outcome_at, next_poll = excluded.next_poll, acked_at = 0
+		WHERE sources.content_id = excluded.content_id
+		  AND sources.batch_id <= excluded.batch_id`,
+		a.destination, src.ID, m.content, a.batch.id, m.document, src.Name, src.Type, src.Status,
+		int(src.Outcome), src.Errors, a.at, outcomeAt, a.nextPoll(src.Outcome))
 	return err
 }

@@ -110,7 +110,7 @@ func TestStatusOfAnotherKnowledgeBaseIsNotRecorded(t *testing.T) {
 	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
 	ids := r.accept(r.seal(docs), 1)
 	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{
-		{SourceID: ids[0], KnowledgeBase: 5, Status: "completed", Outcome: TrainingCompleted, Seen: true},
+		{SourceID: ids[0], KnowledgeBase: 5, Status: "completed", Outcome: TrainingCompleted},
 	}))
 	r.want("a.md=training")
 	next, err := r.s.Inventory.NextPoll(t.Context(), r.sync.Destination.ID)
@@ -119,7 +119,7 @@ func TestStatusOfAnotherKnowledgeBaseIsNotRecorded(t *testing.T) {
 		t.Fatalf("next poll at %v", next)
 	}
 	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{
-		{SourceID: ids[0], KnowledgeBase: testDestination.KnowledgeBase, Status: "completed", Outcome: TrainingCompleted, Seen: true},
+		{SourceID: ids[0], Polls: 1, KnowledgeBase: testDestination.KnowledgeBase, Status: "completed", Outcome: TrainingCompleted},
 	}))
 	r.want("a.md=completed")
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // exportFormat is the version of the lines that Export writes.
-const exportFormat = 2
+const exportFormat = 3
 
 // A table's columns in the order of an export. Parents come before children.
 type table struct {
@@ -44,15 +44,15 @@ var tables = []table{
 	{
 		"contents",
 		[]string{
-			"id", "destination_id", "sha256", "scope", "size", "state", "batch_id", "prior_state", "prior_batch",
-			"resends", "since", "reason",
+			"id", "destination_id", "sha256", "scope", "size", "state", "batch_id", "document_id", "since", "source_id",
+			"polls", "next_poll", "prior_state", "prior_batch", "resends", "reason",
 		},
 		"id",
 	},
 	{
 		"documents",
 		[]string{
-			"id", "sync_id", "key", "size", "mtime", "ctime", "inode", "etag", "state", "content_id", "forced", "claim",
+			"id", "sync_id", "key", "size", "mtime", "ctime_offset", "inode", "etag", "state", "content_id", "forced", "claim",
 			"attempts", "next_attempt", "vanished", "changed_at", "reason",
 		},
 		"id",
@@ -65,21 +65,21 @@ var tables = []table{
 	{
 		"batches",
 		[]string{
-			"id", "sync_id", "destination_id", "state", "resend_of", "documents", "bytes", "created_at", "sealed_at",
+			"id", "sync_id", "destination_id", "state", "owner", "resend_of", "documents", "bytes", "created_at", "sealed_at",
 			"ended_at", "status_code", "code", "message",
 		},
 		"id",
 	},
 	{
 		"members",
-		[]string{"batch_id", "position", "document_id", "content_id"},
-		"batch_id, position",
+		[]string{"batch_id", "document_id", "content_id"},
+		"batch_id, document_id",
 	},
 	{
 		"sources",
 		[]string{
-			"destination_id", "source_id", "content_id", "batch_id", "position", "name", "type", "status", "outcome",
-			"errors", "created_at", "outcome_at", "polls", "next_poll", "seen_at", "acked_at",
+			"destination_id", "source_id", "content_id", "batch_id", "document_id", "name", "type", "status", "outcome",
+			"errors", "created_at", "outcome_at", "polls", "next_poll", "acked_at",
 		},
 		"destination_id, source_id",
 	},

@@ -39,6 +39,7 @@ var invariants = []struct{ finding, query string }{
 		`SELECT count(*)
 		FROM contents c
 		WHERE c.state IN ({content.training}, {content.stuck}, {content.completed})
+		  AND c.source_id = 0
 		  AND NOT EXISTS (SELECT 1 FROM sources o WHERE o.content_id = c.id)`,
 	},
 	{
@@ -48,6 +49,36 @@ var invariants = []struct{ finding, query string }{
 		JOIN contents c ON c.id = d.content_id
 		JOIN syncs y ON y.id = d.sync_id
 		WHERE y.destination_id <> c.destination_id`,
+	},
+	{
+		"%d sources are recorded twice.",
+		`SELECT count(*)
+		FROM contents c
+		JOIN sources o ON o.destination_id = c.destination_id AND o.source_id = c.source_id
+		WHERE c.source_id > 0`,
+	},
+	{
+		"%d contents have a source although they are not in the knowledge base.",
+		`SELECT count(*)
+		FROM contents
+		WHERE source_id > 0
+		  AND state IN ({content.open}, {content.reserved}, {content.uncertain})`,
+	},
+	{
+		"%d contents are in training and will never be asked for.",
+		`SELECT count(*)
+		FROM contents
+		WHERE source_id > 0
+		  AND state IN ({content.training}, {content.stuck})
+		  AND next_poll = 0`,
+	},
+	{
+		"%d contents without a source are to be asked for.",
+		`SELECT count(*)
+		FROM contents
+		WHERE source_id <= 0
+		  AND state > {content.uncertain}
+		  AND next_poll <> 0`,
 	},
 	{
 		"%d sources are in training and will never be asked for.",

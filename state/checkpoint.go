@@ -24,5 +24,7 @@ func (s *db) checkpointAtEnd(t *tx) {
 		return // opened for reading, or see checkpoint
 	}
 	_ = t.command(`PRAGMA busy_timeout = 0`)
+	// Pages of documents that are not pending or in training any more.
+	_ = t.each(`PRAGMA incremental_vacuum`, nil, func(func(...any) error) error { return nil })
 	_ = t.command(`PRAGMA wal_checkpoint(TRUNCATE)`) // the log keeps everything if this fails
 }

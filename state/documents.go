@@ -95,7 +95,7 @@ type Document struct {
 // documentRows are the documents d of the sync $1, as scanDocument reads them ($2: the hash of an unknown content).
 const documentRows = `d.id, y.name, d.key, ` + documentStateName + ` AS state,
 		CASE WHEN d.reason <> '' THEN d.reason ELSE coalesce(c.reason, '') END,
-		d.size, d.mtime, d.ctime, d.inode, d.etag, coalesce(c.sha256, $2), d.changed_at, d.attempts, d.next_attempt,
+		d.size, d.mtime, d.ctime_offset, d.inode, d.etag, coalesce(c.sha256, $2), d.changed_at, d.attempts, d.next_attempt,
 		coalesce(c.state = {content.uncertain} AND c.resends > 0, 1 = 0)
 	FROM documents d
 	JOIN syncs y ON y.id = d.sync_id
@@ -110,6 +110,7 @@ func scanDocument(scan func(...any) error) (Document, error) {
 	err := scan(&d.ID, &d.Sync, &key, &d.State, &d.Reason, &f.Size, &f.MTime, &f.CTime, &inode, &f.ETag,
 		&sha, &changed, &d.Attempts, &next, &d.Held)
 	d.Key, f.Inode, d.ChangedAt, d.NextAttempt = string(key), uint64(inode), fromMillis(changed), fromMillis(next)
+	f.CTime += f.MTime // the table has the difference
 	copy(d.SHA256[:], sha)
 	return d, err
 }

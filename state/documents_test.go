@@ -136,7 +136,7 @@ func TestNeedingAttentionAndRecentBatches(t *testing.T) {
 			t.Errorf("batch without times: %+v", b)
 		}
 	}
-	want = fmt.Sprintf(`[%d handbook uncertain 1/10 502 "the gateway went away" %d handbook accepted 3/30 200 "" %d handbook refused 1/10 422 "too odd"]`, lost, accepted, refused)
+	want = fmt.Sprintf(`[%d handbook uncertain 1/10 502 "the gateway went away" %d handbook accepted 3/30 200 "" %d handbook refused 1/10 422 "too odd"]`, lost.ID(), accepted.ID(), refused.ID())
 	if fmt.Sprint(got) != want {
 		t.Errorf("batches: %v\nwant %s", got, want)
 	}

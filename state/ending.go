@@ -14,12 +14,15 @@ type ending struct {
 func (t *tx) endBatch(b batchRow, e ending) (streak int, err error) {
 	at := now()
 	if e.state == batchUncertain {
+		if err := t.keepMembers(b); err != nil {
+			return 0, err
+		}
 		if _, err := t.exec(`UPDATE contents
 			SET state = {content.uncertain}, since = $1, reason = $2
-			WHERE state <> {content.completed}
+			WHERE destination_id = $3
+			  AND state <> {content.completed}
 			  AND state = {content.reserved}
-			  AND batch_id = $3
-			  AND id IN (SELECT content_id FROM members WHERE batch_id = $3)`, at, e.message, b.id); err != nil {
+			  AND batch_id = $4`, at, e.message, b.destination, b.id); err != nil {
 			return 0, err
 		}
 	}
@@ -29,6 +32,19 @@ func (t *tx) endBatch(b batchRow, e ending) (streak int, err error) {
 		return 0, err
 	}
 	return t.updateBreaker(b, e)
+}
+
+// keepMembers lists the batch's reserved contents as members: another batch may send them later.
+func (t *tx) keepMembers(b batchRow) error {
+	_, err := t.exec(`INSERT INTO members (batch_id, document_id, content_id)
+		SELECT batch_id, document_id, id
+		FROM contents
+		WHERE destination_id = $1
+		  AND state <> {content.completed}
+		  AND state = {content.reserved}
+		  AND batch_id = $2
+		ON CONFLICT (batch_id, document_id) DO NOTHING`, b.destination, b.id)
+	return err
 }
 
 // updateBreaker opens the breaker after an uncertain batch, and closes it after an answered one. Any other ending of the

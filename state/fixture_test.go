@@ -132,35 +132,46 @@ func spec(r *fixture, docs []HashedDocument) (BatchSpec, []Seal) {
 }
 
 // seal begins and seals a batch of docs.
-func (r *fixture) seal(docs []HashedDocument) int64 {
+func (r *fixture) seal(docs []HashedDocument) *Upload {
 	r.t.Helper()
 	b, seals := spec(r, docs)
-	id, err := r.s.Journal.Begin(r.ctx(), b)
+	u, err := r.s.Journal.Begin(r.ctx(), b)
 	r.must(err)
-	r.must(r.s.Journal.Seal(r.ctx(), id, seals))
-	return id
+	r.must(r.s.Journal.Seal(r.ctx(), u, seals))
+	return u
 }
 
-func (r *fixture) accept(batch int64, documents int) []int64 {
+func (r *fixture) accept(u *Upload, documents int) []int64 {
 	r.t.Helper()
 	var a Answer
 	var ids []int64
-	for range documents {
-		a.Sources = append(a.Sources, []SourceAnswer{{ID: r.next, Type: "file", Name: "x", Status: "in-progress"}})
+	for i := range documents {
+		name := usualName(u.spec.Members[i].Key)
+		a.Sources = append(a.Sources, []SourceAnswer{{ID: r.next, Type: "file", Name: name, Status: "in-progress"}})
 		ids = append(ids, r.next)
 		r.next++
 	}
 	a.StatusCode, a.NextPoll = 200, time.Now()
-	_, err := r.s.Journal.Accept(r.ctx(), batch, a)
+	_, err := r.s.Journal.Accept(r.ctx(), u, a)
 	r.must(err)
 	return ids
+}
+
+// polls is how often the source was polled.
+func (r *fixture) polls(id int64) (n int) {
+	r.t.Helper()
+	r.must(r.s.queryOne(r.ctx(), `SELECT coalesce(
+			(SELECT polls FROM contents WHERE destination_id = $1 AND state > {content.uncertain} AND source_id = $2),
+			(SELECT polls FROM sources WHERE destination_id = $1 AND source_id = $2))`,
+		[]any{r.sync.Destination.ID, id}, &n))
+	return n
 }
 
 func (r *fixture) trained(outcome Outcome, ids ...int64) {
 	r.t.Helper()
 	var ps []Poll
 	for _, id := range ids {
-		ps = append(ps, Poll{SourceID: id, Status: "word", Outcome: outcome, Seen: true, NextPoll: time.Now()})
+		ps = append(ps, Poll{SourceID: id, Polls: r.polls(id), Status: usualStatus(outcome), Outcome: outcome, NextPoll: time.Now()})
 	}
 	r.must(r.s.Inventory.RecordPolls(r.ctx(), r.sync.Destination.ID, ps))
 }

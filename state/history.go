@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -42,13 +43,38 @@ func (s *Documents) History(ctx context.Context, documentID int64) ([]Event, err
 	return h.events, nil
 }
 
+// contentsOf are the contents that the document $1 has or had.
+const contentsOf = `SELECT content_id
+		FROM documents
+		WHERE id = $1
+		  AND content_id IS NOT NULL
+		UNION
+		SELECT content_id
+		FROM past_contents
+		WHERE document_id = $1`
+
+// uploadsOf are the batches that sent the document $1, each with the content.
+const uploadsOf = `SELECT batch_id, content_id
+		FROM members
+		WHERE document_id = $1
+		UNION
+		SELECT batch_id, id
+		FROM contents
+		WHERE id IN (` + contentsOf + `)
+		  AND document_id = $1
+		  AND batch_id <> 0
+		UNION
+		SELECT batch_id, content_id
+		FROM sources
+		WHERE content_id IN (` + contentsOf + `)
+		  AND document_id = $1`
+
 func (h *history) readBatches(ctx context.Context) error {
 	return h.db.query(ctx, `SELECT b.id, b.state, b.created_at, b.ended_at, b.resend_of,
 			b.status_code, b.message, coalesce(c.sha256, $2)
-		FROM members m
+		FROM (`+uploadsOf+`) AS m
 		JOIN batches b ON b.id = m.batch_id
-		LEFT JOIN contents c ON c.id = m.content_id
-		WHERE m.document_id = $1`, []any{h.document, []byte{}}, func(scan func(...any) error) error {
+		LEFT JOIN contents c ON c.id = m.content_id`, []any{h.document, []byte{}}, func(scan func(...any) error) error {
 		var id, created, ended, resendOf int64
 		var state, status int
 		var message string
@@ -83,17 +109,24 @@ func (h *history) readBatches(ctx context.Context) error {
 }
 
 func (h *history) readSources(ctx context.Context) error {
-	return h.db.query(ctx, `SELECT o.source_id, o.batch_id, o.status, o.errors, o.created_at, o.outcome_at, o.acked_at, c.sha256
-		FROM members m
-		JOIN sources o ON o.batch_id = m.batch_id AND o.position = m.position
+	return h.db.query(ctx, `SELECT o.source_id, o.batch_id, o.status, o.outcome, o.errors, o.created_at, o.outcome_at, o.acked_at, c.sha256
+		FROM (
+			`+contentSources+`
+			  AND c.id IN (`+contentsOf+`)
+			UNION ALL
+			`+ownSources+`
+			  AND o.content_id IN (`+contentsOf+`)
+		) AS o
 		JOIN contents c ON c.id = o.content_id
-		WHERE m.document_id = $1`, []any{h.document}, func(scan func(...any) error) error {
+		WHERE o.document_id = $1`, []any{h.document}, func(scan func(...any) error) error {
 		var id, batch, created, outcomeAt, acked int64
 		var status, errors string
+		var outcome Outcome
 		var sha []byte
-		if err := scan(&id, &batch, &status, &errors, &created, &outcomeAt, &acked, &sha); err != nil {
+		if err := scan(&id, &batch, &status, &outcome, &errors, &created, &outcomeAt, &acked, &sha); err != nil {
 			return err
 		}
+		status = cmp.Or(status, usualStatus(outcome))
 		h.add(created, "source created", batch, id, sha)
 		if outcomeAt != 0 {
 			h.add(outcomeAt, strings.TrimSuffix("training "+status+": "+errors, ": "), batch, id, sha)

@@ -54,6 +54,13 @@ const standing = `CASE
 		WHEN EXISTS (SELECT 1 FROM documents d WHERE d.content_id = o.content_id) THEN CASE
 			WHEN EXISTS (
 				SELECT 1
+				FROM contents n
+				WHERE n.id = o.content_id
+				  AND n.source_id > 0
+				  AND n.batch_id > o.batch_id
+				  AND n.state = {content.completed}) THEN 'superseded'
+			WHEN EXISTS (
+				SELECT 1
 				FROM sources n
 				WHERE n.content_id = o.content_id
 				  AND n.batch_id > o.batch_id
@@ -78,13 +85,10 @@ const maybeLeftBehind = `SELECT content_id FROM past_contents
 // Sources streams the inventory by destination and id. If only left-behind sources are asked for, its cost grows with the
 // number of contents that documents ever left.
 func (s *Inventory) Sources(ctx context.Context, f SourceFilter) iter.Seq2[Source, error] {
-	only := ""
-	if len(f.Standings) > 0 && !slices.Contains(f.Standings, Live) && !slices.Contains(f.Standings, Gone) {
-		only = ` AND (o.content_id = 0 OR o.content_id IN (` + maybeLeftBehind + `))`
-	}
+	leftBehind := len(f.Standings) > 0 && !slices.Contains(f.Standings, Live) && !slices.Contains(f.Standings, Gone)
 	return pages[Source]{
 		subject: "inventory",
-		query:   inventoryRows + only + inventoryPage,
+		query:   inventoryPage(leftBehind),
 		args:    []any{f.SyncID, []byte{}},
 		start:   []any{0, 0},
 		after:   func(r Source) []any { return []any{r.Destination.ID, r.ID + 1} },
@@ -93,25 +97,52 @@ func (s *Inventory) Sources(ctx context.Context, f SourceFilter) iter.Seq2[Sourc
 	}.stream(ctx, s.db)
 }
 
-// inventoryRows are the sources o of the sync $1, or of all syncs if it is 0, as scanSource reads them ($2: the key and the
-// hash of an unknown document).
-const inventoryRows = `SELECT o.source_id, y.name, coalesce(d.key, $2),
-		t.id, t.origin, t.account, t.knowledge_base,
-		o.name, o.type, o.status, o.outcome, o.errors, ` + standing + `,
-		coalesce(c.sha256, $2), o.batch_id, o.created_at, o.outcome_at, o.acked_at
-	FROM sources o
-	JOIN batches b ON b.id = o.batch_id
-	JOIN syncs y ON y.id = b.sync_id
-	JOIN destinations t ON t.id = o.destination_id
-	LEFT JOIN members m ON m.batch_id = o.batch_id AND m.position = o.position
-	LEFT JOIN documents d ON d.id = m.document_id
-	LEFT JOIN contents c ON c.id = o.content_id
-	WHERE ($1 = 0 OR b.sync_id = $1)`
+// contentSources and ownSources are the two places of sources, with the columns of the table sources.
+const (
+	contentSources = `SELECT c.destination_id, c.source_id, c.id AS content_id, c.batch_id, c.document_id, '' AS name, '` + fileType + `' AS type,
+			'' AS status, ` + contentOutcome + ` AS outcome, '' AS errors, b.ended_at AS created_at,
+			CASE WHEN c.state IN ({content.completed}, {content.failed}) THEN c.since ELSE 0 END AS outcome_at, 0 AS acked_at
+		FROM contents c
+		JOIN batches b ON b.id = c.batch_id
+		WHERE c.state > {content.uncertain}
+		  AND c.source_id > 0`
+	ownSources = `SELECT o.destination_id, o.source_id, o.content_id, o.batch_id, o.document_id, o.name, o.type,
+			o.status, o.outcome, o.errors, o.created_at, o.outcome_at, o.acked_at
+		FROM sources o
+		JOIN batches b ON b.id = o.batch_id
+		WHERE 1 = 1`
+)
 
-const inventoryPage = `
-	  AND (o.destination_id, o.source_id) >= ($3, $4)
-	ORDER BY o.destination_id, o.source_id
-	LIMIT $5`
+// inventoryPage selects sources of the sync $1, or of all syncs if it is 0, as scanSource reads them ($2: the key and the hash
+// of an unknown document). $3 and $4 are the cursor, $5 is the number of rows.
+func inventoryPage(leftBehind bool) string {
+	const page = `
+			  AND ($1 = 0 OR b.sync_id = $1)
+			  AND (%[1]s.destination_id, %[1]s.source_id) >= ($3, $4)%[2]s
+			ORDER BY %[1]s.destination_id, %[1]s.source_id
+			LIMIT $5`
+	ofContents, ofSources := "", ""
+	if leftBehind {
+		ofContents = ` AND c.id IN (` + maybeLeftBehind + `)`
+		ofSources = ` AND (o.content_id = 0 OR o.content_id IN (` + maybeLeftBehind + `))`
+	}
+	return `SELECT o.source_id, y.name, coalesce(d.key, $2),
+			t.id, t.origin, t.account, t.knowledge_base,
+			o.name, o.type, o.status, o.outcome, o.errors, ` + standing + `,
+			coalesce(c.sha256, $2), o.batch_id, o.created_at, o.outcome_at, o.acked_at
+		FROM (
+			SELECT * FROM (` + contentSources + fmt.Sprintf(page, "c", ofContents) + `) AS of_contents
+			UNION ALL
+			SELECT * FROM (` + ownSources + fmt.Sprintf(page, "o", ofSources) + `) AS of_sources
+		) AS o
+		JOIN batches b ON b.id = o.batch_id
+		JOIN syncs y ON y.id = b.sync_id
+		JOIN destinations t ON t.id = o.destination_id
+		LEFT JOIN documents d ON d.id = o.document_id
+		LEFT JOIN contents c ON c.id = o.content_id
+		ORDER BY o.destination_id, o.source_id
+		LIMIT $5`
+}
 
 func scanSource(scan func(...any) error) (Source, error) {
 	var r Source
@@ -122,6 +153,9 @@ func scanSource(scan func(...any) error) (Source, error) {
 		&r.Name, &r.Type, &r.Status, &r.Outcome, &r.Errors, &r.Standing,
 		&sha, &r.Batch, &created, &outcomeAt, &acked)
 	r.Key, r.CreatedAt, r.OutcomeAt, r.AckedAt = string(key), fromMillis(created), fromMillis(outcomeAt), fromMillis(acked)
+	if r.Status == "" {
+		r.Name, r.Status = usualName(r.Key), usualStatus(r.Outcome)
+	}
 	copy(r.SHA256[:], sha)
 	return r, err
 }
@@ -132,10 +166,16 @@ func (s *Inventory) CountLeftBehind(ctx context.Context, syncID int64) (supersed
 	err = s.query(ctx, `SELECT standing, count(*)
 		FROM (
 			SELECT `+standing+` AS standing
-			FROM sources o
-			JOIN batches b ON b.id = o.batch_id
-			WHERE b.sync_id = $1
-			  AND (o.content_id = 0 OR o.content_id IN (`+maybeLeftBehind+`)))
+			FROM (
+				`+contentSources+`
+				  AND b.sync_id = $1
+				  AND c.id IN (`+maybeLeftBehind+`)
+				UNION ALL
+				`+ownSources+`
+				  AND b.sync_id = $1
+				  AND (o.content_id = 0 OR o.content_id IN (`+maybeLeftBehind+`))
+			) AS o
+		) AS standings
 		GROUP BY standing`, []any{syncID}, func(scan func(...any) error) error {
 		var st Standing
 		var n int
@@ -168,33 +208,31 @@ type PossibleDuplicate struct {
 	At         time.Time
 	LeftBehind bool // the document has another content by now, or is gone
 
-	position int // in the batch
+	document int64
 }
 
-// sentLater is the first batch after b that sent the content of its member m again, for whatever document; 0 for none.
+// sentLater is the first batch after b that sent the content c of its member m again, for whatever document; 0 for none.
 const sentLater = `coalesce((
 			SELECT min(l.batch_id)
 			FROM sources l
 			WHERE l.content_id = m.content_id
-			  AND l.batch_id > b.id), 0)`
+			  AND l.batch_id > b.id),
+			CASE WHEN c.source_id > 0 AND c.batch_id > b.id THEN c.batch_id ELSE 0 END)`
 
 const possibleDuplicates = `SELECT y.name, d.key,
 		CASE b.state WHEN {batch.refused} THEN 'refused' ELSE 'uncertain' END,
-		b.id, m.position, ` + sentLater + `, c.sha256, b.ended_at, coalesce(d.content_id, 0) <> m.content_id
-	FROM batches b
+		b.id, m.document_id, ` + sentLater + `, c.sha256, b.ended_at, coalesce(d.content_id, 0) <> m.content_id
+	FROM members m
+	JOIN batches b ON b.id = m.batch_id
 	JOIN syncs y ON y.id = b.sync_id
-	JOIN members m ON m.batch_id = b.id
 	JOIN documents d ON d.id = m.document_id
 	JOIN contents c ON c.id = m.content_id
 	WHERE ($1 = 0 OR b.sync_id = $1)
-	  AND b.sealed_at <> 0
 	  AND (
-		b.state = {batch.uncertain}
-		OR b.state = {batch.refused} AND b.status_code IN (400, 413, 422) AND ` + sentLater + ` <> 0
-		OR b.state = {batch.answered} AND NOT EXISTS (
-			SELECT 1 FROM sources o WHERE o.content_id = m.content_id AND o.batch_id = b.id))
-	  AND (m.batch_id, m.position) >= ($2, $3)
-	ORDER BY m.batch_id, m.position
+		b.state IN ({batch.uncertain}, {batch.answered})
+		OR b.state = {batch.refused} AND b.status_code IN (400, 413, 422) AND ` + sentLater + ` <> 0)
+	  AND (m.batch_id, m.document_id) >= ($2, $3)
+	ORDER BY m.batch_id, m.document_id
 	LIMIT $4`
 
 // PossibleDuplicates streams the possible duplicates by batch; syncID 0 for all syncs.
@@ -204,12 +242,12 @@ func (s *Inventory) PossibleDuplicates(ctx context.Context, syncID int64) iter.S
 		query:   possibleDuplicates,
 		args:    []any{syncID},
 		start:   []any{0, 0},
-		after:   func(p PossibleDuplicate) []any { return []any{p.Batch, p.position + 1} },
+		after:   func(p PossibleDuplicate) []any { return []any{p.Batch, p.document + 1} },
 		scan: func(scan func(...any) error) (PossibleDuplicate, error) {
 			var p PossibleDuplicate
 			var key, sha []byte
 			var at int64
-			err := scan(&p.Sync, &key, &p.Class, &p.Batch, &p.position, &p.ResentAs, &sha, &at, &p.LeftBehind)
+			err := scan(&p.Sync, &key, &p.Class, &p.Batch, &p.document, &p.ResentAs, &sha, &at, &p.LeftBehind)
 			p.Key, p.At = string(key), fromMillis(at)
 			copy(p.SHA256[:], sha)
 			return p, err

@@ -11,65 +11,84 @@ import (
 // The Journal has a row for every upload request. It decides which documents are sent, and which are sent again.
 type Journal struct{ *db }
 
-// A begun batch is kept in the memory of the process that began it: no other process may seal it.
-type begun struct {
-	members []ClaimedDocument
-	sharing Sharing
+// An Upload is a batch between its first byte and its outcome, in the memory of the process that sends it: no other process
+// may seal it. Its methods and those of the Journal that take it must not be called at the same time.
+type Upload struct {
+	spec     BatchSpec
+	id       int64
+	contents []int64 // of the members, once it is sealed
 }
 
-func (s *db) remember(batchID int64, b begun) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.begun[batchID] = b
-}
+// ID returns the number of the batch in the journal; 0 before it has one, which is at its seal at the latest.
+func (u *Upload) ID() int64 { return u.id }
 
-func (s *db) remembered(batchID int64) begun {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.begun[batchID]
-}
-
-func (s *db) forget(batchID int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.begun, batchID)
-}
-
-// Begin writes the batch to the journal. Call it before the first byte. While the breaker is open only one batch at a time
-// may begin, with Probe set. Errors: ErrBreakerOpen, ErrMoved, ErrLockLost.
-func (s *Journal) Begin(ctx context.Context, spec BatchSpec) (batchID int64, err error) {
-	err = s.update(ctx, func(t *tx) error {
-		if err := s.inPlace(t, spec.SyncID); err != nil {
-			return err
-		}
-		var destination, probe int64
-		var streak int
-		if err := t.one(`SELECT t.id, t.uncertain_streak, t.probe_batch
-			FROM destinations t
-			JOIN syncs s ON s.destination_id = t.id
-			WHERE s.id = $1`, []any{spec.SyncID}, &destination, &streak, &probe); err != nil {
-			return err
-		}
-		if streak > 0 && (!spec.Probe || probe != 0) {
-			return ErrBreakerOpen
-		}
-		if err := t.one(`INSERT INTO batches (sync_id, destination_id, state, resend_of, documents, bytes, created_at)
-			VALUES ($1, $2, {batch.open}, $3, $4, $5, $6)
-			RETURNING id`,
-			[]any{spec.SyncID, destination, spec.ResendOf, len(spec.Members), spec.Bytes, now()}, &batchID); err != nil {
-			return err
-		}
-		if streak == 0 {
-			return nil
-		}
-		_, err := t.exec(`UPDATE destinations SET probe_batch = $1 WHERE id = $2`, batchID, destination)
-		return err
-	})
+// Begin begins a batch. Call it before the first byte. It writes nothing: the API cannot have a whole request before its
+// seal, so an earlier row would prove nothing. While the breaker is open only one batch at a time may begin, with Probe set,
+// and that one has its row from here on. Errors: ErrBreakerOpen, ErrMoved, ErrLockLost.
+func (s *Journal) Begin(ctx context.Context, spec BatchSpec) (*Upload, error) {
+	u := &Upload{spec: spec}
+	u.spec.Members = slices.Clone(spec.Members)
+	err := s.begin(ctx, u)
 	if err != nil {
-		return 0, fmt.Errorf("begin batch: %w", err)
+		return nil, fmt.Errorf("begin batch: %w", err)
 	}
-	s.remember(batchID, begun{members: slices.Clone(spec.Members), sharing: spec.Sharing})
-	return batchID, nil
+	return u, nil
+}
+
+func (s *Journal) begin(ctx context.Context, u *Upload) error {
+	var streak int
+	var name string
+	if err := s.queryOne(ctx, `SELECT t.uncertain_streak, s.name
+		FROM destinations t
+		JOIN syncs s ON s.destination_id = t.id
+		WHERE s.id = $1`, []any{u.spec.SyncID}, &streak, &name); err != nil {
+		return err
+	}
+	if streak == 0 {
+		return s.inPlace(name)
+	}
+	if !u.spec.Probe {
+		return ErrBreakerOpen
+	}
+	return s.update(ctx, func(t *tx) error {
+		if err := s.inPlace(name); err != nil {
+			return err
+		}
+		return t.beginProbe(u)
+	})
+}
+
+// beginProbe makes the batch the one that the breaker lets through.
+func (t *tx) beginProbe(u *Upload) (err error) {
+	if err := t.lockSync(u.spec.SyncID); err != nil {
+		return err
+	}
+	b := batchRow{sync: u.spec.SyncID, resendOf: u.spec.ResendOf, bytes: u.spec.Bytes}
+	var probe int64
+	if err := t.one(`SELECT t.id, t.probe_batch
+		FROM destinations t
+		JOIN syncs s ON s.destination_id = t.id
+		WHERE s.id = $1`, []any{b.sync}, &b.destination, &probe); err != nil {
+		return err
+	}
+	if probe != 0 {
+		return ErrBreakerOpen
+	}
+	if u.id, err = t.insertBatch(b, u, batchOpen, 0); err != nil {
+		return err
+	}
+	_, err = t.exec(`UPDATE destinations SET probe_batch = $1 WHERE id = $2`, u.id, b.destination)
+	return err
+}
+
+// insertBatch writes the row of a batch that has none.
+func (t *tx) insertBatch(b batchRow, u *Upload, state int, sealedAt int64) (id int64, err error) {
+	err = t.one(`INSERT INTO batches (sync_id, destination_id, state, owner, resend_of, documents, bytes, created_at, sealed_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		RETURNING id`, []any{
+		b.sync, b.destination, state, t.owner(), b.resendOf, len(u.spec.Members), b.bytes, now(), sealedAt,
+	}, &id)
+	return id, err
 }
 
 // Breaker returns how many batches of the destination became uncertain since the last accepted one (0: the breaker is
@@ -140,7 +159,10 @@ func (s *Journal) Limits(ctx context.Context, destinationID int64) (l Limits, er
 // of uncertain ones. Errors: ErrMoved, ErrLockLost.
 func (s *Journal) Recover(ctx context.Context, syncID int64) (uncertain int, err error) {
 	err = s.update(ctx, func(t *tx) error {
-		if err := s.inPlace(t, syncID); err != nil {
+		if err := t.lockSync(syncID); err != nil {
+			return err
+		}
+		if err := s.syncInPlace(t, syncID); err != nil {
 			return err // another process may have taken over
 		}
 		uncertain, err = t.recover(syncID)

@@ -7,7 +7,7 @@ import (
 
 func TestLimitsEndWithAnAcceptedRequestOfTheRefusedSize(t *testing.T) {
 	r := newFixture(t)
-	batch := func(keys ...string) int64 {
+	batch := func(keys ...string) *Upload {
 		r.put(keys...)
 		contents := map[string]string{}
 		for _, k := range keys {
@@ -25,7 +25,7 @@ func TestLimitsEndWithAnAcceptedRequestOfTheRefusedSize(t *testing.T) {
 			t.Fatalf("got %+v, want %d accepted and %d refused", l, accepted, refused)
 		}
 	}
-	refuse := func(batch int64) {
+	refuse := func(batch *Upload) {
 		r.must(r.s.Journal.Refuse(t.Context(), batch, Refusal{StatusCode: 413, Disposition: Fail}))
 	}
 	want(0, 0)

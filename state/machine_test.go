@@ -21,7 +21,7 @@ type model struct {
 	queue    []int64           // sources in training
 	claimed  []HashedDocument
 	open     [][]HashedDocument // begun batches
-	ids      []int64
+	uploads  []*Upload
 }
 
 func (w *model) scan(t *rapid.T) {
@@ -91,12 +91,12 @@ func (w *model) begin() {
 		return
 	}
 	w.open = append(w.open, batch)
-	w.ids = append(w.ids, id)
+	w.uploads = append(w.uploads, id)
 }
 
-func (w *model) pop() (int64, []HashedDocument) {
-	id, batch := w.ids[0], w.open[0]
-	w.ids, w.open = w.ids[1:], w.open[1:]
+func (w *model) pop() (*Upload, []HashedDocument) {
+	id, batch := w.uploads[0], w.open[0]
+	w.uploads, w.open = w.uploads[1:], w.open[1:]
 	return id, batch
 }
 
@@ -157,8 +157,7 @@ func (w *model) finish(outcome string) {
 }
 
 func (w *model) crash() {
-	w.claimed, w.open, w.ids = nil, nil, nil
-	w.s.begun = map[int64]begun{}
+	w.claimed, w.open, w.uploads = nil, nil, nil
 	_, err := w.s.Journal.Recover(w.ctx(), w.sync.ID)
 	w.must(err)
 }

@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"errors"
 	"fmt"
 )
 
@@ -42,44 +41,47 @@ func (y *outcomeSum) state() (int, string) {
 	}
 }
 
-// Refuse ends a batch, sealed or not, of which the knowledge base has nothing. Contents get their earlier state back.
-func (s *Journal) Refuse(ctx context.Context, batchID int64, refusal Refusal) error {
-	own := s.remembered(batchID)
+// Refuse ends a batch, sealed or not, of which the knowledge base has nothing. Contents get their earlier state back. A batch
+// that has no row in the journal yet gets one.
+func (s *Journal) Refuse(ctx context.Context, u *Upload, refusal Refusal) error {
+	var id int64
 	err := s.update(ctx, func(t *tx) error {
-		b, err := t.batch(batchID)
+		b, err := t.uploadRow(u)
 		switch {
 		case err != nil:
 			return err
 		case b.state != batchOpen && b.state != batchSealed:
 			return ErrBatchEnded
-		case own.members == nil:
-			return errors.New("the batch was begun by another process")
+		case b.id == 0:
+			if b.id, err = t.insertBatch(b, u, batchOpen, 0); err != nil {
+				return err
+			}
 		}
-		return t.refuse(b, own.members, refusal)
+		id = b.id
+		return t.refuse(b, u, refusal)
 	})
 	if err != nil {
 		return fmt.Errorf("end batch: %w", err)
 	}
-	s.forget(batchID)
+	u.id = id
 	return nil
 }
 
-func (t *tx) refuse(b batchRow, docs []ClaimedDocument, refusal Refusal) error {
+func (t *tx) refuse(b batchRow, u *Upload, refusal Refusal) error {
 	end := batchRefused
 	if b.state == batchOpen {
 		end = batchAbandoned
-		for _, m := range docs {
+		for _, m := range u.spec.Members {
 			if err := t.endUpload(m, `state = {doc.claimed} AND claim = $2`, m.Claim, refusal); err != nil {
 				return err
 			}
 		}
 	} else {
-		ms, err := t.members(b.id)
-		if err != nil {
+		if err := t.keepMembers(b); err != nil {
 			return err
 		}
-		for _, m := range ms {
-			if err := t.unreserve(b, m, docs[m.position], refusal); err != nil {
+		for i, m := range u.spec.Members {
+			if err := t.unreserve(b, u.contents[i], m, refusal); err != nil {
 				return err
 			}
 		}
@@ -117,19 +119,19 @@ func (t *tx) endUpload(m ClaimedDocument, where string, arg any, refusal Refusal
 }
 
 // unreserve ends the reservation of a sealed member's content, and with it the wait of the documents that share it.
-func (t *tx) unreserve(b batchRow, m member, doc ClaimedDocument, refusal Refusal) error {
+func (t *tx) unreserve(b batchRow, content int64, doc ClaimedDocument, refusal Refusal) error {
 	var state, prior int
 	var batch, priorBatch int64
 	err := t.one(`SELECT state, batch_id, prior_state, prior_batch
 		FROM contents
-		WHERE id = $1`, []any{m.content}, &state, &batch, &prior, &priorBatch)
+		WHERE id = $1`, []any{content}, &state, &batch, &prior, &priorBatch)
 	if err != nil || batch != b.id || state != contentReserved {
 		return err
 	}
 	if refusal.Disposition == Fail {
 		_, err := t.exec(`UPDATE contents
-			SET state = {content.failed}, reason = $1, since = $2
-			WHERE id = $3`, refusal.Message, now(), m.content)
+			SET state = {content.failed}, reason = $1, since = $2, source_id = 0, next_poll = 0
+			WHERE id = $3`, refusal.Message, now(), content)
 		return err
 	}
 	if prior == contentOpen {
@@ -138,13 +140,14 @@ func (t *tx) unreserve(b batchRow, m member, doc ClaimedDocument, refusal Refusa
 			SET state = {doc.pending}, claim = 0
 			WHERE content_id = $1
 			  AND state = {doc.linked}
-			  AND id <> $2`, m.content, m.document); err != nil {
+			  AND id <> $2`, content, doc.DocumentID); err != nil {
 			return err
 		}
 	}
 	if _, err := t.exec(`UPDATE contents
-		SET state = $1, batch_id = $2, prior_state = 0, prior_batch = 0, resends = 0, since = $3
-		WHERE id = $4`, prior, priorBatch, now(), m.content); err != nil {
+		SET state = $1, batch_id = $2, prior_state = 0, prior_batch = 0, resends = 0, since = $3,
+			source_id = 0, next_poll = 0
+		WHERE id = $4`, prior, priorBatch, now(), content); err != nil {
 		return err
 	}
 	if b.resendOf != 0 && refusal.Disposition != Keep {
@@ -156,23 +159,23 @@ func (t *tx) unreserve(b batchRow, m member, doc ClaimedDocument, refusal Refusa
 			SET forced = 1
 			WHERE id = $1
 			  AND state = {doc.linked}
-			  AND content_id = $2`, m.document, m.content); err != nil {
+			  AND content_id = $2`, doc.DocumentID, content); err != nil {
 			return err
 		}
 	}
 	// A document that changed meanwhile is not linked to the content any more.
-	if err := t.endUpload(doc, `state = {doc.linked} AND content_id = $2`, m.content, refusal); err != nil {
+	if err := t.endUpload(doc, `state = {doc.linked} AND content_id = $2`, content, refusal); err != nil {
 		return err
 	}
 	// The outcome of its earlier sources may have come while it was reserved.
-	return t.updateContent(m.content, now())
+	return t.updateContent(content, now())
 }
 
 // MarkUncertain ends a sealed batch whose answer was lost: its documents are uncertain, and the breaker opens. It returns how
 // many batches of the destination became uncertain since the last accepted one.
-func (s *Journal) MarkUncertain(ctx context.Context, batchID int64, statusCode int, reason string) (streak int, err error) {
+func (s *Journal) MarkUncertain(ctx context.Context, u *Upload, statusCode int, reason string) (streak int, err error) {
 	err = s.update(ctx, func(t *tx) error {
-		b, err := t.batch(batchID)
+		b, err := t.uploadRow(u)
 		if err != nil {
 			return err
 		}
@@ -185,6 +188,5 @@ func (s *Journal) MarkUncertain(ctx context.Context, batchID int64, statusCode i
 	if err != nil {
 		return 0, fmt.Errorf("record lost answer: %w", err)
 	}
-	s.forget(batchID)
 	return streak, nil
 }

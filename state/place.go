@@ -76,17 +76,10 @@ func (s *db) filesInPlace() error {
 	return nil
 }
 
-// inPlace checks that this process may still write the truth about a sync: other processes find the files that it writes to, and
-// the lock file that it holds. A process without the lock passes. Errors: ErrMoved, ErrLockLost.
-func (s *db) inPlace(t *tx, syncID int64) error {
+// inPlace checks that this process may still write the truth about the sync of that name: other processes find the files that
+// it writes to, and the lock file that it holds. A process without the lock passes. Errors: ErrMoved, ErrLockLost.
+func (s *db) inPlace(name string) error {
 	if err := s.filesInPlace(); err != nil {
-		return err
-	}
-	if s.lockCount() == 0 {
-		return nil
-	}
-	var name string
-	if err := t.one(`SELECT name FROM syncs WHERE id = $1`, []any{syncID}, &name); err != nil {
 		return err
 	}
 	l := s.heldLock(name)
@@ -97,6 +90,15 @@ func (s *db) inPlace(t *tx, syncID int64) error {
 		return fmt.Errorf("sync %q: %w: %w; end kbsync and start it again", name, ErrLockLost, err)
 	}
 	return nil
+}
+
+// syncInPlace is inPlace for a sync by its number.
+func (s *db) syncInPlace(t *tx, syncID int64) error {
+	var name string
+	if err := t.one(`SELECT name FROM syncs WHERE id = $1`, []any{syncID}, &name); err != nil {
+		return err
+	}
+	return s.inPlace(name)
 }
 
 // resolveLinks returns the path without symbolic links. What does not exist yet has none.

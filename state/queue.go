@@ -13,7 +13,7 @@ import (
 // The Queue holds the documents that wait for their upload. A claim takes a document out of it for one owner.
 type Queue struct{ *db }
 
-const claimedColumns = `id, key, size, mtime, ctime, inode, etag, attempts, forced, coalesce(content_id, 0)`
+const claimedColumns = `id, key, size, mtime, ctime_offset, inode, etag, attempts, forced, coalesce(content_id, 0)`
 
 func scanClaimed(scan func(...any) error, claim int64) (ClaimedDocument, error) {
 	c := ClaimedDocument{Claim: claim}
@@ -22,6 +22,7 @@ func scanClaimed(scan func(...any) error, claim int64) (ClaimedDocument, error) 
 	f := &c.Fingerprint
 	err := scan(&c.DocumentID, &key, &f.Size, &f.MTime, &f.CTime, &inode, &f.ETag, &c.Attempts, &c.Forced, &c.content)
 	c.Key, f.Inode = string(key), uint64(inode)
+	f.CTime += f.MTime // the table has the difference
 	return c, err
 }
 
@@ -292,7 +293,7 @@ func (s *Queue) MarkVanished(ctx context.Context, doc ClaimedDocument) error {
 // scan makes it pending again.
 func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) error {
 	n, err := t.exec(`UPDATE documents
-		SET state = {doc.linked}, claim = 0, mtime = 0, ctime = 0, inode = 0, etag = ''
+		SET state = {doc.linked}, claim = 0, mtime = 0, ctime_offset = 0, inode = 0, etag = ''
 		WHERE id = $1
 		  AND state = {doc.claimed}
 		  AND claim = $2
@@ -306,7 +307,7 @@ func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) er
 		return err
 	}
 	_, err = t.exec(`UPDATE documents
-		SET state = $3, reason = $4, content_id = NULL, claim = 0, mtime = 0, ctime = 0, inode = 0, etag = '',
+		SET state = $3, reason = $4, content_id = NULL, claim = 0, mtime = 0, ctime_offset = 0, inode = 0, etag = '',
 			forced = CASE WHEN $3 = {doc.skipped} THEN forced ELSE 0 END
 		WHERE id = $1
 		  AND state = {doc.claimed}

@@ -128,12 +128,21 @@ func TestPagesAreReadFromAnIndex(t *testing.T) {
 	}{
 		"known":      {"(sync_id=? AND key>?)", knownDocuments + ` AND key >= $2 ORDER BY key LIMIT $3`, []any{1, []byte{}, 10}},
 		"documents":  {"(sync_id=? AND key>?)", allDocuments, []any{1, []byte{}, []byte{}, 10}},
-		"inventory":  {"SEARCH o USING PRIMARY KEY ((destination_id,source_id)>(?,?))", inventoryRows + inventoryPage, []any{0, []byte{}, 0, 0, 10}},
-		"duplicates": {"SEARCH m USING PRIMARY KEY ((batch_id,position)>(?,?))", possibleDuplicates, []any{0, 0, 0, 10}},
+		"duplicates": {"SEARCH m USING PRIMARY KEY ((batch_id,document_id)>(?,?))", possibleDuplicates, []any{0, 0, 0, 10}},
 	} {
 		plan := strings.Join(r.plan(tt.query, tt.args...), "; ")
 		if !strings.Contains(plan, tt.index) || strings.Contains(plan, "TEMP B-TREE FOR ORDER BY") {
 			t.Errorf("%s: %s", name, plan)
+		}
+	}
+	// The two places of sources are read in order, and the rows of one page are sorted.
+	plan := strings.Join(r.plan(inventoryPage(false), 0, []byte{}, 0, 0, 10), "; ")
+	for _, index := range []string{
+		"SEARCH c USING INDEX contents_source ((destination_id,source_id)>(?,?))",
+		"SEARCH o USING PRIMARY KEY ((destination_id,source_id)>(?,?))",
+	} {
+		if !strings.Contains(plan, index) || strings.Count(plan, "TEMP B-TREE") != 1 {
+			t.Errorf("inventory: %s", plan)
 		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // reindexed returns a fixture in which a.md and b.md share a content with one source in training, and a sealed batch that
 // sends the content again for a.md.
-func reindexed(t *testing.T) (r *fixture, source, batch int64) {
+func reindexed(t *testing.T) (r *fixture, source int64, batch *Upload) {
 	r = newFixture(t)
 	r.put("a.md", "b.md")
 	contents := map[string]string{"a.md": "A", "b.md": "A"}

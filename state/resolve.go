@@ -31,34 +31,69 @@ func (s *Queue) SizeTaken(ctx context.Context, destinationID, size, documentID i
 	return taken, nil
 }
 
-// contentScope distinguishes contents with the same hash. It is empty where documents share a content, and else the names
-// of the sync and the document, so that a sync that was forgotten finds its contents again.
-func (t *tx) contentScope(sharing Sharing, syncID int64, key string) ([]byte, error) {
+// A contentKey identifies a content of a destination. scope is empty where documents share a content, and else the names of
+// the sync and the document, so that a sync that was forgotten finds its contents again.
+type contentKey struct {
+	sha   SHA256
+	scope string
+}
+
+// A contentRow is a content, as far as a verdict or a reservation needs it.
+type contentRow struct {
+	id, batch, source int64
+	state, resends    int
+}
+
+// keyer returns the function that gives the contentKey of a document of the sync.
+func (t *tx) keyer(sharing Sharing, syncID int64) (func(key string, sha SHA256) contentKey, error) {
 	if !sharing.Each {
-		return []byte{}, nil
+		return func(_ string, sha SHA256) contentKey { return contentKey{sha: sha} }, nil
 	}
 	var name string
 	err := t.one(`SELECT name FROM syncs WHERE id = $1`, []any{syncID}, &name)
-	return fmt.Appendf(nil, "%q/%s", name, key), err // %q, because a name may have a slash
+	return func(key string, sha SHA256) contentKey {
+		return contentKey{sha: sha, scope: fmt.Sprintf("%q/%s", name, key)} // %q, because a name may have a slash
+	}, err
 }
+
+// contents returns the contents that the destination has of those keys.
+func (t *tx) contents(destination int64, keys []contentKey) (map[contentKey]contentRow, error) {
+	found := make(map[contentKey]contentRow)
+	err := eachChunk(keys, func(chunk []contentKey) error {
+		args := []any{destination}
+		for _, k := range chunk {
+			args = append(args, k.sha[:addressBytes], []byte(k.scope))
+		}
+		// SQLite keeps the order of a CROSS JOIN, and would else read all contents.
+		return t.each(`SELECT c.sha256, c.scope, c.id, c.state, c.batch_id, c.resends, c.source_id
+			FROM (VALUES `+valueRows(2, len(chunk), 2)+`) AS v
+			CROSS JOIN contents c
+			WHERE c.destination_id = $1
+			  AND substr(c.sha256, 1, 16) = v.column1
+			  AND c.scope = v.column2`,
+			args, func(scan func(...any) error) error {
+				var sha, scope []byte
+				var c contentRow
+				err := scan(&sha, &scope, &c.id, &c.state, &c.batch, &c.resends, &c.source)
+				if err == nil {
+					found[contentKey{SHA256(sha), string(scope)}] = c
+				}
+				return err
+			})
+	})
+	return found, err
+}
+
+// addressBytes is the length of the part of a hash that the index of contents has.
+const addressBytes = 16
 
 // Resolve decides for each hashed document whether it is to be uploaded. Verdicts are in the order of docs. Action
 // describes the effect of each verdict on the claim.
 func (s *Queue) Resolve(ctx context.Context, syncID int64, docs []HashedDocument, sharing Sharing) ([]Verdict, error) {
 	var verdicts []Verdict
-	err := s.update(ctx, func(t *tx) error {
-		verdicts = make([]Verdict, len(docs))
-		var destination int64
-		if err := t.one(`SELECT destination_id FROM syncs WHERE id = $1`, []any{syncID}, &destination); err != nil {
-			return err
-		}
-		for i := range docs {
-			var err error
-			if verdicts[i], err = t.resolve(syncID, destination, &docs[i], sharing); err != nil {
-				return err
-			}
-		}
-		return nil
+	err := s.update(ctx, func(t *tx) (err error) {
+		verdicts, err = t.resolveAll(syncID, docs, sharing)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("resolve contents: %w", err)
@@ -66,25 +101,44 @@ func (s *Queue) Resolve(ctx context.Context, syncID int64, docs []HashedDocument
 	return verdicts, nil
 }
 
-func (t *tx) resolve(syncID, destination int64, doc *HashedDocument, sharing Sharing) (Verdict, error) {
-	scope, err := t.contentScope(sharing, syncID, doc.Key)
+func (t *tx) resolveAll(syncID int64, docs []HashedDocument, sharing Sharing) ([]Verdict, error) {
+	if err := t.lockSync(syncID); err != nil {
+		return nil, err
+	}
+	var destination int64
+	if err := t.one(`SELECT destination_id FROM syncs WHERE id = $1`, []any{syncID}, &destination); err != nil {
+		return nil, err
+	}
+	keyOf, err := t.keyer(sharing, syncID)
 	if err != nil {
-		return Verdict{}, err
+		return nil, err
 	}
-	var content int64
-	var state int
-	err = t.one(`SELECT id, state
-		FROM contents
-		WHERE destination_id = $1
-		  AND sha256 = $2
-		  AND scope = $3`, []any{destination, doc.SHA256[:], scope}, &content, &state)
-	if errors.Is(err, ErrNotFound) {
-		return Verdict{Action: ActionUpload}, nil // Seal reports a lost claim
-	} else if err != nil {
-		return Verdict{}, err
+	keys := make([]contentKey, len(docs))
+	for i, d := range docs {
+		keys[i] = keyOf(d.Key, d.SHA256)
 	}
+	known, err := t.contents(destination, keys)
+	if err != nil {
+		return nil, err
+	}
+	verdicts := make([]Verdict, len(docs)) // ActionUpload for a new content; Seal reports a lost claim
+	for i := range docs {
+		c, ok := known[keys[i]]
+		if !ok {
+			continue
+		}
+		if verdicts[i], err = t.resolve(&c, &docs[i], sharing); err != nil {
+			return nil, err
+		}
+		known[keys[i]] = c
+	}
+	return verdicts, nil
+}
+
+// resolve decides on a document whose content the destination has.
+func (t *tx) resolve(c *contentRow, doc *HashedDocument, sharing Sharing) (Verdict, error) {
 	var forced bool
-	err = t.one(`SELECT forced
+	err := t.one(`SELECT forced
 		FROM documents
 		WHERE id = $1
 		  AND state = {doc.claimed}
@@ -94,21 +148,21 @@ func (t *tx) resolve(syncID, destination int64, doc *HashedDocument, sharing Sha
 	} else if err != nil {
 		return Verdict{}, err
 	}
-	if state == contentOpen || forced && state != contentReserved {
+	if c.state == contentOpen || forced && c.state != contentReserved {
 		return Verdict{Action: ActionUpload}, nil
 	}
-	if state == contentTraining || state == contentStuck || state == contentCompleted {
-		verdict, err := t.resolveUploaded(content, doc, sharing)
+	if c.state == contentTraining || c.state == contentStuck || c.state == contentCompleted {
+		verdict, err := t.resolveUploaded(c, doc, sharing)
 		if err != nil || verdict.Action != ActionShare {
 			return verdict, err
 		}
 	}
-	return Verdict{Action: ActionShare}, t.linkDocument(doc.DocumentID, content)
+	return Verdict{Action: ActionShare}, t.linkDocument(doc.DocumentID, c.id)
 }
 
 // resolveUploaded decides on a content that is in the knowledge base.
-func (t *tx) resolveUploaded(content int64, doc *HashedDocument, sharing Sharing) (Verdict, error) {
-	live, err := t.contentLive(content)
+func (t *tx) resolveUploaded(c *contentRow, doc *HashedDocument, sharing Sharing) (Verdict, error) {
+	live, err := t.contentLive(c.id)
 	switch {
 	case err != nil:
 		return Verdict{}, err
@@ -117,11 +171,12 @@ func (t *tx) resolveUploaded(content int64, doc *HashedDocument, sharing Sharing
 	case live || doc.Verified:
 		return Verdict{Action: ActionShare}, nil
 	}
-	ids, err := t.sourcesToVerify(content)
+	ids, err := t.sourcesToVerify(c)
 	if err != nil || len(ids) > 0 {
 		return Verdict{Action: ActionVerify, Verify: ids}, err
 	}
-	_, err = t.exec(`UPDATE contents SET state = {content.open} WHERE id = $1`, content)
+	c.state = contentOpen
+	_, err = t.exec(`UPDATE contents SET state = {content.open} WHERE id = $1`, c.id)
 	return Verdict{Action: ActionUpload}, err
 }
 
@@ -143,10 +198,13 @@ func (t *tx) linkDocument(document, content int64) error {
 }
 
 // sourcesToVerify returns the sources of a left-behind content's last batch.
-func (t *tx) sourcesToVerify(content int64) ([]int64, error) {
-	return t.ids(`SELECT o.source_id
-		FROM sources o
-		JOIN contents c ON c.id = o.content_id AND c.batch_id = o.batch_id
-		WHERE c.id = $1
-		  AND o.acked_at = 0`, content)
+func (t *tx) sourcesToVerify(c *contentRow) ([]int64, error) {
+	if c.source > 0 {
+		return []int64{c.source}, nil
+	}
+	return t.ids(`SELECT source_id
+		FROM sources
+		WHERE content_id = $1
+		  AND batch_id = $2
+		  AND acked_at = 0`, c.id, c.batch)
 }

@@ -42,7 +42,7 @@ const neverUploaded = `documents.content_id IS NULL
 				AND NOT EXISTS (SELECT 1 FROM past_contents p WHERE p.document_id = documents.id)`
 
 // knownDocuments are the documents of the sync $1 that are on the root.
-const knownDocuments = `SELECT key, size, mtime, ctime, inode, etag, state, reason, ` + neverUploaded + `
+const knownDocuments = `SELECT key, size, mtime, ctime_offset, inode, etag, state, reason, ` + neverUploaded + `
 		FROM documents
 		WHERE sync_id = $1
 		  AND state <> {doc.removed}`
@@ -66,6 +66,7 @@ func (s *Scans) Known(ctx context.Context, syncID int64, prefix string) iter.Seq
 			f := &k.Fingerprint
 			err := scan(&key, &f.Size, &f.MTime, &f.CTime, &inode, &etag, &state, &reason, &k.NeverUploaded)
 			k.Key, f.ETag, f.Inode = string(key), string(etag), uint64(inode)
+			f.CTime += f.MTime // the table has the difference
 			if state == docSkipped {
 				k.Skip = string(reason)
 			}
@@ -82,13 +83,23 @@ func (s *Scans) Known(ctx context.Context, syncID int64, prefix string) iter.Seq
 // Record writes changes of a scan in one transaction: all or none. Vanish only marks until Finish. A changed document is
 // due at once, or when Scan.Rest has passed since its last upload.
 func (s *Scans) Record(ctx context.Context, scan Scan, changes []Change) error {
+	var puts []Change
+	for _, c := range changes {
+		if c.Op == Put {
+			puts = append(puts, c)
+		}
+	}
 	err := s.update(ctx, func(t *tx) error {
+		if err := t.lockSync(scan.SyncID); err != nil {
+			return err
+		}
 		at := now()
+		if err := eachChunk(puts, func(chunk []Change) error { return t.put(scan, chunk, at) }); err != nil {
+			return err
+		}
 		for i := range changes {
 			var err error
 			switch c := &changes[i]; c.Op {
-			case Put:
-				err = t.put(scan, c, at)
 			case Skip:
 				err = t.skip(scan, c, at)
 			case Vanish:
@@ -110,25 +121,32 @@ func (s *Scans) Record(ctx context.Context, scan Scan, changes []Change) error {
 	return nil
 }
 
-// put makes a new or changed document pending.
-func (t *tx) put(scan Scan, c *Change, at int64) error {
-	f := &c.Fingerprint
-	_, err := t.exec(`INSERT INTO documents (sync_id, key, size, mtime, ctime, inode, etag, state, changed_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, {doc.pending}, $8)
+// put makes new or changed documents pending.
+func (t *tx) put(scan Scan, changes []Change, at int64) error {
+	const columns = 9
+	args := make([]any, 0, 2+columns*len(changes))
+	args = append(args, at, min(scan.Rest, maxRest).Milliseconds())
+	for i := range changes {
+		f := &changes[i].Fingerprint
+		args = append(args, scan.SyncID, []byte(changes[i].Key), f.Size, f.MTime, f.CTime-f.MTime, int64(f.Inode), f.ETag,
+			docPending, at)
+	}
+	_, err := t.exec(`INSERT INTO documents (sync_id, key, size, mtime, ctime_offset, inode, etag, state, changed_at)
+		VALUES `+valueRows(3, len(changes), columns)+`
 		ON CONFLICT (sync_id, key) DO UPDATE
-		SET size = excluded.size, mtime = excluded.mtime, ctime = excluded.ctime, inode = excluded.inode, etag = excluded.etag,
-			state = excluded.state, claim = 0, attempts = 0, vanished = 0, reason = '', changed_at = excluded.changed_at,
+		SET size = excluded.size, mtime = excluded.mtime, ctime_offset = excluded.ctime_offset, inode = excluded.inode,
+			etag = excluded.etag, state = excluded.state, claim = 0, attempts = 0, vanished = 0, reason = '',
+			changed_at = excluded.changed_at,
 			next_attempt = CASE
-				WHEN $9 <= 0 OR documents.content_id IS NULL THEN 0
+				WHEN $2 <= 0 OR documents.content_id IS NULL THEN 0
 				ELSE coalesce((
-					SELECT b.sealed_at + $9
+					SELECT b.sealed_at + $2
 					FROM contents c
 					JOIN batches b ON b.id = c.batch_id
 					WHERE c.id = documents.content_id
-					  AND b.sealed_at <= $8
-					  AND b.sealed_at + $9 > $8), 0)
-			END`,
-		scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at, min(scan.Rest, maxRest).Milliseconds())
+					  AND b.sealed_at <= $1
+					  AND b.sealed_at + $2 > $1), 0)
+			END`, args...)
 	return err
 }
 
@@ -138,13 +156,13 @@ func (t *tx) skip(scan Scan, c *Change, at int64) error {
 		return err
 	}
 	f := &c.Fingerprint
-	_, err := t.exec(`INSERT INTO documents (sync_id, key, size, mtime, ctime, inode, etag, state, changed_at, reason)
+	_, err := t.exec(`INSERT INTO documents (sync_id, key, size, mtime, ctime_offset, inode, etag, state, changed_at, reason)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, {doc.skipped}, $8, $9)
 		ON CONFLICT (sync_id, key) DO UPDATE
-		SET size = excluded.size, mtime = excluded.mtime, ctime = excluded.ctime, inode = excluded.inode, etag = excluded.etag,
+		SET size = excluded.size, mtime = excluded.mtime, ctime_offset = excluded.ctime_offset, inode = excluded.inode, etag = excluded.etag,
 			state = excluded.state, content_id = NULL, forced = 0, claim = 0, attempts = 0, next_attempt = 0, vanished = 0,
 			reason = excluded.reason, changed_at = excluded.changed_at`,
-		scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime, int64(f.Inode), f.ETag, at, c.Reason)
+		scan.SyncID, []byte(c.Key), f.Size, f.MTime, f.CTime-f.MTime, int64(f.Inode), f.ETag, at, c.Reason)
 	return err
 }
 
@@ -203,6 +221,9 @@ const someVanished = `SELECT id
 func (s *Scans) Finish(ctx context.Context, scan Scan, identity string) (removed int, err error) {
 	for n := int64(vanishedAtOnce); n == vanishedAtOnce; {
 		err := s.update(ctx, func(t *tx) (err error) {
+			if err := t.lockSync(scan.SyncID); err != nil {
+				return err
+			}
 			err = t.keepPastContents(`d.id IN (`+someVanished+`)`, scan.SyncID, scan.ID, vanishedAtOnce)
 			if err != nil {
 				return err

@@ -6,26 +6,6 @@ import (
 	"fmt"
 )
 
-// A member is a document of a sealed batch.
-type member struct {
-	position          int
-	document, content int64
-}
-
-func (t *tx) members(batchID int64) ([]member, error) {
-	var ms []member
-	err := t.each(`SELECT position, document_id, content_id
-		FROM members
-		WHERE batch_id = $1
-		ORDER BY position`, []any{batchID}, func(scan func(...any) error) error {
-		var m member
-		err := scan(&m.position, &m.document, &m.content)
-		ms = append(ms, m)
-		return err
-	})
-	return ms, err
-}
-
 // A batchRow is a row of the journal, as far as its seal and its outcome need it.
 type batchRow struct {
 	id, sync, destination, resendOf, bytes int64
@@ -40,24 +20,41 @@ func (t *tx) batch(id int64) (batchRow, error) {
 	return b, err
 }
 
-// Seal reserves the members' contents and marks the batch sealed, in one durable transaction; after it the request may be
-// completed. Seals are by member position. Errors: *SealError, ErrBreakerOpen, ErrBatchEnded, ErrMoved, ErrLockLost; then
-// nothing was written.
-func (s *Journal) Seal(ctx context.Context, batchID int64, seals []Seal) error {
-	own := s.remembered(batchID)
+// uploadRow returns the row of an upload. The row of an upload that has none yet has the id 0.
+func (t *tx) uploadRow(u *Upload) (b batchRow, err error) {
+	if err := t.lockSync(u.spec.SyncID); err != nil {
+		return batchRow{}, err
+	}
+	if u.id != 0 {
+		return t.batch(u.id)
+	}
+	b = batchRow{sync: u.spec.SyncID, resendOf: u.spec.ResendOf, bytes: u.spec.Bytes, state: batchOpen}
+	err = t.one(`SELECT destination_id FROM syncs WHERE id = $1`, []any{b.sync}, &b.destination)
+	return b, err
+}
+
+// Seal reserves the members' contents and writes the batch to the journal as sealed, in one durable transaction; after it
+// the request may be completed. Seals are by member position. Errors: *SealError, ErrBreakerOpen, ErrBatchEnded, ErrMoved,
+// ErrLockLost; then nothing was written.
+func (s *Journal) Seal(ctx context.Context, u *Upload, seals []Seal) error {
+	if len(seals) != len(u.spec.Members) {
+		return fmt.Errorf("seal batch: it has %d members, and %d seals", len(u.spec.Members), len(seals))
+	}
+	var id int64
+	var contents []int64
 	err := s.update(ctx, func(t *tx) error {
-		b, err := t.batch(batchID)
+		if u.contents != nil {
+			return ErrBatchEnded
+		}
+		b, err := t.uploadRow(u)
 		if err != nil {
 			return err
 		}
-		if err := s.inPlace(t, b.sync); err != nil {
+		if err := s.syncInPlace(t, b.sync); err != nil {
 			return err
 		}
-		if b.state != batchOpen || own.members == nil {
+		if b.state != batchOpen {
 			return ErrBatchEnded
-		}
-		if len(seals) != len(own.members) {
-			return fmt.Errorf("batch %d has %d members, and %d seals", batchID, len(own.members), len(seals))
 		}
 		var streak int
 		var probe int64
@@ -67,48 +64,151 @@ func (s *Journal) Seal(ctx context.Context, batchID int64, seals []Seal) error {
 		if err != nil {
 			return err
 		}
-		if streak > 0 && probe != batchID {
+		if streak > 0 && (u.id == 0 || probe != u.id) {
 			return ErrBreakerOpen
 		}
-		return t.seal(b, own, seals)
+		id, contents, err = t.seal(b, u, seals)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("seal batch: %w", err)
 	}
+	u.id, u.contents = id, contents
 	return nil
 }
 
-// seal seals every member, or returns a *SealError, which undoes the transaction.
-func (t *tx) seal(b batchRow, own begun, seals []Seal) error {
+// seal seals every member, or returns a *SealError, which undoes the transaction. It returns the batch's number and the
+// members' contents.
+func (t *tx) seal(b batchRow, u *Upload, seals []Seal) (id int64, contents []int64, err error) {
 	at := now()
-	var fail SealError
-	for i, m := range own.members {
-		if err := t.readMark(&m); err != nil {
-			return err
+	if b.id == 0 {
+		b.id, err = t.insertBatch(b, u, batchSealed, at)
+	} else {
+		_, err = t.exec(`UPDATE batches
+			SET state = {batch.sealed}, sealed_at = $1
+			WHERE id = $2`, at, b.id)
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	r := reservation{tx: t, batch: b, upload: u, seals: seals, at: at, contents: make([]int64, len(seals))}
+	if err := r.reserve(); err != nil {
+		return 0, nil, err
+	}
+	if len(r.fail.Known) == 0 {
+		if err := r.link(); err != nil {
+			return 0, nil, err
 		}
-		content, free, err := t.reserve(b, m, seals[i], own.sharing, at)
-		if err != nil {
-			return err
-		}
-		if !free {
-			fail.Known = append(fail.Known, i)
+	}
+	if len(r.fail.Lost)+len(r.fail.Known) > 0 {
+		return 0, nil, &r.fail
+	}
+	return b.id, r.contents, nil
+}
+
+// A reservation is a batch while it is sealed.
+type reservation struct {
+	tx       *tx
+	batch    batchRow
+	upload   *Upload
+	seals    []Seal
+	at       int64
+	contents []int64 // by position
+	fail     SealError
+}
+
+// reserve gives the members' contents to the batch, as far as they are free to be sent.
+func (r *reservation) reserve() error {
+	keyOf, err := r.tx.keyer(r.upload.spec.Sharing, r.batch.sync)
+	if err != nil {
+		return err
+	}
+	keys := make([]contentKey, len(r.seals))
+	for i, m := range r.upload.spec.Members {
+		keys[i] = keyOf(m.Key, r.seals[i].SHA256)
+	}
+	known, err := r.tx.contents(r.batch.destination, keys)
+	if err != nil {
+		return err
+	}
+	var fresh []int // positions
+	taken := map[contentKey]bool{}
+	for i, k := range keys {
+		c, exists := known[k]
+		switch {
+		case taken[k]:
+			r.fail.Known = append(r.fail.Known, i)
 			continue
+		case !exists:
+			fresh = append(fresh, i)
+		default:
+			free, err := r.reserveAgain(i, c)
+			if err != nil {
+				return err
+			}
+			if !free {
+				r.fail.Known = append(r.fail.Known, i)
+			}
 		}
-		held, err := t.sealMember(b, i, m, content)
-		if err != nil {
+		taken[k] = true
+	}
+	return eachChunk(fresh, func(positions []int) error { return r.insert(keys, positions) })
+}
+
+// insert reserves contents that the destination does not have.
+func (r *reservation) insert(keys []contentKey, positions []int) error {
+	const columns = 10
+	args := make([]any, 0, columns*len(positions))
+	position := make(map[contentKey]int, len(positions))
+	for _, i := range positions {
+		k := keys[i]
+		position[k] = i
+		args = append(args, r.batch.destination, k.sha[:], []byte(k.scope), r.seals[i].Size, contentReserved, r.batch.id,
+			r.upload.spec.Members[i].DocumentID, r.at, sourceRoom, r.at)
+	}
+	inserted := 0
+	err := r.tx.each(`INSERT INTO contents (destination_id, sha256, scope, size, state, batch_id, document_id, since,
+			source_id, next_poll)
+		VALUES `+valueRows(1, len(positions), columns)+`
+		ON CONFLICT (destination_id, substr(sha256, 1, 16), scope) DO NOTHING
+		RETURNING id, sha256, scope`, args, func(scan func(...any) error) error {
+		var id int64
+		var sha, scope []byte
+		if err := scan(&id, &sha, &scope); err != nil {
 			return err
 		}
-		if !held {
-			fail.Lost = append(fail.Lost, i)
-		}
+		r.contents[position[contentKey{SHA256(sha), string(scope)}]] = id
+		inserted++
+		return nil
+	})
+	if err == nil && inserted < len(positions) {
+		err = errors.New("the destination has another content with the first half of the same SHA-256")
 	}
-	if len(fail.Lost)+len(fail.Known) > 0 {
-		return &fail
-	}
-	_, err := t.exec(`UPDATE batches
-		SET state = {batch.sealed}, sealed_at = $1
-		WHERE id = $2`, at, b.id)
 	return err
+}
+
+// reserveAgain reserves a content that the destination has, if it is free to be sent.
+func (r *reservation) reserveAgain(position int, c contentRow) (free bool, err error) {
+	m := r.upload.spec.Members[position]
+	if err := r.tx.readMark(&m); err != nil {
+		return false, err
+	}
+	if free, err := r.reservable(m, c); err != nil || !free {
+		return false, err
+	}
+	if err := r.tx.moveSource(c.id); err != nil {
+		return false, err
+	}
+	resends := 0
+	if r.resends(c) {
+		resends = 1
+	}
+	r.contents[position] = c.id
+	_, err = r.tx.exec(`UPDATE contents
+		SET state = {content.reserved}, batch_id = $1, document_id = $2, prior_state = $3, prior_batch = $4, resends = $5,
+			since = $6, reason = ''
+		WHERE id = $7`, r.batch.id, m.DocumentID, c.state, c.batch, resends, r.at, c.id)
+	return true, err
 }
 
 // readMark reads a claimed document's mark of a reindex again: another sync may have uploaded the content since the claim,
@@ -120,102 +220,100 @@ func (t *tx) readMark(m *ClaimedDocument) error {
 	return t.one(`SELECT forced FROM documents WHERE id = $1`, []any{m.DocumentID}, &m.Forced)
 }
 
-// sealMember links the member's document to the reserved content. It reports whether the claim was still held.
-func (t *tx) sealMember(b batchRow, position int, m ClaimedDocument, content int64) (held bool, err error) {
-	if m.content != 0 && m.content != content {
-		if err := t.keepPastContents(`d.id = $2`, m.DocumentID); err != nil {
-			return false, err
-		}
-	}
-	n, err := t.exec(`UPDATE documents
-		SET state = {doc.linked}, content_id = $1, forced = 0
-		WHERE id = $2
-		  AND state = {doc.claimed}
-		  AND claim = $3`, content, m.DocumentID, m.Claim)
-	if err != nil || n == 0 {
-		return false, err
-	}
-	if _, err := t.exec(`INSERT INTO members (batch_id, position, document_id, content_id)
-		VALUES ($1, $2, $3, $4)`, b.id, position, m.DocumentID, content); err != nil {
-		return false, err
-	}
-	if m.Forced {
-		// One upload a content: its other documents wait for this one.
-		_, err = t.exec(`UPDATE documents
-			SET forced = 0
-			WHERE content_id = $1
-			  AND forced <> 0`, content)
-	}
-	return true, err
-}
-
-// reserve gives the content to the batch, if it is free to be sent.
-func (t *tx) reserve(b batchRow, m ClaimedDocument, seal Seal, sharing Sharing,
-	at int64) (content int64, free bool, err error) {
-	scope, err := t.contentScope(sharing, b.sync, m.Key)
-	if err != nil {
-		return 0, false, err
-	}
-	err = t.one(`INSERT INTO contents (destination_id, sha256, scope, size, state, batch_id, since)
-		VALUES ($1, $2, $3, $4, {content.reserved}, $5, $6)
-		ON CONFLICT (destination_id, sha256, scope) DO NOTHING
-		RETURNING id`, []any{b.destination, seal.SHA256[:], scope, seal.Size, b.id, at}, &content)
-	if !errors.Is(err, ErrNotFound) {
-		return content, err == nil, err
-	}
-	var c contentRow
-	err = t.one(`SELECT id, state, batch_id, resends
-		FROM contents
-		WHERE destination_id = $1
-		  AND sha256 = $2
-		  AND scope = $3`, []any{b.destination, seal.SHA256[:], scope}, &c.id, &c.state, &c.batch, &c.resends)
-	if err != nil {
-		return 0, false, err
-	}
-	free, err = t.reservable(b, m, c, sharing)
-	if err != nil || !free {
-		return c.id, false, err
-	}
-	resends := 0
-	if c.isResendOf(b) {
-		resends = 1
-	}
-	_, err = t.exec(`UPDATE contents
-		SET state = {content.reserved}, batch_id = $1, prior_state = $2, prior_batch = $3, resends = $4, since = $5, reason = ''
-		WHERE id = $6`, b.id, c.state, c.batch, resends, at, c.id)
-	return c.id, err == nil, err
-}
-
-// A contentRow is a content, as far as a reservation needs it.
-type contentRow struct {
-	id, batch      int64
-	state, resends int
-}
-
-// isResendOf reports whether b sends an uncertain content again, for the first time.
-func (c contentRow) isResendOf(b batchRow) bool {
-	return c.state == contentUncertain && c.resends == 0 && b.resendOf != 0 && c.batch == b.resendOf
+// resends reports whether the batch sends an uncertain content again, for the first time.
+func (r *reservation) resends(c contentRow) bool {
+	return c.state == contentUncertain && c.resends == 0 && r.batch.resendOf != 0 && c.batch == r.batch.resendOf
 }
 
 // reservable reports whether the batch may send a content that is in the table.
-func (t *tx) reservable(b batchRow, m ClaimedDocument, c contentRow, sharing Sharing) (bool, error) {
+func (r *reservation) reservable(m ClaimedDocument, c contentRow) (bool, error) {
 	switch c.state {
 	case contentOpen:
 		return true, nil
 	case contentReserved:
 		return false, nil
 	case contentUncertain:
-		return c.isResendOf(b) || m.Forced, nil
+		return r.resends(c) || m.Forced, nil
 	case contentFailed:
 		return m.Forced, nil
 	}
 	if m.Forced {
 		return true, nil
 	}
-	if !sharing.UploadRenamed {
+	if !r.upload.spec.Sharing.UploadRenamed {
 		return false, nil
 	}
 	// A renamed document gets its own source, but only while no other document has the content.
-	live, err := t.contentLive(c.id)
+	live, err := r.tx.contentLive(c.id)
 	return !live, err
+}
+
+// link links the members to their reserved contents.
+func (r *reservation) link() error {
+	members := r.upload.spec.Members
+	for i, m := range members {
+		if m.content == 0 || m.content == r.contents[i] {
+			continue
+		}
+		if err := r.tx.keepPastContents(`d.id = $2`, m.DocumentID); err != nil {
+			return err
+		}
+	}
+	linked := int64(0)
+	positions := make([]int, len(members))
+	for i := range positions {
+		positions[i] = i
+	}
+	err := eachChunk(positions, func(chunk []int) error {
+		var args []any
+		for _, i := range chunk {
+			args = append(args, members[i].DocumentID, members[i].Claim, r.contents[i])
+		}
+		n, err := r.tx.exec(`UPDATE documents
+			SET state = {doc.linked}, content_id = v.column3, claim = 0, forced = 0
+			FROM (VALUES `+valueRows(1, len(chunk), 3)+`) AS v
+			WHERE documents.id = v.column1
+			  AND documents.state = {doc.claimed}
+			  AND documents.claim = v.column2`, args...)
+		linked += n
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if linked < int64(len(members)) {
+		return r.findLost()
+	}
+	for i, m := range members {
+		if !m.Forced {
+			continue
+		}
+		// One upload a content: its other documents wait for this one.
+		if _, err := r.tx.exec(`UPDATE documents
+			SET forced = 0
+			WHERE content_id = $1
+			  AND forced <> 0`, r.contents[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findLost finds the members whose claim was lost: they were not linked.
+func (r *reservation) findLost() error {
+	for i, m := range r.upload.spec.Members {
+		var linked bool
+		if err := r.tx.one(`SELECT EXISTS (
+				SELECT 1
+				FROM documents
+				WHERE id = $1
+				  AND state = {doc.linked}
+				  AND content_id = $2)`, []any{m.DocumentID, r.contents[i]}, &linked); err != nil {
+			return err
+		}
+		if !linked {
+			r.fail.Lost = append(r.fail.Lost, i)
+		}
+	}
+	return nil
 }

@@ -43,7 +43,6 @@ type db struct {
 	stopped sync.WaitGroup
 
 	mu     sync.Mutex
-	begun  map[int64]begun
 	locks  map[string]*Lock // the held ones, by the name of the sync
 	ranges lockRange
 
@@ -71,12 +70,16 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Path == "" {
 		return nil, errors.New("open state: no path given")
 	}
-	s := &db{jobs: make(chan *job), stop: make(chan struct{}), begun: map[int64]begun{}, locks: map[string]*Lock{}}
+	s := &db{jobs: make(chan *job), stop: make(chan struct{}), locks: map[string]*Lock{}}
 	dsn, absent, err := s.locate(opts)
 	if err != nil {
 		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
 	}
-	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-4096)"); err != nil {
+	vacuum := "&_pragma=auto_vacuum(2)"
+	if opts.ReadOnly {
+		vacuum = ""
+	}
+	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-4096)"+vacuum); err != nil {
 		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
 	}
 	s.write.SetMaxOpenConns(1)

@@ -333,7 +333,7 @@ func TestUncertainIsSentAgainOnce(t *testing.T) {
 		t.Fatalf("too early: %v", got)
 	}
 	hs := resend(0)
-	if len(hs) != 2 || hs[0].ResendOf != lost || hs[0].SHA256 != hash("A") {
+	if len(hs) != 2 || hs[0].ResendOf != lost.ID() || hs[0].SHA256 != hash("A") {
 		t.Fatalf("resends: %+v", hs)
 	}
 
@@ -648,7 +648,7 @@ func TestDueSourcesFillsTheRequest(t *testing.T) {
 	r.put("a.md", "b.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 	ids := r.accept(r.seal(docs), 2)
-	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[1], Status: "in-progress", NextPoll: time.Now().Add(time.Second), Seen: true}}))
+	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[1], Status: "in-progress", NextPoll: time.Now().Add(time.Second)}}))
 	for slack, want := range map[time.Duration]int{0: 1, time.Minute: 2} {
 		due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, slack, 10)
 		r.must(err)
@@ -656,7 +656,7 @@ func TestDueSourcesFillsTheRequest(t *testing.T) {
 			t.Errorf("slack %v: %d due, want %d", slack, len(due), want)
 		}
 	}
-	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[0], Status: "in-progress", NextPoll: time.Now().Add(time.Second), Seen: true}}))
+	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[0], Status: "in-progress", NextPoll: time.Now().Add(time.Second)}}))
 	due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, time.Minute, 10)
 	r.must(err)
 	if len(due) != 0 {

@@ -99,7 +99,7 @@ func TestTimesTooFarAheadAreDue(t *testing.T) {
 		r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{
 			{SourceID: ids[0], NextPoll: later}, {SourceID: ids[1], NextPoll: later},
 		}))
-		ahead(r, `UPDATE sources SET next_poll = $1 WHERE source_id = (SELECT max(source_id) FROM sources)`)
+		ahead(r, `UPDATE contents SET next_poll = $1 WHERE source_id = (SELECT max(source_id) FROM contents)`)
 		if at, err := r.s.Inventory.NextPoll(t.Context(), r.sync.Destination.ID); err != nil || at.IsZero() || time.Until(at) > 0 {
 			t.Errorf("next poll at %v, %v", at, err)
 		}
@@ -107,7 +107,7 @@ func TestTimesTooFarAheadAreDue(t *testing.T) {
 		if err != nil || len(due) != 1 || due[0].ID != ids[1] {
 			t.Errorf("due %v, %v", due, err)
 		}
-		r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[1], NextPoll: time.Now().Add(100 * 24 * time.Hour)}}))
+		r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[1], Polls: 1, NextPoll: time.Now().Add(100 * 24 * time.Hour)}}))
 		due, err = r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, 0, 10)
 		if err != nil || len(due) != 0 {
 			t.Errorf("a source that was just polled is due again: %v, %v", due, err)

@@ -234,13 +234,15 @@ type DueSource struct {
 // A Poll is the result of one question for a source's status.
 type Poll struct {
 	SourceID int64
+	// Polls is that of the DueSource. A status is recorded only if no other was since: an answer that a paused process brings
+	// late must not replace a newer one.
+	Polls int
 	// KnowledgeBase is the one that the answer names, 0 if it names none. A status of another knowledge base's source is
 	// not recorded: the source is polled again.
 	KnowledgeBase int64
 	Status        string // ReplyCX's word; empty keeps the last one
 	Outcome       Outcome
 	NextPoll      time.Time // of InTraining and TrainingStuck
-	Seen          bool      // the answer contained the source
 	Errors        string
 }
 

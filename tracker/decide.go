@@ -15,7 +15,7 @@ const maxMisses = 3
 func decide(
 	d state.DueSource, s replycx.SourceStatus, seen bool, misses int, now time.Time, deadline time.Duration,
 ) state.Poll {
-	p := state.Poll{SourceID: d.ID, Seen: seen, Outcome: state.InTraining}
+	p := state.Poll{SourceID: d.ID, Polls: d.Polls, Outcome: state.InTraining}
 	if seen {
 		p.Status, p.Errors = string(s.Status), s.Errors
 		p.Outcome = outcome(s.Status)

@@ -14,10 +14,19 @@ import (
 	"time"
 )
 
+// A discarding is a server that parses and discards each upload.
+type discarding struct {
+	url         string
+	accepted    atomic.Int64
+	first, last atomic.Int64 // when the first upload began and the last one was accepted
+}
+
+func (d *discarding) took() time.Duration { return time.Duration(d.last.Load() - d.first.Load()) }
+
 // serveDiscarding serves uploads and statuses at the lowest cost. It parses and discards each body, and reports every
 // source as completed.
-func serveDiscarding(tb testing.TB) (url string, accepted *atomic.Int64) {
-	accepted = new(atomic.Int64)
+func serveDiscarding(tb testing.TB) *discarding {
+	d := &discarding{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := map[string]any{"ok": true}
 		if r.Method == http.MethodGet {
@@ -27,6 +36,7 @@ func serveDiscarding(tb testing.TB) (url string, accepted *atomic.Int64) {
 			}
 			answer["sources"] = sources
 		} else {
+			d.first.CompareAndSwap(0, time.Now().UnixNano())
 			parts, err := r.MultipartReader()
 			if err != nil {
 				tb.Error(err)
@@ -45,9 +55,10 @@ func serveDiscarding(tb testing.TB) (url string, accepted *atomic.Int64) {
 					tb.Error(err)
 					return
 				}
-				answer[part.FormName()] = []map[string]any{{"id": accepted.Add(1), "type": "file", "name": part.FileName(), "status": "in-progress", "errors": nil}}
+				answer[part.FormName()] = []map[string]any{{"id": d.accepted.Add(1), "type": "file", "name": part.FileName(), "status": "in-progress", "errors": nil}}
 			}
 			answer["knowledge_base_id"] = 876
+			d.last.Store(time.Now().UnixNano())
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(answer); err != nil {
@@ -55,7 +66,8 @@ func serveDiscarding(tb testing.TB) (url string, accepted *atomic.Int64) {
 		}
 	}))
 	tb.Cleanup(server.Close)
-	return server.URL, accepted
+	d.url = server.URL
+	return d
 }
 
 // corpus writes files of about size bytes into directories of 25.
@@ -85,32 +97,42 @@ func syncOnce(tb testing.TB, url, state, root string) {
 	}
 }
 
-// BenchmarkFirstSync measures the first sync of 10,000 files of 4 KiB to a server in this process that discards them.
+// BenchmarkFirstSync measures the first sync of files to a server in this process that discards them: the rate from the
+// first byte to the last acceptance, and the size of the state's file without the keys.
 func BenchmarkFirstSync(b *testing.B) {
-	const files = 10000
-	root := corpus(b, files, 4096)
-	for b.Loop() {
-		url, accepted := serveDiscarding(b)
-		start := time.Now()
-		syncOnce(b, url, filepath.Join(b.TempDir(), "kbsync.db"), root)
-		if n := accepted.Load(); n != files {
-			b.Fatalf("%d accepted", n)
-		}
-		b.ReportMetric(files/time.Since(start).Seconds(), "files/s")
+	for _, c := range []struct{ files, size int }{{10000, 4096}, {100000, 1024}} {
+		b.Run(fmt.Sprint(c.files), func(b *testing.B) {
+			root := corpus(b, c.files, c.size)
+			keys := int64(len("00/00000/doc-000000.md")+1) * int64(c.files)
+			for b.Loop() {
+				server := serveDiscarding(b)
+				state := filepath.Join(b.TempDir(), "kbsync.db")
+				syncOnce(b, server.url, state, root)
+				if n := server.accepted.Load(); n != int64(c.files) {
+					b.Fatalf("%d accepted", n)
+				}
+				b.ReportMetric(float64(c.files)/server.took().Seconds(), "files/s")
+				info, err := os.Stat(state)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(info.Size()-keys)/float64(c.files), "state-bytes/document")
+			}
+		})
 	}
 }
 
 // BenchmarkNothingChanged measures a sync of 100,000 known files of 1 KiB.
 func BenchmarkNothingChanged(b *testing.B) {
 	root := corpus(b, 100000, 1024)
-	url, accepted := serveDiscarding(b)
+	server := serveDiscarding(b)
 	state := filepath.Join(b.TempDir(), "kbsync.db")
-	syncOnce(b, url, state, root)
-	n := accepted.Load()
+	syncOnce(b, server.url, state, root)
+	n := server.accepted.Load()
 	for b.Loop() {
-		syncOnce(b, url, state, root)
+		syncOnce(b, server.url, state, root)
 	}
-	if accepted.Load() != n {
+	if server.accepted.Load() != n {
 		b.Fatal("a document was uploaded again")
 	}
 }

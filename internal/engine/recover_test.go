@@ -77,7 +77,7 @@ func (f *fixture) record(s state.Sync, content string) []state.ClaimedDocument {
 }
 
 // seal begins a request for the content of a document of the sync, and seals it.
-func (f *fixture) seal(s state.Sync, probe bool, content string) (batch int64) {
+func (f *fixture) seal(s state.Sync, probe bool, content string) *state.Upload {
 	f.Helper()
 	docs := f.record(s, content)
 	batch, err := f.opts.Store.Journal.Begin(f.Context(), state.BatchSpec{SyncID: s.ID, Probe: probe, Members: docs})

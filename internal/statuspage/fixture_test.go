@@ -81,7 +81,7 @@ func (f *fixture) put(s state.Sync, keys []string, vanished ...string) {
 }
 
 // seal seals a batch of up to limit pending documents with different contents, and returns its id.
-func (f *fixture) seal(s state.Sync, limit int) (batch int64, documents int) {
+func (f *fixture) seal(s state.Sync, limit int) (batch *state.Upload, documents int) {
 	f.t.Helper()
 	docs, err := f.store.Queue.Claim(f.t.Context(), s.ID, limit)
 	f.must(err)
@@ -118,9 +118,15 @@ func (f *fixture) accept(s state.Sync, limit int) []int64 {
 
 func (f *fixture) trained(s state.Sync, outcome state.Outcome, errors string, ids ...int64) {
 	f.t.Helper()
+	due, err := f.store.Inventory.DueSources(f.t.Context(), s.Destination.ID, 24*time.Hour, 1000)
+	f.must(err)
+	earlier := map[int64]int{}
+	for _, d := range due {
+		earlier[d.ID] = d.Polls
+	}
 	var polls []state.Poll
 	for _, id := range ids {
-		polls = append(polls, state.Poll{SourceID: id, Status: "word", Outcome: outcome, Seen: true, Errors: errors, NextPoll: time.Now()})
+		polls = append(polls, state.Poll{SourceID: id, Polls: earlier[id], Status: "word", Outcome: outcome, Errors: errors, NextPoll: time.Now()})
 	}
 	f.must(f.store.Inventory.RecordPolls(f.t.Context(), s.Destination.ID, polls))
 }

@@ -33,8 +33,11 @@ CREATE UNIQUE INDEX syncs_name ON syncs (name) WHERE forgotten_at = 0;
 
 -- States of contents: 0 open (free to be sent), 1 reserved by a sealed batch, 2 uncertain, 3 training, 4 stuck, 5 completed, 6 failed.
 -- A content belongs to one destination. Reservations, outcomes and sources refer to it. scope is empty where documents
--- share a content, and names the document where they do not. prior_* is the state before the reservation; a refused
--- upload restores it.
+-- share a content, and names the document where they do not. batch_id is the last batch that sent it, for document_id.
+-- source_id is the one source of that batch, if everything about it follows from the content; else it is not positive, and
+-- the table sources has the batch's sources. A reserved content has a source_id and a next_poll of their usual lengths, so
+-- that the answer does not move the row to another page. next_poll is 0 once the outcome is final. prior_* is the state before the reservation; a
+-- refused upload restores it. The index has half of the hash; a lookup compares the rest.
 CREATE TABLE contents (
     id             INTEGER PRIMARY KEY,
     destination_id BIGINT  NOT NULL REFERENCES destinations (id),
@@ -43,17 +46,24 @@ CREATE TABLE contents (
     size           BIGINT  NOT NULL,
     state          INTEGER NOT NULL,
     batch_id       BIGINT  NOT NULL,
+    document_id    BIGINT  NOT NULL,
+    since          BIGINT  NOT NULL,
+    source_id      BIGINT  NOT NULL DEFAULT 0,
+    polls          INTEGER NOT NULL DEFAULT 0,
+    next_poll      BIGINT  NOT NULL DEFAULT 0,
     prior_state    INTEGER NOT NULL DEFAULT 0,
     prior_batch    BIGINT  NOT NULL DEFAULT 0,
     resends        INTEGER NOT NULL DEFAULT 0,
-    since          BIGINT  NOT NULL,
-    reason         TEXT    NOT NULL DEFAULT '',
-    UNIQUE (destination_id, sha256, scope)
+    reason         TEXT    NOT NULL DEFAULT ''
 );
+CREATE UNIQUE INDEX contents_address ON contents (destination_id, substr(sha256, 1, 16), scope);
+CREATE INDEX contents_source ON contents (destination_id, source_id) WHERE state > 2;
 CREATE INDEX contents_large ON contents (destination_id, size) WHERE size > 1048576;
 CREATE INDEX contents_unfinished ON contents (destination_id, state) WHERE state <> 5;
+CREATE INDEX contents_due ON contents (destination_id, next_poll) WHERE next_poll <> 0 AND state > 2;
 CREATE INDEX contents_again ON contents (destination_id) WHERE prior_batch <> 0;
 
+-- ctime_offset is ctime - mtime, which is small. claim is 0 unless the document is claimed.
 -- States of documents: 0 pending, 1 claimed, 2 refused, 3 linked (the content's state is the document's), 4 skipped, 5 removed.
 CREATE TABLE documents (
     id           INTEGER PRIMARY KEY,
@@ -61,7 +71,7 @@ CREATE TABLE documents (
     key          BLOB    NOT NULL,
     size         BIGINT  NOT NULL,
     mtime        BIGINT  NOT NULL,
-    ctime        BIGINT  NOT NULL,
+    ctime_offset BIGINT  NOT NULL,
     inode        BIGINT  NOT NULL,
     etag         TEXT    NOT NULL DEFAULT '',
     state        INTEGER NOT NULL,
@@ -89,13 +99,15 @@ CREATE TABLE past_contents (
 );
 CREATE INDEX past_contents_document ON past_contents (document_id);
 
--- The journal has every POST before its first byte. States: 0 open, 1 sealed, 2 answered, 3 refused, 4 abandoned
--- (ended before it was sealed), 5 uncertain.
+-- The journal has every POST from its seal: an earlier row would prove nothing, because the API cannot have a whole
+-- request before. A probe of the breaker has its row from the start. States: 0 open, 1 sealed, 2 answered, 3 refused,
+-- 4 abandoned (ended before it was sealed), 5 uncertain. owner is the process that sends it.
 CREATE TABLE batches (
     id             INTEGER PRIMARY KEY,
     sync_id        BIGINT  NOT NULL REFERENCES syncs (id),
     destination_id BIGINT  NOT NULL REFERENCES destinations (id),
     state          INTEGER NOT NULL,
+    owner          BIGINT  NOT NULL,
     resend_of      BIGINT  NOT NULL DEFAULT 0,
     documents      INTEGER NOT NULL,
     bytes          BIGINT  NOT NULL,
@@ -107,26 +119,28 @@ CREATE TABLE batches (
     message        TEXT    NOT NULL DEFAULT ''
 );
 CREATE INDEX batches_open ON batches (sync_id) WHERE state < 2;
+CREATE INDEX batches_accepted ON batches (sync_id) WHERE state = 2;
 CREATE INDEX batches_unanswered ON batches (sync_id) WHERE state IN (3, 5);
 CREATE INDEX batches_resends ON batches (resend_of) WHERE resend_of <> 0;
 
--- The members of sealed batches.
+-- The members that a sealed batch's answer did not accept: refused, uncertain. The accepted ones are the contents with the
+-- batch's number.
 CREATE TABLE members (
-    batch_id    BIGINT  NOT NULL REFERENCES batches (id),
-    position    INTEGER NOT NULL,
-    document_id BIGINT  NOT NULL REFERENCES documents (id),
-    content_id  BIGINT  NOT NULL DEFAULT 0,
-    PRIMARY KEY (batch_id, position)
+    batch_id    BIGINT NOT NULL REFERENCES batches (id),
+    document_id BIGINT NOT NULL REFERENCES documents (id),
+    content_id  BIGINT NOT NULL REFERENCES contents (id),
+    PRIMARY KEY (batch_id, document_id)
 ) WITHOUT ROWID;
+CREATE INDEX members_document ON members (document_id);
 
--- The inventory has every source that an answer of ReplyCX named. Rows are never deleted. content_id is 0 for a source
--- that came back under a field that was not sent. next_poll is 0 once the outcome is final.
+-- The inventory has every source that an answer of ReplyCX named: in the content, or here with everything that the
+-- content does not give. Rows are never deleted. content_id and document_id are 0 for a source that is no member's.
 CREATE TABLE sources (
     destination_id BIGINT  NOT NULL REFERENCES destinations (id),
     source_id      BIGINT  NOT NULL,
     content_id     BIGINT  NOT NULL,
     batch_id       BIGINT  NOT NULL,
-    position       INTEGER NOT NULL,
+    document_id    BIGINT  NOT NULL,
     name           TEXT    NOT NULL,
     type           TEXT    NOT NULL,
     status         TEXT    NOT NULL,
@@ -136,7 +150,6 @@ CREATE TABLE sources (
     outcome_at     BIGINT  NOT NULL DEFAULT 0,
     polls          INTEGER NOT NULL DEFAULT 0,
     next_poll      BIGINT  NOT NULL DEFAULT 0,
-    seen_at        BIGINT  NOT NULL DEFAULT 0,
     acked_at       BIGINT  NOT NULL DEFAULT 0,
     PRIMARY KEY (destination_id, source_id)
 ) WITHOUT ROWID;
