@@ -47,10 +47,10 @@ func BenchmarkUploads(b *testing.B) {
 		if err := r.s.update(b.Context(), func(t *tx) error { return nil }); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := r.s.read.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		if _, err := r.sqlite().read.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 			b.Log(err)
 		}
-		if st, err := os.Stat(r.s.path); err == nil {
+		if st, err := os.Stat(r.sqlite().path); err == nil {
 			b.ReportMetric(float64(st.Size())/n, "bytes/document")
 		}
 	}

@@ -176,7 +176,7 @@ func TestVersionChangesWithEveryWrite(t *testing.T) {
 	r.must(r.s.Syncs.SetLastError(t.Context(), r.sync.ID, "no root"))
 	changed("a note")
 
-	other, err := Open(t.Context(), Options{Path: r.s.path})
+	other, err := Open(t.Context(), Options{Path: r.sqlite().path})
 	r.must(err)
 	_, err = other.Queue.Mark(t.Context(), r.sync.ID, Selection{})
 	r.must(err)

@@ -58,6 +58,9 @@ func (r *fixture) must(err error) {
 	}
 }
 
+// sqlite is the backend of a fixture in a file.
+func (r *fixture) sqlite() *sqliteDB { return r.s.backend.(*sqliteDB) }
+
 func (r *fixture) ctx() context.Context { return context.Background() }
 
 // hash is the SHA-256 of a content named by a word.

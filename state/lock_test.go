@@ -76,7 +76,7 @@ func (r *fixture) wantNoSeal(want error, spoil func()) {
 func TestLockIsTheSameByAnyPathToTheState(t *testing.T) {
 	r := newFixture(t)
 	dir := t.TempDir()
-	for name, target := range map[string]string{"dir": filepath.Dir(r.s.path), "kbsync.db": r.s.path} {
+	for name, target := range map[string]string{"dir": filepath.Dir(r.sqlite().path), "kbsync.db": r.sqlite().path} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Skip(err)
 		}
