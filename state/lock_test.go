@@ -11,14 +11,7 @@ import (
 // reopen opens the fixture's state by another path, as another process would.
 func (r *fixture) reopen(path string) *Store {
 	r.t.Helper()
-	s, err := Open(r.t.Context(), Options{Path: path})
-	r.must(err)
-	r.t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			r.t.Error(err)
-		}
-	})
-	return s
+	return r.open(Options{Path: path})
 }
 
 // takeLock takes the lock of the fixture's sync.
