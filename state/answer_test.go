@@ -26,100 +26,104 @@ func (r *fixture) inventory() string {
 
 // The inventory has source 1 of old.md, and source 2 that came under a field that was not sent. a.md and b.md are sent.
 func TestLyingAnswersMoveNoRowAndCompleteNothing(t *testing.T) {
-	const others = "old.md=completed"
-	one := func(ids ...int64) (sources []SourceAnswer) {
-		for _, id := range ids {
-			sources = append(sources, SourceAnswer{ID: id, Status: "in-progress"})
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		const others = "old.md=completed"
+		one := func(ids ...int64) (sources []SourceAnswer) {
+			for _, id := range ids {
+				sources = append(sources, SourceAnswer{ID: id, Status: "in-progress"})
+			}
+			return sources
 		}
-		return sources
-	}
-	for _, tt := range []struct {
-		name      string
-		answer    Answer
-		want      string // documents, after all sources completed
-		inventory string // beside 1 and 2
-		conflicts string
-		streak    int
-	}{
-		{"honest", Answer{Sources: [][]SourceAnswer{one(10), one(11, 12)}}, "a.md=completed b.md=completed", "10:a.md:live 11:b.md:live 12:b.md:live", "", 0},
-		{"id of another content", Answer{Sources: [][]SourceAnswer{one(10), one(1)}}, "a.md=completed b.md=uncertain", "10:a.md:live", "1", 0},
-		{"id of another content beside a new one", Answer{Sources: [][]SourceAnswer{one(10), one(11, 1)}}, "a.md=completed b.md=uncertain", "10:a.md:live 11:b.md:orphaned", "1", 0},
-		{"id that came unasked before", Answer{Sources: [][]SourceAnswer{one(10), one(2)}}, "a.md=completed b.md=uncertain", "10:a.md:live", "2", 0},
-		{"id of two members", Answer{Sources: [][]SourceAnswer{one(10), one(10)}}, "a.md=uncertain b.md=uncertain", "10::orphaned", "10 10", 1},
-		{"id twice for one member", Answer{Sources: [][]SourceAnswer{one(10), one(11, 11)}}, "a.md=completed b.md=completed", "10:a.md:live 11:b.md:live", "", 0},
-		{"id of a member and unasked", Answer{Sources: [][]SourceAnswer{one(10), one(11)}, Unasked: one(11)}, "a.md=completed b.md=uncertain", "10:a.md:live 11::orphaned", "11 11", 0},
-		{"id of another content unasked", Answer{Sources: [][]SourceAnswer{one(10), one(11)}, Unasked: one(1)}, "a.md=completed b.md=completed", "10:a.md:live 11:b.md:live", "1", 0},
-		{"another knowledge base", Answer{KnowledgeBase: 5, Sources: [][]SourceAnswer{one(10), one(1)}}, "a.md=uncertain b.md=uncertain", "10:a.md:orphaned@5 1:b.md:orphaned@5", "10 1", 1},
-		{"field missing", Answer{Sources: [][]SourceAnswer{one(10)}}, "a.md=completed b.md=uncertain", "10:a.md:live", "", 0},
-		{"nothing", Answer{}, "a.md=uncertain b.md=uncertain", "", "", 1},
-		{"an earlier answer", Answer{Sources: [][]SourceAnswer{one(1), one(2)}}, "a.md=uncertain b.md=uncertain", "", "1 2", 1},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := newFixture(t)
-			r.put("old.md")
-			docs, _ := r.resolve(map[string]string{"old.md": "OLD"}, Sharing{})
-			tt.answer.NextPoll = time.Now()
-			_, err := r.s.Journal.Accept(t.Context(), r.seal(docs), Answer{Sources: [][]SourceAnswer{one(1)}, Unasked: one(2), NextPoll: time.Now()})
-			r.must(err)
-			r.trained(TrainingCompleted, 1, 2)
-
-			r.put("a.md", "b.md")
-			docs, _ = r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
-			receipt, err := r.s.Journal.Accept(t.Context(), r.seal(docs), tt.answer)
-			r.must(err)
-			due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, time.Hour, 100)
-			r.must(err)
-			for _, d := range due {
-				r.trained(TrainingCompleted, d.ID)
-			}
-			r.want(tt.want + " " + others)
-			want := []string{"1:old.md:live", "2::orphaned"}
-			if tt.inventory != "" {
-				want = append(want, strings.Fields(tt.inventory)...)
-			}
-			slices.Sort(want)
-			if got := r.inventory(); got != fmt.Sprint(want) {
-				t.Errorf("inventory %s\nwant      %v", got, want)
-			}
-			conflicts := ""
-			for _, c := range receipt.Conflicts {
-				conflicts += fmt.Sprintf("%d ", c.SourceID)
-			}
-			if strings.TrimSpace(conflicts) != tt.conflicts || receipt.Streak != tt.streak || r.streak() != tt.streak {
-				t.Errorf("receipt %+v with streak %d, want conflicts %q and streak %d", receipt, r.streak(), tt.conflicts, tt.streak)
-			}
-			uncertain := strings.Count(tt.want, "uncertain")
-			if len(receipt.Uncertain) != uncertain {
-				t.Errorf("receipt %+v, but %d documents are uncertain", receipt, uncertain)
-			}
-			duplicates := 0
-			for _, err := range r.s.Inventory.PossibleDuplicates(t.Context(), 0) {
+		for _, tt := range []struct {
+			name      string
+			answer    Answer
+			want      string // documents, after all sources completed
+			inventory string // beside 1 and 2
+			conflicts string
+			streak    int
+		}{
+			{"honest", Answer{Sources: [][]SourceAnswer{one(10), one(11, 12)}}, "a.md=completed b.md=completed", "10:a.md:live 11:b.md:live 12:b.md:live", "", 0},
+			{"id of another content", Answer{Sources: [][]SourceAnswer{one(10), one(1)}}, "a.md=completed b.md=uncertain", "10:a.md:live", "1", 0},
+			{"id of another content beside a new one", Answer{Sources: [][]SourceAnswer{one(10), one(11, 1)}}, "a.md=completed b.md=uncertain", "10:a.md:live 11:b.md:orphaned", "1", 0},
+			{"id that came unasked before", Answer{Sources: [][]SourceAnswer{one(10), one(2)}}, "a.md=completed b.md=uncertain", "10:a.md:live", "2", 0},
+			{"id of two members", Answer{Sources: [][]SourceAnswer{one(10), one(10)}}, "a.md=uncertain b.md=uncertain", "10::orphaned", "10 10", 1},
+			{"id twice for one member", Answer{Sources: [][]SourceAnswer{one(10), one(11, 11)}}, "a.md=completed b.md=completed", "10:a.md:live 11:b.md:live", "", 0},
+			{"id of a member and unasked", Answer{Sources: [][]SourceAnswer{one(10), one(11)}, Unasked: one(11)}, "a.md=completed b.md=uncertain", "10:a.md:live 11::orphaned", "11 11", 0},
+			{"id of another content unasked", Answer{Sources: [][]SourceAnswer{one(10), one(11)}, Unasked: one(1)}, "a.md=completed b.md=completed", "10:a.md:live 11:b.md:live", "1", 0},
+			{"another knowledge base", Answer{KnowledgeBase: 5, Sources: [][]SourceAnswer{one(10), one(1)}}, "a.md=uncertain b.md=uncertain", "10:a.md:orphaned@5 1:b.md:orphaned@5", "10 1", 1},
+			{"field missing", Answer{Sources: [][]SourceAnswer{one(10)}}, "a.md=completed b.md=uncertain", "10:a.md:live", "", 0},
+			{"nothing", Answer{}, "a.md=uncertain b.md=uncertain", "", "", 1},
+			{"an earlier answer", Answer{Sources: [][]SourceAnswer{one(1), one(2)}}, "a.md=uncertain b.md=uncertain", "", "1 2", 1},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				r := newFixture(t)
+				r.put("old.md")
+				docs, _ := r.resolve(map[string]string{"old.md": "OLD"}, Sharing{})
+				tt.answer.NextPoll = time.Now()
+				_, err := r.s.Journal.Accept(t.Context(), r.seal(docs), Answer{Sources: [][]SourceAnswer{one(1)}, Unasked: one(2), NextPoll: time.Now()})
 				r.must(err)
-				duplicates++
-			}
-			if duplicates != uncertain {
-				t.Errorf("%d possible duplicates are listed", duplicates)
-			}
-		})
-	}
+				r.trained(TrainingCompleted, 1, 2)
+
+				r.put("a.md", "b.md")
+				docs, _ = r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+				receipt, err := r.s.Journal.Accept(t.Context(), r.seal(docs), tt.answer)
+				r.must(err)
+				due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, time.Hour, 100)
+				r.must(err)
+				for _, d := range due {
+					r.trained(TrainingCompleted, d.ID)
+				}
+				r.want(tt.want + " " + others)
+				want := []string{"1:old.md:live", "2::orphaned"}
+				if tt.inventory != "" {
+					want = append(want, strings.Fields(tt.inventory)...)
+				}
+				slices.Sort(want)
+				if got := r.inventory(); got != fmt.Sprint(want) {
+					t.Errorf("inventory %s\nwant      %v", got, want)
+				}
+				conflicts := ""
+				for _, c := range receipt.Conflicts {
+					conflicts += fmt.Sprintf("%d ", c.SourceID)
+				}
+				if strings.TrimSpace(conflicts) != tt.conflicts || receipt.Streak != tt.streak || r.streak() != tt.streak {
+					t.Errorf("receipt %+v with streak %d, want conflicts %q and streak %d", receipt, r.streak(), tt.conflicts, tt.streak)
+				}
+				uncertain := strings.Count(tt.want, "uncertain")
+				if len(receipt.Uncertain) != uncertain {
+					t.Errorf("receipt %+v, but %d documents are uncertain", receipt, uncertain)
+				}
+				duplicates := 0
+				for _, err := range r.s.Inventory.PossibleDuplicates(t.Context(), 0) {
+					r.must(err)
+					duplicates++
+				}
+				if duplicates != uncertain {
+					t.Errorf("%d possible duplicates are listed", duplicates)
+				}
+			})
+		}
+	})
 }
 
 func TestStatusOfAnotherKnowledgeBaseIsNotRecorded(t *testing.T) {
-	r := newFixture(t)
-	r.put("a.md")
-	docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
-	ids := r.accept(r.seal(docs), 1)
-	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{
-		{SourceID: ids[0], KnowledgeBase: 5, Status: "completed", Outcome: TrainingCompleted},
-	}))
-	r.want("a.md=training")
-	next, err := r.s.Inventory.NextPoll(t.Context(), r.sync.Destination.ID)
-	r.must(err)
-	if next.IsZero() || time.Until(next) > time.Hour {
-		t.Fatalf("next poll at %v", next)
-	}
-	r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{
-		{SourceID: ids[0], Polls: 1, KnowledgeBase: testDestination.KnowledgeBase, Status: "completed", Outcome: TrainingCompleted},
-	}))
-	r.want("a.md=completed")
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md")
+		docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+		ids := r.accept(r.seal(docs), 1)
+		r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{
+			{SourceID: ids[0], KnowledgeBase: 5, Status: "completed", Outcome: TrainingCompleted},
+		}))
+		r.want("a.md=training")
+		next, err := r.s.Inventory.NextPoll(t.Context(), r.sync.Destination.ID)
+		r.must(err)
+		if next.IsZero() || time.Until(next) > time.Hour {
+			t.Fatalf("next poll at %v", next)
+		}
+		r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{
+			{SourceID: ids[0], Polls: 1, KnowledgeBase: testDestination.KnowledgeBase, Status: "completed", Outcome: TrainingCompleted},
+		}))
+		r.want("a.md=completed")
+	})
 }

@@ -103,15 +103,10 @@ func (s *Store) Export(ctx context.Context, w io.Writer) error {
 }
 
 func (s *db) export(ctx context.Context, w io.Writer) error {
-	conn, err := s.read.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
-		return err
-	}
-	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }() // it only read
+	return s.snapshot(ctx, func(query queryFunc) error { return exportTo(w, query) })
+}
+
+func exportTo(w io.Writer, query queryFunc) error {
 	out := bufio.NewWriter(w)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
@@ -120,16 +115,13 @@ func (s *db) export(ctx context.Context, w io.Writer) error {
 	}
 	count := 0
 	for _, t := range tables {
-		rows, err := conn.QueryContext(ctx, `SELECT `+strings.Join(t.columns, ", ")+` FROM `+t.name+` ORDER BY `+t.order)
-		if err != nil {
-			return err
-		}
 		values := make([]any, len(t.columns))
 		into := make([]any, len(t.columns))
 		for i := range values {
 			into[i] = &values[i]
 		}
-		err = drain(rows, func(scan func(...any) error) error {
+		text := `SELECT ` + strings.Join(t.columns, ", ") + ` FROM ` + t.name + ` ORDER BY ` + t.order
+		err := query(text, nil, func(scan func(...any) error) error {
 			if err := scan(into...); err != nil {
 				return err
 			}
@@ -215,7 +207,10 @@ func (s *Store) Import(ctx context.Context, r io.Reader) error {
 		if rows > 0 {
 			return fmt.Errorf("%w; import into a new file, named with --state", ErrNotEmpty)
 		}
-		return t.importLines(ctx, r)
+		if err := t.importLines(ctx, r); err != nil {
+			return err
+		}
+		return t.resetIdentities()
 	})
 	if err != nil {
 		return fmt.Errorf("import state: %w", err)

@@ -10,17 +10,17 @@ import (
 )
 
 // populated returns a fixture with a row of every kind.
-func populated(t testing.TB) *fixture {
-	r := newFixture(t)
+func populated(r *fixture) *fixture {
+	r.t.Helper()
 	r.put("a.md", "b.md", "c\xff.md", "ü \n.md")
 	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B", "c\xff.md": "C", "ü \n.md": "D"}, Sharing{})
 	r.trained(TrainingCompleted, r.accept(r.seal(docs[:2]), 2)...)
-	if _, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[2:3]), 500, "gone"); err != nil {
-		t.Fatal(err)
+	if _, err := r.s.Journal.MarkUncertain(r.ctx(), r.seal(docs[2:3]), 500, "gone"); err != nil {
+		r.t.Fatal(err)
 	}
 	r.put("a.md")
 	r.vanish("b.md")
-	_, err := r.s.Journal.Recover(t.Context(), r.sync.ID) // an import ends claims
+	_, err := r.s.Journal.Recover(r.ctx(), r.sync.ID) // an import ends claims
 	r.must(err)
 	return r
 }
@@ -35,45 +35,44 @@ func export(t *testing.T, s *Store) string {
 }
 
 func TestImportRestoresAnExportAndRefusesABrokenOne(t *testing.T) {
-	text := export(t, populated(t).s)
-	to, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "copy.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer to.Close()
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := populated(newFixture(t))
+		text := export(t, r.s)
+		to := r.open(r.make(t))
 
-	lines := strings.SplitAfter(strings.TrimSuffix(text, "\n"), "\n")
-	for name, broken := range map[string]string{
-		"cut":           strings.Join(lines[:len(lines)-1], ""),
-		"cut in a line": text[:len(text)/2],
-		"a row lost":    strings.Join(append(append([]string{}, lines[:len(lines)-2]...), lines[len(lines)-1]), ""),
-		"foreign":       "{}\n",
-		"empty":         "",
-		"unknown table": strings.Replace(text, `"table":"past_contents"`, `"table":"sqlite_master"`, 1),
-	} {
-		if err := to.Import(t.Context(), strings.NewReader(broken)); err == nil {
-			t.Errorf("%s: imported", name)
-		} else if name != "empty" && !strings.Contains(err.Error(), "line ") {
-			t.Errorf("%s: the error names no line: %v", name, err)
+		lines := strings.SplitAfter(strings.TrimSuffix(text, "\n"), "\n")
+		for name, broken := range map[string]string{
+			"cut":           strings.Join(lines[:len(lines)-1], ""),
+			"cut in a line": text[:len(text)/2],
+			"a row lost":    strings.Join(append(append([]string{}, lines[:len(lines)-2]...), lines[len(lines)-1]), ""),
+			"foreign":       "{}\n",
+			"empty":         "",
+			"unknown table": strings.Replace(text, `"table":"past_contents"`, `"table":"sqlite_master"`, 1),
+		} {
+			if err := to.Import(t.Context(), strings.NewReader(broken)); err == nil {
+				t.Errorf("%s: imported", name)
+			} else if name != "empty" && !strings.Contains(err.Error(), "line ") {
+				t.Errorf("%s: the error names no line: %v", name, err)
+			}
 		}
-	}
-	if err := to.Import(t.Context(), strings.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-	if again := export(t, to); again != text {
-		t.Errorf("the imported state differs:\n%s\nwas\n%s", again, text)
-	}
-	if err := to.Import(t.Context(), strings.NewReader(text)); !errors.Is(err, ErrNotEmpty) {
-		t.Errorf("a second import: %v", err)
-	}
-	if findings, err := to.Check(t.Context()); err != nil || len(findings) > 0 {
-		t.Errorf("findings %v, %v", findings, err)
-	}
+		if err := to.Import(t.Context(), strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+		if again := export(t, to); again != text {
+			t.Errorf("the imported state differs:\n%s\nwas\n%s", again, text)
+		}
+		if err := to.Import(t.Context(), strings.NewReader(text)); !errors.Is(err, ErrNotEmpty) {
+			t.Errorf("a second import: %v", err)
+		}
+		if findings, err := to.Check(t.Context()); err != nil || len(findings) > 0 {
+			t.Errorf("findings %v, %v", findings, err)
+		}
+	})
 }
 
 func FuzzImport(f *testing.F) {
 	var b bytes.Buffer
-	if err := populated(f).s.Export(f.Context(), &b); err != nil {
+	if err := populated(newFixture(f)).s.Export(f.Context(), &b); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.String())

@@ -8,10 +8,6 @@ import (
 // invariants count the rows that must not exist. finding has the verb for the number.
 var invariants = []struct{ finding, query string }{
 	{
-		"%d rows refer to rows that do not exist.",
-		`SELECT count(*) FROM pragma_foreign_key_check`,
-	},
-	{
 		"%d linked documents have no content.",
 		`SELECT count(*)
 		FROM documents d
@@ -92,15 +88,7 @@ var invariants = []struct{ finding, query string }{
 
 // Check verifies the database and the invariants that kbsync relies on; each finding is a sentence.
 func (s *Store) Check(ctx context.Context) ([]string, error) {
-	var findings []string
-	err := s.query(ctx, `PRAGMA integrity_check`, nil, func(scan func(...any) error) error {
-		var text string
-		err := scan(&text)
-		if text != "ok" {
-			findings = append(findings, "The database is damaged: "+text+".")
-		}
-		return err
-	})
+	findings, err := s.integrity(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("check state: %w", err)
 	}

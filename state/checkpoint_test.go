@@ -63,7 +63,7 @@ func TestMainFileHasEverythingAfterClose(t *testing.T) {
 // A reader in another process may have an open snapshot for a long time. Neither a write nor a close waits for it.
 func TestCheckpointDoesNotWaitForReaders(t *testing.T) {
 	r := newFixture(t)
-	reader, err := r.s.read.Conn(t.Context())
+	reader, err := r.sqlite().read.Conn(t.Context())
 	r.must(err)
 	defer func() { r.must(reader.Close()) }()
 	_, err = reader.ExecContext(t.Context(), "BEGIN")
@@ -71,7 +71,7 @@ func TestCheckpointDoesNotWaitForReaders(t *testing.T) {
 	var n int
 	r.must(reader.QueryRowContext(t.Context(), "SELECT count(*) FROM syncs").Scan(&n))
 	start := time.Now()
-	s, err := Open(t.Context(), Options{Path: r.s.path})
+	s, err := Open(t.Context(), Options{Path: r.sqlite().path})
 	r.must(err)
 	_, err = s.Syncs.Ensure(t.Context(), "other", "/other", testDestination, false)
 	r.must(err)

@@ -3,9 +3,10 @@ package state
 import (
 	"strconv"
 	"strings"
+	"sync"
 )
 
-// The numbers that the tables hold. Queries name them: {doc.pending} stands for docPending, and so on (see sqlText).
+// The numbers that the tables hold. Queries name them: {doc.pending} stands for docPending, and so on (see texts).
 // The partial indexes in migrations repeat the numbers; SQLite uses such an index only if a query has its condition.
 const (
 	docPending = 0 // waits for its upload
@@ -31,40 +32,60 @@ const (
 	batchUncertain = 5
 )
 
-// sqlNames maps the names in queries to the numbers that the tables hold.
-var sqlNames = strings.NewReplacer(
-	"{doc.pending}", strconv.Itoa(docPending),
-	"{doc.claimed}", strconv.Itoa(docClaimed),
-	"{doc.refused}", strconv.Itoa(docRefused),
-	"{doc.linked}", strconv.Itoa(docLinked),
-	"{doc.skipped}", strconv.Itoa(docSkipped),
-	"{doc.removed}", strconv.Itoa(docRemoved),
+// texts are the queries of a database, with the names in braces replaced: by the numbers that the tables hold, and by the
+// words of that database. A database refuses a text with an unknown name.
+type texts struct {
+	names *strings.Replacer
+	known *sync.Map // query -> text
+}
 
-	"{content.open}", strconv.Itoa(contentOpen),
-	"{content.reserved}", strconv.Itoa(contentReserved),
-	"{content.uncertain}", strconv.Itoa(contentUncertain),
-	"{content.training}", strconv.Itoa(contentTraining),
-	"{content.stuck}", strconv.Itoa(contentStuck),
-	"{content.completed}", strconv.Itoa(contentCompleted),
-	"{content.failed}", strconv.Itoa(contentFailed),
+// newTexts takes the names and the words of the database.
+func newTexts(own ...string) texts {
+	return texts{names: strings.NewReplacer(append(codeNames(), own...)...), known: &sync.Map{}}
+}
 
-	"{batch.open}", strconv.Itoa(batchOpen),
-	"{batch.sealed}", strconv.Itoa(batchSealed),
-	"{batch.answered}", strconv.Itoa(batchAnswered),
-	"{batch.refused}", strconv.Itoa(batchRefused),
-	"{batch.abandoned}", strconv.Itoa(batchAbandoned),
-	"{batch.uncertain}", strconv.Itoa(batchUncertain),
+func (x *texts) of(query string) string {
+	if text, ok := x.known.Load(query); ok {
+		return text.(string)
+	}
+	text := x.names.Replace(query)
+	x.known.Store(query, text)
+	return text
+}
 
-	"{outcome.training}", strconv.Itoa(int(InTraining)),
-	"{outcome.completed}", strconv.Itoa(int(TrainingCompleted)),
-	"{outcome.failed}", strconv.Itoa(int(TrainingFailed)),
-	"{outcome.stuck}", strconv.Itoa(int(TrainingStuck)),
+// codeNames are the names in queries and the numbers that the tables hold.
+func codeNames() []string {
+	return []string{
+		"{doc.pending}", strconv.Itoa(docPending),
+		"{doc.claimed}", strconv.Itoa(docClaimed),
+		"{doc.refused}", strconv.Itoa(docRefused),
+		"{doc.linked}", strconv.Itoa(docLinked),
+		"{doc.skipped}", strconv.Itoa(docSkipped),
+		"{doc.removed}", strconv.Itoa(docRemoved),
 
-	"{hash.ahead}", strconv.Itoa(HashAhead),
-)
+		"{content.open}", strconv.Itoa(contentOpen),
+		"{content.reserved}", strconv.Itoa(contentReserved),
+		"{content.uncertain}", strconv.Itoa(contentUncertain),
+		"{content.training}", strconv.Itoa(contentTraining),
+		"{content.stuck}", strconv.Itoa(contentStuck),
+		"{content.completed}", strconv.Itoa(contentCompleted),
+		"{content.failed}", strconv.Itoa(contentFailed),
 
-// sqlText replaces the names in a query by their numbers. SQLite refuses a text with an unknown name.
-func sqlText(query string) string { return sqlNames.Replace(query) }
+		"{batch.open}", strconv.Itoa(batchOpen),
+		"{batch.sealed}", strconv.Itoa(batchSealed),
+		"{batch.answered}", strconv.Itoa(batchAnswered),
+		"{batch.refused}", strconv.Itoa(batchRefused),
+		"{batch.abandoned}", strconv.Itoa(batchAbandoned),
+		"{batch.uncertain}", strconv.Itoa(batchUncertain),
+
+		"{outcome.training}", strconv.Itoa(int(InTraining)),
+		"{outcome.completed}", strconv.Itoa(int(TrainingCompleted)),
+		"{outcome.failed}", strconv.Itoa(int(TrainingFailed)),
+		"{outcome.stuck}", strconv.Itoa(int(TrainingStuck)),
+
+		"{hash.ahead}", strconv.Itoa(HashAhead),
+	}
+}
 
 // contentStateName is the state of a document that is linked to the content c.
 const contentStateName = `CASE c.state

@@ -18,6 +18,7 @@ func TestEveryNameInAQueryIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	known := newTexts("{skip.locked}", "")
 	found := 0
 	for _, f := range files {
 		if !strings.HasSuffix(f.Name(), ".go") || f.Name() == "codes.go" {
@@ -38,7 +39,7 @@ func TestEveryNameInAQueryIsKnown(t *testing.T) {
 			}
 			for _, n := range name.FindAllString(text, -1) {
 				found++
-				if sqlText(n) == n {
+				if known.of(n) == n {
 					t.Errorf("%s: %s is not a name of codes.go", f.Name(), n)
 				}
 			}

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -16,102 +15,104 @@ func (r *fixture) streak() int {
 
 // Each path makes a sealed batch uncertain, while another batch is open.
 func TestEveryPathToUncertainOpensTheBreaker(t *testing.T) {
-	for _, tt := range []struct {
-		name string
-		lose func(r *fixture, u *Upload)
-	}{
-		{"lost answer", func(r *fixture, u *Upload) {
-			_, err := r.s.Journal.MarkUncertain(r.ctx(), u, 502, "bad gateway")
-			r.must(err)
-		}},
-		{"recovery", func(r *fixture, _ *Upload) {
-			_, err := r.s.Journal.Recover(r.ctx(), r.sync.ID)
-			r.must(err)
-		}},
-		{"recovery of a sync that no process works on", func(r *fixture, _ *Upload) {
-			got, err := r.s.Journal.RecoverUnowned(r.ctx())
-			r.must(err)
-			if len(got) != 1 || got[0] != (Recovered{Sync: "handbook", Uncertain: 1}) {
-				r.t.Errorf("recovered %+v", got)
-			}
-		}},
-		{"forget", func(r *fixture, _ *Upload) { r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID)) }},
-		{"answer without a source that can be trusted", func(r *fixture, u *Upload) {
-			receipt, err := r.s.Journal.Accept(r.ctx(), u, Answer{StatusCode: 200, KnowledgeBase: 1, Sources: [][]SourceAnswer{{{ID: 1}}}})
-			r.must(err)
-			if receipt.Streak != 1 {
-				r.t.Errorf("receipt %+v", receipt)
-			}
-		}},
-		{"import", func(r *fixture, _ *Upload) {
-			to, err := Open(r.ctx(), Options{Path: filepath.Join(r.t.(*testing.T).TempDir(), "copy.db")})
-			r.must(err)
-			r.t.Cleanup(func() { r.must(to.Close()) })
-			r.must(to.Import(r.ctx(), strings.NewReader(export(r.t.(*testing.T), r.s))))
-			r.s = to
-		}},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			r := newFixture(t)
-			original := r.s
-			r.put("sealed.md", "open.md")
-			docs, _ := r.resolve(map[string]string{"sealed.md": "S", "open.md": "O"}, Sharing{})
-			sealed := r.seal(docs[:1])
-			b, seals := spec(r, docs[1:])
-			open, err := r.s.Journal.Begin(t.Context(), b)
-			r.must(err)
-			tt.lose(r, sealed)
-			if r.streak() != 1 {
-				t.Errorf("streak %d, want 1", r.streak())
-			}
-			for d, err := range r.s.Documents.All(t.Context(), r.sync.ID) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		for _, tt := range []struct {
+			name string
+			lose func(r *fixture, u *Upload)
+		}{
+			{"lost answer", func(r *fixture, u *Upload) {
+				_, err := r.s.Journal.MarkUncertain(r.ctx(), u, 502, "bad gateway")
 				r.must(err)
-				if d.Key == "sealed.md" && d.State != Uncertain && d.State != Removed {
-					t.Errorf("sealed.md is %s", d.State)
+			}},
+			{"recovery", func(r *fixture, _ *Upload) {
+				_, err := r.s.Journal.Recover(r.ctx(), r.sync.ID)
+				r.must(err)
+			}},
+			{"recovery of a sync that no process works on", func(r *fixture, _ *Upload) {
+				got, err := r.s.Journal.RecoverUnowned(r.ctx())
+				r.must(err)
+				if len(got) != 1 || got[0] != (Recovered{Sync: "handbook", Uncertain: 1}) {
+					r.t.Errorf("recovered %+v", got)
 				}
-			}
-			batches, err := r.s.Journal.Recent(t.Context(), 1)
-			r.must(err)
-			if batches[0].State != BatchUncertain {
-				t.Errorf("the batch is %s", batches[0].State)
-			}
-			if err := r.s.Journal.Seal(t.Context(), open, seals); err == nil {
-				t.Error("another batch was sealed")
-			}
-			findings, err := r.s.Check(t.Context())
-			r.must(err)
-			if len(findings) > 0 {
-				t.Error(findings)
-			}
-			r.s = original
-		})
-	}
+			}},
+			{"forget", func(r *fixture, _ *Upload) { r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID)) }},
+			{"answer without a source that can be trusted", func(r *fixture, u *Upload) {
+				receipt, err := r.s.Journal.Accept(r.ctx(), u, Answer{StatusCode: 200, KnowledgeBase: 1, Sources: [][]SourceAnswer{{{ID: 1}}}})
+				r.must(err)
+				if receipt.Streak != 1 {
+					r.t.Errorf("receipt %+v", receipt)
+				}
+			}},
+			{"import", func(r *fixture, _ *Upload) {
+				to := r.open(r.make(r.t))
+				r.must(to.Import(r.ctx(), strings.NewReader(export(r.t.(*testing.T), r.s))))
+				r.s = to
+			}},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				r := newFixture(t)
+				original := r.s
+				r.put("sealed.md", "open.md")
+				docs, _ := r.resolve(map[string]string{"sealed.md": "S", "open.md": "O"}, Sharing{})
+				sealed := r.seal(docs[:1])
+				b, seals := spec(r, docs[1:])
+				open, err := r.s.Journal.Begin(t.Context(), b)
+				r.must(err)
+				tt.lose(r, sealed)
+				if r.streak() != 1 {
+					t.Errorf("streak %d, want 1", r.streak())
+				}
+				for d, err := range r.s.Documents.All(t.Context(), r.sync.ID) {
+					r.must(err)
+					if d.Key == "sealed.md" && d.State != Uncertain && d.State != Removed {
+						t.Errorf("sealed.md is %s", d.State)
+					}
+				}
+				batches, err := r.s.Journal.Recent(t.Context(), 1)
+				r.must(err)
+				if batches[0].State != BatchUncertain {
+					t.Errorf("the batch is %s", batches[0].State)
+				}
+				if err := r.s.Journal.Seal(t.Context(), open, seals); err == nil {
+					t.Error("another batch was sealed")
+				}
+				findings, err := r.s.Check(t.Context())
+				r.must(err)
+				if len(findings) > 0 {
+					t.Error(findings)
+				}
+				r.s = original
+			})
+		}
+	})
 }
 
 // Killing kbsync again and again during an outage must not make one document after the other uncertain.
 func TestRestartsLeaveTheBreakerOpen(t *testing.T) {
-	r := newFixture(t)
-	r.put("a.md", "b.md", "c.md")
-	contents := map[string]string{"a.md": "A", "b.md": "B", "c.md": "C"}
-	for i := range 3 {
-		docs, _ := r.resolve(contents, Sharing{})
-		b, seals := spec(r, docs[:1])
-		b.Probe = true
-		batch, err := r.s.Journal.Begin(t.Context(), b)
-		r.must(err)
-		r.must(r.s.Journal.Seal(t.Context(), batch, seals))
-		if len(docs) > 1 {
-			b, _ = spec(r, docs[1:])
-			if _, err := r.s.Journal.Begin(t.Context(), b); i > 0 && err == nil {
-				t.Fatal("a second batch began beside the probe")
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md", "b.md", "c.md")
+		contents := map[string]string{"a.md": "A", "b.md": "B", "c.md": "C"}
+		for i := range 3 {
+			docs, _ := r.resolve(contents, Sharing{})
+			b, seals := spec(r, docs[:1])
+			b.Probe = true
+			batch, err := r.s.Journal.Begin(t.Context(), b)
+			r.must(err)
+			r.must(r.s.Journal.Seal(t.Context(), batch, seals))
+			if len(docs) > 1 {
+				b, _ = spec(r, docs[1:])
+				if _, err := r.s.Journal.Begin(t.Context(), b); i > 0 && err == nil {
+					t.Fatal("a second batch began beside the probe")
+				}
+			}
+			_, err = r.s.Journal.Recover(t.Context(), r.sync.ID)
+			r.must(err)
+			if r.streak() != i+1 {
+				t.Fatalf("streak %d after %d restarts", r.streak(), i+1)
 			}
 		}
-		_, err = r.s.Journal.Recover(t.Context(), r.sync.ID)
-		r.must(err)
-		if r.streak() != i+1 {
-			t.Fatalf("streak %d after %d restarts", r.streak(), i+1)
-		}
-	}
+	})
 }
 
 // other adds a second sync to the destination, with one pending document.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/kbsync/kbsync/internal/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -21,7 +23,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(pgtest.Main(m))
 }
 
 var testDestination = Destination{Origin: "https://api.reply.cx", Account: "51", KnowledgeBase: 876}
@@ -32,23 +34,71 @@ type fixture struct {
 	s    *Store
 	sync Sync
 	next int64 // the next source id
+	opts Options
+	make stateMaker
 }
 
-func newFixture(t testing.TB) *fixture {
+// A stateMaker makes a new state, and returns the options that open it.
+type stateMaker func(t testing.TB) Options
+
+func inFile(t testing.TB) Options {
+	return Options{Path: filepath.Join(t.TempDir(), "dir", "kbsync.db")}
+}
+
+func inPostgres(t testing.TB) Options {
 	t.Helper()
-	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "dir", "kbsync.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
+	migrated := func(url string) error {
+		s, err := Open(t.Context(), Options{Path: url})
+		if err != nil {
+			return err
 		}
+		return s.Close()
+	}
+	return Options{Path: pgtest.Start(t).Copy(t, "migrated", migrated)}
+}
+
+// onEach runs a test on each kind of database.
+func onEach(t *testing.T, test func(t *testing.T, newState stateMaker)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { test(t, inFile) })
+	t.Run("postgres", func(t *testing.T) { test(t, inPostgres) })
+}
+
+// A fixtureMaker is newFixture for a kind of database.
+type fixtureMaker func(t testing.TB) *fixture
+
+// onBoth is onEach for a test that begins with fixtures.
+func onBoth(t *testing.T, test func(t *testing.T, newFixture fixtureMaker)) {
+	t.Helper()
+	onEach(t, func(t *testing.T, newState stateMaker) {
+		test(t, func(t testing.TB) *fixture { return fixtureIn(t, newState) })
 	})
-	r := &fixture{t: t, s: s, next: 330000}
-	r.sync, err = s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false)
+}
+
+// newFixture returns a fixture in a file.
+func newFixture(t testing.TB) *fixture { return fixtureIn(t, inFile) }
+
+func fixtureIn(t testing.TB, newState stateMaker) *fixture {
+	t.Helper()
+	r := &fixture{t: t, next: 330000, make: newState, opts: newState(t)}
+	r.s = r.open(r.opts)
+	var err error
+	r.sync, err = r.s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false)
 	r.must(err)
 	return r
+}
+
+// open opens a state until the test ends.
+func (r *fixture) open(opts Options) *Store {
+	r.t.Helper()
+	s, err := Open(r.t.Context(), opts)
+	r.must(err)
+	r.t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			r.t.Error(err)
+		}
+	})
+	return s
 }
 
 func (r *fixture) must(err error) {
@@ -57,6 +107,9 @@ func (r *fixture) must(err error) {
 		r.t.Fatal(err)
 	}
 }
+
+// sqlite is the backend of a fixture in a file.
+func (r *fixture) sqlite() *sqliteDB { return r.s.backend.(*sqliteDB) }
 
 func (r *fixture) ctx() context.Context { return context.Background() }
 

@@ -45,13 +45,13 @@ func (s *Journal) begin(ctx context.Context, u *Upload) error {
 		return err
 	}
 	if streak == 0 {
-		return s.inPlace(name)
+		return s.heldInPlace(name)
 	}
 	if !u.spec.Probe {
 		return ErrBreakerOpen
 	}
 	return s.update(ctx, func(t *tx) error {
-		if err := s.inPlace(name); err != nil {
+		if err := s.heldInPlace(name); err != nil {
 			return err
 		}
 		return t.beginProbe(u)
@@ -162,7 +162,7 @@ func (s *Journal) Recover(ctx context.Context, syncID int64) (uncertain int, err
 		if err := t.lockSync(syncID); err != nil {
 			return err
 		}
-		if err := s.syncInPlace(t, syncID); err != nil {
+		if err := s.inPlace(t, syncID); err != nil {
 			return err // another process may have taken over
 		}
 		uncertain, err = t.recover(syncID)

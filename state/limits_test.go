@@ -6,37 +6,39 @@ import (
 )
 
 func TestLimitsEndWithAnAcceptedRequestOfTheRefusedSize(t *testing.T) {
-	r := newFixture(t)
-	batch := func(keys ...string) *Upload {
-		r.put(keys...)
-		contents := map[string]string{}
-		for _, k := range keys {
-			contents[k] = k
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		batch := func(keys ...string) *Upload {
+			r.put(keys...)
+			contents := map[string]string{}
+			for _, k := range keys {
+				contents[k] = k
+			}
+			docs, _ := r.resolve(contents, Sharing{})
+			return r.seal(docs)
 		}
-		docs, _ := r.resolve(contents, Sharing{})
-		return r.seal(docs)
-	}
-	want := func(accepted, refused int64) {
-		t.Helper()
-		l, err := r.s.Journal.Limits(t.Context(), r.sync.Destination.ID)
-		r.must(err)
-		known := !l.RefusedAt.IsZero() && time.Since(l.RefusedAt) < time.Minute
-		if l.LargestAccepted != accepted || l.SmallestRefused != refused || known != (refused > 0) {
-			t.Fatalf("got %+v, want %d accepted and %d refused", l, accepted, refused)
+		want := func(accepted, refused int64) {
+			t.Helper()
+			l, err := r.s.Journal.Limits(t.Context(), r.sync.Destination.ID)
+			r.must(err)
+			known := !l.RefusedAt.IsZero() && time.Since(l.RefusedAt) < time.Minute
+			if l.LargestAccepted != accepted || l.SmallestRefused != refused || known != (refused > 0) {
+				t.Fatalf("got %+v, want %d accepted and %d refused", l, accepted, refused)
+			}
 		}
-	}
-	refuse := func(batch *Upload) {
-		r.must(r.s.Journal.Refuse(t.Context(), batch, Refusal{StatusCode: 413, Disposition: Fail}))
-	}
-	want(0, 0)
-	refuse(batch("a", "b")) // each of 10 bytes
-	want(0, 20)
-	refuse(batch("c", "d", "e"))
-	want(0, 20)
-	r.accept(batch("f"), 1)
-	want(10, 20)
-	r.accept(batch("g", "h", "i"), 3)
-	want(30, 0)
-	refuse(batch("j", "k"))
-	want(30, 20)
+		refuse := func(batch *Upload) {
+			r.must(r.s.Journal.Refuse(t.Context(), batch, Refusal{StatusCode: 413, Disposition: Fail}))
+		}
+		want(0, 0)
+		refuse(batch("a", "b")) // each of 10 bytes
+		want(0, 20)
+		refuse(batch("c", "d", "e"))
+		want(0, 20)
+		r.accept(batch("f"), 1)
+		want(10, 20)
+		r.accept(batch("g", "h", "i"), 3)
+		want(30, 0)
+		refuse(batch("j", "k"))
+		want(30, 20)
+	})
 }

@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
-// A Lock is a held lock file. The kernel releases it when its process ends, however it ends.
+// A Lock is a held lock file. The kernel releases it when its process ends, however it ends. The zero Lock is one of
+// PostgreSQL, and holds nothing.
 type Lock struct {
-	db     *db
+	db     *sqliteDB
 	name   string
 	path   string
 	offset int64 // of the byte of the database's file that belongs to the sync, see lockRange
@@ -26,13 +27,8 @@ type Lock struct {
 // errRemoved is like errHeld. It is the error for a lock whose file was removed while another process held it.
 var errRemoved = fmt.Errorf("%w (its lock file was removed)", errHeld)
 
-// Lock takes the sync's lock file, beside the state, and waits up to wait for it. The holder owns every claim of that
-// sync, and calls Recover first. Errors: ErrLocked.
-func (s *Store) Lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
-	return s.lock(ctx, name, wait)
-}
-
-func (s *db) lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
+// lock takes the sync's lock file, beside the state.
+func (s *sqliteDB) lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
 	// A sync's name may have characters that a file's name may not.
 	sum := sha256.Sum256([]byte(name))
 	l := &Lock{
@@ -145,12 +141,15 @@ func (l *Lock) close() error {
 
 // Unlock releases the lock. The file stays: removing it would let two processes lock two files of one name.
 func (l *Lock) Unlock() error {
+	if l.db == nil {
+		return nil
+	}
 	l.db.removeLock(l)
 	return errors.Join(l.db.ranges.unlock(l.offset), l.close())
 }
 
 // addLock notes a held lock. It returns false if this store holds another lock of the sync.
-func (s *db) addLock(l *Lock) bool {
+func (s *sqliteDB) addLock(l *Lock) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.locks[l.name] != nil {
@@ -160,7 +159,7 @@ func (s *db) addLock(l *Lock) bool {
 	return true
 }
 
-func (s *db) removeLock(l *Lock) {
+func (s *sqliteDB) removeLock(l *Lock) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.locks[l.name] == l {
@@ -168,14 +167,14 @@ func (s *db) removeLock(l *Lock) {
 	}
 }
 
-func (s *db) lockCount() int {
+func (s *sqliteDB) lockCount() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.locks)
 }
 
 // heldLock returns the lock of a sync, or nil if this store does not hold it.
-func (s *db) heldLock(name string) *Lock {
+func (s *sqliteDB) heldLock(name string) *Lock {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.locks[name]

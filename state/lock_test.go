@@ -11,14 +11,7 @@ import (
 // reopen opens the fixture's state by another path, as another process would.
 func (r *fixture) reopen(path string) *Store {
 	r.t.Helper()
-	s, err := Open(r.t.Context(), Options{Path: path})
-	r.must(err)
-	r.t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			r.t.Error(err)
-		}
-	})
-	return s
+	return r.open(Options{Path: path})
 }
 
 // takeLock takes the lock of the fixture's sync.
@@ -76,7 +69,7 @@ func (r *fixture) wantNoSeal(want error, spoil func()) {
 func TestLockIsTheSameByAnyPathToTheState(t *testing.T) {
 	r := newFixture(t)
 	dir := t.TempDir()
-	for name, target := range map[string]string{"dir": filepath.Dir(r.s.path), "kbsync.db": r.s.path} {
+	for name, target := range map[string]string{"dir": filepath.Dir(r.sqlite().path), "kbsync.db": r.sqlite().path} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Skip(err)
 		}

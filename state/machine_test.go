@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -186,113 +185,115 @@ func (w *model) resend() {
 // After any sequence of events every content on the root was accepted in the end, and none twice, except contents of a
 // lost answer (twice at most) and contents that a person asked for again.
 func TestNothingIsLostOrDoubled(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kbsync.db")
-	rapid.Check(t, func(rt *rapid.T) {
-		s, err := Open(context.Background(), Options{Path: path})
-		if err != nil {
-			rt.Fatal(err)
-		}
-		defer s.Close()
-		w := &model{fixture: &fixture{t: t, s: s, next: 1}, root: map[string]string{}, accepted: map[string]int{}, unsure: map[string]bool{}, asked: map[string]int{}}
-		// Another destination for every check: the file is made once.
-		dest := testDestination
-		syncs, err := s.Syncs.All(t.Context())
-		w.must(err)
-		dest.KnowledgeBase += int64(len(syncs))
-		w.sync, err = s.Syncs.Ensure(t.Context(), time.Now().String(), "/docs", dest, false)
-		w.must(err)
-
-		key := rapid.SampledFrom([]string{"a", "b/c", "b-c", "d"})
-		content := rapid.SampledFrom([]string{"A", "B", "C", "A'", "B'"})
-		rt.Repeat(map[string]func(*rapid.T){
-			"write":  func(rt *rapid.T) { w.root[key.Draw(rt, "key")] = content.Draw(rt, "content") },
-			"remove": func(rt *rapid.T) { delete(w.root, key.Draw(rt, "key")) },
-			"scan":   func(rt *rapid.T) { w.scan(rt) },
-			"claim":  func(rt *rapid.T) { w.claim() },
-			"begin": func(rt *rapid.T) {
-				if len(w.claimed) == 0 {
-					rt.Skip()
-				}
-				w.begin()
-			},
-			"finish": func(rt *rapid.T) {
-				if len(w.open) == 0 {
-					rt.Skip()
-				}
-				w.finish(rapid.SampledFrom([]string{"accepted", "accepted", "refused", "unsent", "lost", "taken and lost", "killed"}).Draw(rt, "outcome"))
-			},
-			"resend": func(rt *rapid.T) { w.resend() },
-			"crash":  func(rt *rapid.T) { w.crash() },
-			"train": func(rt *rapid.T) {
-				if len(w.queue) == 0 {
-					rt.Skip()
-				}
-				w.trained(TrainingCompleted, w.queue[0])
-				w.queue = w.queue[1:]
-			},
-			"reindex": func(rt *rapid.T) {
-				n, err := s.Queue.Mark(t.Context(), w.sync.ID, Selection{Match: func(k string) bool { return k == "a" }})
-				w.must(err)
-				if n > 0 {
-					for _, c := range []string{"A", "B", "C"} {
-						w.asked[c]++
-					}
-				}
-			},
-			"": func(rt *rapid.T) {
-				findings, err := s.Check(t.Context())
-				w.must(err)
-				if len(findings) > 0 {
-					rt.Fatalf("unsound: %v", findings)
-				}
-			},
-		})
-
-		// All faults end, and kbsync runs once more.
-		w.crash()
-		w.scan(rt)
-		for range 50 {
-			w.resend()
-			for len(w.open) > 0 {
-				w.finish("accepted")
+	onEach(t, func(t *testing.T, newState stateMaker) {
+		opts := newState(t)
+		rapid.Check(t, func(rt *rapid.T) {
+			s, err := Open(context.Background(), opts)
+			if err != nil {
+				rt.Fatal(err)
 			}
-			w.claim()
-			for len(w.claimed) > 0 {
-				w.begin()
+			defer s.Close()
+			w := &model{fixture: &fixture{t: t, s: s, next: 1}, root: map[string]string{}, accepted: map[string]int{}, unsure: map[string]bool{}, asked: map[string]int{}}
+			// Another destination for every check: the file is made once.
+			dest := testDestination
+			syncs, err := s.Syncs.All(t.Context())
+			w.must(err)
+			dest.KnowledgeBase += int64(len(syncs))
+			w.sync, err = s.Syncs.Ensure(t.Context(), time.Now().String(), "/docs", dest, false)
+			w.must(err)
+
+			key := rapid.SampledFrom([]string{"a", "b/c", "b-c", "d"})
+			content := rapid.SampledFrom([]string{"A", "B", "C", "A'", "B'"})
+			rt.Repeat(map[string]func(*rapid.T){
+				"write":  func(rt *rapid.T) { w.root[key.Draw(rt, "key")] = content.Draw(rt, "content") },
+				"remove": func(rt *rapid.T) { delete(w.root, key.Draw(rt, "key")) },
+				"scan":   func(rt *rapid.T) { w.scan(rt) },
+				"claim":  func(rt *rapid.T) { w.claim() },
+				"begin": func(rt *rapid.T) {
+					if len(w.claimed) == 0 {
+						rt.Skip()
+					}
+					w.begin()
+				},
+				"finish": func(rt *rapid.T) {
+					if len(w.open) == 0 {
+						rt.Skip()
+					}
+					w.finish(rapid.SampledFrom([]string{"accepted", "accepted", "refused", "unsent", "lost", "taken and lost", "killed"}).Draw(rt, "outcome"))
+				},
+				"resend": func(rt *rapid.T) { w.resend() },
+				"crash":  func(rt *rapid.T) { w.crash() },
+				"train": func(rt *rapid.T) {
+					if len(w.queue) == 0 {
+						rt.Skip()
+					}
+					w.trained(TrainingCompleted, w.queue[0])
+					w.queue = w.queue[1:]
+				},
+				"reindex": func(rt *rapid.T) {
+					n, err := s.Queue.Mark(t.Context(), w.sync.ID, Selection{Match: func(k string) bool { return k == "a" }})
+					w.must(err)
+					if n > 0 {
+						for _, c := range []string{"A", "B", "C"} {
+							w.asked[c]++
+						}
+					}
+				},
+				"": func(rt *rapid.T) {
+					findings, err := s.Check(t.Context())
+					w.must(err)
+					if len(findings) > 0 {
+						rt.Fatalf("unsound: %v", findings)
+					}
+				},
+			})
+
+			// All faults end, and kbsync runs once more.
+			w.crash()
+			w.scan(rt)
+			for range 50 {
+				w.resend()
 				for len(w.open) > 0 {
 					w.finish("accepted")
 				}
-			}
-		}
-		w.trained(TrainingCompleted, w.queue...)
-		listed := map[SHA256]bool{}
-		for p, err := range s.Inventory.PossibleDuplicates(t.Context(), w.sync.ID) {
-			w.must(err)
-			listed[p.SHA256] = true
-		}
-		for k, etag := range w.root {
-			c := version(etag)
-			d, err := s.Documents.Get(t.Context(), w.sync.ID, k)
-			w.must(err)
-			held := d.State == Uncertain && d.Held
-			if d.State != Completed && !held {
-				rt.Errorf("%s is %s", k, d.State)
-			}
-			if w.accepted[c] == 0 && !held {
-				rt.Errorf("%s: its content %s is lost", k, c)
-			}
-		}
-		for c, n := range w.accepted {
-			most := 1 + w.asked[c]
-			if w.unsure[c] {
-				most += 1 + 2*w.asked[c]
-				if !listed[hash(c)] {
-					rt.Errorf("content %s may be there twice, and is not listed", c)
+				w.claim()
+				for len(w.claimed) > 0 {
+					w.begin()
+					for len(w.open) > 0 {
+						w.finish("accepted")
+					}
 				}
 			}
-			if n > most {
-				rt.Errorf("content %s was accepted %d times, want at most %d", c, n, most)
+			w.trained(TrainingCompleted, w.queue...)
+			listed := map[SHA256]bool{}
+			for p, err := range s.Inventory.PossibleDuplicates(t.Context(), w.sync.ID) {
+				w.must(err)
+				listed[p.SHA256] = true
 			}
-		}
+			for k, etag := range w.root {
+				c := version(etag)
+				d, err := s.Documents.Get(t.Context(), w.sync.ID, k)
+				w.must(err)
+				held := d.State == Uncertain && d.Held
+				if d.State != Completed && !held {
+					rt.Errorf("%s is %s", k, d.State)
+				}
+				if w.accepted[c] == 0 && !held {
+					rt.Errorf("%s: its content %s is lost", k, c)
+				}
+			}
+			for c, n := range w.accepted {
+				most := 1 + w.asked[c]
+				if w.unsure[c] {
+					most += 1 + 2*w.asked[c]
+					if !listed[hash(c)] {
+						rt.Errorf("content %s may be there twice, and is not listed", c)
+					}
+				}
+				if n > most {
+					rt.Errorf("content %s was accepted %d times, want at most %d", c, n, most)
+				}
+			}
+		})
 	})
 }

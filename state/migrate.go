@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"embed"
-	"errors"
 	"fmt"
 	"io/fs"
 	"runtime"
@@ -13,7 +12,7 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-//go:embed migrations/*.sql
+//go:embed migrations/sqlite/*.sql migrations/postgres/*.sql
 var migrations embed.FS
 
 // The lock of migrations has a name that no sync can have.
@@ -22,74 +21,69 @@ const (
 	migrationPatience = 2 * time.Minute
 )
 
-// prepare brings the schema up to date and returns the connection for all writes.
-func (s *db) prepare(ctx context.Context, readOnly, absent bool) (*sql.Conn, error) {
-	files, err := fs.Sub(migrations, "migrations")
+// appliedVersion reads the version of a database's schema.
+const appliedVersion = `SELECT coalesce(max(version_id), 0)
+	FROM schema_version
+	WHERE is_applied`
+
+// A schema is the schema that this kbsync works with.
+type schema struct {
+	newest   int64
+	provider *goose.Provider
+}
+
+// newSchema reads the migrations of a dialect from the directory of that name.
+func newSchema(dialect goose.Dialect, db *sql.DB, name string) (schema, error) {
+	files, err := fs.Sub(migrations, "migrations/"+name)
 	if err != nil {
-		return nil, err
+		return schema{}, err
 	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, s.write, files,
+	provider, err := goose.NewProvider(dialect, db, files,
 		goose.WithTableName("schema_version"), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
-		return nil, err
+		return schema{}, err
 	}
 	sources := provider.ListSources()
-	newest := sources[len(sources)-1].Version
-	version, err := schemaVersion(ctx, s.write)
-	if err != nil {
-		return nil, err
-	}
+	return schema{newest: sources[len(sources)-1].Version, provider: provider}, nil
+}
+
+// upgrade brings a database of the given version up to date. alone runs a function while no other process migrates.
+func (m schema) upgrade(ctx context.Context, version int64, readOnly bool,
+	alone func(ctx context.Context, migrate func(context.Context) error) error) error {
 	switch {
-	case version > newest:
-		return nil, fmt.Errorf("%w: its schema is %d, this kbsync knows %d; upgrade kbsync", ErrNewerSchema, version, newest)
-	case version < newest && readOnly && !absent:
-		return nil, fmt.Errorf("its schema %d is older than this kbsync's %d; run a command that writes to it first, such as kbsync sync",
-			version, newest)
-	case version < newest && readOnly: // in memory
-		if err := migrate(ctx, provider); err != nil {
-			return nil, err
-		}
-	case version < newest:
-		// Of several processes that open a new state together, one migrates and the others wait for it.
-		lock, err := s.lock(ctx, migrationLock, migrationPatience)
-		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(migrate(ctx, provider), lock.Unlock()); err != nil {
-			return nil, err
-		}
+	case version > m.newest:
+		return m.newer(version)
+	case version == m.newest:
+		return nil
+	case readOnly:
+		return fmt.Errorf("its schema %d is older than this kbsync's %d; run a command that writes to it first, such as kbsync sync",
+			version, m.newest)
 	}
-	return s.write.Conn(ctx)
+	return alone(ctx, m.migrate)
 }
 
 // migrate applies the missing migrations. goose reads each one into 4 MiB of a sync.Pool, and the heap would grow to
 // twice that before the next collection. Two collections empty the pool.
-func migrate(ctx context.Context, provider *goose.Provider) error {
-	_, err := provider.Up(ctx)
+func (m schema) migrate(ctx context.Context) error {
+	_, err := m.provider.Up(ctx)
 	runtime.GC()
 	runtime.GC()
 	return err
 }
 
-// schemaVersion returns 0 for an empty database.
-func schemaVersion(ctx context.Context, db *sql.DB) (int64, error) {
-	var tables, version int64
-	err := db.QueryRowContext(ctx, `
-		SELECT count(*), coalesce(sum(name = 'schema_version'), 0)
-		FROM sqlite_master
-		WHERE type = 'table'`).Scan(&tables, &version)
-	if err != nil {
-		return 0, err
+func (m schema) newer(version int64) error {
+	return fmt.Errorf("%w: its schema is %d, this kbsync knows %d; upgrade kbsync", ErrNewerSchema, version, m.newest)
+}
+
+// refuseNewer fails if a newer kbsync has migrated the database since it was opened. Every transaction for writing begins
+// with it, because the texts of this kbsync may harm the new tables. Errors: ErrNewerSchema.
+func (m schema) refuseNewer(t *tx) error {
+	var version int64
+	if err := t.one(appliedVersion, nil, &version); err != nil {
+		return fmt.Errorf("read schema version: %w", err)
 	}
-	if tables > 0 && version == 0 {
-		return 0, errors.New("the file is a database of another program; name another file")
+	if version > m.newest {
+		return m.newer(version)
 	}
-	if tables == 0 {
-		return 0, nil
-	}
-	err = db.QueryRowContext(ctx, `
-		SELECT coalesce(max(version_id), 0)
-		FROM schema_version
-		WHERE is_applied`).Scan(&version)
-	return version, err
+	return nil
 }

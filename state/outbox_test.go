@@ -10,165 +10,171 @@ import (
 )
 
 func TestEnqueueReportsNewItemsOnce(t *testing.T) {
-	r := newFixture(t)
-	enqueue := func(event string, items ...string) int {
-		t.Helper()
-		n, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, event, items, func(fresh []string) ([]byte, error) {
-			return []byte(strings.Join(fresh, " ")), nil
-		})
-		r.must(err)
-		return n
-	}
-	due := func() (all []Message) {
-		t.Helper()
-		all, err := r.s.Outbox.Due(r.ctx(), r.sync.ID, 10)
-		r.must(err)
-		return all
-	}
-	bodies := func() string {
-		var out []string
-		for _, n := range due() {
-			out = append(out, n.Event+":"+string(n.Body))
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		enqueue := func(event string, items ...string) int {
+			t.Helper()
+			n, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, event, items, func(fresh []string) ([]byte, error) {
+				return []byte(strings.Join(fresh, " ")), nil
+			})
+			r.must(err)
+			return n
 		}
-		return strings.Join(out, ", ")
-	}
-	if at, err := r.s.Outbox.NextDue(r.ctx(), r.sync.ID); err != nil || !at.IsZero() {
-		t.Fatalf("without messages the next is at %v, %v", at, err)
-	}
-	if n := enqueue("failure"); n != 0 || bodies() != "" {
-		t.Fatalf("no item is true, and %d were reported: %s", n, bodies())
-	}
-	enqueue("failure", "a", "b", "b")
-	enqueue("failure", "a", "b")
-	enqueue("orphan", "a")
-	if got := bodies(); got != "failure:a b, orphan:a" {
-		t.Fatalf("due are %s", got)
-	}
-	enqueue("failure", "b", "c") // a is true no more
-	enqueue("failure", "a", "b") // and is true again
-	if got := bodies(); got != "failure:a b, orphan:a, failure:c, failure:a" {
-		t.Fatalf("due are %s", got)
-	}
-	refused := errors.New("no body")
-	if _, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, "failure", []string{"a", "b", "d"}, func([]string) ([]byte, error) { return nil, refused }); !errors.Is(err, refused) {
-		t.Fatalf("the body's error is %v", err)
-	}
-	if n := enqueue("failure", "a", "b", "d"); n != 1 {
-		t.Fatal("an item whose message failed counts as reported")
-	}
+		due := func() (all []Message) {
+			t.Helper()
+			all, err := r.s.Outbox.Due(r.ctx(), r.sync.ID, 10)
+			r.must(err)
+			return all
+		}
+		bodies := func() string {
+			var out []string
+			for _, n := range due() {
+				out = append(out, n.Event+":"+string(n.Body))
+			}
+			return strings.Join(out, ", ")
+		}
+		if at, err := r.s.Outbox.NextDue(r.ctx(), r.sync.ID); err != nil || !at.IsZero() {
+			t.Fatalf("without messages the next is at %v, %v", at, err)
+		}
+		if n := enqueue("failure"); n != 0 || bodies() != "" {
+			t.Fatalf("no item is true, and %d were reported: %s", n, bodies())
+		}
+		enqueue("failure", "a", "b", "b")
+		enqueue("failure", "a", "b")
+		enqueue("orphan", "a")
+		if got := bodies(); got != "failure:a b, orphan:a" {
+			t.Fatalf("due are %s", got)
+		}
+		enqueue("failure", "b", "c") // a is true no more
+		enqueue("failure", "a", "b") // and is true again
+		if got := bodies(); got != "failure:a b, orphan:a, failure:c, failure:a" {
+			t.Fatalf("due are %s", got)
+		}
+		refused := errors.New("no body")
+		if _, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, "failure", []string{"a", "b", "d"}, func([]string) ([]byte, error) { return nil, refused }); !errors.Is(err, refused) {
+			t.Fatalf("the body's error is %v", err)
+		}
+		if n := enqueue("failure", "a", "b", "d"); n != 1 {
+			t.Fatal("an item whose message failed counts as reported")
+		}
 
-	all := due()
-	r.must(r.s.Outbox.Ack(r.ctx(), all[0].ID))
-	r.must(r.s.Outbox.Retry(r.ctx(), all[1].ID, time.Now().Add(time.Hour)))
-	if got := bodies(); got != "failure:c, failure:a, failure:d" {
-		t.Fatalf("due are %s", got)
-	}
-	for _, n := range due() {
-		r.must(r.s.Outbox.Ack(r.ctx(), n.ID))
-	}
-	at, err := r.s.Outbox.NextDue(r.ctx(), r.sync.ID)
-	r.must(err)
-	if d := time.Until(at); d < 59*time.Minute || d > time.Hour {
-		t.Fatalf("the next message is in %v", d)
-	}
-	r.must(r.s.Outbox.Retry(r.ctx(), all[1].ID, time.Now().Add(-time.Second)))
-	if got := due(); len(got) != 1 || got[0].Attempts != 2 || got[0].Event != "orphan" || time.Since(got[0].CreatedAt) > time.Minute {
-		t.Fatalf("due are %+v", got)
-	}
+		all := due()
+		r.must(r.s.Outbox.Ack(r.ctx(), all[0].ID))
+		r.must(r.s.Outbox.Retry(r.ctx(), all[1].ID, time.Now().Add(time.Hour)))
+		if got := bodies(); got != "failure:c, failure:a, failure:d" {
+			t.Fatalf("due are %s", got)
+		}
+		for _, n := range due() {
+			r.must(r.s.Outbox.Ack(r.ctx(), n.ID))
+		}
+		at, err := r.s.Outbox.NextDue(r.ctx(), r.sync.ID)
+		r.must(err)
+		if d := time.Until(at); d < 59*time.Minute || d > time.Hour {
+			t.Fatalf("the next message is in %v", d)
+		}
+		r.must(r.s.Outbox.Retry(r.ctx(), all[1].ID, time.Now().Add(-time.Second)))
+		if got := due(); len(got) != 1 || got[0].Attempts != 2 || got[0].Event != "orphan" || time.Since(got[0].CreatedAt) > time.Minute {
+			t.Fatalf("due are %+v", got)
+		}
+	})
 }
 
 func TestChangeTokenChangesWithDocumentsAndUploads(t *testing.T) {
-	r := newFixture(t)
-	seen := map[string]string{}
-	step := func(name string) {
-		t.Helper()
-		time.Sleep(2 * time.Millisecond) // times are in milliseconds
-		m, err := r.s.Documents.ChangeToken(r.ctx(), r.sync.ID)
-		r.must(err)
-		if again, err := r.s.Documents.ChangeToken(r.ctx(), r.sync.ID); err != nil || again != m {
-			t.Fatalf("%s: %q and %q, %v", name, m, again, err)
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		seen := map[string]string{}
+		step := func(name string) {
+			t.Helper()
+			time.Sleep(2 * time.Millisecond) // times are in milliseconds
+			m, err := r.s.Documents.ChangeToken(r.ctx(), r.sync.ID)
+			r.must(err)
+			if again, err := r.s.Documents.ChangeToken(r.ctx(), r.sync.ID); err != nil || again != m {
+				t.Fatalf("%s: %q and %q, %v", name, m, again, err)
+			}
+			if before, twice := seen[m]; twice {
+				t.Errorf("%s and %s have the same token", before, name)
+			}
+			seen[m] = name
 		}
-		if before, twice := seen[m]; twice {
-			t.Errorf("%s and %s have the same token", before, name)
-		}
-		seen[m] = name
-	}
-	step("nothing")
-	r.put("a.md")
-	step("recorded")
-	r.upload(map[string]string{"a.md": "A"})
-	step("uploaded")
-	r.put("a.md")
-	step("changed")
-	r.vanish("a.md")
-	step("removed")
+		step("nothing")
+		r.put("a.md")
+		step("recorded")
+		r.upload(map[string]string{"a.md": "A"})
+		step("uploaded")
+		r.put("a.md")
+		step("changed")
+		r.vanish("a.md")
+		step("removed")
+	})
 }
 
 // A new document does not rest, and a wrong clock never makes a document wait longer.
 func TestChangedDocumentRestsAfterItsUpload(t *testing.T) {
-	r := newFixture(t)
-	put := func(rest time.Duration, keys ...string) {
-		t.Helper()
-		scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
-		r.must(err)
-		scan.Rest = rest
-		var cs []Change
-		for _, k := range keys {
-			cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 10, MTime: scan.ID}})
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		put := func(rest time.Duration, keys ...string) {
+			t.Helper()
+			scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
+			r.must(err)
+			scan.Rest = rest
+			var cs []Change
+			for _, k := range keys {
+				cs = append(cs, Change{Op: Put, Key: k, Fingerprint: Fingerprint{Size: 10, MTime: scan.ID}})
+			}
+			r.must(r.s.Scans.Record(r.ctx(), scan, cs))
 		}
-		r.must(r.s.Scans.Record(r.ctx(), scan, cs))
-	}
-	claimed := func() []string {
-		t.Helper()
-		docs, err := r.s.Queue.Claim(r.ctx(), r.sync.ID, 100)
-		r.must(err)
-		var keys []string
-		for _, d := range docs {
-			keys = append(keys, d.Key)
+		claimed := func() []string {
+			t.Helper()
+			docs, err := r.s.Queue.Claim(r.ctx(), r.sync.ID, 100)
+			r.must(err)
+			var keys []string
+			for _, d := range docs {
+				keys = append(keys, d.Key)
+			}
+			r.must(r.s.Queue.Release(r.ctx(), docs, time.Time{}, false))
+			return keys
 		}
-		r.must(r.s.Queue.Release(r.ctx(), docs, time.Time{}, false))
-		return keys
-	}
-	put(time.Minute, "a.md")
-	r.upload(map[string]string{"a.md": "A"})
-	put(time.Minute, "a.md", "b.md")
-	if got := claimed(); !slices.Equal(got, []string{"b.md"}) {
-		t.Fatalf("claimed %v at once", got)
-	}
-	put(time.Minute, "a.md") // once more: it does not wait for longer
-	due := func() time.Duration {
-		t.Helper()
-		d, err := r.s.Documents.Get(r.ctx(), r.sync.ID, "a.md")
-		r.must(err)
-		return time.Until(d.NextAttempt)
-	}
-	if d := due(); d > time.Minute || d < 50*time.Second {
-		t.Fatalf("due in %v", d)
-	}
-	for _, tt := range []struct {
-		age, rest time.Duration
-		held      bool
-	}{
-		{2 * time.Minute, time.Minute, false},
-		{30 * time.Second, time.Minute, true},
-		{30 * time.Second, 0, false},
-		{-time.Hour, time.Minute, false}, // the clock was set back
-	} {
-		r.must(r.s.update(r.ctx(), func(t *tx) error {
-			_, err := t.exec(`UPDATE batches SET sealed_at = $1`, now()-tt.age.Milliseconds())
-			return err
-		}))
-		put(tt.rest, "a.md")
-		if held := due() > 0; held != tt.held {
-			t.Errorf("%v after its upload, with a rest of %v: held is %v", tt.age, tt.rest, held)
+		put(time.Minute, "a.md")
+		r.upload(map[string]string{"a.md": "A"})
+		put(time.Minute, "a.md", "b.md")
+		if got := claimed(); !slices.Equal(got, []string{"b.md"}) {
+			t.Fatalf("claimed %v at once", got)
 		}
-	}
-	// A marked document does not wait.
-	put(time.Hour, "a.md")
-	if n, err := r.s.Queue.Mark(r.ctx(), r.sync.ID, Selection{}); err != nil || n != 2 {
-		t.Fatal(n, err)
-	}
-	if got := fmt.Sprint(claimed()); got != "[a.md b.md]" {
-		t.Errorf("claimed %s after a mark", got)
-	}
+		put(time.Minute, "a.md") // once more: it does not wait for longer
+		due := func() time.Duration {
+			t.Helper()
+			d, err := r.s.Documents.Get(r.ctx(), r.sync.ID, "a.md")
+			r.must(err)
+			return time.Until(d.NextAttempt)
+		}
+		if d := due(); d > time.Minute || d < 50*time.Second {
+			t.Fatalf("due in %v", d)
+		}
+		for _, tt := range []struct {
+			age, rest time.Duration
+			held      bool
+		}{
+			{2 * time.Minute, time.Minute, false},
+			{30 * time.Second, time.Minute, true},
+			{30 * time.Second, 0, false},
+			{-time.Hour, time.Minute, false}, // the clock was set back
+		} {
+			r.must(r.s.update(r.ctx(), func(t *tx) error {
+				_, err := t.exec(`UPDATE batches SET sealed_at = $1`, now()-tt.age.Milliseconds())
+				return err
+			}))
+			put(tt.rest, "a.md")
+			if held := due() > 0; held != tt.held {
+				t.Errorf("%v after its upload, with a rest of %v: held is %v", tt.age, tt.rest, held)
+			}
+		}
+		// A marked document does not wait.
+		put(time.Hour, "a.md")
+		if n, err := r.s.Queue.Mark(r.ctx(), r.sync.ID, Selection{}); err != nil || n != 2 {
+			t.Fatal(n, err)
+		}
+		if got := fmt.Sprint(claimed()); got != "[a.md b.md]" {
+			t.Errorf("claimed %s after a mark", got)
+		}
+	})
 }

@@ -1,5 +1,3 @@
 package state
 
-func (t *tx) lockSync(int64) error        { return nil }
-func (t *tx) lockDestination(int64) error { return nil }
-func (t *tx) owner() int64                { return 0 }
+func (t *tx) owner() int64 { return 0 }

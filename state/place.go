@@ -39,7 +39,7 @@ func (f placedFile) check() error {
 
 // place notes the database's file before SQLite opens it. given is the path as the user wrote it: if a link in it changes, the
 // next process opens another state.
-func (s *db) place(given string) error {
+func (s *sqliteDB) place(given string) error {
 	f, err := placeFile(given)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (s *db) place(given string) error {
 }
 
 // placeLogs notes the files of SQLite's write-ahead log. It fails if the database was replaced while SQLite opened it.
-func (s *db) placeLogs() error {
+func (s *sqliteDB) placeLogs() error {
 	if s.files == nil {
 		return nil // opened for reading
 	}
@@ -67,7 +67,7 @@ func (s *db) placeLogs() error {
 }
 
 // filesInPlace checks that every file of the state is where it was opened. Errors: ErrMoved.
-func (s *db) filesInPlace() error {
+func (s *sqliteDB) filesInPlace() error {
 	for _, f := range s.files {
 		if err := f.check(); err != nil {
 			return fmt.Errorf("%w: %w; end kbsync, put the state's files back, and start it again", ErrMoved, err)
@@ -76,9 +76,9 @@ func (s *db) filesInPlace() error {
 	return nil
 }
 
-// inPlace checks that this process may still write the truth about the sync of that name: other processes find the files that
-// it writes to, and the lock file that it holds. A process without the lock passes. Errors: ErrMoved, ErrLockLost.
-func (s *db) inPlace(name string) error {
+// heldInPlace checks that this process may still write the truth about the sync of that name: other processes find the files
+// that it writes to, and the lock file that it holds. A process without the lock passes. Errors: ErrMoved, ErrLockLost.
+func (s *sqliteDB) heldInPlace(name string) error {
 	if err := s.filesInPlace(); err != nil {
 		return err
 	}
@@ -92,13 +92,12 @@ func (s *db) inPlace(name string) error {
 	return nil
 }
 
-// syncInPlace is inPlace for a sync by its number.
-func (s *db) syncInPlace(t *tx, syncID int64) error {
+func (s *sqliteDB) inPlace(t *tx, syncID int64) error {
 	var name string
 	if err := t.one(`SELECT name FROM syncs WHERE id = $1`, []any{syncID}, &name); err != nil {
 		return err
 	}
-	return s.inPlace(name)
+	return s.heldInPlace(name)
 }
 
 // resolveLinks returns the path without symbolic links. What does not exist yet has none.

@@ -53,10 +53,10 @@ func TestRemovedLockFileAdmitsNoSecondHolder(t *testing.T) {
 	l := r.takeLock()
 	r.must(os.Remove(l.path))
 	r.wantLocked(r.s)
-	other := r.reopen(r.s.path)
+	other := r.reopen(r.sqlite().path)
 	r.wantLocked(other)
-	hard := filepath.Join(filepath.Dir(r.s.path), "second-name.db")
-	r.must(os.Link(r.s.path, hard))
+	hard := filepath.Join(filepath.Dir(r.sqlite().path), "second-name.db")
+	r.must(os.Link(r.sqlite().path, hard))
 	file := lockRange{}
 	if err := file.lock(hard, l.offset); !errors.Is(err, errHeld) {
 		t.Errorf("by another name of the database: %v", err)
@@ -72,7 +72,7 @@ func TestRemovedLockFileAdmitsNoSecondHolder(t *testing.T) {
 func TestWaitForARemovedLockFileTakesTheOneInItsPlace(t *testing.T) {
 	r := newFixture(t)
 	first := r.takeLock()
-	other := r.reopen(r.s.path)
+	other := r.reopen(r.sqlite().path)
 	waited := make(chan *Lock)
 	go func() {
 		l, err := other.Lock(t.Context(), r.sync.Name, time.Minute)
@@ -92,17 +92,17 @@ func TestWaitForARemovedLockFileTakesTheOneInItsPlace(t *testing.T) {
 
 func TestStateThatIsNotInItsPlaceEndsTheSeals(t *testing.T) {
 	for name, spoil := range map[string]func(r *fixture, link string){
-		"removed":       func(r *fixture, _ string) { r.must(os.Remove(r.s.path)) },
-		"moved":         func(r *fixture, _ string) { r.must(os.Rename(r.s.path, r.s.path+".old")) },
-		"log removed":   func(r *fixture, _ string) { r.must(os.Remove(r.s.path + "-wal")) },
-		"index removed": func(r *fixture, _ string) { r.must(os.Remove(r.s.path + "-shm")) },
+		"removed":       func(r *fixture, _ string) { r.must(os.Remove(r.sqlite().path)) },
+		"moved":         func(r *fixture, _ string) { r.must(os.Rename(r.sqlite().path, r.sqlite().path+".old")) },
+		"log removed":   func(r *fixture, _ string) { r.must(os.Remove(r.sqlite().path + "-wal")) },
+		"index removed": func(r *fixture, _ string) { r.must(os.Remove(r.sqlite().path + "-shm")) },
 		"directory moved": func(r *fixture, _ string) {
-			dir := filepath.Dir(r.s.path)
+			dir := filepath.Dir(r.sqlite().path)
 			r.must(os.Rename(dir, dir+".old"))
 		},
 		"replaced": func(r *fixture, _ string) {
-			r.must(os.WriteFile(r.s.path+".new", nil, 0o600))
-			r.must(os.Rename(r.s.path+".new", r.s.path))
+			r.must(os.WriteFile(r.sqlite().path+".new", nil, 0o600))
+			r.must(os.Rename(r.sqlite().path+".new", r.sqlite().path))
 		},
 		"link changed": func(r *fixture, link string) {
 			r.must(os.WriteFile(link+".new", nil, 0o600))
@@ -112,7 +112,7 @@ func TestStateThatIsNotInItsPlaceEndsTheSeals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newFixture(t)
 			link := filepath.Join(t.TempDir(), "kbsync.db")
-			r.must(os.Symlink(r.s.path, link))
+			r.must(os.Symlink(r.sqlite().path, link))
 			linked := &fixture{t: t, s: r.reopen(link), sync: r.sync, next: r.next}
 			linked.wantNoSeal(ErrMoved, func() { spoil(linked, link) })
 		})
@@ -121,7 +121,7 @@ func TestStateThatIsNotInItsPlaceEndsTheSeals(t *testing.T) {
 
 func TestStateThatIsBackInItsPlaceIsSealedAgain(t *testing.T) {
 	r := newFixture(t)
-	r.wantNoSeal(ErrMoved, func() { r.must(os.Rename(r.s.path, r.s.path+".old")) })
-	r.must(os.Rename(r.s.path+".old", r.s.path))
+	r.wantNoSeal(ErrMoved, func() { r.must(os.Rename(r.sqlite().path, r.sqlite().path+".old")) })
+	r.must(os.Rename(r.sqlite().path+".old", r.sqlite().path))
 	r.upload(map[string]string{"a.md": "A"})
 }

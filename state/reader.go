@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -17,24 +16,6 @@ func drain(rows *sql.Rows, row func(scan func(...any) error) error) error {
 		}
 	}
 	return rows.Err()
-}
-
-// query reads outside of the writer's transaction.
-func (s *db) query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error {
-	rows, err := s.read.QueryContext(ctx, sqlText(query), args...)
-	if err != nil {
-		return remedy(err)
-	}
-	return remedy(drain(rows, row))
-}
-
-// queryOne reads a single row outside of the writer's transaction. No row is ErrNotFound.
-func (s *db) queryOne(ctx context.Context, query string, args []any, dest ...any) error {
-	err := s.read.QueryRowContext(ctx, sqlText(query), args...).Scan(dest...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return ErrNotFound
-	}
-	return remedy(err)
 }
 
 // pageSize is the number of rows that a stream reads at once.

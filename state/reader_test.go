@@ -11,36 +11,38 @@ import (
 
 // Each consumer stops after its first row, and eight of them are in the middle of a stream at once.
 func TestSlowReadersStarveNoOther(t *testing.T) {
-	r := newFixture(t)
-	r.put("a.md", "b.md", "c.md")
-	docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B", "c.md": "C"}, Sharing{})
-	r.accept(r.seal(docs[:1]), 1)
-	_, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[1:2]), 502, "bad gateway")
-	r.must(err)
-	open := func(i int) (next func() bool, stop func()) {
-		switch i % 4 {
-		case 0:
-			return pulled(r, r.s.Scans.Known(t.Context(), r.sync.ID, ""))
-		case 1:
-			return pulled(r, r.s.Documents.All(t.Context(), r.sync.ID))
-		case 2:
-			return pulled(r, r.s.Inventory.Sources(t.Context(), SourceFilter{}))
-		default:
-			return pulled(r, r.s.Inventory.PossibleDuplicates(t.Context(), 0))
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md", "b.md", "c.md")
+		docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B", "c.md": "C"}, Sharing{})
+		r.accept(r.seal(docs[:1]), 1)
+		_, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[1:2]), 502, "bad gateway")
+		r.must(err)
+		open := func(i int) (next func() bool, stop func()) {
+			switch i % 4 {
+			case 0:
+				return pulled(r, r.s.Scans.Known(t.Context(), r.sync.ID, ""))
+			case 1:
+				return pulled(r, r.s.Documents.All(t.Context(), r.sync.ID))
+			case 2:
+				return pulled(r, r.s.Inventory.Sources(t.Context(), SourceFilter{}))
+			default:
+				return pulled(r, r.s.Inventory.PossibleDuplicates(t.Context(), 0))
+			}
 		}
-	}
-	for i := range 20 {
-		next, stop := open(i)
-		defer stop()
-		if !next() {
-			t.Fatalf("stream %d is empty", i)
+		for i := range 20 {
+			next, stop := open(i)
+			defer stop()
+			if !next() {
+				t.Fatalf("stream %d is empty", i)
+			}
 		}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
-	if _, err := r.s.Documents.Get(ctx, r.sync.ID, "a.md"); err != nil {
-		t.Fatalf("a reader starves: %v", err)
-	}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := r.s.Documents.Get(ctx, r.sync.ID, "a.md"); err != nil {
+			t.Fatalf("a reader starves: %v", err)
+		}
+	})
 }
 
 // pulled turns a stream into a function that reports whether there was a next row.
@@ -55,68 +57,70 @@ func pulled[T any](r *fixture, seq iter.Seq2[T, error]) (next func() bool, stop 
 
 // A stream of several pages has every row once, in order, while others write.
 func TestStreamsOfSeveralPagesAreWhole(t *testing.T) {
-	r := newFixture(t)
-	const n = 2*pageSize + 1
-	contents := map[string]string{}
-	var keys []string
-	for i := range n {
-		k := fmt.Sprintf("dir/%05d", i)
-		keys, contents[k] = append(keys, k), k
-	}
-	r.put(keys...)
-	for {
-		docs, _ := r.resolve(contents, Sharing{})
-		if len(docs) == 0 {
-			break
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		const n = 2*pageSize + 1
+		contents := map[string]string{}
+		var keys []string
+		for i := range n {
+			k := fmt.Sprintf("dir/%05d", i)
+			keys, contents[k] = append(keys, k), k
 		}
-		if len(docs) > 1 {
-			r.accept(r.seal(docs[1:]), len(docs)-1)
-		}
-		lost := r.seal(docs[:1])
-		_, err := r.s.Journal.MarkUncertain(t.Context(), lost, 502, "bad gateway")
-		r.must(err)
-		r.must(r.s.update(t.Context(), func(t *tx) error { return t.command(`UPDATE destinations SET uncertain_streak = 0`) }))
-	}
-	r.put("dir", "dir0", "dir/")
-	i := 0
-	for k, err := range r.s.Scans.Known(t.Context(), r.sync.ID, "dir/") {
-		r.must(err)
-		if i == 0 {
-			if k.Key != "dir/" {
-				t.Fatalf("the first key is %q", k.Key)
+		r.put(keys...)
+		for {
+			docs, _ := r.resolve(contents, Sharing{})
+			if len(docs) == 0 {
+				break
 			}
-		} else if k.Key != keys[i-1] {
-			t.Fatalf("key %d is %q, want %q", i, k.Key, keys[i-1])
+			if len(docs) > 1 {
+				r.accept(r.seal(docs[1:]), len(docs)-1)
+			}
+			lost := r.seal(docs[:1])
+			_, err := r.s.Journal.MarkUncertain(t.Context(), lost, 502, "bad gateway")
+			r.must(err)
+			r.must(r.s.update(t.Context(), func(t *tx) error { return t.command(`UPDATE destinations SET uncertain_streak = 0`) }))
 		}
-		if i%100 == 0 {
-			r.put(k.Key)
+		r.put("dir", "dir0", "dir/")
+		i := 0
+		for k, err := range r.s.Scans.Known(t.Context(), r.sync.ID, "dir/") {
+			r.must(err)
+			if i == 0 {
+				if k.Key != "dir/" {
+					t.Fatalf("the first key is %q", k.Key)
+				}
+			} else if k.Key != keys[i-1] {
+				t.Fatalf("key %d is %q, want %q", i, k.Key, keys[i-1])
+			}
+			if i%100 == 0 {
+				r.put(k.Key)
+			}
+			i++
 		}
-		i++
-	}
-	if i != n+1 {
-		t.Errorf("%d known, want %d", i, n+1)
-	}
-	for d, err := range r.s.Documents.All(t.Context(), r.sync.ID, Training) {
-		r.must(err)
-		delete(contents, d.Key)
-	}
-	training, last := 0, int64(0)
-	for src, err := range r.s.Inventory.Sources(t.Context(), SourceFilter{SyncID: r.sync.ID}) {
-		r.must(err)
-		if src.ID <= last {
-			t.Fatalf("source %d follows %d", src.ID, last)
+		if i != n+1 {
+			t.Errorf("%d known, want %d", i, n+1)
 		}
-		last = src.ID
-		training++
-	}
-	uncertain := 0
-	for _, err := range r.s.Inventory.PossibleDuplicates(t.Context(), r.sync.ID) {
-		r.must(err)
-		uncertain++
-	}
-	if training+uncertain != n || uncertain != (n+99)/100 {
-		t.Errorf("%d sources and %d possible duplicates of %d documents", training, uncertain, n)
-	}
+		for d, err := range r.s.Documents.All(t.Context(), r.sync.ID, Training) {
+			r.must(err)
+			delete(contents, d.Key)
+		}
+		training, last := 0, int64(0)
+		for src, err := range r.s.Inventory.Sources(t.Context(), SourceFilter{SyncID: r.sync.ID}) {
+			r.must(err)
+			if src.ID <= last {
+				t.Fatalf("source %d follows %d", src.ID, last)
+			}
+			last = src.ID
+			training++
+		}
+		uncertain := 0
+		for _, err := range r.s.Inventory.PossibleDuplicates(t.Context(), r.sync.ID) {
+			r.must(err)
+			uncertain++
+		}
+		if training+uncertain != n || uncertain != (n+99)/100 {
+			t.Errorf("%d sources and %d possible duplicates of %d documents", training, uncertain, n)
+		}
+	})
 }
 
 // Each page continues where the one before ended, without reading the rows before it or sorting.

@@ -50,7 +50,7 @@ func (s *Journal) Seal(ctx context.Context, u *Upload, seals []Seal) error {
 		if err != nil {
 			return err
 		}
-		if err := s.syncInPlace(t, b.sync); err != nil {
+		if err := s.inPlace(t, b.sync); err != nil {
 			return err
 		}
 		if b.state != batchOpen {

@@ -2,19 +2,9 @@ package state
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
-	"math/rand/v2"
-	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
-	"sync"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
+	"time"
 )
 
 // A Store is an open state. Its groups hold the methods, so that a stage takes only the group that it works with. All
@@ -31,25 +21,41 @@ type Store struct {
 	Outbox    *Outbox    // messages to hooks
 }
 
-// db is the open database that all groups share. All writes go through one connection (see update).
-type db struct {
-	path  string // absolute, without symbolic links
-	files []placedFile
-	write *sql.DB
-	read  *sql.DB
+// db is the open database that all groups share.
+type db struct{ backend }
 
-	jobs    chan *job
-	stop    chan struct{}
-	stopped sync.WaitGroup
-
-	mu     sync.Mutex
-	locks  map[string]*Lock // the held ones, by the name of the sync
-	ranges lockRange
-
-	versions versionReader
+// A backend is an open SQLite or PostgreSQL database. The same texts run on both.
+type backend interface {
+	// update runs fn in a transaction. If it returns nil, the transaction is durable. Once the transaction has begun, update
+	// waits for its result even if ctx ends: a caller must learn whether a batch was sealed. fn may run again after an error.
+	// Errors: ErrNewerSchema.
+	update(ctx context.Context, fn func(*tx) error) error
+	// query reads outside of transactions, and calls row for every row. row gets the function that scans it.
+	query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error
+	// queryOne reads a single row outside of transactions. No row is ErrNotFound.
+	queryOne(ctx context.Context, query string, args []any, dest ...any) error
+	// snapshot runs fn, whose queries all read the database as of one moment.
+	snapshot(ctx context.Context, fn func(query queryFunc) error) error
+	// version returns a number that changes with every write.
+	version(ctx context.Context) (int64, error)
+	// integrity returns a sentence for each fault of the database itself.
+	integrity(ctx context.Context) ([]string, error)
+	// ephemeralReason is EphemeralReason.
+	ephemeralReason() string
+	// lock takes the lock of a sync, and waits up to wait for it. Errors: ErrLocked.
+	lock(ctx context.Context, sync string, wait time.Duration) (*Lock, error)
+	// heldInPlace is inPlace as far as it needs no transaction.
+	heldInPlace(sync string) error
+	// inPlace checks that this process may still write the truth about a sync. Errors: ErrMoved, ErrLockLost.
+	inPlace(t *tx, syncID int64) error
+	close() error
 }
 
-func newStore(d *db) *Store {
+// A queryFunc is backend.query without a context.
+type queryFunc func(query string, args []any, row func(scan func(...any) error) error) error
+
+func newStore(b backend) *Store {
+	d := &db{b}
 	return &Store{
 		db: d, Syncs: &Syncs{d}, Scans: &Scans{d}, Queue: &Queue{d}, Journal: &Journal{d},
 		Inventory: &Inventory{d}, Documents: &Documents{d}, Outbox: &Outbox{d},
@@ -58,115 +64,54 @@ func newStore(d *db) *Store {
 
 // Options of Open.
 type Options struct {
-	// Path of the SQLite database. Open creates its directory if it does not exist.
+	// Path of the SQLite database, or the URL of a PostgreSQL database: postgres://user@host:5432/name, with libpq's
+	// parameters in its query. Open creates the directory of an SQLite database if it does not exist.
+	//
+	// The URL need not have the password: PGPASSWORD and .pgpass are read. pool_max_conns in the query is the number of
+	// connections at most (8), and at least two. default_query_exec_mode is the one of pgx (exec).
 	Path string
 	// ReadOnly opens an existing state for reading only. A state that does not exist reads as an empty one, and Open
-	// creates no file.
+	// creates no file and no table.
 	ReadOnly bool
 }
 
-// Open opens or creates the state, and brings an older schema up to date. Errors: ErrNewerSchema, ErrCorrupt.
+// Open opens or creates the state, and brings an older schema up to date. PostgreSQL must be of version 15 or newer, with
+// the encoding UTF8 and synchronous commits. No error has the password of a URL. Errors: ErrNewerSchema, ErrCorrupt.
 func Open(ctx context.Context, opts Options) (*Store, error) {
 	if opts.Path == "" {
 		return nil, errors.New("open state: no path given")
 	}
-	s := &db{jobs: make(chan *job), stop: make(chan struct{}), locks: map[string]*Lock{}}
-	dsn, absent, err := s.locate(opts)
+	open := openSQLite
+	if isURL(opts.Path) {
+		open = openPostgres
+	}
+	b, err := open(ctx, opts)
 	if err != nil {
-		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
+		return nil, fmt.Errorf("open state %s: %w", redacted(opts.Path), err)
 	}
-	vacuum := "&_pragma=auto_vacuum(2)"
-	if opts.ReadOnly {
-		vacuum = ""
-	}
-	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-4096)"+vacuum); err != nil {
-		return nil, fmt.Errorf("open state %s: %w", opts.Path, err)
-	}
-	s.write.SetMaxOpenConns(1)
-	if s.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)&_pragma=cache_size(-1024)"); err != nil {
-		return nil, errors.Join(fmt.Errorf("open state %s: %w", opts.Path, err), s.write.Close())
-	}
-	s.read.SetMaxOpenConns(8)
-	conn, err := s.prepare(ctx, opts.ReadOnly, absent)
-	if err == nil {
-		err = s.placeLogs()
-	}
-	if err != nil {
-		err = fmt.Errorf("open state %s: %w", opts.Path, remedy(err))
-		return nil, errors.Join(err, s.read.Close(), s.write.Close(), s.ranges.close())
-	}
-	s.stopped.Go(func() { s.run(conn) })
-	return newStore(s), nil
+	return newStore(b), nil
 }
 
-// locate finds the place of the database, whose links it resolves once: the names of the lock files derive from it. It creates
-// the database's file, readable by its owner only, and returns its address. The address of a state that is absent and opened
-// for reading is in memory.
-func (s *db) locate(opts Options) (dsn string, absent bool, err error) {
-	pragmas := "&_pragma=busy_timeout(30000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
-	given, err := filepath.Abs(opts.Path)
+// Version returns a number that changes with every write, by this process or another. It costs little, so that a page
+// need not read the state again to learn that nothing changed. Numbers of two Stores cannot be compared.
+func (s *Store) Version(ctx context.Context) (int64, error) {
+	version, err := s.version(ctx)
 	if err != nil {
-		return "", false, err
+		return 0, fmt.Errorf("read version: %w", err)
 	}
-	if s.path, err = resolveLinks(given); err != nil {
-		return "", false, err
-	}
-	_, err = os.Stat(s.path)
-	absent = errors.Is(err, fs.ErrNotExist)
-	switch {
-	case err != nil && !absent:
-		return "", false, err
-	case opts.ReadOnly && absent:
-		return fmt.Sprintf("file:/kbsync-%016x?vfs=memdb", rand.Uint64()) + pragmas, true, nil
-	}
-	if err := refuseNetwork(filepath.Dir(s.path)); err != nil {
-		return "", false, err
-	}
-	slashed := filepath.ToSlash(s.path)
-	if !strings.HasPrefix(slashed, "/") {
-		slashed = "/" + slashed
-	}
-	dsn = "file://" + (&url.URL{Path: slashed}).EscapedPath()
-	if opts.ReadOnly {
-		return dsn + "?mode=ro" + pragmas, false, nil
-	}
-	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
-		return "", false, err
-	}
-	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return "", false, err
-	}
-	if err := f.Close(); err != nil {
-		return "", false, err
-	}
-	if err := s.place(given); err != nil {
-		return "", false, err
-	}
-	return dsn + "?mode=rw" + pragmas + "&_pragma=journal_mode(WAL)", absent, nil
-}
-
-// remedy turns SQLite's error for a damaged file into ErrCorrupt, and adds the cause to its error for a locked one.
-func remedy(err error) error {
-	if e, ok := errors.AsType[*sqlite.Error](err); ok {
-		switch e.Code() & 0xff {
-		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-			return fmt.Errorf("%w (%w); move the file away and load a backup with kbsync state import", ErrCorrupt, err)
-		case sqlite3.SQLITE_BUSY:
-			return fmt.Errorf("another program has locked it: %w", err)
-		}
-	}
-	return err
+	return version, nil
 }
 
 // EphemeralReason returns why the state's file is likely to be lost soon, in words that follow "the state is": it is in
-// memory or in a container's own layer. The text is empty for any other place, and where the system does not report it.
-func (s *Store) EphemeralReason() string { return ephemeralReason(filepath.Dir(s.path)) }
+// memory or in a container's own layer. The text is empty for any other place, for PostgreSQL, and where the system does
+// not report it.
+func (s *Store) EphemeralReason() string { return s.ephemeralReason() }
+
+// Lock takes the lock of a sync, and waits up to wait for it. The holder owns every claim of that sync, and calls Recover
+// first. Errors: ErrLocked.
+func (s *Store) Lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
+	return s.lock(ctx, name, wait)
+}
 
 // Close ends the store. Every other call must have returned.
-func (s *Store) Close() error {
-	close(s.stop)
-	s.stopped.Wait()
-	s.versions.close()
-	return errors.Join(s.read.Close(), s.write.Close(), s.ranges.close())
-}
+func (s *Store) Close() error { return s.close() }

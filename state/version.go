@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"sync"
 )
 
@@ -14,16 +13,14 @@ type versionReader struct {
 	conns int64     // number of connections so far
 }
 
-// Version returns a number that changes with every write, by this process or another. It costs little, so that a page
-// need not read the state again to learn that nothing changed. Numbers of two Stores cannot be compared.
-func (s *Store) Version(ctx context.Context) (int64, error) {
+func (s *sqliteDB) version(ctx context.Context) (int64, error) {
 	r := &s.versions
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.conn == nil {
 		conn, err := s.read.Conn(ctx)
 		if err != nil {
-			return 0, fmt.Errorf("read version: %w", err)
+			return 0, err
 		}
 		r.conn = conn
 		r.conns++
@@ -32,7 +29,7 @@ func (s *Store) Version(ctx context.Context) (int64, error) {
 	if err := r.conn.QueryRowContext(ctx, `PRAGMA data_version`).Scan(&version); err != nil {
 		_ = r.conn.Close() // the next call opens another one
 		r.conn = nil
-		return 0, fmt.Errorf("read version: %w", remedy(err))
+		return 0, remedy(err)
 	}
 	return r.conns<<32 + version, nil
 }

@@ -20,9 +20,8 @@ type job struct {
 	done chan error
 }
 
-// update runs fn in a transaction. If it returns nil, the transaction is on the disk. Once the job is queued, update
-// waits for its result even if ctx ends: a caller must learn whether a batch was sealed. fn may run again after an error.
-func (s *db) update(ctx context.Context, fn func(*tx) error) error {
+// update gives the job to the only writer, see run.
+func (s *sqliteDB) update(ctx context.Context, fn func(*tx) error) error {
 	j := &job{fn: fn, done: make(chan error, 1)}
 	select {
 	case s.jobs <- j:
@@ -36,8 +35,8 @@ func (s *db) update(ctx context.Context, fn func(*tx) error) error {
 
 // run is the only writer. With synchronous=FULL every commit waits for the disk, and many uploads end at the same time:
 // so the jobs that wait are committed together, each in its own savepoint.
-func (s *db) run(conn *sql.Conn) {
-	t := &tx{conn: conn, stmts: map[string]*sql.Stmt{}}
+func (s *sqliteDB) run(conn *sql.Conn) {
+	t := &sqliteTx{conn: conn, texts: &s.texts, stmts: map[string]*sql.Stmt{}}
 	defer func() {
 		s.checkpointAtEnd(t)
 		t.close()
@@ -64,15 +63,19 @@ func (s *db) run(conn *sql.Conn) {
 
 // commitGroup runs first and the jobs that wait, and commits them. If a job loses the transaction, the group ends there, and
 // no job of it is on the disk.
-func (s *db) commitGroup(t *tx, first *job) {
+func (s *sqliteDB) commitGroup(t *sqliteTx, first *job) {
 	var group []*job
 	var results []error
 	t.lost = nil
 	begun := t.command("BEGIN IMMEDIATE")
 	t.lost = nil // without a transaction none is lost
+	refused := begun
+	if begun == nil {
+		refused = s.schema.refuseNewer(&tx{t})
+	}
 	for j := first; j != nil; j = s.waiting(len(group)) {
-		result := begun
-		if begun == nil {
+		result := refused
+		if refused == nil {
 			result = t.savepoint(j.fn)
 		}
 		group, results = append(group, j), append(results, result)
@@ -95,7 +98,7 @@ func (s *db) commitGroup(t *tx, first *job) {
 }
 
 // waiting returns the next job for a group of n, or nil if no job waits or the group is full.
-func (s *db) waiting(n int) *job {
+func (s *sqliteDB) waiting(n int) *job {
 	if n == maxGroup {
 		return nil
 	}
@@ -107,26 +110,27 @@ func (s *db) waiting(n int) *job {
 	}
 }
 
-// A tx is the current transaction of the writer. It prepares each statement once.
-type tx struct {
+// A sqliteTx is the current transaction of the writer. It prepares each statement once.
+type sqliteTx struct {
 	conn  *sql.Conn
+	texts *texts
 	stmts map[string]*sql.Stmt
 	lost  error // why SQLite rolled back, or may have rolled back, the whole transaction
 }
 
-func (t *tx) close() {
+func (t *sqliteTx) close() {
 	for _, stmt := range t.stmts {
 		_ = stmt.Close() // only frees memory
 	}
 }
 
-func (t *tx) command(query string) error {
-	_, err := t.exec(query)
+func (t *sqliteTx) command(query string) error {
+	_, err := t.exec(query, nil)
 	return err
 }
 
 // commit commits the transaction, or ends it if it is lost.
-func (t *tx) commit() error {
+func (t *sqliteTx) commit() error {
 	err := t.lost
 	if err == nil {
 		if err = t.command("COMMIT"); err == nil {
@@ -139,11 +143,11 @@ func (t *tx) commit() error {
 }
 
 // savepoint runs fn so that its error undoes only its own changes.
-func (t *tx) savepoint(fn func(*tx) error) error {
+func (t *sqliteTx) savepoint(fn func(*tx) error) error {
 	if err := t.command("SAVEPOINT job"); err != nil {
 		return err
 	}
-	err := fn(t)
+	err := fn(&tx{t})
 	if err == nil {
 		err = t.lost // fn has ignored it
 	}
@@ -161,7 +165,7 @@ func (t *tx) savepoint(fn func(*tx) error) error {
 
 // noteLost keeps an error after which SQLite may have rolled back the whole transaction, such as a full disk. Any further
 // statement would then be committed alone, so that none is run.
-func (t *tx) noteLost(err error) {
+func (t *sqliteTx) noteLost(err error) {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
 		return
@@ -174,13 +178,13 @@ func (t *tx) noteLost(err error) {
 
 // prepared returns the statement. Statements run without the caller's context: a transaction is short, and a cancelled
 // caller must not end the transaction of the others.
-func (t *tx) prepared(query string) (*sql.Stmt, error) {
+func (t *sqliteTx) prepared(query string) (*sql.Stmt, error) {
 	if t.lost != nil {
 		return nil, t.lost
 	}
 	stmt, ok := t.stmts[query]
 	if !ok {
-		text := sqlText(query)
+		text := t.texts.of(query)
 		var err error
 		if stmt, err = t.conn.PrepareContext(context.Background(), text); err != nil {
 			return nil, fmt.Errorf("prepare %q: %w", text, err)
@@ -190,7 +194,7 @@ func (t *tx) prepared(query string) (*sql.Stmt, error) {
 	return stmt, nil
 }
 
-func (t *tx) exec(query string, args ...any) (rows int64, err error) {
+func (t *sqliteTx) exec(query string, args []any) (rows int64, err error) {
 	stmt, err := t.prepared(query)
 	if err != nil {
 		return 0, err
@@ -203,42 +207,21 @@ func (t *tx) exec(query string, args ...any) (rows int64, err error) {
 	return res.RowsAffected()
 }
 
-// one reads a single row. No row is ErrNotFound.
-func (t *tx) one(query string, args []any, dest ...any) error {
-	stmt, err := t.prepared(query)
-	if err != nil {
-		return err
-	}
-	err = stmt.QueryRowContext(context.Background(), args...).Scan(dest...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return ErrNotFound
-	}
-	t.noteLost(err)
-	return err
-}
-
-// each calls row for every row. row gets the function that scans it.
-func (t *tx) each(query string, args []any, row func(scan func(...any) error) error) error {
+func (t *sqliteTx) read(query string, args []any, fn func(*sql.Rows) error) error {
 	stmt, err := t.prepared(query)
 	if err != nil {
 		return err
 	}
 	rows, err := stmt.QueryContext(context.Background(), args...)
 	if err == nil {
-		err = drain(rows, row)
+		err = readAll(rows, fn)
 	}
 	t.noteLost(err)
 	return err
 }
 
-// ids returns the numbers in the only column of a query.
-func (t *tx) ids(query string, args ...any) ([]int64, error) {
-	var ids []int64
-	err := t.each(query, args, func(scan func(...any) error) error {
-		var id int64
-		err := scan(&id)
-		ids = append(ids, id)
-		return err
-	})
-	return ids, err
-}
+// lockRow does nothing: there is one writer.
+func (t *sqliteTx) lockRow(string, int64) error { return nil }
+
+// resetIdentities does nothing: SQLite continues after the greatest id.
+func (t *sqliteTx) resetIdentities() error { return nil }

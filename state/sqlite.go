@@ -1,0 +1,263 @@
+package state
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// sqliteDB is the backend for a file. All writes go through one connection (see update).
+type sqliteDB struct {
+	path  string // absolute, without symbolic links; empty for openEmpty
+	files []placedFile
+	write *sql.DB
+	read  *sql.DB
+	texts texts
+
+	schema  schema
+	jobs    chan *job
+	stop    chan struct{}
+	stopped sync.WaitGroup
+
+	mu     sync.Mutex
+	locks  map[string]*Lock // the held ones, by the name of the sync
+	ranges lockRange
+
+	versions versionReader
+}
+
+func openSQLite(ctx context.Context, opts Options) (backend, error) {
+	s := newSQLite()
+	dsn, absent, err := s.locate(opts)
+	if err != nil {
+		return nil, err
+	}
+	return s.open(ctx, dsn, opts.ReadOnly && !absent)
+}
+
+// openEmpty opens an empty state in memory, for a state that does not exist and is only read.
+func openEmpty(ctx context.Context) (backend, error) {
+	return newSQLite().open(ctx, inMemory(), false)
+}
+
+func newSQLite() *sqliteDB {
+	return &sqliteDB{
+		texts: newTexts("{skip.locked}", ""),
+		jobs:  make(chan *job), stop: make(chan struct{}), locks: map[string]*Lock{},
+	}
+}
+
+const pragmas = "&_pragma=busy_timeout(30000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
+
+func inMemory() string { return fmt.Sprintf("file:/kbsync-%016x?vfs=memdb", rand.Uint64()) + pragmas }
+
+func (s *sqliteDB) open(ctx context.Context, dsn string, readOnly bool) (backend, error) {
+	vacuum := "&_pragma=auto_vacuum(2)"
+	if readOnly {
+		vacuum = ""
+	}
+	var err error
+	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-4096)"+vacuum); err != nil {
+		return nil, err
+	}
+	s.write.SetMaxOpenConns(1)
+	if s.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)&_pragma=cache_size(-1024)"); err != nil {
+		return nil, errors.Join(err, s.write.Close())
+	}
+	s.read.SetMaxOpenConns(8)
+	conn, err := s.prepare(ctx, readOnly)
+	if err == nil {
+		err = s.placeLogs()
+	}
+	if err != nil {
+		return nil, errors.Join(remedy(err), s.read.Close(), s.write.Close(), s.ranges.close())
+	}
+	s.stopped.Go(func() { s.run(conn) })
+	return s, nil
+}
+
+// prepare brings the schema up to date and returns the connection for all writes.
+func (s *sqliteDB) prepare(ctx context.Context, readOnly bool) (*sql.Conn, error) {
+	var err error
+	if s.schema, err = newSchema(goose.DialectSQLite3, s.write, "sqlite"); err != nil {
+		return nil, err
+	}
+	version, err := s.schemaVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.schema.upgrade(ctx, version, readOnly, s.migrateAlone); err != nil {
+		return nil, err
+	}
+	return s.write.Conn(ctx)
+}
+
+// schemaVersion returns 0 for an empty database.
+func (s *sqliteDB) schemaVersion(ctx context.Context) (version int64, err error) {
+	var tables, versions int64
+	err = s.write.QueryRowContext(ctx, `
+		SELECT count(*), coalesce(sum(name = 'schema_version'), 0)
+		FROM sqlite_master
+		WHERE type = 'table'`).Scan(&tables, &versions)
+	if err != nil || tables == 0 {
+		return 0, err
+	}
+	if versions == 0 {
+		return 0, errors.New("the file is a database of another program; name another file")
+	}
+	err = s.write.QueryRowContext(ctx, appliedVersion).Scan(&version)
+	return version, err
+}
+
+// migrateAlone runs migrate under the lock of migrations: of several processes that open a new state together, one
+// migrates and the others wait for it.
+func (s *sqliteDB) migrateAlone(ctx context.Context, migrate func(context.Context) error) error {
+	if s.files == nil { // in memory
+		return migrate(ctx)
+	}
+	lock, err := s.lock(ctx, migrationLock, migrationPatience)
+	if err != nil {
+		return err
+	}
+	return errors.Join(migrate(ctx), lock.Unlock())
+}
+
+// locate finds the place of the database, whose links it resolves once: the names of the lock files derive from it. It creates
+// the database's file, readable by its owner only, and returns its address. The address of a state that is absent and opened
+// for reading is in memory.
+func (s *sqliteDB) locate(opts Options) (dsn string, absent bool, err error) {
+	given, err := filepath.Abs(opts.Path)
+	if err != nil {
+		return "", false, err
+	}
+	if s.path, err = resolveLinks(given); err != nil {
+		return "", false, err
+	}
+	_, err = os.Stat(s.path)
+	absent = errors.Is(err, fs.ErrNotExist)
+	switch {
+	case err != nil && !absent:
+		return "", false, err
+	case opts.ReadOnly && absent:
+		return inMemory(), true, nil
+	}
+	if err := refuseNetwork(filepath.Dir(s.path)); err != nil {
+		return "", false, err
+	}
+	slashed := filepath.ToSlash(s.path)
+	if !strings.HasPrefix(slashed, "/") {
+		slashed = "/" + slashed
+	}
+	dsn = "file://" + (&url.URL{Path: slashed}).EscapedPath()
+	if opts.ReadOnly {
+		return dsn + "?mode=ro" + pragmas, false, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(s.path), 0o700); err != nil {
+		return "", false, err
+	}
+	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return "", false, err
+	}
+	if err := f.Close(); err != nil {
+		return "", false, err
+	}
+	if err := s.place(given); err != nil {
+		return "", false, err
+	}
+	return dsn + "?mode=rw" + pragmas + "&_pragma=journal_mode(WAL)", absent, nil
+}
+
+// remedy turns SQLite's error for a damaged file into ErrCorrupt, and adds the cause to its error for a locked one.
+func remedy(err error) error {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch e.Code() & 0xff {
+		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+			return fmt.Errorf("%w (%w); move the file away and load a backup with kbsync state import", ErrCorrupt, err)
+		case sqlite3.SQLITE_BUSY:
+			return fmt.Errorf("another program has locked it: %w", err)
+		}
+	}
+	return err
+}
+
+func (s *sqliteDB) query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error {
+	rows, err := s.read.QueryContext(ctx, s.texts.of(query), args...)
+	if err != nil {
+		return remedy(err)
+	}
+	return remedy(drain(rows, row))
+}
+
+func (s *sqliteDB) queryOne(ctx context.Context, query string, args []any, dest ...any) error {
+	err := s.read.QueryRowContext(ctx, s.texts.of(query), args...).Scan(dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	return remedy(err)
+}
+
+func (s *sqliteDB) snapshot(ctx context.Context, fn func(query queryFunc) error) error {
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return remedy(err)
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
+		return remedy(err)
+	}
+	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }() // it only read
+	return remedy(fn(func(query string, args []any, row func(scan func(...any) error) error) error {
+		rows, err := conn.QueryContext(ctx, s.texts.of(query), args...)
+		if err != nil {
+			return err
+		}
+		return drain(rows, row)
+	}))
+}
+
+func (s *sqliteDB) integrity(ctx context.Context) (findings []string, err error) {
+	err = s.query(ctx, `PRAGMA integrity_check`, nil, func(scan func(...any) error) error {
+		var text string
+		err := scan(&text)
+		if text != "ok" {
+			findings = append(findings, "The database is damaged: "+text+".")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var n int
+	err = s.queryOne(ctx, `SELECT count(*) FROM pragma_foreign_key_check`, nil, &n)
+	if n > 0 {
+		findings = append(findings, fmt.Sprintf("%d rows refer to rows that do not exist.", n))
+	}
+	return findings, err
+}
+
+func (s *sqliteDB) ephemeralReason() string {
+	if s.path == "" {
+		return ""
+	}
+	return ephemeralReason(filepath.Dir(s.path))
+}
+
+func (s *sqliteDB) close() error {
+	close(s.stop)
+	s.stopped.Wait()
+	s.versions.close()
+	return errors.Join(s.read.Close(), s.write.Close(), s.ranges.close())
+}

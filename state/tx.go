@@ -1,0 +1,81 @@
+package state
+
+import "database/sql"
+
+// A tx is a transaction for writing. All texts that write run in one.
+type tx struct{ session session }
+
+// A session runs the statements of a transaction on one database. Statements run without the caller's context: a
+// transaction is short, and its caller must learn its result.
+type session interface {
+	exec(query string, args []any) (rows int64, err error)
+	// read runs a query and gives its rows to fn.
+	read(query string, args []any, fn func(*sql.Rows) error) error
+	// lockRow runs a query that locks a row until the transaction ends. It does nothing where there is only one writer.
+	lockRow(query string, id int64) error
+	// resetIdentities makes the next generated ids greater than every id in the tables.
+	resetIdentities() error
+}
+
+func (t *tx) command(query string) error {
+	_, err := t.exec(query)
+	return err
+}
+
+func (t *tx) exec(query string, args ...any) (rows int64, err error) {
+	return t.session.exec(query, args)
+}
+
+// one reads a single row. No row is ErrNotFound.
+func (t *tx) one(query string, args []any, dest ...any) error {
+	return t.session.read(query, args, func(rows *sql.Rows) error {
+		if rows.Next() {
+			return rows.Scan(dest...)
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return ErrNotFound
+	})
+}
+
+// each calls row for every row. row gets the function that scans it, and runs no statement.
+func (t *tx) each(query string, args []any, row func(scan func(...any) error) error) error {
+	return t.session.read(query, args, func(rows *sql.Rows) error { return drain(rows, row) })
+}
+
+// ids returns the numbers in the only column of a query.
+func (t *tx) ids(query string, args ...any) ([]int64, error) {
+	var ids []int64
+	err := t.each(query, args, func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}
+
+// lockDestination lets no other transaction lock the destination until this one ends. Other writers to its rows wait for
+// each other row by row only.
+func (t *tx) lockDestination(id int64) error {
+	return t.session.lockRow(`SELECT 1 FROM destinations WHERE id = $1`, id)
+}
+
+// lockSync locks the destination of the sync, see lockDestination.
+func (t *tx) lockSync(id int64) error {
+	return t.session.lockRow(`SELECT 1
+		FROM destinations
+		WHERE id = (SELECT destination_id FROM syncs WHERE id = $1)`, id)
+}
+
+func (t *tx) resetIdentities() error { return t.session.resetIdentities() }
+
+// readAll gives the rows to fn and closes them.
+func readAll(rows *sql.Rows, fn func(*sql.Rows) error) error {
+	err := fn(rows)
+	if closed := rows.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
