@@ -31,6 +31,7 @@ type postgresDB struct {
 	texts    postgresTexts
 	schema   schema
 	readOnly bool
+	limit    time.Duration // updateLimit, and shorter in tests
 }
 
 func openPostgres(ctx context.Context, opts Options) (backend, error) {
@@ -38,7 +39,7 @@ func openPostgres(ctx context.Context, opts Options) (backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &postgresDB{pool: stdlib.OpenDB(*address.conn), texts: newPostgresTexts(), readOnly: opts.ReadOnly}
+	p := &postgresDB{pool: stdlib.OpenDB(*address.conn), texts: newPostgresTexts(), readOnly: opts.ReadOnly, limit: updateLimit}
 	p.pool.SetMaxOpenConns(address.maxConns)
 	p.pool.SetMaxIdleConns(address.maxConns)
 	p.pool.SetConnMaxIdleTime(address.maxIdle)
@@ -161,7 +162,7 @@ func mayRunAgain(err error) bool {
 }
 
 func (p *postgresDB) transact(ctx context.Context, fn func(*tx) error) error {
-	waiting, stop := limited(ctx, updateLimit)
+	waiting, stop := limited(ctx, p.limit)
 	conn, err := p.pool.Conn(waiting)
 	err = unanswered(waiting, err)
 	stop()
@@ -169,7 +170,7 @@ func (p *postgresDB) transact(ctx context.Context, fn func(*tx) error) error {
 		return err
 	}
 	defer conn.Close() // returns it to the pool
-	own := newPatience(ctx, updateLimit)
+	own := newPatience(ctx, p.limit)
 	defer own.end()
 	t, err := conn.BeginTx(own, &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: p.readOnly})
 	if err != nil {

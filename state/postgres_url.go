@@ -1,6 +1,7 @@
 package state
 
 import (
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -144,6 +145,9 @@ func postgresRemedy(err error) error {
 			return fmt.Errorf("%w; %s", err, remedy)
 		}
 		return err
+	}
+	if errors.Is(err, driver.ErrBadConn) {
+		return fmt.Errorf("the connection to the database was lost (%w)", err)
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return fmt.Errorf("%w; check that the server runs at this host and port, that it can be reached, and the sslmode", err)
