@@ -108,6 +108,12 @@ func (r *fixture) must(err error) {
 	}
 }
 
+// expireLeases lets the leases of all processes in a shared state run out, as if they were killed.
+func (r *fixture) expireLeases() {
+	r.t.Helper()
+	r.must(r.s.update(r.ctx(), func(t *tx) error { return t.command(`UPDATE owners SET expires_at = 1`) }))
+}
+
 // sqlite is the backend of a fixture in a file.
 func (r *fixture) sqlite() *sqliteDB { return r.s.backend.(*sqliteDB) }
 
