@@ -60,6 +60,7 @@ func inPostgres(t testing.TB) Options {
 // onEach runs a test on each kind of database.
 func onEach(t *testing.T, test func(t *testing.T, newState stateMaker)) {
 	t.Helper()
+	t.Parallel() // the tests wait for the disk and the server
 	t.Run("sqlite", func(t *testing.T) { test(t, inFile) })
 	t.Run("postgres", func(t *testing.T) { test(t, inPostgres) })
 }
