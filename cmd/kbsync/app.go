@@ -120,19 +120,24 @@ func (a *app) parse(cmd *cobra.Command, path string, data []byte, args ...string
 		return nil, err
 	}
 	a.out.Hide(cfg.API.Token.Reveal())
+	a.out.Hide(cfg.StatePassword.Reveal())
 	a.out.SetLog(cfg.Log.Format, cfg.Log.Level)
 	for _, w := range cfg.Warnings {
 		a.out.Log.Warn(w.String())
 	}
 	if a.useEmulator {
-		cfg.State = emulatorState(cfg.State)
+		if cfg.LocalState == "" {
+			return nil, usageError("--emulator keeps its inventory in a file, and there is no directory for it; write --state FILE")
+		}
+		cfg.LocalState = emulatorState(cfg.LocalState)
+		cfg.State, cfg.StatePassword = cfg.LocalState, config.Secret{}
 	}
 	return cfg, nil
 }
 
 // open opens the state. Commands that change nothing open it read-only.
 func (a *app) open(ctx context.Context, cfg *config.Config, readOnly bool) (*state.Store, error) {
-	return state.Open(ctx, state.Options{Path: cfg.State, ReadOnly: readOnly})
+	return state.Open(ctx, state.Options{Path: cfg.OpenState(), ReadOnly: readOnly})
 }
 
 // closeStore closes the state and joins its error to *err.
@@ -166,7 +171,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		p, err := a.connectEmulator(cfg)
 		if err == nil {
 			a.out.Note("emulator: nothing leaves this machine; the knowledge base is %s, its inventory %s",
-				console.Printable(emulatorFile(cfg.State)), console.Printable(cfg.State))
+				console.Printable(emulatorFile(cfg.LocalState)), console.Printable(cfg.State))
 		}
 		return p, err
 	}
@@ -238,7 +243,8 @@ func basePath(apiURL string) string {
 	return strings.TrimRight(u.EscapedPath(), "/")
 }
 
-// emulatorState returns the path of the state for the emulator, beside the configured state.
+// emulatorState returns the path of the state for the emulator, beside the file of the configured state. The emulator never
+// uses a database: other processes may share it.
 func emulatorState(path string) string {
 	ext := filepath.Ext(path)
 	return strings.TrimSuffix(path, ext) + ".emulator" + ext

@@ -120,9 +120,10 @@ func (a *app) engineOptions(cfg *config.Config, store *state.Store, api *api, o 
 		Now:      a.now,
 		Cut:      a.signals.hard,
 		Accept:   engine.Accept{Destination: o.acceptDestination, Root: o.acceptRoot, State: o.acceptState},
-		OwnFiles: []string{emulatorFile(cfg.State)},
+		OwnFiles: emulatorFiles(cfg),
 
 		UploadOnly: o.uploadOnly,
+
 		Environ:  a.env,
 		Version:  buildVersion(),
 		ExitCode: codeOf,
@@ -136,7 +137,7 @@ func (p *api) engine(cfg *config.Config) *engine.API {
 
 // openRoot opens the root of a sync with its filter. It reads no document.
 func (a *app) openRoot(cfg *config.Config, s config.Sync) (*engine.CountingRoot, error) {
-	return engine.OpenRoot(a.signals.soft, cfg, s, emulatorFile(cfg.State))
+	return engine.OpenRoot(a.signals.soft, cfg, s, emulatorFiles(cfg)...)
 }
 
 // selected returns the syncs that the arguments chose.
