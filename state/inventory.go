@@ -263,8 +263,9 @@ func (s *Inventory) KnownContents(ctx context.Context, destination Destination, 
 		err := s.queryOne(ctx, `SELECT CASE c.state WHEN {content.open} THEN '' ELSE `+contentStateName+` END
 			FROM contents c
 			WHERE c.destination_id = $1
-			  AND c.sha256 = $2
-			  AND c.scope = $3`, []any{destination.ID, sha[:], []byte{}}, &states[i])
+			  AND substr(c.sha256, 1, 16) = $2
+			  AND c.sha256 = $3
+			  AND c.scope = $4`, []any{destination.ID, sha[:addressBytes], sha[:], []byte{}}, &states[i])
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, fmt.Errorf("look up contents: %w", err)
 		}
