@@ -77,9 +77,10 @@ const standing = `CASE
 		ELSE 'orphaned'
 	END`
 
-// maybeLeftBehind selects the contents that may have a superseded or orphaned source.
+// maybeLeftBehind selects the contents that may have a superseded or orphaned source, some of them twice: to merge them, SQLite
+// would read all contents in the order of their ids.
 const maybeLeftBehind = `SELECT content_id FROM past_contents
-		UNION
+		UNION ALL
 		SELECT id FROM contents WHERE prior_batch <> 0`
 
 // Sources streams the inventory by destination and id. If only left-behind sources are asked for, its cost grows with the
