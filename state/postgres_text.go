@@ -22,7 +22,7 @@ type postgresTexts struct {
 type typedText struct{ query, types string }
 
 func newPostgresTexts() postgresTexts {
-	return postgresTexts{texts: newTexts("{skip.locked}", "FOR UPDATE SKIP LOCKED"), typed: &sync.Map{}}
+	return postgresTexts{texts: newTexts("{skip.locked}", "FOR UPDATE SKIP LOCKED", "{no.index}", ""), typed: &sync.Map{}}
 }
 
 var parameter = regexp.MustCompile(`\$[0-9]+`)

@@ -54,7 +54,7 @@ func openEmpty(ctx context.Context) (backend, error) {
 
 func newSQLite() *sqliteDB {
 	return &sqliteDB{
-		texts: newTexts("{skip.locked}", ""),
+		texts: newTexts("{skip.locked}", "", "{no.index}", "+"),
 		jobs:  make(chan *job), stop: make(chan struct{}), locks: map[string]*Lock{},
 	}
 }
