@@ -196,13 +196,14 @@ func (s *Documents) Progress(ctx context.Context, syncID int64) (Progress, error
 	}, nil
 }
 
-// lastAccepted returns the sync's last accepted batch and its time; zeros if there is none.
+// lastAccepted returns the sync's last accepted batch and its time; zeros if there is none. PostgreSQL would read all later batches
+// of other syncs, in the order of their ids, if the order were not that of batches_accepted.
 func (s *db) lastAccepted(ctx context.Context, syncID int64) (batch, at int64, err error) {
 	err = s.queryOne(ctx, `SELECT id, ended_at
 		FROM batches
-		WHERE sync_id = $1
+		WHERE sync_id BETWEEN $1 AND $1
 		  AND state = {batch.answered}
-		ORDER BY id DESC
+		ORDER BY sync_id DESC, id DESC
 		LIMIT 1`, []any{syncID}, &batch, &at)
 	if errors.Is(err, ErrNotFound) {
 		err = nil
