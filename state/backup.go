@@ -36,7 +36,7 @@ var tables = []table{
 	{
 		"syncs",
 		[]string{
-			"id", "name", "destination_id", "root", "root_identity", "scan", "scanned_at", "last_error",
+			"id", "name", "destination_id", "root", "root_identity", "scan", "scanned_at", "gate", "last_error",
 			"created_at", "forgotten_at",
 		},
 		"id",
@@ -299,7 +299,7 @@ func (t *tx) endImported() error {
 		return err
 	}
 	for _, id := range syncs {
-		if _, err := t.recover(id); err != nil {
+		if _, err := t.recover(id, 0); err != nil {
 			return err
 		}
 	}

@@ -86,14 +86,24 @@ func (t *tx) updateBreaker(b batchRow, e ending) (streak int, err error) {
 	return streak, err
 }
 
-// recover ends the work that was under way for the sync: batches that were not sealed are abandoned, sealed ones become
-// uncertain, claims become pending. It returns the number of uncertain batches.
-func (t *tx) recover(syncID int64) (uncertain int, err error) {
+// ownerIsDead is the condition that the owner in a column has no lease, or is the owner in the parameter own. In a file there are
+// no owners, and every process that left work is dead.
+func ownerIsDead(column, own string) string {
+	return `(` + column + ` = ` + own + ` OR ` + column + ` NOT IN (SELECT id FROM owners WHERE expires_at > {db.now}))`
+}
+
+// claimOwner is the owner in the claim of a document.
+const claimOwner = `claim / 16777216`
+
+// recover ends the work of dead owners, and of the owner own, that was under way for the sync: batches that were not sealed are
+// abandoned, sealed ones become uncertain, claims become pending. It returns the number of uncertain batches.
+func (t *tx) recover(syncID, own int64) (uncertain int, err error) {
 	ids, err := t.ids(`SELECT id
 		FROM batches
 		WHERE sync_id = $1
 		  AND state < {batch.answered}
-		ORDER BY id`, syncID)
+		  AND `+ownerIsDead("owner", "$2")+`
+		ORDER BY id`, syncID, own)
 	if err != nil {
 		return 0, err
 	}
@@ -115,6 +125,7 @@ func (t *tx) recover(syncID int64) (uncertain int, err error) {
 		SET state = {doc.pending}, claim = 0
 		WHERE sync_id = $1
 		  AND state < {doc.linked}
-		  AND state = {doc.claimed}`, syncID)
+		  AND state = {doc.claimed}
+		  AND `+ownerIsDead(claimOwner, "$2"), syncID, own)
 	return uncertain, err
 }

@@ -29,13 +29,17 @@ func TestEveryPathToUncertainOpensTheBreaker(t *testing.T) {
 				r.must(err)
 			}},
 			{"recovery of a sync that no process works on", func(r *fixture, _ *Upload) {
+				r.expireLeases()
 				got, err := r.s.Journal.RecoverUnowned(r.ctx())
 				r.must(err)
 				if len(got) != 1 || got[0] != (Recovered{Sync: "handbook", Uncertain: 1}) {
 					r.t.Errorf("recovered %+v", got)
 				}
 			}},
-			{"forget", func(r *fixture, _ *Upload) { r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID)) }},
+			{"forget", func(r *fixture, _ *Upload) {
+				r.expireLeases()
+				r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID))
+			}},
 			{"answer without a source that can be trusted", func(r *fixture, u *Upload) {
 				receipt, err := r.s.Journal.Accept(r.ctx(), u, Answer{StatusCode: 200, KnowledgeBase: 1, Sources: [][]SourceAnswer{{{ID: 1}}}})
 				r.must(err)

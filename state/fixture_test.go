@@ -60,6 +60,7 @@ func inPostgres(t testing.TB) Options {
 // onEach runs a test on each kind of database.
 func onEach(t *testing.T, test func(t *testing.T, newState stateMaker)) {
 	t.Helper()
+	t.Parallel() // the tests wait for the disk and the server
 	t.Run("sqlite", func(t *testing.T) { test(t, inFile) })
 	t.Run("postgres", func(t *testing.T) { test(t, inPostgres) })
 }
@@ -106,6 +107,12 @@ func (r *fixture) must(err error) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// expireLeases lets the leases of all processes in a shared state run out, as if they were killed.
+func (r *fixture) expireLeases() {
+	r.t.Helper()
+	r.must(r.s.update(r.ctx(), func(t *tx) error { return t.command(`UPDATE owners SET expires_at = 1`) }))
 }
 
 // sqlite is the backend of a fixture in a file.

@@ -15,6 +15,7 @@ type Journal struct{ *db }
 // may seal it. Its methods and those of the Journal that take it must not be called at the same time.
 type Upload struct {
 	spec     BatchSpec
+	owner    int64 // the process that sends it, in a shared state
 	id       int64
 	contents []int64 // of the members, once it is sealed
 }
@@ -35,7 +36,10 @@ func (s *Journal) Begin(ctx context.Context, spec BatchSpec) (*Upload, error) {
 	return u, nil
 }
 
-func (s *Journal) begin(ctx context.Context, u *Upload) error {
+func (s *Journal) begin(ctx context.Context, u *Upload) (err error) {
+	if u.owner, err = s.owner(ctx); err != nil {
+		return err
+	}
 	var streak int
 	var name string
 	if err := s.queryOne(ctx, `SELECT t.uncertain_streak, s.name
@@ -86,7 +90,7 @@ func (t *tx) insertBatch(b batchRow, u *Upload, state int, sealedAt int64) (id i
 	err = t.one(`INSERT INTO batches (sync_id, destination_id, state, owner, resend_of, documents, bytes, created_at, sealed_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 		RETURNING id`, []any{
-		b.sync, b.destination, state, t.owner(), b.resendOf, len(u.spec.Members), b.bytes, now(), sealedAt,
+		b.sync, b.destination, state, u.owner, b.resendOf, len(u.spec.Members), b.bytes, now(), sealedAt,
 	}, &id)
 	return id, err
 }
@@ -107,12 +111,14 @@ func (s *Journal) Breaker(ctx context.Context, destinationID int64) (streak int,
 	return streak, fromMillis(until), nil
 }
 
-// Pause holds back the destination's uploads until then, for a day at most; a longer pause stays.
+// Pause holds back the uploads to all destinations of the destination's account until then, for a day at most; a longer pause
+// stays.
 func (s *Journal) Pause(ctx context.Context, destinationID int64, until time.Time) error {
 	err := s.update(ctx, func(t *tx) error {
+		// The API asks an account to wait, and not a knowledge base.
 		_, err := t.exec(`UPDATE destinations
 			SET paused_until = $1
-			WHERE id = $2
+			WHERE (origin, account) IN (SELECT origin, account FROM destinations WHERE id = $2)
 			  AND (paused_until < $1 OR paused_until > $3)`, waitUntil(until), destinationID, farthest())
 		return err
 	})
@@ -120,6 +126,24 @@ func (s *Journal) Pause(ctx context.Context, destinationID int64, until time.Tim
 		return fmt.Errorf("pause destination: %w", err)
 	}
 	return nil
+}
+
+// Turn returns how long to wait before the next request to an account, so that all processes together send one request an
+// interval; up to burst requests may follow each other at once.
+func (s *Journal) Turn(ctx context.Context, account string, interval time.Duration, burst int) (wait time.Duration, err error) {
+	var millis int64
+	err = s.update(ctx, func(t *tx) error {
+		return t.one(`INSERT INTO rates (account, next_at)
+			VALUES ($1, {db.now} + $2)
+			ON CONFLICT (account) DO UPDATE
+			SET next_at = CASE WHEN rates.next_at < {db.now} - $3 THEN {db.now} - $3 ELSE rates.next_at END + $2
+			RETURNING next_at - $2 - {db.now}`,
+			[]any{account, interval.Milliseconds(), interval.Milliseconds() * int64(burst-1)}, &millis)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("wait for the account's turn: %w", err)
+	}
+	return max(time.Duration(millis)*time.Millisecond, 0), nil
 }
 
 // Limits are what the answers of a destination say about the size of a request, in bytes of contents.
@@ -154,10 +178,24 @@ func (s *Journal) Limits(ctx context.Context, destinationID int64) (l Limits, er
 	return l, nil
 }
 
-// Recover ends the work that an earlier holder of the sync's lock left: claims become pending, batches that were not
-// sealed are abandoned, and sealed ones without an answer become uncertain, which opens the breaker. It returns the number
-// of uncertain ones. Errors: ErrMoved, ErrLockLost.
+// Recover ends the work that earlier processes left, and that this process has left since its last run of uploads: claims
+// become pending, batches that were not sealed are abandoned, and sealed ones without an answer become uncertain, which opens
+// the breaker. It returns the number of uncertain ones. In a file the caller holds the sync's lock, so no other process works
+// on the sync. In a shared state the work of processes with a lease goes on. No run of uploads of the sync may be under way
+// in this process. Errors: ErrMoved, ErrLockLost, ErrLeaseLost.
 func (s *Journal) Recover(ctx context.Context, syncID int64) (uncertain int, err error) {
+	own, err := s.owner(ctx)
+	if err == nil {
+		uncertain, err = s.recover(ctx, syncID, own)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("recover sync: %w", err)
+	}
+	return uncertain, nil
+}
+
+// recover ends the work of owners without a lease, and of the owner own.
+func (s *Journal) recover(ctx context.Context, syncID, own int64) (uncertain int, err error) {
 	err = s.update(ctx, func(t *tx) error {
 		if err := t.lockSync(syncID); err != nil {
 			return err
@@ -165,13 +203,10 @@ func (s *Journal) Recover(ctx context.Context, syncID int64) (uncertain int, err
 		if err := s.inPlace(t, syncID); err != nil {
 			return err // another process may have taken over
 		}
-		uncertain, err = t.recover(syncID)
+		uncertain, err = t.recover(syncID, own)
 		return err
 	})
-	if err != nil {
-		return 0, fmt.Errorf("recover sync: %w", err)
-	}
-	return uncertain, nil
+	return uncertain, err
 }
 
 // A Recovered is a sync whose left work RecoverUnowned has ended.
@@ -182,7 +217,8 @@ type Recovered struct {
 
 // RecoverUnowned recovers every sync that has work under way and that no process works on: a sync that left the config, or
 // that was not started. Its reservations would keep the documents of other syncs uploading, and its probe would keep the
-// breaker of the destination open. It skips each sync whose lock is held, and does not wait.
+// breaker of the destination open. In a file it skips each sync whose lock is held, and does not wait. In a shared state it ends
+// the work of every process whose lease ran out, of whatever sync.
 func (s *Journal) RecoverUnowned(ctx context.Context) ([]Recovered, error) {
 	type unowned struct {
 		id   int64
@@ -195,14 +231,16 @@ func (s *Journal) RecoverUnowned(ctx context.Context) ([]Recovered, error) {
 			SELECT 1
 			FROM batches b
 			WHERE b.sync_id = s.id
-			  AND b.state < {batch.answered})
+			  AND b.state < {batch.answered}
+			  AND `+ownerIsDead("b.owner", "$1")+`)
 		OR EXISTS (
 			SELECT 1
 			FROM documents d
 			WHERE d.sync_id = s.id
 			  AND d.state < {doc.linked}
-			  AND d.state = {doc.claimed})
-		ORDER BY s.id`, nil, func(scan func(...any) error) error {
+			  AND d.state = {doc.claimed}
+			  AND `+ownerIsDead(claimOwner, "$1")+`)
+		ORDER BY s.id`, []any{0}, func(scan func(...any) error) error {
 		var u unowned
 		err := scan(&u.id, &u.name)
 		left = append(left, u)
@@ -213,14 +251,14 @@ func (s *Journal) RecoverUnowned(ctx context.Context) ([]Recovered, error) {
 	}
 	var all []Recovered
 	for _, u := range left {
-		lock, err := s.lock(ctx, u.name, 0)
+		unlock, err := s.recoveryLock(ctx, u.name)
 		if errors.Is(err, ErrLocked) {
 			continue
 		} else if err != nil {
 			return all, err
 		}
-		n, err := s.Recover(ctx, u.id)
-		if err := errors.Join(err, lock.Unlock()); err != nil {
+		n, err := s.recover(ctx, u.id, 0)
+		if err := errors.Join(err, unlock()); err != nil {
 			return all, err
 		}
 		all = append(all, Recovered{Sync: u.name, Uncertain: n})

@@ -13,9 +13,8 @@ import (
 	"time"
 )
 
-// A Lock is a held lock file. The kernel releases it when its process ends, however it ends. The zero Lock is one of
-// PostgreSQL, and holds nothing.
-type Lock struct {
+// A fileLock is a held lock file. The kernel releases it when its process ends, however it ends.
+type fileLock struct {
 	db     *sqliteDB
 	name   string
 	path   string
@@ -28,10 +27,18 @@ type Lock struct {
 var errRemoved = fmt.Errorf("%w (its lock file was removed)", errHeld)
 
 // lock takes the sync's lock file, beside the state.
-func (s *sqliteDB) lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
+func (s *sqliteDB) lock(ctx context.Context, name string, wait time.Duration) (release func() error, err error) {
+	l, err := s.lockFile(ctx, name, wait)
+	if err != nil {
+		return nil, err
+	}
+	return l.Unlock, nil
+}
+
+func (s *sqliteDB) lockFile(ctx context.Context, name string, wait time.Duration) (*fileLock, error) {
 	// A sync's name may have characters that a file's name may not.
 	sum := sha256.Sum256([]byte(name))
-	l := &Lock{
+	l := &fileLock{
 		db: s, name: name, path: s.path + "." + hex.EncodeToString(sum[:6]) + ".lock",
 		// SQLite locks bytes at 1 GiB.
 		offset: 1<<62 | int64(binary.BigEndian.Uint64(sum[:])>>16),
@@ -65,7 +72,7 @@ func (s *sqliteDB) lock(ctx context.Context, name string, wait time.Duration) (*
 const maxReopened = 10
 
 // try makes one attempt. Errors: errHeld.
-func (l *Lock) try() (err error) {
+func (l *fileLock) try() (err error) {
 	for range maxReopened {
 		if l.file == nil {
 			if l.file, err = os.OpenFile(l.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -92,7 +99,7 @@ func (l *Lock) try() (err error) {
 }
 
 // own finds out whether another lock file of the sync, which was removed, is still held. Errors: errRemoved.
-func (l *Lock) own() error {
+func (l *fileLock) own() error {
 	if !l.db.addLock(l) {
 		return errors.Join(errRemoved, l.close())
 	}
@@ -104,7 +111,7 @@ func (l *Lock) own() error {
 }
 
 // note writes a note for people; the kernel keeps the lock.
-func (l *Lock) note() error {
+func (l *fileLock) note() error {
 	host, _ := os.Hostname()
 	note := fmt.Sprintf("process %d on %s since %s\n", os.Getpid(), host, time.Now().Format(time.RFC3339))
 	if err := l.file.Truncate(0); err != nil {
@@ -115,7 +122,7 @@ func (l *Lock) note() error {
 }
 
 // holder names the process that holds the lock, if it is known.
-func (l *Lock) holder(err error) string {
+func (l *fileLock) holder(err error) string {
 	if errors.Is(err, errRemoved) {
 		return " (its lock file was removed while it works)"
 	}
@@ -130,7 +137,7 @@ func (l *Lock) holder(err error) string {
 }
 
 // close closes the lock file, which releases it.
-func (l *Lock) close() error {
+func (l *fileLock) close() error {
 	if l.file == nil {
 		return nil
 	}
@@ -140,7 +147,7 @@ func (l *Lock) close() error {
 }
 
 // Unlock releases the lock. The file stays: removing it would let two processes lock two files of one name.
-func (l *Lock) Unlock() error {
+func (l *fileLock) Unlock() error {
 	if l.db == nil {
 		return nil
 	}
@@ -149,7 +156,7 @@ func (l *Lock) Unlock() error {
 }
 
 // addLock notes a held lock. It returns false if this store holds another lock of the sync.
-func (s *sqliteDB) addLock(l *Lock) bool {
+func (s *sqliteDB) addLock(l *fileLock) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.locks[l.name] != nil {
@@ -159,7 +166,7 @@ func (s *sqliteDB) addLock(l *Lock) bool {
 	return true
 }
 
-func (s *sqliteDB) removeLock(l *Lock) {
+func (s *sqliteDB) removeLock(l *fileLock) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.locks[l.name] == l {
@@ -174,7 +181,7 @@ func (s *sqliteDB) lockCount() int {
 }
 
 // heldLock returns the lock of a sync, or nil if this store does not hold it.
-func (s *sqliteDB) heldLock(name string) *Lock {
+func (s *sqliteDB) heldLock(name string) *fileLock {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.locks[name]

@@ -15,9 +15,9 @@ func (r *fixture) reopen(path string) *Store {
 }
 
 // takeLock takes the lock of the fixture's sync.
-func (r *fixture) takeLock() *Lock {
+func (r *fixture) takeLock() *fileLock {
 	r.t.Helper()
-	l, err := r.s.Lock(r.t.Context(), r.sync.Name, 0)
+	l, err := r.sqlite().lockFile(r.t.Context(), r.sync.Name, 0)
 	r.must(err)
 	return l
 }

@@ -35,7 +35,7 @@ func TestReplacedLockFileEndsTheSeals(t *testing.T) {
 func TestRemovedLockFileOfAnotherSyncEndsNoSeal(t *testing.T) {
 	r := newFixture(t)
 	l := r.takeLock()
-	other, err := r.s.Lock(t.Context(), "other", 0)
+	other, err := r.sqlite().lockFile(t.Context(), "other", 0)
 	r.must(err)
 	r.must(os.Remove(other.path))
 	r.put("a.md")
@@ -63,7 +63,7 @@ func TestRemovedLockFileAdmitsNoSecondHolder(t *testing.T) {
 	}
 	r.must(file.close())
 	r.must(l.Unlock())
-	l, err := other.Lock(t.Context(), r.sync.Name, 0)
+	l, err := other.backend.(*sqliteDB).lockFile(t.Context(), r.sync.Name, 0)
 	r.must(err)
 	r.must(l.Unlock())
 }
@@ -73,9 +73,9 @@ func TestWaitForARemovedLockFileTakesTheOneInItsPlace(t *testing.T) {
 	r := newFixture(t)
 	first := r.takeLock()
 	other := r.reopen(r.sqlite().path)
-	waited := make(chan *Lock)
+	waited := make(chan *fileLock)
 	go func() {
-		l, err := other.Lock(t.Context(), r.sync.Name, time.Minute)
+		l, err := other.backend.(*sqliteDB).lockFile(t.Context(), r.sync.Name, time.Minute)
 		if err != nil {
 			t.Error(err)
 		}

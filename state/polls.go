@@ -39,10 +39,66 @@ const duePolls = `SELECT *
 
 // DueSources returns up to limit sources whose status is to be asked for, or none if none is due: the due ones and, to
 // fill the request, those due within slack. Sources asked for together should stay together: give them one NextPoll.
+//
+// In a shared state the sources are the caller's for pollLease: another process gets them if the caller does not record their
+// polls until then.
 func (s *Inventory) DueSources(ctx context.Context, destinationID int64, slack time.Duration, limit int) ([]DueSource, error) {
 	var due []DueSource
+	var err error
+	if s.shared() {
+		err = s.update(ctx, func(t *tx) (err error) {
+			due, err = t.takeDueSources(destinationID, slack, limit)
+			return err
+		})
+	} else {
+		due, err = dueSources(destinationID, slack, limit, func(query string, args []any, row func(scan func(...any) error) error) error {
+			return s.query(ctx, query, args, row)
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read due sources: %w", err)
+	}
+	return due, nil
+}
+
+// pollLease is how long the sources that a process asks for are not due for others.
+const pollLease = 30 * time.Second
+
+func (t *tx) takeDueSources(destinationID int64, slack time.Duration, limit int) ([]DueSource, error) {
+	if err := t.lockDestination(destinationID); err != nil {
+		return nil, err
+	}
+	due, err := dueSources(destinationID, slack, limit, t.each)
+	if err != nil {
+		return nil, err
+	}
+	return due, eachChunk(due, func(chunk []DueSource) error {
+		args := []any{now() + pollLease.Milliseconds(), destinationID}
+		for _, d := range chunk {
+			args = append(args, d.ID)
+		}
+		ids := valueRows(3, 1, len(chunk))
+		if _, err := t.exec(`UPDATE contents
+			SET next_poll = $1
+			WHERE destination_id = $2
+			  AND state > {content.uncertain}
+			  AND next_poll <> 0
+			  AND source_id IN `+ids, args...); err != nil {
+			return err
+		}
+		_, err := t.exec(`UPDATE sources
+			SET next_poll = $1
+			WHERE destination_id = $2
+			  AND next_poll <> 0
+			  AND source_id IN `+ids, args...)
+		return err
+	})
+}
+
+func dueSources(destinationID int64, slack time.Duration, limit int, query queryFunc) ([]DueSource, error) {
+	var due []DueSource
 	at, far := now(), farthest()
-	err := s.query(ctx, duePolls, []any{destinationID, at + slack.Milliseconds(), limit, far}, func(scan func(...any) error) error {
+	err := query(duePolls, []any{destinationID, at + slack.Milliseconds(), limit, far}, func(scan func(...any) error) error {
 		var d DueSource
 		var created, next int64
 		var outcome Outcome
@@ -54,10 +110,7 @@ func (s *Inventory) DueSources(ctx context.Context, destinationID int64, slack t
 		}
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read due sources: %w", err)
-	}
-	return due, nil
+	return due, err
 }
 
 // NextPoll returns when the next source of the destination is due; zero for never.

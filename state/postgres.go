@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -31,6 +32,7 @@ type postgresDB struct {
 	texts    postgresTexts
 	schema   schema
 	readOnly bool
+	leases   *leases
 	limit    time.Duration // updateLimit, and shorter in tests
 }
 
@@ -40,6 +42,7 @@ func openPostgres(ctx context.Context, opts Options) (backend, error) {
 		return nil, err
 	}
 	p := &postgresDB{pool: stdlib.OpenDB(*address.conn), texts: newPostgresTexts(), readOnly: opts.ReadOnly, limit: updateLimit}
+	p.leases = newLeases(p, cmp.Or(opts.Lease, address.lease))
 	p.pool.SetMaxOpenConns(address.maxConns)
 	p.pool.SetMaxIdleConns(address.maxConns)
 	p.pool.SetConnMaxIdleTime(address.maxIdle)
@@ -228,7 +231,7 @@ func (t *postgresTx) read(query string, args []any, fn func(*sql.Rows) error) er
 
 // lockRow leaves the row open to the foreign keys of other transactions. FOR UPDATE would make a deadlock of two
 // transactions that first insert rows of one destination, and then lock it.
-func (t *postgresTx) lockRow(query string, id int64) error {
+func (t *postgresTx) lockRow(query string, id any) error {
 	_, err := t.exec(query+` FOR NO KEY UPDATE`, []any{id})
 	return err
 }
@@ -310,12 +313,11 @@ func (p *postgresDB) integrity(context.Context) ([]string, error) { return nil, 
 
 func (p *postgresDB) ephemeralReason() string { return "" }
 
-// lock holds nothing. The lease replaces it.
-func (p *postgresDB) lock(context.Context, string, time.Duration) (*Lock, error) { return &Lock{}, nil }
+func (p *postgresDB) shared() bool { return true }
 
 func (p *postgresDB) heldInPlace(string) error { return nil }
 
-// inPlace passes: the database has no files that this process could lose. The lease replaces the check of the lock.
-func (p *postgresDB) inPlace(*tx, int64) error { return nil }
-
-func (p *postgresDB) close() error { return p.pool.Close() }
+func (p *postgresDB) close() error {
+	p.leases.end()
+	return p.pool.Close()
+}

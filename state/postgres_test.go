@@ -367,7 +367,7 @@ func TestStateWorksThroughAPooler(t *testing.T) {
 			}
 			group.Wait()
 			populated(r)
-			if !strings.Contains(export(t, r.s), `"table":"sources"`) {
+			if !strings.Contains(export(t, r.s), `"source_id":33`) {
 				t.Error("the export has no source")
 			}
 			if mode != "" {

@@ -61,13 +61,15 @@ type postgresAddress struct {
 	conn             *pgx.ConnConfig
 	maxConns         int
 	maxIdle, maxLife time.Duration // zero for no limit
+	lease            time.Duration // zero for the default
 }
 
-// The parameters of the pool have the names that pgx gives them.
+// The parameters of the pool have the names that pgx gives them. The length of the lease is for tests.
 const (
 	poolMaxConns = "pool_max_conns"
 	poolMaxIdle  = "pool_max_conn_idle_time"
 	poolMaxLife  = "pool_max_conn_lifetime"
+	leaseLength  = "kbsync_lease"
 )
 
 // parseURL reads the URL, and the defaults of libpq's variables (PGPASSWORD, PGSSLMODE and others).
@@ -87,14 +89,14 @@ func parseURL(text string) (postgresAddress, error) {
 			return postgresAddress{}, fmt.Errorf("%s is %q; it must be a number of at least 2", poolMaxConns, v)
 		}
 	}
-	for name, into := range map[string]*time.Duration{poolMaxIdle: &a.maxIdle, poolMaxLife: &a.maxLife} {
+	for name, into := range map[string]*time.Duration{poolMaxIdle: &a.maxIdle, poolMaxLife: &a.maxLife, leaseLength: &a.lease} {
 		if v := query.Get(name); v != "" {
 			if *into, err = time.ParseDuration(v); err != nil || *into < 0 {
 				return postgresAddress{}, fmt.Errorf("%s is %q; it must be a duration such as 30m", name, v)
 			}
 		}
 	}
-	for _, name := range []string{poolMaxConns, poolMaxIdle, poolMaxLife} {
+	for _, name := range []string{poolMaxConns, poolMaxIdle, poolMaxLife, leaseLength} {
 		query.Del(name)
 	}
 	setDefault := func(name, value string) {

@@ -22,7 +22,7 @@ func unanswered(ctx context.Context, err error) error {
 		return err
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, errUnanswered) {
-		return fmt.Errorf("%w (%v)", cause, err)
+		return fmt.Errorf("%w (%s)", cause, err.Error()) // not wrapped
 	}
 	return err
 }

@@ -26,20 +26,30 @@ func scanClaimed(scan func(...any) error, claim int64) (ClaimedDocument, error) 
 	return c, err
 }
 
-// newClaim returns a random token: no two claims share one.
-func newClaim() int64 { return 1 + rand.Int64N(1<<62) }
+// newClaim returns the token of a claim. No two claims share one. In a shared state it names the owner, whose claims are
+// given back when its lease runs out.
+func (s *db) newClaim(ctx context.Context) (int64, error) {
+	owner, err := s.owner(ctx)
+	if err != nil || owner == 0 {
+		return 1 + rand.Int64N(1<<(ownerBits+claimBits)-1), err
+	}
+	return owner<<claimBits | s.claims.Add(1)&(1<<claimBits-1), nil
+}
 
 func sortByID(docs []ClaimedDocument) {
 	slices.SortFunc(docs, func(a, b ClaimedDocument) int { return cmp.Compare(a.DocumentID, b.DocumentID) })
 }
 
-// paused reports whether a Retry-After holds back the uploads of the sync's destination.
+// paused reports whether a Retry-After holds back the uploads of the sync's destination, or the gate those of the sync. Until
+// the transaction ends, no other one shuts the gate.
 func (t *tx) paused(syncID int64) (bool, error) {
 	var until int64
-	err := t.one(`SELECT paused_until
-		FROM destinations
-		WHERE id = (SELECT destination_id FROM syncs WHERE id = $1)`, []any{syncID}, &until)
-	return until > now() && until <= farthest(), err
+	var gate bool
+	err := t.one(`SELECT t.paused_until, s.gate
+		FROM syncs s
+		JOIN destinations t ON t.id = s.destination_id
+		WHERE s.id = $1 {share.lock}`, []any{syncID}, &until, &gate)
+	return gate || until > now() && until <= farthest(), err
 }
 
 // tooFarAhead is a condition on a pending document whose next attempt was set while the clock was wrong ($2: now, $3: the
@@ -61,7 +71,11 @@ func (t *tx) correctWaits(syncID int64) error {
 // claim claims the documents whose ids selection returns ($2 is the sync, $3 and up are args).
 func (s *db) claim(ctx context.Context, syncID int64, selection string, args ...any) ([]ClaimedDocument, error) {
 	var docs []ClaimedDocument
-	err := s.update(ctx, func(t *tx) error {
+	claim, err := s.newClaim(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("claim documents: %w", err)
+	}
+	err = s.update(ctx, func(t *tx) error {
 		docs = nil
 		if held, err := t.paused(syncID); held || err != nil {
 			return err
@@ -69,7 +83,6 @@ func (s *db) claim(ctx context.Context, syncID int64, selection string, args ...
 		if err := t.correctWaits(syncID); err != nil {
 			return err
 		}
-		claim := newClaim()
 		return t.each(`UPDATE documents
 			SET state = {doc.claimed}, claim = $1
 			WHERE id IN (`+selection+`)
@@ -97,13 +110,13 @@ const duePending = `SELECT id
 // Claim takes up to limit due pending documents of the sync, the longest waiting first. It returns none while a
 // Retry-After holds back the destination.
 func (s *Queue) Claim(ctx context.Context, syncID int64, limit int) ([]ClaimedDocument, error) {
-	return s.claim(ctx, syncID, duePending+` ORDER BY next_attempt, id LIMIT $4`, now(), limit)
+	return s.claim(ctx, syncID, duePending+` ORDER BY next_attempt, id LIMIT $4 {skip.locked}`, now(), limit)
 }
 
 // ClaimSmallest takes the smallest due pending document for a probe of the breaker or, if there is none, the smallest
 // document that is due to be sent again. No document is no error.
 func (s *Queue) ClaimSmallest(ctx context.Context, syncID int64, resendAfter time.Duration) ([]ClaimedDocument, error) {
-	docs, err := s.claim(ctx, syncID, duePending+` ORDER BY size, id LIMIT 1`, now())
+	docs, err := s.claim(ctx, syncID, duePending+` ORDER BY size, id LIMIT 1 {skip.locked}`, now())
 	if err != nil || len(docs) > 0 {
 		return docs, err
 	}
@@ -124,8 +137,15 @@ const resendable = linkedUnfinished + `
 func (s *db) claimResends(ctx context.Context, syncID int64, resendAfter time.Duration,
 	limit int, order string) ([]ClaimedDocument, error) {
 	var docs []ClaimedDocument
-	err := s.update(ctx, func(t *tx) (err error) {
-		docs, err = t.claimResends(syncID, resendAfter, limit, order)
+	claim, err := s.newClaim(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("claim uncertain documents: %w", err)
+	}
+	err = s.update(ctx, func(t *tx) (err error) {
+		if err := t.lockSync(syncID); err != nil {
+			return err
+		}
+		docs, err = t.claimResends(claim, syncID, resendAfter, limit, order)
 		return err
 	})
 	if err != nil {
@@ -135,7 +155,7 @@ func (s *db) claimResends(ctx context.Context, syncID int64, resendAfter time.Du
 	return docs, nil
 }
 
-func (t *tx) claimResends(syncID int64, resendAfter time.Duration, limit int, order string) ([]ClaimedDocument, error) {
+func (t *tx) claimResends(claim, syncID int64, resendAfter time.Duration, limit int, order string) ([]ClaimedDocument, error) {
 	if held, err := t.paused(syncID); held || err != nil {
 		return nil, err
 	}
@@ -166,7 +186,6 @@ func (t *tx) claimResends(syncID int64, resendAfter time.Duration, limit int, or
 	if err != nil {
 		return nil, err
 	}
-	claim := newClaim()
 	var docs []ClaimedDocument
 	for document, sha := range contents {
 		err := t.each(`UPDATE documents
@@ -241,9 +260,14 @@ func (s *db) nextDue(ctx context.Context, syncID int64, resendAfter time.Duratio
 			due = min(due, since+resendAfter.Milliseconds())
 		}
 	}
-	err = s.queryOne(ctx, `SELECT paused_until
-		FROM destinations
-		WHERE id = (SELECT destination_id FROM syncs WHERE id = $1)`, []any{syncID}, &pausedUntil)
+	var gate bool
+	err = s.queryOne(ctx, `SELECT t.paused_until, s.gate
+		FROM syncs s
+		JOIN destinations t ON t.id = s.destination_id
+		WHERE s.id = $1`, []any{syncID}, &pausedUntil, &gate)
+	if gate {
+		due = never
+	}
 	return due, pausedUntil, err
 }
 
@@ -320,6 +344,13 @@ func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) er
 func (s *Queue) Reopen(ctx context.Context, documentIDs []int64) error {
 	err := s.update(ctx, func(t *tx) error {
 		for _, id := range documentIDs {
+			var syncID int64
+			if err := t.one(`SELECT sync_id FROM documents WHERE id = $1`, []any{id}, &syncID); err != nil {
+				return err
+			}
+			if err := t.lockSync(syncID); err != nil {
+				return err
+			}
 			if _, err := t.exec(`UPDATE contents
 				SET state = {content.open}
 				WHERE state <> {content.completed}
@@ -360,6 +391,9 @@ type Selection struct {
 func (s *Queue) Mark(ctx context.Context, syncID int64, sel Selection) (int, error) {
 	marked := 0
 	err := s.update(ctx, func(t *tx) error {
+		if err := t.lockSync(syncID); err != nil {
+			return err
+		}
 		ids, err := t.selected(syncID, sel)
 		if err != nil {
 			return err

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -11,11 +12,32 @@ import (
 // Scans compare a root with the state: a scan reads Known, records its changes, and is finished or dropped.
 type Scans struct{ *db }
 
+// SetGate shuts or opens the sync's gate. While it is shut, no process claims a document of the sync. Errors: ErrLeaseLost.
+func (s *Scans) SetGate(ctx context.Context, syncID int64, shut bool) error {
+	err := s.update(ctx, func(t *tx) error {
+		if err := s.inPlace(t, syncID); err != nil {
+			return err
+		}
+		_, err := t.exec(`UPDATE syncs
+			SET gate = $1
+			WHERE id = $2
+			  AND gate <> $1`, shut, syncID)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("set gate: %w", err)
+	}
+	return nil
+}
+
 // Begin starts a scan of the root below prefix: all of it, if prefix is empty; a directory, if it ends in a slash; else
-// the one document of that key.
+// the one document of that key. Begin, Record and Finish fail with ErrLeaseLost if another process may scan the root.
 func (s *Scans) Begin(ctx context.Context, syncID int64, prefix string) (Scan, error) {
 	scan := Scan{SyncID: syncID, Prefix: prefix}
 	err := s.update(ctx, func(t *tx) error {
+		if err := s.inPlace(t, syncID); err != nil {
+			return err
+		}
 		return t.one(`UPDATE syncs SET scan = scan + 1 WHERE id = $1 RETURNING scan`, []any{syncID}, &scan.ID)
 	})
 	if err != nil {
@@ -90,7 +112,7 @@ func (s *Scans) Record(ctx context.Context, scan Scan, changes []Change) error {
 		}
 	}
 	err := s.update(ctx, func(t *tx) error {
-		if err := t.lockSync(scan.SyncID); err != nil {
+		if err := errors.Join(t.lockSync(scan.SyncID), s.inPlace(t, scan.SyncID)); err != nil {
 			return err
 		}
 		at := now()
@@ -221,7 +243,7 @@ const someVanished = `SELECT id
 func (s *Scans) Finish(ctx context.Context, scan Scan, identity string) (removed int, err error) {
 	for n := int64(vanishedAtOnce); n == vanishedAtOnce; {
 		err := s.update(ctx, func(t *tx) (err error) {
-			if err := t.lockSync(scan.SyncID); err != nil {
+			if err := errors.Join(t.lockSync(scan.SyncID), s.inPlace(t, scan.SyncID)); err != nil {
 				return err
 			}
 			err = t.keepPastContents(`d.id IN (`+someVanished+`)`, scan.SyncID, scan.ID, vanishedAtOnce)

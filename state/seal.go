@@ -35,7 +35,7 @@ func (t *tx) uploadRow(u *Upload) (b batchRow, err error) {
 
 // Seal reserves the members' contents and writes the batch to the journal as sealed, in one durable transaction; after it
 // the request may be completed. Seals are by member position. Errors: *SealError, ErrBreakerOpen, ErrBatchEnded, ErrMoved,
-// ErrLockLost; then nothing was written.
+// ErrLockLost, ErrLeaseLost; then nothing was written.
 func (s *Journal) Seal(ctx context.Context, u *Upload, seals []Seal) error {
 	if len(seals) != len(u.spec.Members) {
 		return fmt.Errorf("seal batch: it has %d members, and %d seals", len(u.spec.Members), len(seals))
@@ -51,6 +51,9 @@ func (s *Journal) Seal(ctx context.Context, u *Upload, seals []Seal) error {
 			return err
 		}
 		if err := s.inPlace(t, b.sync); err != nil {
+			return err
+		}
+		if err := s.owns(t, u.owner); err != nil {
 			return err
 		}
 		if b.state != batchOpen {

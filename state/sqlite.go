@@ -32,7 +32,7 @@ type sqliteDB struct {
 	stopped sync.WaitGroup
 
 	mu     sync.Mutex
-	locks  map[string]*Lock // the held ones, by the name of the sync
+	locks  map[string]*fileLock // the held ones, by the name of the sync
 	ranges lockRange
 
 	versions versionReader
@@ -54,8 +54,8 @@ func openEmpty(ctx context.Context) (backend, error) {
 
 func newSQLite() *sqliteDB {
 	return &sqliteDB{
-		texts: newTexts("{skip.locked}", "", "{no.index}", "+"),
-		jobs:  make(chan *job), stop: make(chan struct{}), locks: map[string]*Lock{},
+		texts: newTexts("{skip.locked}", "", "{no.index}", "+", "{share.lock}", "", "{db.now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)"),
+		jobs:  make(chan *job), stop: make(chan struct{}), locks: map[string]*fileLock{},
 	}
 }
 
@@ -127,11 +127,11 @@ func (s *sqliteDB) migrateAlone(ctx context.Context, migrate func(context.Contex
 	if s.files == nil { // in memory
 		return migrate(ctx)
 	}
-	lock, err := s.lock(ctx, migrationLock, migrationPatience)
+	unlock, err := s.lock(ctx, migrationLock, migrationPatience)
 	if err != nil {
 		return err
 	}
-	return errors.Join(migrate(ctx), lock.Unlock())
+	return errors.Join(migrate(ctx), unlock())
 }
 
 // locate finds the place of the database, whose links it resolves once: the names of the lock files derive from it. It creates
@@ -253,6 +253,19 @@ func (s *sqliteDB) ephemeralReason() string {
 		return ""
 	}
 	return ephemeralReason(filepath.Dir(s.path))
+}
+
+// A file has no owners: the lock files say which process works on a sync.
+func (s *sqliteDB) owner(context.Context) (int64, error) { return 0, nil }
+
+func (s *sqliteDB) owns(*tx, int64) error { return nil }
+
+func (s *sqliteDB) shared() bool { return false }
+
+func (s *sqliteDB) lost(context.Context) (<-chan struct{}, error) { return nil, nil }
+
+func (s *sqliteDB) recoveryLock(ctx context.Context, sync string) (release func() error, err error) {
+	return s.lock(ctx, sync, 0)
 }
 
 func (s *sqliteDB) close() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,7 +23,10 @@ type Store struct {
 }
 
 // db is the open database that all groups share.
-type db struct{ backend }
+type db struct {
+	backend
+	claims *atomic.Int64 // the number of claims of this process
+}
 
 // A backend is an open SQLite or PostgreSQL database. The same texts run on both.
 type backend interface {
@@ -43,7 +47,17 @@ type backend interface {
 	// ephemeralReason is EphemeralReason.
 	ephemeralReason() string
 	// lock takes the lock of a sync, and waits up to wait for it. Errors: ErrLocked.
-	lock(ctx context.Context, sync string, wait time.Duration) (*Lock, error)
+	lock(ctx context.Context, sync string, wait time.Duration) (release func() error, err error)
+	// recoveryLock takes the lock that is needed to end the work of processes that have died. Errors: ErrLocked.
+	recoveryLock(ctx context.Context, sync string) (release func() error, err error)
+	// shared reports whether several processes may work on one sync.
+	shared() bool
+	// owner returns the number of this process in a shared state, which it registers if need be; 0 if the state is not shared.
+	owner(ctx context.Context) (int64, error)
+	// owns checks that the lease of an owner has not run out. Errors: ErrLeaseLost.
+	owns(t *tx, owner int64) error
+	// lost returns a channel that is closed when the lease of this process is lost; nil for never.
+	lost(ctx context.Context) (<-chan struct{}, error)
 	// heldInPlace is inPlace as far as it needs no transaction.
 	heldInPlace(sync string) error
 	// inPlace checks that this process may still write the truth about a sync. Errors: ErrMoved, ErrLockLost.
@@ -55,7 +69,7 @@ type backend interface {
 type queryFunc func(query string, args []any, row func(scan func(...any) error) error) error
 
 func newStore(b backend) *Store {
-	d := &db{b}
+	d := &db{backend: b, claims: &atomic.Int64{}}
 	return &Store{
 		db: d, Syncs: &Syncs{d}, Scans: &Scans{d}, Queue: &Queue{d}, Journal: &Journal{d},
 		Inventory: &Inventory{d}, Documents: &Documents{d}, Outbox: &Outbox{d},
@@ -73,6 +87,9 @@ type Options struct {
 	// ReadOnly opens an existing state for reading only. A state that does not exist reads as an empty one, and Open
 	// creates no file and no table.
 	ReadOnly bool
+	// Lease is how long a process that is paused or cut off keeps its work in PostgreSQL; 30 s if zero. It renews the lease
+	// at a third of it.
+	Lease time.Duration
 }
 
 // Open opens or creates the state, and brings an older schema up to date. PostgreSQL must be of version 15 or newer, with
@@ -107,10 +124,36 @@ func (s *Store) Version(ctx context.Context) (int64, error) {
 // not report it.
 func (s *Store) EphemeralReason() string { return s.ephemeralReason() }
 
-// Lock takes the lock of a sync, and waits up to wait for it. The holder owns every claim of that sync, and calls Recover
-// first. Errors: ErrLocked.
+// A Lock is a held lock of a sync. In a file the kernel releases it when its process ends, however it ends. In PostgreSQL it
+// ends with the lease of its process.
+type Lock struct{ release func() error }
+
+// Unlock releases the lock.
+func (l *Lock) Unlock() error { return l.release() }
+
+// Lock takes the lock of a sync, and waits up to wait for it. In a file the holder owns every claim of that sync, and calls
+// Recover first. In PostgreSQL the holder is the process that scans the root, and other processes may upload.
+// Errors: ErrLocked.
 func (s *Store) Lock(ctx context.Context, name string, wait time.Duration) (*Lock, error) {
-	return s.lock(ctx, name, wait)
+	release, err := s.lock(ctx, name, wait)
+	if err != nil {
+		return nil, err
+	}
+	return &Lock{release}, nil
+}
+
+// Shared reports whether several processes may work on one sync at the same time.
+func (s *Store) Shared() bool { return s.shared() }
+
+// LeaseLost returns a channel that is closed when this process loses its present lease in a shared state: it was paused, or cut off
+// from the database. What it claimed belongs to others then, so it must end its unsealed requests. The channel is nil if the
+// state is not shared. A process that goes on gets another lease, and asks for the channel again.
+func (s *Store) LeaseLost(ctx context.Context) (<-chan struct{}, error) {
+	lost, err := s.lost(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("take lease: %w", err)
+	}
+	return lost, nil
 }
 
 // Close ends the store. Every other call must have returned.

@@ -63,6 +63,9 @@ func (s *Syncs) Ensure(ctx context.Context, name, root string, dest Destination,
 		if err != nil {
 			return err
 		}
+		if err := t.lockDestination(destination); err != nil {
+			return err
+		}
 		var id int64
 		var have Destination
 		err = t.one(`SELECT s.id, t.id, t.origin, t.account, t.knowledge_base
@@ -73,8 +76,10 @@ func (s *Syncs) Ensure(ctx context.Context, name, root string, dest Destination,
 			[]any{name}, &id, &have.ID, &have.Origin, &have.Account, &have.KnowledgeBase)
 		switch {
 		case errors.Is(err, ErrNotFound):
+			// Another process may enter the same sync at the same time.
 			_, err = t.exec(`INSERT INTO syncs (name, destination_id, root, created_at)
-				VALUES ($1, $2, $3, $4)`, name, destination, root, now())
+				VALUES ($1, $2, $3, $4)
+				ON CONFLICT (name) WHERE forgotten_at = 0 DO NOTHING`, name, destination, root, now())
 			return err
 		case err != nil:
 			return err
@@ -112,6 +117,7 @@ func (t *tx) ensureDestination(d Destination) (int64, error) {
 	case errors.Is(err, ErrNotFound):
 		err = t.one(`INSERT INTO destinations (origin, account, knowledge_base)
 			VALUES ($1, $2, $3)
+			ON CONFLICT (origin, account, knowledge_base) DO UPDATE SET origin = excluded.origin
 			RETURNING id`, []any{d.Origin, d.Account, d.KnowledgeBase}, &id)
 	case err == nil && account == "" && d.Account != "":
 		_, err = t.exec(`UPDATE destinations SET account = $1 WHERE id = $2`, d.Account, id)
@@ -144,10 +150,14 @@ func (t *tx) keepPastContents(where string, args ...any) error {
 }
 
 // Forget drops a sync: its documents are removed, its sources left behind. Batches that a killed process left are ended
-// as Recover ends them, so that other syncs do not wait for them. The caller holds the sync's lock.
+// as Recover ends them, so that other syncs do not wait for them. The caller holds the sync's lock. In a shared state an answer
+// that another process still waits for is recorded.
 func (s *Syncs) Forget(ctx context.Context, syncID int64) error {
 	err := s.update(ctx, func(t *tx) error {
-		if _, err := t.recover(syncID); err != nil {
+		if err := t.lockSync(syncID); err != nil {
+			return err
+		}
+		if _, err := t.recover(syncID, 0); err != nil {
 			return err
 		}
 		if err := t.keepPastContents(`d.sync_id = $2`, syncID); err != nil {

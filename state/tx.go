@@ -12,7 +12,7 @@ type session interface {
 	// read runs a query and gives its rows to fn.
 	read(query string, args []any, fn func(*sql.Rows) error) error
 	// lockRow runs a query that locks a row until the transaction ends. It does nothing where there is only one writer.
-	lockRow(query string, id int64) error
+	lockRow(query string, id any) error
 	// resetIdentities makes the next generated ids greater than every id in the tables.
 	resetIdentities() error
 }

@@ -253,6 +253,8 @@ var (
 	// ErrLockLost: the lock file of the sync was removed or replaced while this process held it, so that another process may
 	// take the lock. The process must not go on with that sync.
 	ErrLockLost = errors.New("the lock file of the sync was removed or replaced while kbsync held it")
+	// ErrLeaseLost: the lease of this process in a shared state ran out, so that other processes may have taken its work.
+	ErrLeaseLost = errors.New("the lease of this process in the database ran out")
 	// ErrMoved: a file of the state was moved, removed or replaced while it was open, so that no other process reads what this
 	// one writes.
 	ErrMoved = errors.New("the state was moved, removed or replaced while kbsync used it")

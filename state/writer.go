@@ -221,7 +221,7 @@ func (t *sqliteTx) read(query string, args []any, fn func(*sql.Rows) error) erro
 }
 
 // lockRow does nothing: there is one writer.
-func (t *sqliteTx) lockRow(string, int64) error { return nil }
+func (t *sqliteTx) lockRow(string, any) error { return nil }
 
 // resetIdentities does nothing: SQLite continues after the greatest id.
 func (t *sqliteTx) resetIdentities() error { return nil }

@@ -122,7 +122,7 @@ func Classify(err error) Class {
 		{ClassTemporary, is[*ingest.OutageError]},
 		{ClassTemporary, is[*ingest.QuotaError]},
 		{ClassTemporary, is[*tracker.OutageError]},
-		{ClassTemporary, isOneOf(state.ErrLocked, watcher.ErrRootChanged)},
+		{ClassTemporary, isOneOf(state.ErrLocked, state.ErrLeaseLost, watcher.ErrRootChanged)},
 		{ClassFatal, refused},
 		{ClassTemporary, is[*replycx.Error]},
 		{ClassTemporary, is[*replycx.AnswerError]},

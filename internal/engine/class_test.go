@@ -32,6 +32,7 @@ func TestClassify(t *testing.T) {
 		{fmt.Errorf("%w: /docs", watcher.ErrRootMissing), ClassRootMissing},
 		{&watcher.UnavailableError{Err: errors.New("no route")}, ClassTemporary},
 		{state.ErrLocked, ClassTemporary},
+		{state.ErrLeaseLost, ClassTemporary},
 		{watcher.ErrRootChanged, ClassTemporary},
 		{&ingest.OutageError{Err: errors.New("500")}, ClassTemporary},
 		{&ingest.QuotaError{Err: errors.New("400")}, ClassTemporary},

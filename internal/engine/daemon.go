@@ -47,8 +47,12 @@ type daemon struct {
 // statusEvery is how often the daemon looks at the token and writes the metrics file.
 const statusEvery = 5 * time.Second
 
-// recoverEvery is how often the daemon recovers syncs that no process works on.
-const recoverEvery = time.Minute
+// recoverEvery is how often the daemon recovers syncs that no process works on, and recoverSharedEvery how often it recovers the
+// work of processes that share the state and have lost their lease.
+const (
+	recoverEvery       = time.Minute
+	recoverSharedEvery = 10 * time.Second
+)
 
 // RunDaemon works on the selected syncs until ctx ends. It closes the API.
 func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
@@ -108,6 +112,9 @@ func (d *daemon) prepare(ctx context.Context) (prepared []*loops, err error) {
 			return prepared, err
 		}
 		prepared = append(prepared, l)
+		if d.opts.Store.Shared() {
+			continue // processes that share a state stand by for each other
+		}
 		if err := l.takeLock(ctx, d.opts.Config.LockTimeout); err != nil {
 			return prepared, err
 		}
@@ -185,7 +192,11 @@ func (d *daemon) named(name string) ([]*loops, error) {
 func (d *daemon) eventLoop(ctx context.Context) {
 	ticker := time.NewTicker(statusEvery)
 	defer ticker.Stop()
-	recovery := time.NewTicker(recoverEvery)
+	every := recoverEvery
+	if d.opts.Store.Shared() {
+		every = recoverSharedEvery
+	}
+	recovery := time.NewTicker(every)
 	defer recovery.Stop()
 	watchdog := d.service.ticker()
 	defer watchdog.Stop()

@@ -24,6 +24,8 @@ type Options struct {
 	Cut context.Context
 	// Accept names the guards that a person has overridden. Optional.
 	Accept Accept
+	// UploadOnly leaves the scans to other processes, which share the state. Optional.
+	UploadOnly bool
 	// OwnFiles are files of the program that are never documents, beside those of the config. Optional.
 	OwnFiles []string
 

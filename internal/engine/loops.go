@@ -97,18 +97,34 @@ func (l *loops) run(ctx context.Context) {
 	l.syncID.Store(l.sync.ID)
 	l.destinationID.Store(l.sync.Destination.ID)
 	l.host.trackers.Follow(l.sync.Destination)
-	scan := newLiveness(l.host.page, "scan "+l.config.Name)
-	upload := newLiveness(l.host.page, "upload "+l.config.Name)
-	defer scan.end()
-	defer upload.end()
-	l.scanLiveness.Store(scan)
-	l.uploadLiveness.Store(upload)
-	l.root.Listed = scan.tick
+	if l.opts.Store.Shared() {
+		l.share(ctx)
+		return
+	}
 	var running sync.WaitGroup
-	running.Go(func() { l.runScans(ctx) })
-	running.Go(func() { l.runUploads(ctx) })
+	running.Go(func() { l.withScanLiveness(func() { l.runScans(ctx) }) })
+	running.Go(func() { l.withUploadLiveness(func() { l.runUploads(ctx) }) })
 	running.Go(func() { l.runReports(ctx) })
 	running.Wait()
+}
+
+// withScanLiveness runs the scan loop with a liveness.
+func (l *loops) withScanLiveness(run func()) {
+	scan := newLiveness(l.host.page, "scan "+l.config.Name)
+	l.scanLiveness.Store(scan)
+	l.root.Listed = scan.tick
+	defer scan.end()
+	defer l.scanLiveness.Store(nil)
+	run()
+}
+
+// withUploadLiveness runs the upload loop with a liveness.
+func (l *loops) withUploadLiveness(run func()) {
+	upload := newLiveness(l.host.page, "upload "+l.config.Name)
+	l.uploadLiveness.Store(upload)
+	defer upload.end()
+	defer l.uploadLiveness.Store(nil)
+	run()
 }
 
 // start opens the sync. After an error it tries again. It returns false when ctx has ended.
@@ -190,9 +206,7 @@ func (l *loops) healthy() bool {
 		return true
 	default:
 	}
+	// A loop that does not run, because the sync is not open yet or another process leads it, gives no signs.
 	scan, upload := l.scanLiveness.Load(), l.uploadLiveness.Load()
-	if scan == nil || upload == nil {
-		return true // the sync is not open yet
-	}
-	return scan.alive() && upload.alive()
+	return (scan == nil || scan.alive()) && (upload == nil || upload.alive())
 }

@@ -68,10 +68,16 @@ func (p *pass) once(ctx context.Context) (err error) {
 	p.root.Listed = p.run.Progress.Listed
 	p.trackers.Follow(p.sync.Destination)
 	for range maxScans {
+		if err := p.setGate(ctx, true); err != nil {
+			return err
+		}
 		if err := p.scan(ctx); err != nil {
 			return err
 		}
 		if err := p.guardUploads(ctx); err != nil {
+			return err
+		}
+		if err := p.setGate(ctx, false); err != nil {
 			return err
 		}
 		if err := p.uploadOnce(ctx); err != nil {
@@ -167,7 +173,12 @@ func (p *pass) uploadOnce(ctx context.Context) error {
 	work, cancel := Graceful(p.soft, p.opts.Cut, p.opts.Config.ShutdownGrace)
 	defer cancel()
 	options := ingestOptions(p.opts.Config, p.config)
-	options.Stop = p.soft.Done()
+	owning, end, err := p.whileOwner(p.soft)
+	if err != nil {
+		return err
+	}
+	defer end()
+	options.Stop = owning.Done()
 	options.Progress = p.run.Progress.ingest(p.trackers.wakeAll)
 	if options.MaxDuration > 0 {
 		options.MaxDuration = max(options.MaxDuration-p.opts.Now().Sub(p.run.Began), time.Nanosecond)
@@ -179,6 +190,9 @@ func (p *pass) uploadOnce(ctx context.Context) error {
 		return err
 	}
 	result, err := p.upload(work, options)
+	if errors.Is(err, ingest.ErrStopped) && p.soft.Err() == nil {
+		err = state.ErrLeaseLost
+	}
 	p.addUploads(result)
 	p.trackers.wakeAll()
 	if result.Requests > 0 || err != nil {

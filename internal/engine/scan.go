@@ -100,11 +100,8 @@ func (s *scanLoop) scan(ctx context.Context, prefixes []string) (watcher.Result,
 	s.gate.Shut()
 	s.scanning.Store(true)
 	began := s.opts.Now()
-	result, err := s.scanner.ScanAll(ctx, s.opts.Store.Scans, s.known, prefixes)
-	if err == nil {
-		whole = whole || slices.Contains(result.Prefixes, "")
-		err = s.guardUploads(ctx)
-	}
+	result, err := s.scanGated(ctx, prefixes)
+	whole = whole || slices.Contains(result.Prefixes, "")
 	s.schedule.took = s.opts.Now().Sub(began)
 	s.scanning.Store(false)
 	if ctx.Err() != nil {
@@ -134,6 +131,22 @@ func (s *scanLoop) scan(ctx context.Context, prefixes []string) (watcher.Result,
 	// Scans take half of the time at most, so that uploads can claim the documents which scans find.
 	_ = retry.Sleep(ctx, min(s.schedule.took, 2*time.Second))
 	return result, true
+}
+
+// scanGated scans below the prefixes, while the processes that share the state claim nothing. After an error they go on
+// waiting.
+func (s *scanLoop) scanGated(ctx context.Context, prefixes []string) (watcher.Result, error) {
+	if err := s.setGate(ctx, true); err != nil {
+		return watcher.Result{}, err
+	}
+	result, err := s.scanner.ScanAll(ctx, s.opts.Store.Scans, s.known, prefixes)
+	if err == nil {
+		err = s.guardUploads(ctx)
+	}
+	if err == nil {
+		err = s.setGate(ctx, false)
+	}
+	return result, err
 }
 
 // completed notes a full scan that ended well.

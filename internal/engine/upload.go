@@ -191,7 +191,12 @@ func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
 	// These bound a pass, which has an end.
 	options.MaxTransfer, options.MaxDuration = 0, 0
 	options.Patience = runPatience
-	options.Stop = ctx.Done()
+	owning, release, err := l.whileOwner(ctx)
+	if err != nil {
+		return ingest.Result{}, err
+	}
+	defer release()
+	options.Stop = owning.Done()
 	options.Gate = &l.gate
 	options.Wake = wake
 	options.Progress = l.uploadProgress()
@@ -201,6 +206,9 @@ func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
 	result, err := l.upload(work, options)
 	end()
 	helper.Wait()
+	if errors.Is(err, ingest.ErrStopped) && ctx.Err() == nil {
+		err = state.ErrLeaseLost
+	}
 	if result.Uploaded+result.Shared+result.Failed > 0 {
 		l.logger.Info("uploaded", "documents", result.Uploaded, "shared", result.Shared, "bytes", result.Bytes,
 			"requests", result.Requests, "failed", result.Failed)

@@ -50,7 +50,7 @@ func (w *worker) takeLock(ctx context.Context, patience time.Duration) (err erro
 // open opens the sync: it takes the lock unless the worker has it, enters the sync and its destination into the state, and
 // recovers the work that earlier processes left. After an error it may be called again.
 func (w *worker) open(ctx context.Context) (err error) {
-	if w.lock == nil {
+	if w.lock == nil && !w.opts.Store.Shared() {
 		if err := w.takeLock(ctx, w.opts.Config.LockTimeout); err != nil {
 			return err
 		}
@@ -120,6 +120,33 @@ func (w *worker) upload(ctx context.Context, options ingest.Options) (ingest.Res
 	result, err := ingest.New(w.opts.Store, w.opts.API.Client, w.root, w.sync, options).Run(ctx)
 	w.unfinished = err != nil
 	return result, err
+}
+
+// whileOwner returns a context that also ends when this process loses its lease in a shared state.
+func (w *worker) whileOwner(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	lost, err := w.opts.Store.LeaseLost(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	if lost != nil {
+		go func() {
+			select {
+			case <-lost:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return ctx, cancel, nil
+}
+
+// setGate shuts or opens the gate of the sync for the processes that share the state.
+func (w *worker) setGate(ctx context.Context, shut bool) error {
+	if !w.opts.Store.Shared() {
+		return nil
+	}
+	return w.opts.Store.Scans.SetGate(ctx, w.sync.ID, shut)
 }
 
 // saveLastError writes why the sync cannot go on to the state, where kbsync status finds it; nil if it can.

@@ -17,6 +17,7 @@ CREATE TABLE destinations (
     UNIQUE (origin, account, knowledge_base)
 );
 
+-- gate is 1 while no document of the sync may be claimed: a scan records changes, and its guards have not passed them.
 CREATE TABLE syncs (
     id             INTEGER PRIMARY KEY,
     name           TEXT    NOT NULL,
@@ -25,6 +26,7 @@ CREATE TABLE syncs (
     root_identity  TEXT    NOT NULL DEFAULT '',
     scan           BIGINT  NOT NULL DEFAULT 0,
     scanned_at     BIGINT  NOT NULL DEFAULT 0,
+    gate           BIGINT  NOT NULL DEFAULT 0,
     last_error     TEXT    NOT NULL DEFAULT '',
     created_at     BIGINT  NOT NULL,
     forgotten_at   BIGINT  NOT NULL DEFAULT 0

@@ -1,3 +1,0 @@
-package state
-
-func (t *tx) owner() int64 { return 0 }
