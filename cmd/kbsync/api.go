@@ -24,7 +24,7 @@ func (a *app) apiCommand() *cobra.Command {
 			return &apicommand.Session{
 				Config:   cfg,
 				Emulated: a.useEmulator,
-				OwnFiles: append(cfg.Private(), emulatorFile(cfg.State)),
+				OwnFiles: append(cfg.Private(), emulatorFiles(cfg)...),
 				Connect: func(ctx context.Context, knowledgeBases ...int64) (*apicommand.Connection, error) {
 					return a.connectByHand(ctx, cfg, knowledgeBases)
 				},
@@ -46,6 +46,6 @@ func (a *app) connectByHand(ctx context.Context, cfg *config.Config, knowledgeBa
 	if err != nil {
 		return nil, err
 	}
-	a.out.Note("emulator: this is not ReplyCX; the emulator keeps its data in %s", console.Printable(emulatorFile(cfg.State)))
+	a.out.Note("emulator: this is not ReplyCX; the emulator keeps its data in %s", console.Printable(emulatorFile(cfg.LocalState)))
 	return &apicommand.Connection{Client: p.client, Emulator: p.emulator.Emulator, Close: p.close}, nil
 }

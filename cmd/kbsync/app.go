@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/time/rate"
 
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/console"
@@ -121,19 +120,24 @@ func (a *app) parse(cmd *cobra.Command, path string, data []byte, args ...string
 		return nil, err
 	}
 	a.out.Hide(cfg.API.Token.Reveal())
+	a.out.Hide(cfg.StatePassword.Reveal())
 	a.out.SetLog(cfg.Log.Format, cfg.Log.Level)
 	for _, w := range cfg.Warnings {
 		a.out.Log.Warn(w.String())
 	}
 	if a.useEmulator {
-		cfg.State = emulatorState(cfg.State)
+		if cfg.LocalState == "" {
+			return nil, usageError("--emulator keeps its inventory in a file, and there is no directory for it; write --state FILE")
+		}
+		cfg.LocalState = emulatorState(cfg.LocalState)
+		cfg.State, cfg.StatePassword = cfg.LocalState, config.Secret{}
 	}
 	return cfg, nil
 }
 
 // open opens the state. Commands that change nothing open it read-only.
 func (a *app) open(ctx context.Context, cfg *config.Config, readOnly bool) (*state.Store, error) {
-	return state.Open(ctx, state.Options{Path: cfg.State, ReadOnly: readOnly})
+	return state.Open(ctx, state.Options{Path: cfg.OpenState(), ReadOnly: readOnly})
 }
 
 // closeStore closes the state and joins its error to *err.
@@ -149,6 +153,7 @@ type api struct {
 	origin   string // scheme, host, port and base path
 	account  string
 	emulator *embedded // nil for ReplyCX
+	limiter  *engine.Limiter
 }
 
 // close closes the connections and stops the emulator, if there is one.
@@ -166,7 +171,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		p, err := a.connectEmulator(cfg)
 		if err == nil {
 			a.out.Note("emulator: nothing leaves this machine; the knowledge base is %s, its inventory %s",
-				console.Printable(emulatorFile(cfg.State)), console.Printable(cfg.State))
+				console.Printable(emulatorFile(cfg.LocalState)), console.Printable(cfg.State))
 		}
 		return p, err
 	}
@@ -183,9 +188,8 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		UserAgent:     "kbsync/" + buildVersion(),
 		Logger:        a.out.Log,
 	}
-	if cfg.API.Rate > 0 {
-		options.Limiter = rate.NewLimiter(rate.Limit(cfg.API.Rate), max(1, int(cfg.API.Rate)))
-	}
+	limiter := engine.NewLimiter(cfg.API.Rate)
+	options.Limiter = limiter
 	client, err := replycx.New("", options)
 	if err != nil {
 		return nil, engine.WithClass(engine.ClassUsage, err)
@@ -194,7 +198,8 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0), origin: client.Origin() + basePath(cfg.API.URL)}
+	p := &api{client: engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0), origin: client.Origin() + basePath(cfg.API.URL),
+		limiter: limiter}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}
@@ -238,7 +243,8 @@ func basePath(apiURL string) string {
 	return strings.TrimRight(u.EscapedPath(), "/")
 }
 
-// emulatorState returns the path of the state for the emulator, beside the configured state.
+// emulatorState returns the path of the state for the emulator, beside the file of the configured state. The emulator never
+// uses a database: other processes may share it.
 func emulatorState(path string) string {
 	ext := filepath.Ext(path)
 	return strings.TrimSuffix(path, ext) + ".emulator" + ext

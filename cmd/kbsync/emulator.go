@@ -32,7 +32,7 @@ const emulatorOrigin = "emulator"
 func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api, error) {
 	options := emulator.Options{
 		// The emulator's sources and the inventory of --emulator belong together.
-		File:           emulatorFile(cfg.State),
+		File:           emulatorFile(cfg.LocalState),
 		KnowledgeBases: knowledgeBases,
 		Logger:         a.out.Log,
 	}
@@ -67,6 +67,15 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 
 // emulatorAccount returns the account of --emulator.
 func emulatorAccount() string { return strconv.FormatInt(emulator.DefaultFixture().Accounts[0].ID, 10) }
+
+// emulatorFiles returns the embedded emulator's file, so that it is never uploaded. The state in a database may have no
+// path for one.
+func emulatorFiles(cfg *config.Config) []string {
+	if cfg.LocalState == "" {
+		return nil
+	}
+	return []string{emulatorFile(cfg.LocalState)}
+}
 
 // emulatorFile returns the path of the embedded emulator's file of accepted sources.
 func emulatorFile(statePath string) string {

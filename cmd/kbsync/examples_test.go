@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path"
@@ -182,8 +184,10 @@ type container struct {
 	files  map[string][]byte
 	mounts []mount
 	ports  []string
-	probes []string      // paths
-	grace  time.Duration // between the signal and the kill
+	probes []string // paths
+	// secrets are the environment variables. Each is from a Secret.
+	secrets []string
+	grace   time.Duration // between the signal and the kill
 }
 
 // check compares a container with the config that it runs with.
@@ -202,16 +206,14 @@ func (c container) check(t *testing.T) *config.Config {
 		}
 		return m, ok
 	}
-	if m, ok := mountOf(cfg.State); !ok || m.readOnly {
-		t.Errorf("%s: the state %s is not on a writable volume", c.name, cfg.State)
-	}
+	c.checkState(t, cfg, mountOf)
 	if !slices.Contains(c.argv, "--emulator") {
 		if _, ok := mountOf(cfg.API.TokenFile); !ok {
 			t.Errorf("%s: the token_file %q is not on a volume", c.name, cfg.API.TokenFile)
 		}
 	}
 	for _, s := range cfg.Syncs {
-		if m, ok := mountOf(s.Root.Dir); !ok || !m.readOnly {
+		if m, ok := mountOf(s.Root.Dir); s.Root.Dir != "" && (!ok || !m.readOnly) {
 			t.Errorf("%s: the root %s is not on a read-only volume", c.name, s.Root)
 		}
 	}
@@ -234,6 +236,27 @@ func (c container) check(t *testing.T) *config.Config {
 		}
 	}
 	return cfg
+}
+
+// checkState checks that the container can reach its state, and that the state outlives the container.
+func (c container) checkState(t *testing.T, cfg *config.Config, mountOf func(string) (mount, bool)) {
+	t.Helper()
+	u, err := url.Parse(cfg.State)
+	if err != nil || u.Scheme != "postgres" {
+		if m, ok := mountOf(cfg.State); !ok || m.readOnly || len(c.secrets) > 0 {
+			t.Errorf("%s: the state %s is not on a writable volume, or needs none of the variables %v", c.name, cfg.State, c.secrets)
+		}
+		return
+	}
+	if !slices.Equal(c.secrets, []string{"PGPASSWORD"}) {
+		t.Errorf("%s: the password of the state is not in PGPASSWORD; the variables are %v", c.name, c.secrets)
+	}
+	if mode := u.Query().Get("sslmode"); mode != "verify-full" {
+		t.Errorf("%s: the sslmode of the state is %q, so that another server could get the password", c.name, mode)
+	}
+	if m, ok := mountOf(u.Query().Get("sslrootcert")); !ok || !m.readOnly {
+		t.Errorf("%s: the certificate of the state's authority is not on a volume", c.name)
+	}
 }
 
 // documents decodes a file of YAML documents.
@@ -279,14 +302,15 @@ func texts(v any) (all []string) {
 func TestKubernetesPodsMatchTheirConfig(t *testing.T) {
 	t.Parallel()
 	skipPaths(t)
-	configMap := documents(t, filepath.Join(examples, "kubernetes", "configmap.yaml"))[0]
-	files := map[string][]byte{}
-	for name, text := range at(configMap, "data").(map[string]any) {
-		files["/etc/kbsync/"+name] = []byte(text.(string))
-	}
+	shared := configFiles(documents(t, filepath.Join(examples, "kubernetes", "configmap.yaml")))
 	commands := map[string]string{}
-	for _, name := range []string{"deployment.yaml", "sidecar.yaml", "cronjob.yaml"} {
-		for _, object := range documents(t, filepath.Join(examples, "kubernetes", name)) {
+	for _, name := range []string{"deployment.yaml", "sidecar.yaml", "cronjob.yaml", "bucket.yaml", "postgres.yaml"} {
+		objects := documents(t, filepath.Join(examples, "kubernetes", name))
+		files := configFiles(objects)
+		if len(files) == 0 {
+			files = shared
+		}
+		for _, object := range objects {
 			pod := at(object, "spec", "template", "spec")
 			if at(object, "kind") == "CronJob" {
 				pod = at(object, "spec", "jobTemplate", "spec", "template", "spec")
@@ -297,8 +321,11 @@ func TestKubernetesPodsMatchTheirConfig(t *testing.T) {
 					continue
 				}
 				kbsync := container{name: name, argv: texts(at(c, "args")), files: files, grace: time.Duration(grace) * time.Second}
-				if at(c, "command") != nil || at(c, "env") != nil {
-					t.Errorf("%s: this test does not check command and env", name)
+				if at(c, "command") != nil {
+					t.Errorf("%s: this test does not check command", name)
+				}
+				for _, e := range list(at(c, "env")) {
+					kbsync.secrets = append(kbsync.secrets, fmt.Sprint(at(e, "name")))
 				}
 				for _, m := range list(at(c, "volumeMounts")) {
 					kbsync.mounts = append(kbsync.mounts, mount{fmt.Sprint(at(m, "mountPath")), at(m, "readOnly") == true})
@@ -316,9 +343,26 @@ func TestKubernetesPodsMatchTheirConfig(t *testing.T) {
 			}
 		}
 	}
-	if commands["deployment.yaml"] != "watch" || commands["sidecar.yaml"] != "watch" || commands["cronjob.yaml"] != "sync" {
-		t.Errorf("the manifests run %v", commands)
+	want := map[string]string{
+		"deployment.yaml": "watch", "sidecar.yaml": "watch", "cronjob.yaml": "sync", "bucket.yaml": "sync", "postgres.yaml": "watch",
 	}
+	if !maps.Equal(commands, want) {
+		t.Errorf("the manifests run %v, want %v", commands, want)
+	}
+}
+
+// configFiles returns the files of the ConfigMap among the objects, by their path in a container.
+func configFiles(objects []map[string]any) map[string][]byte {
+	files := map[string][]byte{}
+	for _, object := range objects {
+		if at(object, "kind") != "ConfigMap" {
+			continue
+		}
+		for name, text := range at(object, "data").(map[string]any) {
+			files["/etc/kbsync/"+name] = []byte(text.(string))
+		}
+	}
+	return files
 }
 
 // TestComposeServicesMatchTheirConfig compares each service of the Compose file with the config that it mounts.

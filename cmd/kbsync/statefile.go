@@ -73,7 +73,7 @@ func (a *app) importCommand() *cobra.Command {
 			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error {
 				err := store.Import(ctx, in)
 				if errors.Is(err, state.ErrNotEmpty) {
-					return usageError("the state already holds an inventory, and import cannot merge two; name another file with --state")
+					return usageError("the state already holds an inventory, and import cannot merge two; name another state with --state")
 				}
 				return err
 			})

@@ -13,15 +13,7 @@ import (
 // check checks the settings of the process, each against the others.
 func (b *builder) check() {
 	c := b.config
-	if c.State == "" {
-		if _, given := b.places["state"]; !given {
-			state, err := defaultState(c.configPath, b.vars, runtime.GOOS)
-			if err != nil {
-				b.fail(place{name: "--state"}, "%v", err)
-			}
-			c.State = state
-		}
-	}
+	b.checkState()
 	if c.Poll.Max > 0 && c.Poll.Min > c.Poll.Max { // zero is a mistake that is already reported
 		at, given := b.places["poll.min"]
 		if !given {
@@ -40,6 +32,27 @@ func (b *builder) check() {
 		c.API.TokenCommand = nil
 	default:
 		b.fail(command, "api.token_file is set too; keep one of them")
+	}
+}
+
+// checkState completes the place of the state, and takes the password out of it.
+func (b *builder) checkState() {
+	c := b.config
+	local, err := defaultState(c.configPath, b.vars, runtime.GOOS)
+	c.LocalState = local
+	at, given := b.places["state"]
+	switch {
+	case !given:
+		if err != nil {
+			b.fail(place{name: "--state"}, "%v", err)
+		}
+		c.State = local
+	case !isDatabase(c.State):
+		c.LocalState = c.State
+	}
+	c.State, c.StatePassword = splitPassword(c.State)
+	if !c.StatePassword.IsZero() && at.name != envName("state") {
+		b.fail(at, "the URL contains a password; remove it, and %s, or write the whole URL into %s", passwordPlaces, envName("state"))
 	}
 }
 
@@ -107,7 +120,7 @@ func (b *builder) checkSync(i int) {
 	if s.Notifications != "" && s.Root.Dir != "" {
 		b.fail(p.of("notifications"), "is for buckets only; remove it, kbsync watches a directory without it")
 	}
-	if s.Root.Dir != "" && b.config.State != "" {
+	if s.Root.Dir != "" && b.config.State != "" && !isDatabase(b.config.State) {
 		switch {
 		case samePath(s.Root.Dir, b.config.State):
 			b.fail(p.of("root"), "%s is the file of the state; write the directory with the documents", show(s.Root.Dir))

@@ -31,9 +31,15 @@ type Config struct {
 	Path string
 
 	API API
-	// State is the path of the SQLite file that holds the inventory.
+	// State is the path of the SQLite file that holds the inventory, or the URL
+	// of a PostgreSQL database without its password. It can be printed.
 	State string
-	Log   Log
+	// StatePassword is the password that the URL had; see [Config.OpenState].
+	StatePassword Secret
+	// LocalState is State if it is a file, else the default path of the file. It
+	// is empty if there is no directory for one. The emulator's files are beside it.
+	LocalState string
+	Log        Log
 	// Listen is the host:port of the status page, empty for none. The host is
 	// never empty: Parse turns ":9090" into an address of the loopback.
 	Listen string
@@ -227,10 +233,14 @@ func (c *Config) Sync(name string) (Sync, bool) {
 // Private returns the files of kbsync that it must never upload, even if they are
 // in a root: the state, the config file, the token files and the status files.
 // The state also owns every path that begins with its own path and a dash or a
-// dot.
+// dot. A state in a database has no file.
 func (c *Config) Private() []string {
+	file := c.State
+	if isDatabase(file) {
+		file = ""
+	}
 	var out []string
-	for _, p := range []string{c.State, c.configPath, c.API.TokenFile, c.ListenTokenFile, c.TouchFile, c.ErrorFile, c.MetricsFile} {
+	for _, p := range []string{file, c.configPath, c.API.TokenFile, c.ListenTokenFile, c.TouchFile, c.ErrorFile, c.MetricsFile} {
 		if p != "" {
 			out = append(out, p)
 		}

@@ -61,6 +61,7 @@ func TestMinimalFileHasDefaults(t *testing.T) {
 		Path:          "conf/kbsync.yaml",
 		API:           API{URL: "https://api.reply.cx", Rate: 5},
 		State:         filepath.Join(dir, "conf", "kbsync.db"),
+		LocalState:    filepath.Join(dir, "conf", "kbsync.db"),
 		Log:           Log{Level: "info", Format: "text"},
 		ShutdownGrace: 20 * time.Second,
 		Transfers:     4,
@@ -296,8 +297,12 @@ func TestEachMistakeHasPlaceAndRemedy(t *testing.T) {
 		{"no bucket", "syncs:\n  - name: a\n    root: gs://?prefix=docs/\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "gs://?prefix=docs/" names no bucket; write one, such as s3://bucket?prefix=docs/`}},
 		{"unknown scheme", "syncs:\n  - name: a\n    root: ftp://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "ftp://host/docs" has an unknown scheme; write a path, or a URL with file://, s3://, gs://, azblob://, mem://`}},
 		{"file URL of a host", "syncs:\n  - name: a\n    root: file://host/docs\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "file://host/docs" is not a file URL; write file:/// and an absolute path, or only the path`}},
-		{"PostgreSQL state", "state: postgres://me:hunter2@host/db\n" + minimal, []string{`1:8: state: the URL contains credentials; remove them, because logs show URLs`}},
-		{"PostgreSQL state without a password", "state: postgres://host/db\n" + minimal, []string{`1:8: state: "postgres://host/db" is a PostgreSQL state, which this release does not support yet; write the path of a file, such as kbsync.db`}},
+		{"PostgreSQL state", "state: postgres://me:hunter2@host/db\n" + minimal, []string{`1:8: state: the URL contains a password; remove it, and set PGPASSWORD, or name a password file with PGPASSFILE, or write the whole URL into KBSYNC_STATE`}},
+		{"PostgreSQL state without a password", "state: postgres://me@host/db\n" + minimal, nil},
+		{"PostgreSQL state with the password in a parameter", "state: postgres://host/db?password=hunter2\n" + minimal, []string{`1:8: state: the URL has the parameter password; remove it, because logs show URLs, and set PGPASSWORD, or name a password file with PGPASSFILE`}},
+		{"PostgreSQL state with an @ behind its host", "state: postgres://me:1/hunter2@host/db\n" + minimal, []string{"1:8: state: the URL has an @ or a # behind its host; write special characters of the user and the password as %XX"}},
+		{"PostgreSQL root", "syncs:\n  - name: a\n    root: postgres://host/db\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "postgres://host/db" has an unknown scheme; write a path, or a URL with file://, s3://, gs://, azblob://, mem://`}},
+		{"state of another scheme", "state: mysql://host/db\n" + minimal, []string{`1:8: state: "mysql://host/db" has an unknown scheme; write a path, or a URL with file:// or postgres://`}},
 		{"notifications of a directory", syncs("notifications: awssqs://host/queue"), []string{"5:20: syncs[0].notifications: is for buckets only; remove it, kbsync watches a directory without it"}},
 
 		{"missing keys", "syncs:\n  - include: ['*']\n", []string{
@@ -540,7 +545,7 @@ func TestTableOfSettingsIsComplete(t *testing.T) {
 			}
 		}
 		switch name {
-		case "Config.Path", "Config.API.Token", "Config.Syncs", "Config.Selected", "Config.Warnings", "Config.configPath":
+		case "Config.Path", "Config.API.Token", "Config.StatePassword", "Config.LocalState", "Config.Syncs", "Config.Selected", "Config.Warnings", "Config.configPath":
 			return
 		}
 		if v.Kind() != reflect.Struct {

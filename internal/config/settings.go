@@ -132,7 +132,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "state", Key: "state", Kind: KindPlace, Scope: ScopeAll, example: "kbsync.db",
-			Usage:  "File of the inventory of uploads. The default is kbsync.db beside the config file, or in the user's state directory if there is no config file.",
+			Usage:  "File of the inventory of uploads, or the URL of a PostgreSQL database, such as postgres://user@host/database. The default is kbsync.db beside the config file, or in the user's state directory if there is no config file.",
 			config: func(c *Config) any { return &c.State },
 		},
 		{

@@ -94,9 +94,7 @@ func (s *Setting) storeText(p *string, text, dir string) error {
 	case KindPath:
 		text, err = parsePath(text, dir)
 	case KindPlace:
-		var place Root
-		place, err = parsePlace(text, dir, schemePostgres)
-		text = place.String()
+		text, err = parseState(text, dir)
 	case KindURL:
 		text, err = s.checkedURL(text)
 	case KindAddress:

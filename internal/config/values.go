@@ -215,14 +215,6 @@ var bucketSchemes = []string{"s3", "gs", "azblob", "mem"}
 // subscriptionSchemes are the schemes of notifications that messages list. "mem", for tests, works too.
 var subscriptionSchemes = []string{"awssqs", "gcppubsub", "azuresb", "kafka", "rabbit", "nats", "tls"}
 
-// notReleased refuses the places that this release does not support yet.
-func notReleased(scheme string) error {
-	if scheme == schemePostgres {
-		return errors.New("is a PostgreSQL state, which this release does not support yet; write the path of a file, such as kbsync.db")
-	}
-	return nil
-}
-
 var errCredentials = errors.New("contains credentials; remove them, because logs show URLs")
 
 // checkBucket checks the address of a bucket. A path is an error, because
@@ -318,9 +310,6 @@ func parsePlace(text, dir string, schemes ...string) (Root, error) {
 		p, err := parsePath(text, dir)
 		return Root{Dir: p}, err
 	}
-	if scheme == "postgresql" {
-		scheme = schemePostgres
-	}
 	if scheme == schemeFile {
 		p, err := filePath(text)
 		if err != nil {
@@ -336,12 +325,10 @@ func parsePlace(text, dir string, schemes ...string) (Root, error) {
 	if err != nil {
 		return Root{}, err
 	}
-	if scheme != schemePostgres {
-		if err := checkBucket(u); err != nil {
-			return Root{}, err
-		}
+	if err := checkBucket(u); err != nil {
+		return Root{}, err
 	}
-	return Root{URL: text}, notReleased(scheme)
+	return Root{URL: text}, nil
 }
 
 // parsePath returns a clean path, which is absolute if dir is. It refuses a

@@ -354,7 +354,7 @@ func show(text string) string {
 	switch {
 	case strings.Contains(text, "eyJ"):
 		return "a text that looks like a token"
-	case strings.Contains(text, "@") && strings.Contains(text, "://"):
+	case strings.Contains(text, "://") && (strings.Contains(text, "@") || strings.Contains(text, "password=")):
 		return "the URL"
 	}
 	if r := []rune(text); len(r) > 60 {

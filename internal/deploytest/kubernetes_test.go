@@ -9,11 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -24,7 +28,9 @@ import (
 const manifests = "../../examples/kubernetes"
 
 // prerequisites are the objects that a user creates before applying the examples.
-var prerequisites = map[string]bool{"Secret kbsync-token": true, "PersistentVolumeClaim documents": true}
+var prerequisites = map[string]bool{
+	"Secret kbsync-token": true, "Secret kbsync-postgres": true, "PersistentVolumeClaim documents": true,
+}
 
 // A manifest is an object in a file.
 type manifest struct {
@@ -35,7 +41,7 @@ type manifest struct {
 // decode parses the objects of a file as strictly as the API server: it refuses unknown and duplicate fields and wrong types.
 func decode(data []byte) ([]runtime.Object, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{appsv1.AddToScheme, batchv1.AddToScheme, corev1.AddToScheme, policyv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, err
 		}
@@ -130,6 +136,16 @@ func TestManifestsReferToExistingObjectsAndRestrictPods(t *testing.T) {
 			t.Errorf("no %s", kind)
 		}
 	}
+	inDatabase := map[string]bool{} // the files whose config has the state in a database
+	pods := map[string]labels.Set{}
+	for _, m := range all {
+		switch o := m.object.(type) {
+		case *corev1.ConfigMap:
+			inDatabase[m.file] = strings.Contains(o.Data["kbsync.yaml"], "\nstate: postgres://")
+		case *appsv1.Deployment:
+			pods[m.file] = o.Spec.Template.Labels
+		}
+	}
 	for _, m := range all {
 		report := func(format string, args ...any) { t.Errorf("%s: %s", m.file, fmt.Sprintf(format, args...)) }
 		requireObject := func(name string) {
@@ -151,9 +167,7 @@ func TestManifestsReferToExistingObjectsAndRestrictPods(t *testing.T) {
 				report("claim %s has no access mode or no size", o.Name)
 			}
 		case *appsv1.Deployment:
-			if o.Spec.Replicas == nil || *o.Spec.Replicas != 1 || o.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType || o.Spec.Strategy.RollingUpdate != nil {
-				report("two pods could use the same state")
-			}
+			checkReplicas(o, inDatabase[m.file], report)
 			for key, value := range o.Spec.Selector.MatchLabels {
 				if o.Spec.Template.Labels[key] != value {
 					report("the selector does not select the pod: %s", key)
@@ -171,9 +185,40 @@ func TestManifestsReferToExistingObjectsAndRestrictPods(t *testing.T) {
 				report("restartPolicy is %q", policy)
 			}
 			checkPod(o.Spec.JobTemplate.Spec.Template.Spec, report, requireObject)
+		case *policyv1.PodDisruptionBudget:
+			// A budget that never allows an eviction blocks the drain of a node.
+			if o.Spec.MaxUnavailable == nil || o.Spec.MaxUnavailable.IntValue() < 1 || o.Spec.MinAvailable != nil {
+				report("the budget allows no disruption")
+			}
+			if selector, err := metav1.LabelSelectorAsSelector(o.Spec.Selector); err != nil || selector.Empty() || !selector.Matches(pods[m.file]) {
+				report("the budget does not select the pods: %v", err)
+			}
 		default:
 			report("a %T, which this test does not check", o)
 		}
+	}
+}
+
+// checkReplicas checks that only the pods of a state in a database run side by side.
+func checkReplicas(o *appsv1.Deployment, inDatabase bool, report func(string, ...any)) {
+	strategy := o.Spec.Strategy
+	if o.Spec.Replicas == nil {
+		report("the number of replicas is not given")
+		return
+	}
+	if inDatabase {
+		if *o.Spec.Replicas < 2 || strategy.Type != appsv1.RollingUpdateDeploymentStrategyType {
+			report("%d replicas and %s do not show that processes share a database", *o.Spec.Replicas, strategy.Type)
+		}
+		for _, v := range o.Spec.Template.Spec.Volumes {
+			if v.PersistentVolumeClaim != nil {
+				report("the replicas share the volume %s", v.Name)
+			}
+		}
+		return
+	}
+	if *o.Spec.Replicas != 1 || strategy.Type != appsv1.RecreateDeploymentStrategyType || strategy.RollingUpdate != nil {
+		report("two pods could use the same state")
 	}
 }
 
@@ -213,10 +258,8 @@ func checkPod(pod corev1.PodSpec, report func(string, ...any), requireObject fun
 			report("the content of volume %s does not outlive the pod", v.Name)
 		}
 	}
-	sidecars := 0
 	for i, c := range slices.Concat(pod.InitContainers, pod.Containers) {
 		if i < len(pod.InitContainers) {
-			sidecars++
 			if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
 				report("init container %s is not a sidecar: its restartPolicy is not Always", c.Name)
 			}
@@ -230,6 +273,13 @@ func checkPod(pod corev1.PodSpec, report func(string, ...any), requireObject fun
 			s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation ||
 			s.Capabilities == nil || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 			report("container %s has more permissions than it needs", c.Name)
+		}
+		for _, e := range c.Env {
+			if e.ValueFrom == nil || e.ValueFrom.SecretKeyRef == nil {
+				report("the variable %s is not from a Secret; settings belong into the config", e.Name)
+				continue
+			}
+			requireObject("Secret " + e.ValueFrom.SecretKeyRef.Name)
 		}
 		if c.Resources.Requests.Memory().IsZero() || c.Resources.Requests.Cpu().IsZero() || c.Resources.Limits.Memory().IsZero() {
 			report("container %s has no requests or no limit", c.Name)
