@@ -234,7 +234,7 @@ const possibleDuplicates = `SELECT y.name, d.key,
 	  AND (
 		b.state IN ({batch.uncertain}, {batch.answered})
 		OR b.state = {batch.refused} AND b.status_code IN (400, 413, 422) AND ` + sentLater + ` <> 0)
-	  AND b.id >= $2
+	  AND {no.index}b.id >= $2
 	  AND (m.batch_id, m.document_id) >= ($2, $3)
 	ORDER BY m.batch_id, m.document_id
 	LIMIT $4`
