@@ -90,6 +90,11 @@ idle: ## measure CPU time and memory of five idle minutes of watch with 100,000 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
+# To change the number: make plans PLAN_DOCUMENTS=5000000
+.PHONY: plans
+plans: ## check the plan of every hot query in databases of 1,000,000 documents
+	PLAN_DOCUMENTS="$${PLAN_DOCUMENTS:-1000000}" $(GO) test -count=1 -timeout 20m -run TestHotQueries -v ./state
+
 .PHONY: bench-listing
 bench-listing: ## measure resident memory of scans of 10,000 and 1,000,000 objects
 	$(GO) test -run '^$$' -bench BenchmarkListingMemory -benchtime 1x ./watcher

@@ -48,10 +48,11 @@ type SourceFilter struct {
 	Standings []Standing
 }
 
-// standing is the Standing of a source o.
+// standing is the Standing of a source o. For an EXISTS PostgreSQL may read all documents into a table of hashes; for a LIMIT it
+// looks up the documents of each source.
 const standing = `CASE
 		WHEN o.acked_at <> 0 THEN 'gone'
-		WHEN EXISTS (SELECT 1 FROM documents d WHERE d.content_id = o.content_id) THEN CASE
+		WHEN (SELECT 1 FROM documents d WHERE d.content_id = o.content_id LIMIT 1) IS NOT NULL THEN CASE
 			WHEN EXISTS (
 				SELECT 1
 				FROM contents n
@@ -68,12 +69,13 @@ const standing = `CASE
 				  AND n.acked_at = 0) THEN 'superseded'
 			ELSE 'live'
 		END
-		WHEN EXISTS (
+		WHEN (
 			SELECT 1
 			FROM past_contents f
 			JOIN documents d ON d.id = f.document_id
 			WHERE f.content_id = o.content_id
-			  AND d.state <> {doc.removed}) THEN 'superseded'
+			  AND d.state <> {doc.removed}
+			LIMIT 1) IS NOT NULL THEN 'superseded'
 		ELSE 'orphaned'
 	END`
 
@@ -125,7 +127,7 @@ func inventoryPage(leftBehind bool) string {
 	ofContents, ofSources := "", ""
 	if leftBehind {
 		ofContents = ` AND c.id IN (` + maybeLeftBehind + `)`
-		ofSources = ` AND (o.content_id = 0 OR o.content_id IN (` + maybeLeftBehind + `))`
+		ofSources = ` AND o.content_id IN (SELECT 0 UNION ALL ` + maybeLeftBehind + `)`
 	}
 	return `SELECT o.source_id, y.name, coalesce(d.key, $2),
 			t.id, t.origin, t.account, t.knowledge_base,
@@ -174,7 +176,7 @@ func (s *Inventory) CountLeftBehind(ctx context.Context, syncID int64) (supersed
 				UNION ALL
 				`+ownSources+`
 				  AND b.sync_id = $1
-				  AND (o.content_id = 0 OR o.content_id IN (`+maybeLeftBehind+`))
+				  AND o.content_id IN (SELECT 0 UNION ALL `+maybeLeftBehind+`)
 			) AS o
 		) AS standings
 		GROUP BY standing`, []any{syncID}, func(scan func(...any) error) error {
@@ -232,6 +234,7 @@ const possibleDuplicates = `SELECT y.name, d.key,
 	  AND (
 		b.state IN ({batch.uncertain}, {batch.answered})
 		OR b.state = {batch.refused} AND b.status_code IN (400, 413, 422) AND ` + sentLater + ` <> 0)
+	  AND {no.index}b.id >= $2
 	  AND (m.batch_id, m.document_id) >= ($2, $3)
 	ORDER BY m.batch_id, m.document_id
 	LIMIT $4`

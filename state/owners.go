@@ -21,8 +21,10 @@ func (s *Syncs) Owners(ctx context.Context) ([]Owner, error) {
 	position := map[int64]int{}
 	err := s.query(ctx, `SELECT o.id, o.name, o.since, o.expires_at, (
 			SELECT count(*)
-			FROM documents d
-			WHERE d.state < {doc.linked}
+			FROM syncs s
+			CROSS JOIN documents d
+			WHERE d.sync_id = s.id
+			  AND d.state < {doc.linked}
 			  AND d.state = {doc.claimed}
 			  AND d.`+claimOwner+` = o.id)
 		FROM owners o

@@ -124,6 +124,7 @@ CREATE INDEX batches_open ON batches (sync_id) WHERE state < 2;
 CREATE INDEX batches_accepted ON batches (sync_id) WHERE state = 2;
 CREATE INDEX batches_unanswered ON batches (sync_id) WHERE state IN (3, 5);
 CREATE INDEX batches_resends ON batches (resend_of) WHERE resend_of <> 0;
+CREATE INDEX batches_too_large ON batches (destination_id) WHERE status_code = 413;
 
 -- The members that a sealed batch's answer did not accept: refused, uncertain. The accepted ones are the contents with the
 -- batch's number.
