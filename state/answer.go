@@ -39,13 +39,17 @@ func (s *Journal) Accept(ctx context.Context, u *Upload, answer Answer) (Receipt
 			return err
 		}
 		// The answer may come after recovery took the batch for uncertain: its sources must be recorded all the same.
-		if b.state != batchSealed && b.state != batchUncertain {
+		switch {
+		case b.state == batchAnswered && u.failed:
+			return nil
+		case b.state != batchSealed && b.state != batchUncertain:
 			return ErrBatchEnded
 		}
 		receipt, err = t.accept(b, u, answer)
 		return err
 	})
 	if err != nil {
+		u.failed = true
 		return Receipt{}, fmt.Errorf("record answer: %w", err)
 	}
 	return receipt, nil

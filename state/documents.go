@@ -12,11 +12,10 @@ import (
 // Documents reads documents for people and pages. It changes nothing.
 type Documents struct{ *db }
 
-// linkedUnfinished are the documents d of the sync $1 that wait for their content c, or failed with it. The plus before
-// sync_id keeps SQLite from reading all documents of the sync: the way from the few contents that are not completed is
-// shorter. PostgreSQL ignores it.
+// linkedUnfinished are the documents d of the sync $1 that wait for their content c, or failed with it. {no.index} keeps SQLite
+// from reading all documents of the sync: the way from the few contents that are not completed is shorter.
 const linkedUnfinished = `FROM contents c
-			JOIN documents d ON d.content_id = c.id AND d.state = {doc.linked} AND +d.sync_id = $1
+			JOIN documents d ON d.content_id = c.id AND d.state = {doc.linked} AND {no.index}d.sync_id = $1
 			WHERE c.destination_id = (SELECT destination_id FROM syncs WHERE id = $1)
 			  AND c.state <> {content.completed}`
 
@@ -92,14 +91,17 @@ type Document struct {
 	Held        bool      // uncertain, and not to be sent again unasked
 }
 
-// documentRows are the documents d of the sync $1, as scanDocument reads them ($2: the hash of an unknown content).
-const documentRows = `d.id, y.name, d.key, ` + documentStateName + ` AS state,
+// documentColumns are the documents d as scanDocument reads them ($2: the hash of an unknown content).
+const documentColumns = `d.id, y.name, d.key, ` + documentStateName + ` AS state,
 		CASE WHEN d.reason <> '' THEN d.reason ELSE coalesce(c.reason, '') END,
 		d.size, d.mtime, d.ctime_offset, d.inode, d.etag, coalesce(c.sha256, $2), d.changed_at, d.attempts, d.next_attempt,
 		coalesce(c.state = {content.uncertain} AND c.resends > 0, 1 = 0)
 	FROM documents d
 	JOIN syncs y ON y.id = d.sync_id
-	LEFT JOIN contents c ON c.id = d.content_id
+	LEFT JOIN contents c ON c.id = d.content_id`
+
+// documentRows are the documents d of the sync $1, as scanDocument reads them.
+const documentRows = documentColumns + `
 	WHERE d.sync_id = $1`
 
 func scanDocument(scan func(...any) error) (Document, error) {
@@ -194,13 +196,14 @@ func (s *Documents) Progress(ctx context.Context, syncID int64) (Progress, error
 	}, nil
 }
 
-// lastAccepted returns the sync's last accepted batch and its time; zeros if there is none.
+// lastAccepted returns the sync's last accepted batch and its time; zeros if there is none. PostgreSQL would read all later batches
+// of other syncs, in the order of their ids, if the order were not that of batches_accepted.
 func (s *db) lastAccepted(ctx context.Context, syncID int64) (batch, at int64, err error) {
 	err = s.queryOne(ctx, `SELECT id, ended_at
 		FROM batches
-		WHERE sync_id = $1
+		WHERE sync_id BETWEEN $1 AND $1
 		  AND state = {batch.answered}
-		ORDER BY id DESC
+		ORDER BY sync_id DESC, id DESC
 		LIMIT 1`, []any{syncID}, &batch, &at)
 	if errors.Is(err, ErrNotFound) {
 		err = nil
@@ -228,8 +231,8 @@ func (s *Documents) ChangeToken(ctx context.Context, syncID int64) (string, erro
 // Unlike All it reads no others.
 func (s *Documents) NeedingAttention(ctx context.Context, syncID int64, limit int) ([]Document, error) {
 	var docs []Document
-	err := s.query(ctx, `SELECT `+documentRows+`
-		  AND d.id IN (
+	err := s.query(ctx, `SELECT `+documentColumns+`
+		WHERE d.id IN (
 			SELECT id
 			FROM (`+unfinished+`) AS u
 			WHERE stage = 2

@@ -29,7 +29,7 @@ func TestEveryPathToUncertainOpensTheBreaker(t *testing.T) {
 				r.must(err)
 			}},
 			{"recovery of a sync that no process works on", func(r *fixture, _ *Upload) {
-				r.expireLeases()
+				r.expireLease()
 				got, err := r.s.Journal.RecoverUnowned(r.ctx())
 				r.must(err)
 				if len(got) != 1 || got[0] != (Recovered{Sync: "handbook", Uncertain: 1}) {
@@ -37,7 +37,7 @@ func TestEveryPathToUncertainOpensTheBreaker(t *testing.T) {
 				}
 			}},
 			{"forget", func(r *fixture, _ *Upload) {
-				r.expireLeases()
+				r.expireLease()
 				r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID))
 			}},
 			{"answer without a source that can be trusted", func(r *fixture, u *Upload) {

@@ -109,10 +109,15 @@ func (r *fixture) must(err error) {
 	}
 }
 
-// expireLeases lets the leases of all processes in a shared state run out, as if they were killed.
-func (r *fixture) expireLeases() {
+// expireLease lets the lease of the fixture's process in a shared state run out, as if it was killed.
+func (r *fixture) expireLease() {
 	r.t.Helper()
-	r.must(r.s.update(r.ctx(), func(t *tx) error { return t.command(`UPDATE owners SET expires_at = 1`) }))
+	own, err := r.s.owner(r.ctx())
+	r.must(err)
+	r.must(r.s.update(r.ctx(), func(t *tx) error {
+		_, err := t.exec(`UPDATE owners SET expires_at = 1 WHERE id = $1`, own)
+		return err
+	}))
 }
 
 // sqlite is the backend of a fixture in a file.

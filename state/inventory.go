@@ -77,9 +77,10 @@ const standing = `CASE
 		ELSE 'orphaned'
 	END`
 
-// maybeLeftBehind selects the contents that may have a superseded or orphaned source.
+// maybeLeftBehind selects the contents that may have a superseded or orphaned source, some of them twice: to merge them, SQLite
+// would read all contents in the order of their ids.
 const maybeLeftBehind = `SELECT content_id FROM past_contents
-		UNION
+		UNION ALL
 		SELECT id FROM contents WHERE prior_batch <> 0`
 
 // Sources streams the inventory by destination and id. If only left-behind sources are asked for, its cost grows with the
@@ -263,8 +264,9 @@ func (s *Inventory) KnownContents(ctx context.Context, destination Destination, 
 		err := s.queryOne(ctx, `SELECT CASE c.state WHEN {content.open} THEN '' ELSE `+contentStateName+` END
 			FROM contents c
 			WHERE c.destination_id = $1
-			  AND c.sha256 = $2
-			  AND c.scope = $3`, []any{destination.ID, sha[:], []byte{}}, &states[i])
+			  AND substr(c.sha256, 1, 16) = $2
+			  AND c.sha256 = $3
+			  AND c.scope = $4`, []any{destination.ID, sha[:addressBytes], sha[:], []byte{}}, &states[i])
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, fmt.Errorf("look up contents: %w", err)
 		}

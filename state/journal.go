@@ -18,6 +18,9 @@ type Upload struct {
 	owner    int64 // the process that sends it, in a shared state
 	id       int64
 	contents []int64 // of the members, once it is sealed
+	// failed is set when an attempt to record the outcome failed. It may be in the database all the same, if the connection was
+	// lost during the commit.
+	failed bool
 }
 
 // ID returns the number of the batch in the journal; 0 before it has one, which is at its seal at the latest.
@@ -134,7 +137,7 @@ func (s *Journal) Turn(ctx context.Context, account string, interval time.Durati
 	var millis int64
 	err = s.update(ctx, func(t *tx) error {
 		return t.one(`INSERT INTO rates (account, next_at)
-			VALUES ($1, {db.now} + $2)
+			VALUES ($1, {db.now} - $3 + $2)
 			ON CONFLICT (account) DO UPDATE
 			SET next_at = CASE WHEN rates.next_at < {db.now} - $3 THEN {db.now} - $3 ELSE rates.next_at END + $2
 			RETURNING next_at - $2 - {db.now}`,

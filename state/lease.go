@@ -41,6 +41,8 @@ type owner struct {
 	id    int64
 	until time.Time // by the clock of this process, which began before that of the database
 	lost  chan struct{}
+	ctx   context.Context // ends with the lease, or with the store
+	gone  context.CancelFunc
 }
 
 func newLeases(db *postgresDB, length time.Duration) *leases {
@@ -63,6 +65,7 @@ func (l *leases) current(ctx context.Context) (*owner, error) {
 		return o, nil
 	}
 	o = &owner{id: 1 + rand.Int64N(1<<ownerBits-1), lost: make(chan struct{})}
+	o.ctx, o.gone = context.WithCancel(l.ctx)
 	host, _ := os.Hostname()
 	name := fmt.Sprintf("process %d on %s", os.Getpid(), host)
 	err := l.db.update(ctx, func(t *tx) error {
@@ -92,9 +95,12 @@ func (l *leases) current(ctx context.Context) (*owner, error) {
 // keep renews the lease of an owner until it is lost, or the store is closed.
 func (l *leases) keep(o *owner) {
 	defer func() {
+		o.gone()
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.owner = nil
+		if l.owner == o {
+			l.owner = nil
+		}
 		close(o.lost)
 	}()
 	every := l.length / leaseTries
@@ -103,13 +109,13 @@ func (l *leases) keep(o *owner) {
 		expiry := time.NewTimer(time.Until(o.until))
 		renewal := time.NewTimer(next)
 		select {
-		case <-l.ctx.Done():
+		case <-o.ctx.Done():
 		case <-expiry.C:
 		case <-renewal.C:
 		}
 		expiry.Stop()
 		renewal.Stop()
-		if l.ctx.Err() != nil || time.Now().After(o.until) {
+		if o.ctx.Err() != nil || time.Now().After(o.until) {
 			return
 		}
 		held, err := l.renew(o)
@@ -126,7 +132,7 @@ func (l *leases) keep(o *owner) {
 
 // renew renews the lease of an owner. It returns false if the lease has run out.
 func (l *leases) renew(o *owner) (held bool, err error) {
-	ctx, cancel := context.WithDeadline(l.ctx, o.until)
+	ctx, cancel := context.WithDeadline(o.ctx, o.until)
 	defer cancel()
 	begun := time.Now()
 	text, values, err := l.db.texts.of(`UPDATE owners
@@ -189,9 +195,20 @@ func (p *postgresDB) owns(t *tx, owner int64) error {
 			WHERE id = $1
 			  AND expires_at > {db.now})`, []any{owner}, &held)
 	if err == nil && !held {
+		p.leases.drop(owner)
 		err = ErrLeaseLost
 	}
 	return err
+}
+
+// drop ends an owner whose lease has run out by the clock of the database.
+func (l *leases) drop(id int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.owner != nil && l.owner.id == id {
+		l.owner.gone()
+		l.owner = nil
+	}
 }
 
 // lockPoll is the time between two attempts to take the lease of a scan.
@@ -202,6 +219,9 @@ func (p *postgresDB) lock(ctx context.Context, sync string, wait time.Duration) 
 	deadline := time.Now().Add(wait)
 	for {
 		holder, err := p.takeScans(ctx, sync)
+		if errors.Is(err, ErrLeaseLost) {
+			holder, err = p.takeScans(ctx, sync) // with another owner
+		}
 		if err != nil {
 			return nil, fmt.Errorf("lock sync %q: %w", sync, err)
 		}
@@ -234,6 +254,9 @@ func (p *postgresDB) takeScans(ctx context.Context, sync string) (holder string,
 	}
 	var taken int64
 	err = p.update(ctx, func(t *tx) error {
+		if err := p.owns(t, o.id); err != nil {
+			return err
+		}
 		// A lock of its own: the statement after it sees every owner that was registered before the lock.
 		if err := t.session.lockRow(`SELECT 1 FROM leases WHERE name = $1`, sync); err != nil {
 			return err

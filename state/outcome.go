@@ -50,6 +50,9 @@ func (s *Journal) Refuse(ctx context.Context, u *Upload, refusal Refusal) error 
 		switch {
 		case err != nil:
 			return err
+		case u.failed && (b.state == batchRefused || b.state == batchAbandoned):
+			id = b.id
+			return nil
 		case b.state != batchOpen && b.state != batchSealed:
 			return ErrBatchEnded
 		case b.id == 0:
@@ -61,6 +64,7 @@ func (s *Journal) Refuse(ctx context.Context, u *Upload, refusal Refusal) error 
 		return t.refuse(b, u, refusal)
 	})
 	if err != nil {
+		u.failed = true
 		return fmt.Errorf("end batch: %w", err)
 	}
 	u.id = id
@@ -179,13 +183,14 @@ func (s *Journal) MarkUncertain(ctx context.Context, u *Upload, statusCode int, 
 		if err != nil {
 			return err
 		}
-		if b.state != batchSealed {
+		if b.state != batchSealed && !(u.failed && b.state == batchUncertain) {
 			return ErrBatchEnded
 		}
 		streak, err = t.endBatch(b, ending{state: batchUncertain, statusCode: statusCode, message: reason})
 		return err
 	})
 	if err != nil {
+		u.failed = true
 		return 0, fmt.Errorf("record lost answer: %w", err)
 	}
 	return streak, nil

@@ -22,7 +22,7 @@ type postgresTexts struct {
 type typedText struct{ query, types string }
 
 func newPostgresTexts() postgresTexts {
-	return postgresTexts{texts: newTexts("{skip.locked}", "FOR UPDATE SKIP LOCKED",
+	return postgresTexts{texts: newTexts("{skip.locked}", "FOR UPDATE SKIP LOCKED", "{no.index}", "",
 		"{share.lock}", "FOR SHARE OF s", "{db.now}", "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"), typed: &sync.Map{}}
 }
 

@@ -321,7 +321,7 @@ func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) er
 		WHERE id = $1
 		  AND state = {doc.claimed}
 		  AND claim = $2
-		  AND content_id IN (SELECT id FROM contents WHERE state <> {content.open})`, doc.DocumentID, doc.Claim)
+		  AND EXISTS (SELECT 1 FROM contents c WHERE c.id = documents.content_id AND c.state <> {content.open})`, doc.DocumentID, doc.Claim)
 	if err != nil || n > 0 {
 		return err
 	}

@@ -54,7 +54,7 @@ func openEmpty(ctx context.Context) (backend, error) {
 
 func newSQLite() *sqliteDB {
 	return &sqliteDB{
-		texts: newTexts("{skip.locked}", "", "{share.lock}", "", "{db.now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)"),
+		texts: newTexts("{skip.locked}", "", "{no.index}", "+", "{share.lock}", "", "{db.now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)"),
 		jobs:  make(chan *job), stop: make(chan struct{}), locks: map[string]*fileLock{},
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/time/rate"
 
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/console"
@@ -154,6 +153,7 @@ type api struct {
 	origin   string // scheme, host, port and base path
 	account  string
 	emulator *embedded // nil for ReplyCX
+	limiter  *engine.Limiter
 }
 
 // close closes the connections and stops the emulator, if there is one.
@@ -188,9 +188,8 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		UserAgent:     "kbsync/" + buildVersion(),
 		Logger:        a.out.Log,
 	}
-	if cfg.API.Rate > 0 {
-		options.Limiter = rate.NewLimiter(rate.Limit(cfg.API.Rate), max(1, int(cfg.API.Rate)))
-	}
+	limiter := engine.NewLimiter(cfg.API.Rate)
+	options.Limiter = limiter
 	client, err := replycx.New("", options)
 	if err != nil {
 		return nil, engine.WithClass(engine.ClassUsage, err)
@@ -199,7 +198,8 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0), origin: client.Origin() + basePath(cfg.API.URL)}
+	p := &api{client: engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0), origin: client.Origin() + basePath(cfg.API.URL),
+		limiter: limiter}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}

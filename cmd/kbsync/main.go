@@ -91,6 +91,7 @@ Try it without an account:
 	root.AddCommand(
 		a.syncCommand(),
 		a.watchCommand(),
+		a.workerCommand(),
 		a.planCommand(),
 		a.statusCommand(),
 		a.reindexCommand(),

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,6 +58,33 @@ type syncStatus struct {
 	neverStarted bool
 }
 
+// A processView is a process that works on a shared state.
+type processView struct {
+	Name       string    `json:"name"`
+	Since      time.Time `json:"since"`
+	LeaseUntil time.Time `json:"lease_until"`
+	Scans      []string  `json:"scans"`
+	Claims     int       `json:"claims"`
+}
+
+// viewProcesses returns the processes that work on a shared state; none for a file.
+func viewProcesses(ctx context.Context, store *state.Store) ([]processView, error) {
+	owners, err := store.Syncs.Owners(ctx)
+	var views []processView
+	for _, o := range owners {
+		views = append(views, processView{o.Name, o.Since, o.ExpiresAt, append([]string{}, o.Scans...), o.Claims})
+	}
+	return views, err
+}
+
+func (v processView) print(w io.Writer) {
+	fmt.Fprintf(w, "%s, since %s: ", console.Printable(v.Name), console.Moment(v.Since))
+	if len(v.Scans) > 0 {
+		fmt.Fprintf(w, "scans %s; ", console.Printable(strings.Join(v.Scans, ", ")))
+	}
+	fmt.Fprintf(w, "%s claimed\n", console.Count(v.Claims, "document"))
+}
+
 type destinationView struct {
 	Origin        string `json:"origin"`
 	Account       string `json:"account,omitempty"`
@@ -97,10 +125,15 @@ func (a *app) syncStatus(ctx context.Context, cfg *config.Config, store *state.S
 			})
 		}
 	}
+	processes, err := viewProcesses(ctx, store)
+	if err != nil {
+		return err
+	}
 	result := struct {
-		State string       `json:"state"`
-		Syncs []syncStatus `json:"syncs"`
-	}{cfg.State, append([]syncStatus{}, views...)}
+		State     string        `json:"state"`
+		Syncs     []syncStatus  `json:"syncs"`
+		Processes []processView `json:"processes,omitempty"`
+	}{cfg.State, append([]syncStatus{}, views...), processes}
 	return a.out.Result(result, func(w io.Writer) {
 		if len(views) == 0 {
 			fmt.Fprintf(w, "%s holds no sync yet.\n", console.Printable(cfg.State))
@@ -110,6 +143,9 @@ func (a *app) syncStatus(ctx context.Context, cfg *config.Config, store *state.S
 				fmt.Fprintln(w)
 			}
 			v.print(w)
+		}
+		for _, p := range processes {
+			p.print(w)
 		}
 	})
 }

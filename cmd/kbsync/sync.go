@@ -18,6 +18,7 @@ type passOptions struct {
 	acceptDestination bool
 	acceptRoot        bool
 	acceptState       bool
+	uploadOnly        bool // other processes scan
 	// mark, if not nil, marks documents before the pass. The commands reindex and retry set it.
 	mark func(ctx context.Context, store *state.Store, sync state.Sync) (int, error)
 }
@@ -110,6 +111,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 
 // engineOptions returns the options of the engine.
 func (a *app) engineOptions(cfg *config.Config, store *state.Store, api *api, o passOptions) engine.Options {
+	api.limiter.Share(store, api.origin+" "+api.account)
 	return engine.Options{
 		Config:   cfg,
 		Store:    store,
@@ -119,6 +121,9 @@ func (a *app) engineOptions(cfg *config.Config, store *state.Store, api *api, o 
 		Cut:      a.signals.hard,
 		Accept:   engine.Accept{Destination: o.acceptDestination, Root: o.acceptRoot, State: o.acceptState},
 		OwnFiles: emulatorFiles(cfg),
+
+		UploadOnly: o.uploadOnly,
+
 		Environ:  a.env,
 		Version:  buildVersion(),
 		ExitCode: codeOf,

@@ -63,6 +63,10 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 		return errors.Join(err, api.close())
 	}
 	defer closeStore(store, &err)
+	if o.uploadOnly && !store.Shared() {
+		return errors.Join(engine.WithClass(engine.ClassUsage, errors.New("worker needs a state in PostgreSQL (--state postgres://…), "+
+			"which it shares with the process that scans")), api.close())
+	}
 	options := engine.DaemonOptions{
 		Options: a.engineOptions(cfg, store, api, o),
 		Load: func() (*config.Config, error) {
@@ -84,6 +88,7 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 			if err != nil {
 				return nil, err
 			}
+			api.limiter.Share(store, api.origin+" "+api.account)
 			return api.engine(cfg), nil
 		}
 	}

@@ -1,6 +1,7 @@
 -- +goose Up
 
 -- Times are Unix milliseconds, 0 for never. The numbers of states are named in codes.go.
+-- An index that gives rows in their order ends with the id. SQLite adds the id to every index by itself.
 
 -- A destination is the owner of an inventory. account is '' while it is unknown. The breaker is open while
 -- uncertain_streak is above zero; then only the batch probe_batch may be sealed.
@@ -62,7 +63,7 @@ CREATE UNIQUE INDEX contents_address ON contents (destination_id, substr(sha256,
 CREATE INDEX contents_source ON contents (destination_id, source_id) WHERE state > 2;
 CREATE INDEX contents_large ON contents (destination_id, size) WHERE size > 1048576;
 CREATE INDEX contents_unfinished ON contents (destination_id, state) WHERE state <> 5;
-CREATE INDEX contents_due ON contents (destination_id, next_poll) WHERE next_poll <> 0 AND state > 2;
+CREATE INDEX contents_due ON contents (destination_id, next_poll, id) WHERE next_poll <> 0 AND state > 2;
 CREATE INDEX contents_again ON contents (destination_id) WHERE prior_batch <> 0;
 
 -- ctime_offset is ctime - mtime, which is small. claim is 0 unless the document is claimed.
@@ -88,7 +89,7 @@ CREATE TABLE documents (
     UNIQUE (sync_id, key)
 );
 CREATE INDEX documents_content ON documents (content_id) WHERE content_id IS NOT NULL;
-CREATE INDEX documents_open ON documents (sync_id, state, next_attempt) WHERE state < 3;
+CREATE INDEX documents_open ON documents (sync_id, state, next_attempt, id) WHERE state < 3;
 CREATE INDEX documents_large ON documents (size) WHERE state < 2 AND size > 1048576;
 CREATE INDEX documents_vanished ON documents (sync_id, vanished, size, inode) WHERE vanished <> 0;
 
@@ -121,7 +122,7 @@ CREATE TABLE batches (
     message        TEXT    NOT NULL DEFAULT ''
 );
 CREATE INDEX batches_open ON batches (sync_id) WHERE state < 2;
-CREATE INDEX batches_accepted ON batches (sync_id) WHERE state = 2;
+CREATE INDEX batches_accepted ON batches (sync_id, id) WHERE state = 2;
 CREATE INDEX batches_unanswered ON batches (sync_id) WHERE state IN (3, 5);
 CREATE INDEX batches_resends ON batches (resend_of) WHERE resend_of <> 0;
 
