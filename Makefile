@@ -12,6 +12,8 @@ FUZZTIME ?= 30s
 TAGS     ?=
 # Excludes the unused gRPC transport of Google's storage client, which costs 13 MB on disk and in memory.
 LEAN     := disable_grpc_modules
+# The database of `make kill` and `make storm`: sqlite or postgres; both if it is empty.
+STATE    ?=
 # Additional arguments for `make run`: make run ARGS='--json'
 ARGS     ?=
 EXE      := $(shell $(GO) env GOEXE)
@@ -60,15 +62,15 @@ fuzz: ## run every fuzz target for FUZZTIME (30s)
 		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
 	done
 
-# To change the tree and the number: make kill KILL_TREE=~/documents KILLS=100
+# To change the tree, the number or the database: make kill KILL_TREE=~/documents KILLS=100 STATE=postgres
 .PHONY: kill
-kill: ## kill a sync of the Go tree 40 times, then compare the accepted documents with the tree
-	KILL_TREE="$${KILL_TREE:-$$($(GO) env GOROOT)}" KILLS="$${KILLS:-40}" $(GO) test -count=1 -timeout 20m -run TestKilledAtAnyMoment -v ./cmd/kbsync
+kill: ## kill a sync of the Go tree 40 times, on both databases, then compare the accepted documents with the tree
+	STATE="$(STATE)" KILL_TREE="$${KILL_TREE:-$$($(GO) env GOROOT)}" KILLS="$${KILLS:-40}" $(GO) test -count=1 -timeout 20m -run TestKilledAtAnyMoment -v ./cmd/kbsync
 
-# To repeat one seed: make storm STORM_SEED=17 STORM_SEEDS=1
+# To repeat one seed: make storm STORM_SEED=17 STORM_SEEDS=1 STATE=sqlite
 .PHONY: storm
-storm: ## run 50 storms of 5,000 operations on a watched tree, half of them with kills
-	STORM_OPS="$${STORM_OPS:-5000}" STORM_SEEDS="$${STORM_SEEDS:-50}" $(GO) test -count=1 -timeout 5h -run TestStorm -v ./cmd/kbsync
+storm: ## run 50 storms of 5,000 operations on a watched tree on each database, half of them with kills
+	STATE="$(STATE)" STORM_OPS="$${STORM_OPS:-5000}" STORM_SEEDS="$${STORM_SEEDS:-50}" $(GO) test -count=1 -timeout 5h -run TestStorm -v ./cmd/kbsync
 
 .PHONY: latency
 latency: ## measure the time from closing a file to receiving its upload, p50 and p99

@@ -163,7 +163,8 @@ func TestVersionChangesWithEveryWrite(t *testing.T) {
 			if _, err := r.s.Documents.Counts(t.Context(), r.sync.ID); err != nil {
 				t.Fatal(err)
 			}
-			if v := version(); v != first {
+			// PostgreSQL counts the transactions of all its databases.
+			if v := version(); v != first && !r.s.Shared() {
 				t.Fatalf("reading made %d of %d", v, first)
 			}
 		}

@@ -288,6 +288,29 @@ func TestProcessesPollASourceOnce(t *testing.T) {
 	a.want("a.md=completed b.md=completed")
 }
 
+func TestProcessesWakeEachOther(t *testing.T) {
+	a, b := processes(t)
+	woken := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { b.s.Listen(ctx, func() { woken <- struct{}{} }) })
+	defer running.Wait()
+	defer cancel()
+	deadline := time.After(20 * time.Second)
+	for {
+		// The first notification may come before the other process listens.
+		a.must(a.s.Scans.SetGate(t.Context(), a.sync.ID, true))
+		a.must(a.s.Scans.SetGate(t.Context(), a.sync.ID, false))
+		select {
+		case <-woken:
+			return
+		case <-time.After(100 * time.Millisecond):
+		case <-deadline:
+			t.Fatal("the other process was not woken")
+		}
+	}
+}
+
 func TestProcessesShareTheRateOfAnAccount(t *testing.T) {
 	a, b := processes(t)
 	var waits []time.Duration

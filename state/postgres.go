@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -33,6 +34,7 @@ type postgresDB struct {
 	schema   schema
 	readOnly bool
 	leases   *leases
+	address  *pgx.ConnConfig
 	limit    time.Duration // updateLimit, and shorter in tests
 }
 
@@ -42,6 +44,7 @@ func openPostgres(ctx context.Context, opts Options) (backend, error) {
 		return nil, err
 	}
 	p := &postgresDB{pool: stdlib.OpenDB(*address.conn), texts: newPostgresTexts(), readOnly: opts.ReadOnly, limit: updateLimit}
+	p.address = address.conn
 	p.leases = newLeases(p, cmp.Or(opts.Lease, address.lease))
 	p.pool.SetMaxOpenConns(address.maxConns)
 	p.pool.SetMaxIdleConns(address.maxConns)

@@ -167,7 +167,7 @@ func TestConflictingTransactionRunsAgain(t *testing.T) {
 	group.Wait()
 	var events string
 	r.must(r.s.queryOne(t.Context(), `SELECT min(event) || '/' || max(event) FROM reported`, nil, &events))
-	if events != "xx/xx" || runs.Load() != 3 {
+	if events != "xx/xx" || runs.Load() < 3 {
 		t.Errorf("the rows are %s after %d runs", events, runs.Load())
 	}
 }

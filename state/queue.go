@@ -406,7 +406,7 @@ func (s *Queue) Mark(ctx context.Context, syncID int64, sel Selection) (int, err
 			}
 		}
 		marked = len(ids)
-		return nil
+		return t.notify()
 	})
 	if err != nil {
 		return 0, fmt.Errorf("mark documents: %w", err)

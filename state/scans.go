@@ -22,7 +22,10 @@ func (s *Scans) SetGate(ctx context.Context, syncID int64, shut bool) error {
 			SET gate = $1
 			WHERE id = $2
 			  AND gate <> $1`, shut, syncID)
-		return err
+		if err != nil || shut {
+			return err
+		}
+		return t.notify()
 	})
 	if err != nil {
 		return fmt.Errorf("set gate: %w", err)

@@ -62,6 +62,8 @@ type backend interface {
 	heldInPlace(sync string) error
 	// inPlace checks that this process may still write the truth about a sync. Errors: ErrMoved, ErrLockLost.
 	inPlace(t *tx, syncID int64) error
+	// listen is Listen.
+	listen(ctx context.Context, wake func())
 	close() error
 }
 

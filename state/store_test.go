@@ -687,18 +687,24 @@ func TestLockAdmitsOneHolder(t *testing.T) {
 
 func TestDueSourcesFillsTheRequest(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
-		r := newFixture(t)
-		r.put("a.md", "b.md")
-		docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
-		ids := r.accept(r.seal(docs), 2)
-		r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[1], Status: "in-progress", NextPoll: time.Now().Add(time.Second)}}))
+		// One source is due, and the other one in a second. In a shared state DueSources takes the sources.
+		start := func() (*fixture, []int64) {
+			r := newFixture(t)
+			r.put("a.md", "b.md")
+			docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+			ids := r.accept(r.seal(docs), 2)
+			r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[1], Status: "in-progress", NextPoll: time.Now().Add(time.Second)}}))
+			return r, ids
+		}
 		for slack, want := range map[time.Duration]int{0: 1, time.Minute: 2} {
+			r, _ := start()
 			due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, slack, 10)
 			r.must(err)
 			if len(due) != want {
 				t.Errorf("slack %v: %d due, want %d", slack, len(due), want)
 			}
 		}
+		r, ids := start()
 		r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, []Poll{{SourceID: ids[0], Status: "in-progress", NextPoll: time.Now().Add(time.Second)}}))
 		due, err := r.s.Inventory.DueSources(t.Context(), r.sync.Destination.ID, time.Minute, 10)
 		r.must(err)

@@ -13,6 +13,8 @@ type session interface {
 	read(query string, args []any, fn func(*sql.Rows) error) error
 	// lockRow runs a query that locks a row until the transaction ends. It does nothing where there is only one writer.
 	lockRow(query string, id any) error
+	// notify wakes the processes that share the state after the commit.
+	notify() error
 	// resetIdentities makes the next generated ids greater than every id in the tables.
 	resetIdentities() error
 }

@@ -14,10 +14,25 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
+// databases are the kinds of state that the tests with kills use. STATE names one of them.
+func databases() []string {
+	if only := os.Getenv("STATE"); only != "" {
+		return []string{only}
+	}
+	return []string{"sqlite", "postgres"}
+}
+
 // TestKilledAtAnyMoment kills a sync again and again and then lets it end. No document may be lost. A content may be
 // uploaded twice only if its batch was sealed and got no answer, and then kbsync must list it. KILL_TREE names another
 // tree, KILLS sets the number of kills.
 func TestKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	for _, database := range databases() {
+		t.Run(database, func(t *testing.T) { killAtAnyMoment(t, database) })
+	}
+}
+
+func killAtAnyMoment(t *testing.T, database string) {
 	t.Parallel()
 	root := os.Getenv("KILL_TREE")
 	foreign := root != "" // such a tree has files whose training fails
@@ -33,10 +48,10 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f := newFixture(t, root)
+	f := newFixtureOn(t, database, root)
 	sync := func() *exec.Cmd {
 		return f.command("sync", f.root, "--knowledge-base", "876", "--include", "**", "--settle", "0s", "--rate", "off",
-			"--poll-min", "20ms", "--poll-max", "200ms", "--json")
+			"--poll-min", "20ms", "--poll-max", "200ms", "--lock-timeout", "10s", "--json")
 	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -31,7 +31,7 @@ func TestTwoAPIsBehindOneHostAreTwoDestinations(t *testing.T) {
 	sync := func(path string, more ...string) (code int, log string) {
 		var stderr strings.Builder
 		code = run(t.Context(), append([]string{
-			"sync", root, "--knowledge-base", "876", "--state", one.statePath(), "--api-url", server.URL + path,
+			"sync", root, "--knowledge-base", "876", "--state", one.state, "--api-url", server.URL + path,
 			"--rate", "off", "--settle", "0s", "--poll-min", "10ms",
 		}, more...), []string{"REPLYCX_TOKEN=" + one.emulator.Token(51), "HOME=" + one.dir}, strings.NewReader(""), &strings.Builder{}, &stderr)
 		return code, stderr.String()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kbsync/kbsync/internal/pgtest"
 	"github.com/kbsync/kbsync/replycx/emulator"
 	"github.com/kbsync/kbsync/state"
 )
@@ -25,6 +26,7 @@ type fixture struct {
 	dir      string // the directory of the state
 	emulator *emulator.Emulator
 	url      string // of the emulator
+	state    string // a path, or the URL of a database
 }
 
 func newFixture(tb testing.TB, root string) *fixture {
@@ -42,7 +44,25 @@ func newFixture(tb testing.TB, root string) *fixture {
 			tb.Error(err)
 		}
 	})
-	return &fixture{TB: tb, root: root, dir: tb.TempDir(), emulator: e, url: url}
+	f := &fixture{TB: tb, root: root, dir: tb.TempDir(), emulator: e, url: url}
+	f.state = filepath.Join(f.dir, "kbsync.db")
+	return f
+}
+
+// newFixtureOn returns a fixture with its state in a file or, for "postgres", in a database whose leases are short: a process that
+// is killed keeps the others waiting until then.
+func newFixtureOn(tb testing.TB, database, root string) *fixture {
+	tb.Helper()
+	f := newFixture(tb, root)
+	if database == "postgres" {
+		f.state = pgtest.Start(tb).Database(tb)
+		separator := "?"
+		if strings.Contains(f.state, "?") {
+			separator = "&"
+		}
+		f.state += separator + "kbsync_lease=1s"
+	}
+	return f
 }
 
 // must ends the test on an error.
@@ -53,14 +73,12 @@ func (f *fixture) must(err error) {
 	}
 }
 
-func (f *fixture) statePath() string { return filepath.Join(f.dir, "kbsync.db") }
-
 // command prepares a process of kbsync that uses the emulator and the state of the fixture.
 func (f *fixture) command(args ...string) *exec.Cmd {
 	f.Helper()
 	self, err := os.Executable()
 	f.must(err)
-	cmd := exec.Command(self, append(args, "--state", f.statePath())...)
+	cmd := exec.Command(self, append(args, "--state", f.state)...)
 	cmd.Args[0] = "kbsync" // testscript.Main runs the program with this name
 	cmd.Env = append(environWithoutSettings(), "HOME="+f.dir, "REPLYCX_TOKEN="+f.emulator.Token(51), "KBSYNC_API_URL="+f.url)
 	return cmd
@@ -75,7 +93,7 @@ func environWithoutSettings() []string {
 // openState opens the state of the fixture until the test ends.
 func (f *fixture) openState() *state.Store {
 	f.Helper()
-	store, err := state.Open(f.Context(), state.Options{Path: f.statePath(), ReadOnly: true})
+	store, err := state.Open(f.Context(), state.Options{Path: f.state, ReadOnly: true})
 	f.must(err)
 	f.Cleanup(func() { _ = store.Close() })
 	return store

@@ -31,11 +31,11 @@ type treeFixture struct {
 // treeSettle is the settle time for a tree that changes at random.
 const treeSettle = 300 * time.Millisecond
 
-func newTreeFixture(tb testing.TB, seed uint64) *treeFixture {
+func newTreeFixture(tb testing.TB, database string, seed uint64) *treeFixture {
 	tb.Helper()
 	dir := tb.TempDir()
 	f := &treeFixture{
-		fixture:  newFixture(tb, filepath.Join(dir, "docs")),
+		fixture:  newFixtureOn(tb, database, filepath.Join(dir, "docs")),
 		random:   rand.New(rand.NewPCG(seed, 5)),
 		outside:  filepath.Join(dir, "outside"),
 		versions: map[[sha256.Size]byte]string{},

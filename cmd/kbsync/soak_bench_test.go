@@ -37,7 +37,7 @@ var soakFaults = &emulator.Faults{Seed: 1, Rules: []emulator.Fault{
 func BenchmarkSoak(b *testing.B) {
 	soak := envDuration(b, "SOAK", 20*time.Second)
 	skipWithoutProc(b)
-	f := newTreeFixture(b, 12)
+	f := newTreeFixture(b, "sqlite", 12)
 	f.must(f.emulator.SetFaults(soakFaults))
 	config := filepath.Join(b.TempDir(), "kbsync.yaml")
 	f.must(os.WriteFile(config, fmt.Appendf(nil,

@@ -19,15 +19,20 @@ func TestStorm(t *testing.T) {
 		t.Skip("this system cannot move directories that are watched")
 	}
 	first, seeds := envInt(t, "STORM_SEED", 1), envInt(t, "STORM_SEEDS", 2)
-	for seed := first; seed < first+seeds; seed++ {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			storm(t, uint64(seed), envInt(t, "STORM_OPS", 250), envInt(t, "STORM_KILLS", 1-seed%2))
+	for _, database := range databases() {
+		t.Run(database, func(t *testing.T) {
+			t.Parallel()
+			for seed := first; seed < first+seeds; seed++ {
+				t.Run(fmt.Sprint(seed), func(t *testing.T) {
+					storm(t, database, uint64(seed), envInt(t, "STORM_OPS", 250), envInt(t, "STORM_KILLS", 1-seed%2))
+				})
+			}
 		})
 	}
 }
 
-func storm(t *testing.T, seed uint64, operations, kills int) {
-	f := newTreeFixture(t, seed)
+func storm(t *testing.T, database string, seed uint64, operations, kills int) {
+	f := newTreeFixture(t, database, seed)
 	var log bytes.Buffer
 	start := func() *exec.Cmd {
 		cmd := f.command("watch", f.root, "--knowledge-base", "876", "--include", "**/*.md", "--settle", treeSettle.String(), "--rate", "off",

@@ -28,7 +28,7 @@ func TestVerifyReportsSourcesThatDiffer(t *testing.T) {
 	f := newFixture(t, dir)
 	kbsync := func(args ...string) (code int, stdout, stderr string) {
 		var out, log strings.Builder
-		code = run(t.Context(), append(args, "--state", f.statePath(), "--api-url", f.url, "--rate", "off"),
+		code = run(t.Context(), append(args, "--state", f.state, "--api-url", f.url, "--rate", "off"),
 			[]string{"REPLYCX_TOKEN=" + f.emulator.Token(51), "HOME=" + f.dir}, strings.NewReader(""), &out, &log)
 		return code, out.String(), log.String()
 	}
@@ -127,7 +127,7 @@ func TestOneUnknownSourceDoesNotHideTheOthers(t *testing.T) {
 	t.Cleanup(api.Close)
 	kbsync := func(args ...string) (code int, stdout, stderr string) {
 		var out, log strings.Builder
-		code = run(t.Context(), append(args, "--state", f.statePath(), "--api-url", api.URL, "--rate", "off"),
+		code = run(t.Context(), append(args, "--state", f.state, "--api-url", api.URL, "--rate", "off"),
 			[]string{"REPLYCX_TOKEN=" + f.emulator.Token(51), "HOME=" + f.dir}, strings.NewReader(""), &out, &log)
 		return code, out.String(), log.String()
 	}

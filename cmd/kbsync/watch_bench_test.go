@@ -109,7 +109,7 @@ func BenchmarkIdle(b *testing.B) {
 func waitForCompleted(b *testing.B, f *fixture, documents int, log *bytes.Buffer) {
 	b.Helper()
 	// The watch may not have made the state yet, and only a store that may write makes one.
-	store, err := state.Open(b.Context(), state.Options{Path: f.statePath()})
+	store, err := state.Open(b.Context(), state.Options{Path: f.state})
 	f.must(err)
 	defer store.Close()
 	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(time.Second) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -28,14 +29,19 @@ func hookProgram() {
 	}
 }
 
-// freePort returns a port that no process listens on.
+// freePort returns a port that no process listens on. It is below the ports that the kernel gives to a server which asks for any
+// port, so that no other server of a test takes it first.
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	var failed error
+	for range 100 {
+		port := strconv.Itoa(15000 + rand.IntN(15000))
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+		if err == nil {
+			return port, l.Close()
+		}
+		failed = err
 	}
-	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	return port, l.Close()
+	return "", failed
 }
 
 // cmdUntil runs a command until its standard output matches.

@@ -86,6 +86,10 @@ func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 		d.eventLoop(running)
 		return nil
 	})
+	group.Go(func() error {
+		opts.Store.Listen(running, d.wakeUploads)
+		return nil
+	})
 	err = group.Wait()
 	d.host.trackers.stop()
 	switch {
@@ -232,6 +236,13 @@ func (d *daemon) eventLoop(ctx context.Context) {
 			d.service.notify("READY=1")
 		}
 		d.service.status(d.summary(ctx))
+	}
+}
+
+// wakeUploads signals to all loops that documents may be due.
+func (d *daemon) wakeUploads() {
+	for _, l := range d.all() {
+		l.due.signal()
 	}
 }
 

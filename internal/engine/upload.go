@@ -16,6 +16,8 @@ import (
 const (
 	// pollQueueEvery is how often the queue is read without a signal: other processes mark documents and signal nothing.
 	pollQueueEvery = 2 * time.Second
+	// pollSharedEvery is the same for a state that other processes fill.
+	pollSharedEvery = time.Second
 	// runPatience is how long a run of uploads waits for documents to become due. Another run begins then, and the loop can
 	// report this one.
 	runPatience = 20 * time.Second
@@ -65,7 +67,11 @@ func (l *loops) runUploads(ctx context.Context) {
 
 // waitForDue waits until documents may be due. It reports whether failed work is to be retried now. It returns the error of ctx.
 func (l *loops) waitForDue(ctx context.Context, wait time.Duration) (retryNow bool, err error) {
-	timer := time.NewTimer(min(wait, pollQueueEvery))
+	poll := pollQueueEvery
+	if l.opts.Store.Shared() {
+		poll = pollSharedEvery
+	}
+	timer := time.NewTimer(min(wait, poll))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
