@@ -1,10 +1,12 @@
 package state
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -142,17 +144,36 @@ func postgresRemedies() map[string]string {
 // postgresRemedy adds to an error what to check. pgx puts the host, the user and the database into the errors of
 // connections, and never the password.
 func postgresRemedy(err error) error {
+	remedy := ""
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		if remedy, ok := postgresRemedies()[e.Code]; ok {
-			return fmt.Errorf("%w; %s", err, remedy)
-		}
-		return err
+		remedy = postgresRemedies()[e.Code]
 	}
 	if errors.Is(err, driver.ErrBadConn) {
 		return fmt.Errorf("the connection to the database was lost (%w)", err)
 	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return fmt.Errorf("%w; check that the server runs at this host and port, that it can be reached, and the sslmode", err)
+		return &connectError{err, cmp.Or(remedy, "check that the server runs at this host and port, that it can be reached, and the sslmode")}
+	}
+	if remedy != "" {
+		return fmt.Errorf("%w; %s", err, remedy)
 	}
 	return err
 }
+
+// A connectError is a failed connection in one line: pgx writes a line for each address and each attempt, some of them twice.
+type connectError struct {
+	err    error
+	remedy string
+}
+
+func (e *connectError) Error() string {
+	var parts []string
+	for line := range strings.Lines(e.err.Error()) {
+		if line = strings.TrimSpace(line); !slices.Contains(parts, line) {
+			parts = append(parts, line)
+		}
+	}
+	return parts[0] + " " + strings.Join(parts[1:], ", ") + "; " + e.remedy
+}
+
+func (e *connectError) Unwrap() error { return e.err }

@@ -48,6 +48,10 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 	if _, err := selected(cfg); err != nil {
 		return err
 	}
+	if o.uploadOnly && !cfg.SharedState() {
+		return engine.WithClass(engine.ClassUsage, errors.New("worker needs a state in PostgreSQL (--state postgres://…), "+
+			"which it shares with the process that scans"))
+	}
 	// Before all else, because a signal without a receiver ends the process.
 	reload, dump, end := watchRequests()
 	defer end()
@@ -63,10 +67,6 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 		return errors.Join(err, api.close())
 	}
 	defer closeStore(store, &err)
-	if o.uploadOnly && !store.Shared() {
-		return errors.Join(engine.WithClass(engine.ClassUsage, errors.New("worker needs a state in PostgreSQL (--state postgres://…), "+
-			"which it shares with the process that scans")), api.close())
-	}
 	options := engine.DaemonOptions{
 		Options: a.engineOptions(cfg, store, api, o),
 		Load: func() (*config.Config, error) {

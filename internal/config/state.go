@@ -42,6 +42,9 @@ func isDatabase(state string) bool {
 	return isURL
 }
 
+// SharedState reports whether the state is a database, which several processes may share.
+func (c *Config) SharedState() bool { return isDatabase(c.State) }
+
 // splitPassword removes the password from the URL of a database. A text without
 // a password stays as it is.
 func splitPassword(state string) (place string, password Secret) {
