@@ -77,7 +77,10 @@ func TestCutAtEachBoundaryLosesNothing(t *testing.T) {
 		}},
 		{name: "answer there, not recorded", sealed: true, at: func(fx *fixture, cut func()) {
 			fx.around = func(j journal) journal {
-				return hooks{journal: j, accept: func(context.Context, *state.Upload, state.Answer) (state.Receipt, error) { cut(); return state.Receipt{}, fail }}
+				return hooks{journal: j, accept: func(context.Context, *state.Upload, state.Answer) (state.Receipt, error) {
+					cut()
+					return state.Receipt{}, fail
+				}}
 			}
 		}},
 		{name: "answer recorded", at: func(fx *fixture, cut func()) {

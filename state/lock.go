@@ -174,12 +174,6 @@ func (s *sqliteDB) removeLock(l *fileLock) {
 	}
 }
 
-func (s *sqliteDB) lockCount() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.locks)
-}
-
 // heldLock returns the lock of a sync, or nil if this store does not hold it.
 func (s *sqliteDB) heldLock(name string) *fileLock {
 	s.mu.Lock()

@@ -111,7 +111,7 @@ func (r *fixture) wholeReads(q recorded) (faults []string, plan string) {
 		for _, step := range steps {
 			plan += step.detail + "\n"
 		}
-		return sqliteWholeReads(db.texts.of(q.query), steps), plan
+		return sqliteWholeReads(db.texts.mark(q.query).text, steps), plan
 	}
 	for _, n := range r.postgresPlan(q) {
 		faults = append(faults, n.wholeReads(false)...)

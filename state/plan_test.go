@@ -52,7 +52,7 @@ func TestHotQueriesUsePartialIndexes(t *testing.T) {
 		{"documents_vanished", `SELECT $1, id FROM (` + someVanished + `)`, []any{0, 1, 1, 10}},
 	} {
 		if plan := strings.Join(r.plan(tt.query, tt.args...), "; "); !strings.Contains(plan, "INDEX "+tt.index) {
-			t.Errorf("index %s is not used by\n%s\nplan: %s", tt.index, r.sqlite().texts.of(tt.query), plan)
+			t.Errorf("index %s is not used by\n%s\nplan: %s", tt.index, r.sqlite().texts.mark(tt.query).text, plan)
 		}
 	}
 }

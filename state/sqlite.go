@@ -24,7 +24,7 @@ type sqliteDB struct {
 	files []placedFile
 	write *sql.DB
 	read  *sql.DB
-	texts texts
+	texts *sqliteTexts
 
 	schema  schema
 	jobs    chan *job
@@ -54,7 +54,7 @@ func openEmpty(ctx context.Context) (backend, error) {
 
 func newSQLite() *sqliteDB {
 	return &sqliteDB{
-		texts: newTexts("{skip.locked}", "", "{no.index}", "+", "{share.lock}", "", "{db.now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)"),
+		texts: newSQLiteTexts(),
 		jobs:  make(chan *job), stop: make(chan struct{}), locks: map[string]*fileLock{},
 	}
 }
@@ -194,7 +194,8 @@ func remedy(err error) error {
 }
 
 func (s *sqliteDB) query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error {
-	rows, err := s.read.QueryContext(ctx, s.texts.of(query), args...)
+	text, values := s.texts.of(query, args)
+	rows, err := s.read.QueryContext(ctx, text, values...)
 	if err != nil {
 		return remedy(err)
 	}
@@ -202,7 +203,8 @@ func (s *sqliteDB) query(ctx context.Context, query string, args []any, row func
 }
 
 func (s *sqliteDB) queryOne(ctx context.Context, query string, args []any, dest ...any) error {
-	err := s.read.QueryRowContext(ctx, s.texts.of(query), args...).Scan(dest...)
+	text, values := s.texts.of(query, args)
+	err := s.read.QueryRowContext(ctx, text, values...).Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}
@@ -220,7 +222,8 @@ func (s *sqliteDB) snapshot(ctx context.Context, fn func(query queryFunc) error)
 	}
 	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }() // it only read
 	return remedy(fn(func(query string, args []any, row func(scan func(...any) error) error) error {
-		rows, err := conn.QueryContext(ctx, s.texts.of(query), args...)
+		text, values := s.texts.of(query, args)
+		rows, err := conn.QueryContext(ctx, text, values...)
 		if err != nil {
 			return err
 		}

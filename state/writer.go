@@ -36,7 +36,7 @@ func (s *sqliteDB) update(ctx context.Context, fn func(*tx) error) error {
 // run is the only writer. With synchronous=FULL every commit waits for the disk, and many uploads end at the same time:
 // so the jobs that wait are committed together, each in its own savepoint.
 func (s *sqliteDB) run(conn *sql.Conn) {
-	t := &sqliteTx{conn: conn, texts: &s.texts, stmts: map[string]*sql.Stmt{}}
+	t := &sqliteTx{conn: conn, texts: s.texts, stmts: map[string]*sql.Stmt{}}
 	defer func() {
 		s.checkpointAtEnd(t)
 		t.close()
@@ -113,7 +113,7 @@ func (s *sqliteDB) waiting(n int) *job {
 // A sqliteTx is the current transaction of the writer. It prepares each statement once.
 type sqliteTx struct {
 	conn  *sql.Conn
-	texts *texts
+	texts *sqliteTexts
 	stmts map[string]*sql.Stmt
 	lost  error // why SQLite rolled back, or may have rolled back, the whole transaction
 }
@@ -176,30 +176,30 @@ func (t *sqliteTx) noteLost(err error) {
 	}
 }
 
-// prepared returns the statement. Statements run without the caller's context: a transaction is short, and a cancelled
-// caller must not end the transaction of the others.
-func (t *sqliteTx) prepared(query string) (*sql.Stmt, error) {
+// prepared returns the statement and its values. Statements run without the caller's context: a transaction is short, and a
+// cancelled caller must not end the transaction of the others.
+func (t *sqliteTx) prepared(query string, args []any) (*sql.Stmt, []any, error) {
 	if t.lost != nil {
-		return nil, t.lost
+		return nil, nil, t.lost
 	}
+	text, values := t.texts.of(query, args)
 	stmt, ok := t.stmts[query]
 	if !ok {
-		text := t.texts.of(query)
 		var err error
 		if stmt, err = t.conn.PrepareContext(context.Background(), text); err != nil {
-			return nil, fmt.Errorf("prepare %q: %w", text, err)
+			return nil, nil, fmt.Errorf("prepare %q: %w", text, err)
 		}
 		t.stmts[query] = stmt
 	}
-	return stmt, nil
+	return stmt, values, nil
 }
 
 func (t *sqliteTx) exec(query string, args []any) (rows int64, err error) {
-	stmt, err := t.prepared(query)
+	stmt, values, err := t.prepared(query, args)
 	if err != nil {
 		return 0, err
 	}
-	res, err := stmt.ExecContext(context.Background(), args...)
+	res, err := stmt.ExecContext(context.Background(), values...)
 	if err != nil {
 		t.noteLost(err)
 		return 0, err
@@ -208,11 +208,11 @@ func (t *sqliteTx) exec(query string, args []any) (rows int64, err error) {
 }
 
 func (t *sqliteTx) read(query string, args []any, fn func(*sql.Rows) error) error {
-	stmt, err := t.prepared(query)
+	stmt, values, err := t.prepared(query, args)
 	if err != nil {
 		return err
 	}
-	rows, err := stmt.QueryContext(context.Background(), args...)
+	rows, err := stmt.QueryContext(context.Background(), values...)
 	if err == nil {
 		err = readAll(rows, fn)
 	}
