@@ -1,12 +1,9 @@
 package state
 
 import (
-	"cmp"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -127,53 +124,3 @@ func parseCause(err error) string {
 	}
 	return cause
 }
-
-// postgresRemedies returns what to do after an error, by its SQLSTATE.
-func postgresRemedies() map[string]string {
-	return map[string]string{
-		"28P01": "check the user of the URL, and the password in PGPASSWORD, .pgpass or the URL",
-		"28000": "check the user of the URL, and that the server's pg_hba.conf lets it in",
-		"3D000": "create the database first, for example with createdb",
-		"42501": "give the user the rights: it must own the database, or may create tables in the schema",
-		"53300": "raise the server's max_connections, or lower pool_max_conns in the URL",
-		"25006": "the server takes no writes; name the primary server in the URL",
-		"53100": "free space on the server's disk",
-	}
-}
-
-// postgresRemedy adds to an error what to check. pgx puts the host, the user and the database into the errors of
-// connections, and never the password.
-func postgresRemedy(err error) error {
-	remedy := ""
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		remedy = postgresRemedies()[e.Code]
-	}
-	if errors.Is(err, driver.ErrBadConn) {
-		return fmt.Errorf("the connection to the database was lost (%w)", err)
-	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return &connectError{err, cmp.Or(remedy, "check that the server runs at this host and port, that it can be reached, and the sslmode")}
-	}
-	if remedy != "" {
-		return fmt.Errorf("%w; %s", err, remedy)
-	}
-	return err
-}
-
-// A connectError is a failed connection in one line: pgx writes a line for each address and each attempt, some of them twice.
-type connectError struct {
-	err    error
-	remedy string
-}
-
-func (e *connectError) Error() string {
-	var parts []string
-	for line := range strings.Lines(e.err.Error()) {
-		if line = strings.TrimSpace(line); !slices.Contains(parts, line) {
-			parts = append(parts, line)
-		}
-	}
-	return parts[0] + " " + strings.Join(parts[1:], ", ") + "; " + e.remedy
-}
-
-func (e *connectError) Unwrap() error { return e.err }

@@ -255,6 +255,10 @@ var (
 	ErrLockLost = errors.New("the lock file of the sync was removed or replaced while kbsync held it")
 	// ErrLeaseLost: the lease of this process in a shared state ran out, so that other processes may have taken its work.
 	ErrLeaseLost = errors.New("the lease of this process in the database ran out")
+	// ErrUnavailable: the database cannot be reached, or takes no writes now.
+	ErrUnavailable = errors.New("the database is not available")
+	// ErrNoAccess: the database refuses the user, or does not exist.
+	ErrNoAccess = errors.New("the database refuses the access")
 	// ErrMoved: a file of the state was moved, removed or replaced while it was open, so that no other process reads what this
 	// one writes.
 	ErrMoved = errors.New("the state was moved, removed or replaced while kbsync used it")

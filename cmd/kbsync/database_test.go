@@ -64,8 +64,8 @@ func TestPasswordOfTheDatabaseIsNotPrinted(t *testing.T) {
 			u.env[i] = "KBSYNC_STATE=" + at.String()
 		}
 	}
-	u.run(exitOther, "status")
-	u.run(exitOther, "check", u.root, "--knowledge-base", "876")
+	u.run(exitUsage, "status")
+	u.run(exitUsage, "check", u.root, "--knowledge-base", "876")
 	if strings.Contains(u.printed.String(), "hunter2") || !strings.Contains(u.printed.String(), "nothing") {
 		t.Errorf("printed:\n%s", &u.printed)
 	}

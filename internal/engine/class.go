@@ -107,7 +107,7 @@ func Classify(err error) Class {
 	}{
 		{ClassUsage, is[config.Errors]},
 		{ClassUsage, is[*watcher.PatternError]},
-		{ClassUsage, isOneOf(replycx.ErrNoToken)},
+		{ClassUsage, isOneOf(replycx.ErrNoToken, state.ErrNoAccess)},
 		{ClassGuard, is[*state.DestinationError]},
 		{ClassGuard, is[*watcher.GuardError]},
 		{ClassGuard, is[*haltError]},
@@ -122,7 +122,7 @@ func Classify(err error) Class {
 		{ClassTemporary, is[*ingest.OutageError]},
 		{ClassTemporary, is[*ingest.QuotaError]},
 		{ClassTemporary, is[*tracker.OutageError]},
-		{ClassTemporary, isOneOf(state.ErrLocked, state.ErrLeaseLost, watcher.ErrRootChanged)},
+		{ClassTemporary, isOneOf(state.ErrLocked, state.ErrLeaseLost, state.ErrUnavailable, watcher.ErrRootChanged)},
 		{ClassFatal, refused},
 		{ClassTemporary, is[*replycx.Error]},
 		{ClassTemporary, is[*replycx.AnswerError]},

@@ -33,6 +33,8 @@ func TestClassify(t *testing.T) {
 		{&watcher.UnavailableError{Err: errors.New("no route")}, ClassTemporary},
 		{state.ErrLocked, ClassTemporary},
 		{state.ErrLeaseLost, ClassTemporary},
+		{state.ErrUnavailable, ClassTemporary},
+		{state.ErrNoAccess, ClassUsage},
 		{watcher.ErrRootChanged, ClassTemporary},
 		{&ingest.OutageError{Err: errors.New("500")}, ClassTemporary},
 		{&ingest.QuotaError{Err: errors.New("400")}, ClassTemporary},

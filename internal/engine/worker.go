@@ -89,7 +89,7 @@ func recoverUnowned(ctx context.Context, opts *Options) {
 	for _, r := range recovered {
 		logRecovered(opts.Logger, r)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrUnavailable) { // the loops report a database that is down
 		opts.Logger.Warn("cannot recover the uploads of syncs without a process", "error", err)
 	}
 }
