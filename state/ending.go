@@ -6,6 +6,9 @@ type ending struct {
 	statusCode int // 0 if there was no answer
 	code       string
 	message    string
+	// sameCause is set for an uncertain batch that ended for the cause of another one, which the breaker has counted: a process
+	// that is killed loses the answers to all its requests, and that says little about the API.
+	sameCause bool
 }
 
 // endBatch ends a batch. Every outcome is recorded here, whether an answer, a refusal, a loss, recovery, Forget or Import
@@ -55,10 +58,14 @@ func (t *tx) updateBreaker(b batchRow, e ending) (streak int, err error) {
 		if b.state == batchUncertain {
 			break // counted before
 		}
+		counted := 1
+		if e.sameCause {
+			counted = 0
+		}
 		_, err = t.exec(`UPDATE destinations
-			SET uncertain_streak = uncertain_streak + 1,
-				probe_batch = CASE WHEN probe_batch = $1 THEN 0 ELSE probe_batch END
-			WHERE id = $2`, b.id, b.destination)
+			SET uncertain_streak = uncertain_streak + $1,
+				probe_batch = CASE WHEN probe_batch = $2 THEN 0 ELSE probe_batch END
+			WHERE id = $3`, counted, b.id, b.destination)
 	case batchAnswered:
 		_, err = t.exec(`UPDATE destinations
 			SET uncertain_streak = 0, probe_batch = 0,
@@ -114,7 +121,7 @@ func (t *tx) recover(syncID, own int64) (uncertain int, err error) {
 		}
 		e := ending{state: batchAbandoned, message: "kbsync ended before it was sealed"}
 		if b.state == batchSealed {
-			e = ending{state: batchUncertain, message: "kbsync ended before the answer came"}
+			e = ending{state: batchUncertain, message: "kbsync ended before the answer came", sameCause: uncertain > 0}
 			uncertain++
 		}
 		if _, err := t.endBatch(b, e); err != nil {

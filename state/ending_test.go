@@ -189,3 +189,23 @@ func TestRecoverUnownedSkipsHeldLocks(t *testing.T) {
 	}
 	r.want("a.md=pending")
 }
+
+// A process that is killed loses the answers to all its requests at once. Three answers in a row that an API loses would halt
+// the uploads of all processes for long.
+func TestRequestsOfAKilledProcessCountAsOneLostAnswer(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md", "b.md", "c.md", "d.md")
+		docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B", "c.md": "C", "d.md": "D"}, Sharing{})
+		for i := range docs {
+			r.seal(docs[i : i+1])
+		}
+		r.expireLease()
+		n, err := r.s.Journal.Recover(t.Context(), r.sync.ID)
+		r.must(err)
+		if n != 4 || r.streak() != 1 {
+			t.Errorf("%d uncertain batches, streak %d; want 4 and 1", n, r.streak())
+		}
+		r.want("a.md=uncertain b.md=uncertain c.md=uncertain d.md=uncertain")
+	})
+}
