@@ -73,6 +73,16 @@ kill: ## kill a sync of the Go tree 40 times, on both databases, then compare th
 storm: ## run 50 storms of 5,000 operations on a watched tree on each database, half of them with kills
 	STATE="$(STATE)" STORM_OPS="$${STORM_OPS:-5000}" STORM_SEEDS="$${STORM_SEEDS:-50}" $(GO) test -count=1 -timeout 5h -run TestStorm -v ./cmd/kbsync
 
+# To change the numbers: make postgres-kill POSTGRES_OBJECTS=2000 POSTGRES_KILLS=10
+.PHONY: postgres-kill
+postgres-kill: ## run several processes on PostgreSQL and 20,000 objects; kill, pause, restart and cut them off
+	POSTGRES_OBJECTS="$${POSTGRES_OBJECTS:-20000}" POSTGRES_KILLS="$${POSTGRES_KILLS:-30}" TEST_SERVERS=all \
+		$(GO) test -count=1 -timeout 1h -parallel 1 -run TestPostgres -v ./cmd/kbsync
+
+.PHONY: postgres-workers
+postgres-workers: ## measure the throughput of 1, 2, 4 and 8 workers on PostgreSQL with an API that takes 200 ms
+	TEST_SERVERS=all $(GO) test -run '^$$' -bench BenchmarkPostgresWorkers -benchtime 1x -timeout 1h ./cmd/kbsync
+
 .PHONY: latency
 latency: ## measure the time from closing a file to receiving its upload, p50 and p99
 	$(GO) test -run '^$$' -bench BenchmarkLatency ./cmd/kbsync
