@@ -353,17 +353,7 @@ func (p *process) kill() {
 	p.cmd = nil
 }
 
-// stop stops the process. It must end with code 0.
-func (p *process) stop() {
-	p.f.Helper()
-	p.f.must(p.cmd.Process.Signal(os.Interrupt))
-	if err := p.cmd.Wait(); err != nil {
-		p.f.Errorf("%s ended with %v", p.name, err)
-	}
-	p.cmd = nil
-}
-
-// stopAll stops processes, all at once.
+// stopAll stops processes, all at once. Each must end with code 0.
 func stopAll(processes []*process) {
 	for _, p := range processes {
 		p.f.must(p.cmd.Process.Signal(os.Interrupt))
