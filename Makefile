@@ -34,9 +34,13 @@ build: ## build bin/kbsync
 run: build ## sync examples/handbook into the embedded emulator
 	bin/kbsync$(EXE) sync --config examples/handbook.yaml --emulator $(ARGS)
 
+# The tests of processes that are killed, paused or cut off wait out leases and the minute before a document is sent again. They
+# take several minutes: make postgres-kill runs them.
+LONG := TestPostgres(Killed|Others|Paused|CutOff|Late)
+
 .PHONY: test
-test: ## run the tests; the tests of buckets need `make servers`
-	$(GO) test -timeout 10m ./...
+test: ## run the tests; those of buckets and of PostgreSQL need `make servers`
+	$(GO) test -timeout 10m -skip '$(LONG)' ./...
 	$(GO) -C internal/deploytest test -timeout 5m ./...
 	@$(MAKE) --silent --no-print-directory test-clouds
 
@@ -49,10 +53,11 @@ test-clouds: ## run the tests against local S3, Google Cloud Storage and Azure s
 servers: ## install the servers for the tests of buckets into bin/servers
 	.ci/servers install
 
-# The plans of queries are a database's own, and the race detector would only slow down its filling.
+# Under the race detector the tests of behaviour run on SQLite only: the goroutines are the same on both databases, and those of
+# the leases have tests of their own. The plans of queries and the tests of several processes would only be slower.
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -timeout 15m -skip TestHotQueries ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m -skip 'TestHotQueries|TestPostgres|^Test.*/^postgres$$' ./...
 
 # go test can fuzz only one target at a time.
 .PHONY: fuzz

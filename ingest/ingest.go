@@ -94,6 +94,8 @@ type Options struct {
 	// RetryAfterCap bounds the pause of a Retry-After: 15 minutes.
 	RetryAfterCap time.Duration
 
+	// Shared is set if other processes claim documents of the sync at the same time.
+	Shared bool
 	// Gate, if not nil, keeps the run from claiming documents while it is shut. A run with nothing else to do then ends.
 	Gate *Gate
 	// Wake, if not nil, wakes a waiting run when there may be new documents. Without it, a run looks for new documents when

@@ -86,7 +86,7 @@ func (p *planner) step(ctx context.Context) (more bool, err error) {
 		return p.sendRestOrWait(ctx)
 	}
 	claimed, err := p.claim(func() ([]state.ClaimedDocument, error) {
-		return p.queue.Claim(ctx, p.sync.ID, claimAtOnce)
+		return p.queue.Claim(ctx, p.sync.ID, p.claimLimit())
 	})
 	if err != nil {
 		return false, err
@@ -98,6 +98,14 @@ func (p *planner) step(ctx context.Context) (more bool, err error) {
 		return true, err
 	}
 	return p.sendRestOrWait(ctx)
+}
+
+// claimLimit is how many documents to claim at a time. Processes that share the state share the documents.
+func (p *planner) claimLimit() int {
+	if !p.opts.Shared {
+		return claimAtOnce
+	}
+	return min(claimAtOnce, 2*p.opts.Documents*p.opts.Transfers)
 }
 
 // claim claims the documents of the next step, through the gate.

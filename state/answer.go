@@ -207,9 +207,11 @@ func (a *acceptance) acceptMember(m member) error {
 	if err := a.setContent(m, state, reason); err != nil {
 		return err
 	}
+	// If the content was sent again meanwhile, the knowledge base has it twice.
 	_, err := a.tx.exec(`DELETE FROM members
 		WHERE batch_id = $1
-		  AND document_id = $2`, a.batch.id, m.document)
+		  AND document_id = $2
+		  AND content_id IN (SELECT id FROM contents WHERE id = $3 AND batch_id = $1)`, a.batch.id, m.document, m.content)
 	return err
 }
 

@@ -142,7 +142,7 @@ func (l *leases) renew(o *owner) (held bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	result, err := l.db.pool.ExecContext(ctx, text, values...)
+	result, err := l.db.renewals.ExecContext(ctx, text, values...)
 	if err != nil {
 		return false, err
 	}

@@ -82,6 +82,11 @@ func (m schema) refuseNewer(t *tx) error {
 	if err := t.one(appliedVersion, nil, &version); err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
+	return m.check(version)
+}
+
+// check fails if a newer kbsync has migrated the database to the version.
+func (m schema) check(version int64) error {
 	if version > m.newest {
 		return m.newer(version)
 	}

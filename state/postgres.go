@@ -30,6 +30,7 @@ const (
 // prepared statements, settings, session locks or temporary tables.
 type postgresDB struct {
 	pool     *sql.DB
+	renewals *sql.DB // one connection for the leases, because statements that wait for a lock may hold the pool's
 	texts    postgresTexts
 	schema   schema
 	readOnly bool
@@ -45,6 +46,8 @@ func openPostgres(ctx context.Context, opts Options) (backend, error) {
 	}
 	p := &postgresDB{pool: stdlib.OpenDB(*address.conn), texts: newPostgresTexts(), readOnly: opts.ReadOnly, limit: updateLimit}
 	p.address = address.conn
+	p.renewals = stdlib.OpenDB(*address.conn)
+	p.renewals.SetMaxOpenConns(1)
 	p.leases = newLeases(p, cmp.Or(opts.Lease, address.lease))
 	p.pool.SetMaxOpenConns(address.maxConns)
 	p.pool.SetMaxIdleConns(address.maxConns)
@@ -53,9 +56,9 @@ func openPostgres(ctx context.Context, opts Options) (backend, error) {
 	empty, err := p.prepare(ctx)
 	switch {
 	case err != nil:
-		return nil, errors.Join(postgresRemedy(err), p.pool.Close())
+		return nil, errors.Join(postgresRemedy(err), p.renewals.Close(), p.pool.Close())
 	case empty:
-		if err := p.pool.Close(); err != nil {
+		if err := errors.Join(p.renewals.Close(), p.pool.Close()); err != nil {
 			return nil, err
 		}
 		return openEmpty(ctx)
@@ -160,7 +163,7 @@ func (e errBegin) Unwrap() error { return e.error }
 // mayRunAgain reports whether a transaction certainly left nothing, for a cause that another attempt may not meet: a
 // conflict, or a connection that was lost while it was idle.
 func mayRunAgain(err error) bool {
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok && (e.Code == "40001" || e.Code == "40P01") {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && (e.Code == "40001" || e.Code == "40P01" || e.Code == "25P03") {
 		return true
 	}
 	_, ok := errors.AsType[errBegin](err)
@@ -187,7 +190,7 @@ func (p *postgresDB) transact(ctx context.Context, fn func(*tx) error) error {
 	}
 	defer func() { _ = t.Rollback() }() // an error after the commit
 	x := &tx{&postgresTx{db: p, tx: t, patience: own}}
-	if err = p.schema.refuseNewer(x); err == nil {
+	if err = p.admit(x); err == nil {
 		err = fn(x)
 	}
 	if err == nil {
@@ -197,6 +200,20 @@ func (p *postgresDB) transact(ctx context.Context, fn func(*tx) error) error {
 		}
 	}
 	return unanswered(own, err)
+}
+
+// admit begins every transaction. It fails if a newer kbsync has migrated the database. And it lets the server end the
+// transaction of a process that is paused or cut off, before the others lose their leases while they wait for the rows that it
+// has locked. That setting ends with the transaction, so it works through a pooler.
+func (p *postgresDB) admit(t *tx) error {
+	var version int64
+	var limit string
+	if err := t.one(`SELECT coalesce(max(version_id), 0), set_config('idle_in_transaction_session_timeout', $1, true)
+		FROM schema_version
+		WHERE is_applied`, []any{fmt.Sprint(p.leases.length.Milliseconds() / 2)}, &version, &limit); err != nil {
+		return fmt.Errorf("read schema version: %w", err)
+	}
+	return p.schema.check(version)
 }
 
 // A postgresTx is the session of one update.
@@ -322,5 +339,5 @@ func (p *postgresDB) heldInPlace(string) error { return nil }
 
 func (p *postgresDB) close() error {
 	p.leases.end()
-	return p.pool.Close()
+	return errors.Join(p.renewals.Close(), p.pool.Close())
 }

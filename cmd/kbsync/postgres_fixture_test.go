@@ -284,21 +284,18 @@ func (f *sharedFixture) checkUploads(most int) {
 		len(objects), len(accepted), duplicated, len(listed))
 }
 
-// listedDuplicates returns the contents that kbsync sources lists as possible duplicates, and those of superseded sources: the
-// sources of an answer that came after the content was sent again.
+// listedDuplicates returns the contents that kbsync sources lists as possible duplicates.
 func (f *sharedFixture) listedDuplicates() map[[sha256.Size]byte]bool {
 	f.Helper()
 	listed := map[[sha256.Size]byte]bool{}
-	for _, list := range []string{"--possible-duplicates", "--superseded"} {
-		var views []struct {
-			SHA256 string `json:"sha256"`
-		}
-		f.must(json.Unmarshal(f.output(exitDone, f.database, "sources", list, "--json"), &views))
-		for _, v := range views {
-			sum, err := hex.DecodeString(v.SHA256)
-			f.must(err)
-			listed[[sha256.Size]byte(sum)] = true
-		}
+	var views []struct {
+		SHA256 string `json:"sha256"`
+	}
+	f.must(json.Unmarshal(f.output(exitDone, f.database, "sources", "--possible-duplicates", "--json"), &views))
+	for _, v := range views {
+		sum, err := hex.DecodeString(v.SHA256)
+		f.must(err)
+		listed[[sha256.Size]byte(sum)] = true
 	}
 	return listed
 }

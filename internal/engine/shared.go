@@ -84,6 +84,7 @@ func (l *loops) runTerm(ctx context.Context) {
 		running.Go(func() { l.withUploadLiveness(func() { l.runUploads(term) }) })
 	}
 	running.Wait()
+	l.gate.Open() // a scan that ended with the term has left it shut
 	if ctx.Err() == nil {
 		l.logger.Warn("this process lost its lease; it stands by until it can lead again")
 	}

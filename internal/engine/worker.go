@@ -117,6 +117,7 @@ func (w *worker) upload(ctx context.Context, options ingest.Options) (ingest.Res
 		return ingest.Result{}, err
 	}
 	options.Logger = w.opts.Logger
+	options.Shared = w.opts.Store.Shared()
 	result, err := ingest.New(w.opts.Store, w.opts.API.Client, w.root, w.sync, options).Run(ctx)
 	w.unfinished = err != nil
 	return result, err
