@@ -34,9 +34,9 @@ build: ## build bin/kbsync
 run: build ## sync examples/handbook into the embedded emulator
 	bin/kbsync$(EXE) sync --config examples/handbook.yaml --emulator $(ARGS)
 
-# The tests of processes that are killed, paused or cut off wait out leases and the minute before a document is sent again. They
+# The tests of processes that are killed, paused, restarted or cut off wait out leases and the minute before a document is sent again. They
 # take several minutes: make postgres-kill runs them.
-LONG := TestPostgres(Killed|Others|Paused|CutOff|Late)
+LONG := TestPostgres(Killed|Others|Paused|CutOff|Late|Restart)
 
 .PHONY: test
 test: ## run the tests; those of buckets and of PostgreSQL need `make servers`

@@ -90,13 +90,23 @@ func environWithoutSettings() []string {
 	return slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "KBSYNC_") })
 }
 
-// openState opens the state of the fixture until the test ends.
+// openState opens the state of the fixture until the test ends. It waits until a process has made the state and its first sync.
 func (f *fixture) openState() *state.Store {
 	f.Helper()
-	store, err := state.Open(f.Context(), state.Options{Path: f.state, ReadOnly: true})
-	f.must(err)
-	f.Cleanup(func() { _ = store.Close() })
-	return store
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		store, err := state.Open(f.Context(), state.Options{Path: f.state, ReadOnly: true})
+		if err == nil {
+			var syncs []state.Sync
+			if syncs, err = store.Syncs.All(f.Context()); err == nil && len(syncs) > 0 {
+				f.Cleanup(func() { _ = store.Close() })
+				return store
+			}
+			_ = store.Close() // another one is opened
+		}
+		if time.Now().After(deadline) {
+			f.Fatalf("no process has made the state: %v", err)
+		}
+	}
 }
 
 // contents are SHA-256 sums. The value is the number of uploads that the emulator accepted.

@@ -45,6 +45,8 @@ func storm(t *testing.T, database string, seed uint64, operations, kills int) {
 	cmd := start()
 	defer func() {
 		if t.Failed() {
+			_ = cmd.Process.Kill() // it writes to the log
+			_ = cmd.Wait()
 			t.Logf("log of the watch:\n%s", lastLines(log.String(), 60))
 		}
 	}()
