@@ -28,7 +28,7 @@ func withLease(database string, lease time.Duration) string {
 // that all of them work at once.
 func newPostgresFixture(tb testing.TB, database string) (f *sharedFixture, objects int) {
 	tb.Helper()
-	objects = envInt(tb, "POSTGRES_OBJECTS", 1200)
+	objects = envInt(tb, "POSTGRES_OBJECTS", 1000)
 	f = newSharedFixture(tb, sharedSetup{database: database, delay: 200 * time.Millisecond, documents: min(max(objects/400, 2), 20)})
 	f.bucket.fill("first", objects)
 	return f, objects
