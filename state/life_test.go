@@ -174,7 +174,7 @@ func (r *fixture) liveUploads() {
 	u, err := r.s.Journal.Begin(r.ctx(), b)
 	r.must(err)
 	r.must(r.s.Journal.Seal(r.ctx(), u, seals))
-	// An answer with everything that is unusual: a second source, another name, an error, a source that nobody asked for.
+	// An answer with everything that is unusual: a second source, another name, an error, a source under a field that was not sent.
 	ids := []int64{r.next, r.next + 1, r.next + 2}
 	r.next += 3
 	_, err = r.s.Journal.Accept(r.ctx(), u, Answer{

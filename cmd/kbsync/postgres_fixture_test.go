@@ -37,9 +37,12 @@ type apiServer struct {
 	uploads map[string]*uploadCounts // by process
 }
 
-// uploadCounts are the upload requests of a process: those that have no answer yet, those of them that are accepted, and all that
-// were ever accepted.
-type uploadCounts struct{ open, unanswered, accepted int }
+// uploadCounts counts the upload requests of a process.
+type uploadCounts struct {
+	open       int // without an answer
+	unanswered int // accepted by the API, and without an answer
+	accepted   int // accepted by the API since the start
+}
 
 func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
