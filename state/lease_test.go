@@ -248,7 +248,7 @@ func uploadAll(t *testing.T, r *fixture, contents map[string]string, mu *sync.Mu
 func TestProcessThatIsCutOffLosesItsLease(t *testing.T) {
 	direct := inPostgres(t)
 	proxy, url := pgtest.NewProxy(t, direct.Path)
-	r := fixtureIn(t, func(testing.TB) Options { return Options{Path: url, Lease: time.Second} })
+	r := fixtureIn(t, func(testing.TB) Options { return Options{Path: url + "&kbsync_lease=1s"} })
 	lost, err := r.s.LeaseLost(t.Context())
 	r.must(err)
 	select {

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -48,7 +47,7 @@ func openPostgres(ctx context.Context, opts Options) (backend, error) {
 	p.address = address.conn
 	p.renewals = stdlib.OpenDB(*address.conn)
 	p.renewals.SetMaxOpenConns(1)
-	p.leases = newLeases(p, cmp.Or(opts.Lease, address.lease))
+	p.leases = newLeases(p, address.lease)
 	p.pool.SetMaxOpenConns(address.maxConns)
 	p.pool.SetMaxIdleConns(address.maxConns)
 	p.pool.SetConnMaxIdleTime(address.maxIdle)

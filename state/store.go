@@ -89,9 +89,6 @@ type Options struct {
 	// ReadOnly opens an existing state for reading only. A state that does not exist reads as an empty one, and Open
 	// creates no file and no table.
 	ReadOnly bool
-	// Lease is how long a process that is paused or cut off keeps its work in PostgreSQL; 30 s if zero. It renews the lease
-	// at a third of it.
-	Lease time.Duration
 }
 
 // Open opens or creates the state, and brings an older schema up to date. PostgreSQL must be of version 15 or newer, with

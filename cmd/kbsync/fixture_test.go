@@ -55,12 +55,7 @@ func newFixtureOn(tb testing.TB, database, root string) *fixture {
 	tb.Helper()
 	f := newFixture(tb, root)
 	if database == "postgres" {
-		f.state = pgtest.Start(tb).Database(tb)
-		separator := "?"
-		if strings.Contains(f.state, "?") {
-			separator = "&"
-		}
-		f.state += separator + "kbsync_lease=1s"
+		f.state = withLease(pgtest.Start(tb).Database(tb), time.Second)
 	}
 	return f
 }

@@ -111,7 +111,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 
 // engineOptions returns the options of the engine.
 func (a *app) engineOptions(cfg *config.Config, store *state.Store, api *api, o passOptions) engine.Options {
-	api.limiter.Share(store, api.origin+" "+api.account)
+	api.shareRate(store)
 	return engine.Options{
 		Config:   cfg,
 		Store:    store,
@@ -129,6 +129,9 @@ func (a *app) engineOptions(cfg *config.Config, store *state.Store, api *api, o 
 		ExitCode: codeOf,
 	}
 }
+
+// shareRate shares the rate of the account with the processes that share the state, which must be open for writing.
+func (p *api) shareRate(store *state.Store) { p.limiter.Share(store, p.origin+" "+p.account) }
 
 // engine returns the connection as the engine uses it.
 func (p *api) engine(cfg *config.Config) *engine.API {

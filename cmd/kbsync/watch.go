@@ -88,7 +88,7 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 			if err != nil {
 				return nil, err
 			}
-			api.limiter.Share(store, api.origin+" "+api.account)
+			api.shareRate(store)
 			return api.engine(cfg), nil
 		}
 	}
