@@ -33,11 +33,7 @@ type Conflict struct {
 // Errors: ErrBatchEnded if the batch was never sealed, or has its answer.
 func (s *Journal) Accept(ctx context.Context, u *Upload, answer Answer) (Receipt, error) {
 	var receipt Receipt
-	err := s.update(ctx, func(t *tx) error {
-		b, err := t.uploadRow(u)
-		if err != nil {
-			return err
-		}
+	err := s.updateUpload(ctx, u, func(t *tx, b batchRow, mode lockMode) (err error) {
 		// The answer may come after recovery took the batch for uncertain: its sources must be recorded all the same.
 		switch {
 		case b.state == batchAnswered && u.failed:
@@ -45,7 +41,10 @@ func (s *Journal) Accept(ctx context.Context, u *Upload, answer Answer) (Receipt
 		case b.state != batchSealed && b.state != batchUncertain:
 			return ErrBatchEnded
 		}
-		receipt, err = t.accept(b, u, answer)
+		if mode == together && (b.state != batchSealed || b.breaker.changedBy(b.bytes)) {
+			return errAlone
+		}
+		receipt, err = t.accept(b, u, answer, mode)
 		return err
 	})
 	if err != nil {
@@ -58,6 +57,7 @@ func (s *Journal) Accept(ctx context.Context, u *Upload, answer Answer) (Receipt
 // An acceptance is an answer while it is checked and recorded.
 type acceptance struct {
 	tx          *tx
+	mode        lockMode
 	batch       batchRow
 	answer      Answer
 	at          int64
@@ -82,10 +82,13 @@ type usualMember struct {
 	source  SourceAnswer
 }
 
-func (t *tx) accept(b batchRow, u *Upload, answer Answer) (Receipt, error) {
-	a := acceptance{tx: t, batch: b, answer: answer, at: now()}
+func (t *tx) accept(b batchRow, u *Upload, answer Answer, mode lockMode) (Receipt, error) {
+	a := acceptance{tx: t, mode: mode, batch: b, answer: answer, at: now()}
 	if err := a.check(); err != nil {
 		return Receipt{}, err
+	}
+	if mode == together && (a.foreign || len(answer.Unasked) > 0) {
+		return Receipt{}, errAlone
 	}
 	for i, doc := range u.spec.Members {
 		m := member{position: i, key: doc.Key, document: doc.DocumentID, content: u.contents[i]}
@@ -167,6 +170,7 @@ func (t *tx) knownSources(destination int64, ids []int64) (map[int64]int64, erro
 		FROM contents
 		WHERE destination_id = $1
 		  AND state > {content.uncertain}
+		  AND source_id > 0
 		  AND source_id >= $2
 		  AND source_id <= $3`, []any{destination, max(slices.Min(ids), 1), slices.Max(ids)}, func(scan func(...any) error) error {
 		var id, content int64
@@ -185,13 +189,17 @@ func (a *acceptance) acceptMember(m member) error {
 	if m.position < len(a.answer.Sources) {
 		sources = a.answer.Sources[m.position]
 	}
-	if reason := a.validate(m, sources); reason != "" {
-		return a.markUncertain(m, sources, reason)
-	}
+	reason := a.validate(m, sources)
 	// An answer that comes late may find its content in another batch.
-	if a.batch.state == batchSealed && len(sources) == 1 && fitsContent(sources[0], m.key) && len(a.known) == 0 {
+	if reason == "" && a.batch.state == batchSealed && len(sources) == 1 && fitsContent(sources[0], m.key) && len(a.known) == 0 {
 		a.usual = append(a.usual, usualMember{m.content, sources[0]})
 		return nil
+	}
+	if a.mode == together {
+		return errAlone
+	}
+	if reason != "" {
+		return a.markUncertain(m, sources, reason)
 	}
 	var sum outcomeSum
 	if err := a.tx.moveSource(m.content); err != nil {

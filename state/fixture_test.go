@@ -226,7 +226,7 @@ func (r *fixture) accept(u *Upload, documents int) []int64 {
 func (r *fixture) polls(id int64) (n int) {
 	r.t.Helper()
 	r.must(r.s.queryOne(r.ctx(), `SELECT coalesce(
-			(SELECT polls FROM contents WHERE destination_id = $1 AND state > {content.uncertain} AND source_id = $2),
+			(SELECT polls FROM contents WHERE destination_id = $1 AND state > {content.uncertain} AND source_id > 0 AND source_id = $2),
 			(SELECT polls FROM sources WHERE destination_id = $1 AND source_id = $2))`,
 		[]any{r.sync.Destination.ID, id}, &n))
 	return n

@@ -67,7 +67,7 @@ func (s *Journal) begin(ctx context.Context, u *Upload) (err error) {
 
 // beginProbe makes the batch the one that the breaker lets through.
 func (t *tx) beginProbe(u *Upload) (err error) {
-	if err := t.lockSync(u.spec.SyncID); err != nil {
+	if err := t.lockSync(u.spec.SyncID, alone); err != nil {
 		return err
 	}
 	b := batchRow{sync: u.spec.SyncID, resendOf: u.spec.ResendOf, bytes: u.spec.Bytes}
@@ -135,7 +135,7 @@ func (s *Journal) Pause(ctx context.Context, destinationID int64, until time.Tim
 // interval; up to burst requests may follow each other at once.
 func (s *Journal) Turn(ctx context.Context, account string, interval time.Duration, burst int) (wait time.Duration, err error) {
 	var millis int64
-	err = s.update(ctx, func(t *tx) error {
+	err = s.updateLazily(ctx, func(t *tx) error {
 		return t.one(`INSERT INTO rates (account, next_at)
 			VALUES ($1, {db.now} - $3 + $2)
 			ON CONFLICT (account) DO UPDATE
@@ -200,7 +200,7 @@ func (s *Journal) Recover(ctx context.Context, syncID int64) (uncertain int, err
 // recover ends the work of owners without a lease, and of the owner own.
 func (s *Journal) recover(ctx context.Context, syncID, own int64) (uncertain int, err error) {
 	err = s.update(ctx, func(t *tx) error {
-		if err := t.lockSync(syncID); err != nil {
+		if err := t.lockSync(syncID, alone); err != nil {
 			return err
 		}
 		if err := s.inPlace(t, syncID); err != nil {

@@ -46,7 +46,7 @@ func (y *outcomeSum) state() (int, string) {
 func (s *Journal) Refuse(ctx context.Context, u *Upload, refusal Refusal) error {
 	var id int64
 	err := s.update(ctx, func(t *tx) error {
-		b, err := t.uploadRow(u)
+		b, err := t.uploadRow(u, alone)
 		switch {
 		case err != nil:
 			return err
@@ -179,7 +179,7 @@ func (t *tx) unreserve(b batchRow, content int64, doc ClaimedDocument, refusal R
 // many batches of the destination became uncertain since the last accepted one.
 func (s *Journal) MarkUncertain(ctx context.Context, u *Upload, statusCode int, reason string) (streak int, err error) {
 	err = s.update(ctx, func(t *tx) error {
-		b, err := t.uploadRow(u)
+		b, err := t.uploadRow(u, alone)
 		if err != nil {
 			return err
 		}

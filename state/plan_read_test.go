@@ -37,6 +37,7 @@ func wholeRead(index, condition, filter string, limited bool) string {
 	case limited && bounded.MatchString(condition):
 	case limited && condition == "" && filter == "": // the first or the last rows
 	case limited && index == "batches_accepted": // in the order of the ids
+	case limited && index == "contents_source" && filter == "": // in the order of the sources' ids
 	case limited && strings.HasPrefix(index, "sources_pkey") && filter == "(acked_at = 0)": // few are acknowledged
 	default:
 		return "it reads all of " + index + " " + condition

@@ -46,7 +46,7 @@ func (s *Inventory) DueSources(ctx context.Context, destinationID int64, slack t
 	var due []DueSource
 	var err error
 	if s.shared() {
-		err = s.update(ctx, func(t *tx) (err error) {
+		err = s.updateLazily(ctx, func(t *tx) (err error) {
 			due, err = t.takeDueSources(destinationID, slack, limit)
 			return err
 		})
@@ -83,6 +83,7 @@ func (t *tx) takeDueSources(destinationID int64, slack time.Duration, limit int)
 			WHERE destination_id = $2
 			  AND state > {content.uncertain}
 			  AND next_poll <> 0
+			  AND source_id > 0
 			  AND source_id IN `+ids, args...); err != nil {
 			return err
 		}
@@ -415,6 +416,7 @@ func (t *tx) markSourceGone(destinationID, id int64) (pending int, err error) {
 		FROM contents
 		WHERE destination_id = $1
 		  AND state > {content.uncertain}
+		  AND source_id > 0
 		  AND source_id = $2`, []any{destinationID, id}, &content)
 	if err == nil {
 		err = t.moveSource(content)

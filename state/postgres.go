@@ -142,12 +142,22 @@ func (p *postgresDB) migrateAlone(ctx context.Context, migrate func(context.Cont
 
 // update runs fn in a transaction of its own.
 func (p *postgresDB) update(ctx context.Context, fn func(*tx) error) error {
+	return p.updateCommit(ctx, "", fn)
+}
+
+// updateLazily commits without waiting for the disk, so that the locks of the transaction are held for a shorter time.
+func (p *postgresDB) updateLazily(ctx context.Context, fn func(*tx) error) error {
+	return p.updateCommit(ctx, "off", fn)
+}
+
+// updateCommit runs fn with that synchronous_commit; empty for the connection's.
+func (p *postgresDB) updateCommit(ctx context.Context, commit string, fn func(*tx) error) error {
 	var err error
 	for range maxAttempts {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err = p.transact(ctx, fn); !mayRunAgain(err) {
+		if err = p.transact(ctx, commit, fn); !mayRunAgain(err) {
 			break
 		}
 	}
@@ -169,7 +179,7 @@ func mayRunAgain(err error) bool {
 	return ok
 }
 
-func (p *postgresDB) transact(ctx context.Context, fn func(*tx) error) error {
+func (p *postgresDB) transact(ctx context.Context, commit string, fn func(*tx) error) error {
 	waiting, stop := limited(ctx, p.limit)
 	conn, err := p.pool.Conn(waiting)
 	err = unanswered(waiting, err)
@@ -189,7 +199,7 @@ func (p *postgresDB) transact(ctx context.Context, fn func(*tx) error) error {
 	}
 	defer func() { _ = t.Rollback() }() // an error after the commit
 	x := &tx{&postgresTx{db: p, tx: t, patience: own}}
-	if err = p.admit(x); err == nil {
+	if err = p.admit(x, commit); err == nil {
 		err = fn(x)
 	}
 	if err == nil {
@@ -203,13 +213,14 @@ func (p *postgresDB) transact(ctx context.Context, fn func(*tx) error) error {
 
 // admit begins every transaction. It fails if a newer kbsync has migrated the database. And it lets the server end the
 // transaction of a process that is paused or cut off, before the others lose their leases while they wait for the rows that it
-// has locked. That setting ends with the transaction, so it works through a pooler.
-func (p *postgresDB) admit(t *tx) error {
+// has locked. The settings end with the transaction, so they work through a pooler.
+func (p *postgresDB) admit(t *tx, commit string) error {
 	var version int64
 	var limit string
-	if err := t.one(`SELECT coalesce(max(version_id), 0), set_config('idle_in_transaction_session_timeout', $1, true)
+	if err := t.one(`SELECT coalesce(max(version_id), 0), set_config('idle_in_transaction_session_timeout', $1, true),
+			set_config('synchronous_commit', coalesce(nullif($2, ''), current_setting('synchronous_commit')), true)
 		FROM schema_version
-		WHERE is_applied`, []any{fmt.Sprint(p.leases.length.Milliseconds() / 2)}, &version, &limit); err != nil {
+		WHERE is_applied`, []any{fmt.Sprint(p.leases.length.Milliseconds() / 2), commit}, &version, &limit, &commit); err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
 	return p.schema.check(version)
@@ -248,10 +259,19 @@ func (t *postgresTx) read(query string, args []any, fn func(*sql.Rows) error) er
 	return readAll(rows, fn)
 }
 
-// lockRow leaves the row open to the foreign keys of other transactions. FOR UPDATE would make a deadlock of two
-// transactions that first insert rows of one destination, and then lock it.
 func (t *postgresTx) lockRow(query string, id any) error {
-	_, err := t.exec(query+` FOR NO KEY UPDATE`, []any{id})
+	_, err := t.exec(query+` FOR UPDATE`, []any{id})
+	return err
+}
+
+// lockDestination takes an advisory lock, whose waiters are served in order. A row's lock would let those that share it starve
+// the one that needs it alone. The lock ends with the transaction, so it works through a pooler.
+func (t *postgresTx) lockDestination(column, from string, id int64, mode lockMode) error {
+	lock := "pg_advisory_xact_lock"
+	if mode == together {
+		lock = "pg_advisory_xact_lock_shared"
+	}
+	_, err := t.exec(`SELECT `+lock+`(hashtextextended(current_schema(), `+column+`)) `+from, []any{id})
 	return err
 }
 

@@ -38,6 +38,12 @@ func (e *postgresError) Unwrap() error { return e.err }
 
 func (e *postgresError) Is(target error) bool { return e.kind != nil && target == e.kind }
 
+// isUniqueViolation reports whether a transaction failed because another one has written a row with the same key.
+func isUniqueViolation(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == "23505"
+}
+
 // postgresKinds returns the kinds of errors and their remedies, by SQLSTATE.
 func postgresKinds() map[string]postgresError {
 	return map[string]postgresError{

@@ -200,7 +200,7 @@ func TestLockOfADestination(t *testing.T) {
 							fmt.Sprint("sync", i), r.sync.Destination.ID); err != nil {
 							return err
 						}
-						if err := t.lockSync(r.sync.ID); err != nil {
+						if err := t.lockSync(r.sync.ID, alone); err != nil {
 							return err
 						}
 					} else if err := t.lockDestination(r.sync.Destination.ID); err != nil {

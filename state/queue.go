@@ -75,7 +75,7 @@ func (s *db) claim(ctx context.Context, syncID int64, selection string, args ...
 	if err != nil {
 		return nil, fmt.Errorf("claim documents: %w", err)
 	}
-	err = s.update(ctx, func(t *tx) error {
+	err = s.updateLazily(ctx, func(t *tx) error {
 		docs = nil
 		if held, err := t.paused(syncID); held || err != nil {
 			return err
@@ -142,7 +142,7 @@ func (s *db) claimResends(ctx context.Context, syncID int64, resendAfter time.Du
 		return nil, fmt.Errorf("claim uncertain documents: %w", err)
 	}
 	err = s.update(ctx, func(t *tx) (err error) {
-		if err := t.lockSync(syncID); err != nil {
+		if err := t.lockSync(syncID, alone); err != nil {
 			return err
 		}
 		docs, err = t.claimResends(claim, syncID, resendAfter, limit, order)
@@ -348,7 +348,7 @@ func (s *Queue) Reopen(ctx context.Context, documentIDs []int64) error {
 			if err := t.one(`SELECT sync_id FROM documents WHERE id = $1`, []any{id}, &syncID); err != nil {
 				return err
 			}
-			if err := t.lockSync(syncID); err != nil {
+			if err := t.lockSync(syncID, alone); err != nil {
 				return err
 			}
 			if _, err := t.exec(`UPDATE contents
@@ -391,7 +391,7 @@ type Selection struct {
 func (s *Queue) Mark(ctx context.Context, syncID int64, sel Selection) (int, error) {
 	marked := 0
 	err := s.update(ctx, func(t *tx) error {
-		if err := t.lockSync(syncID); err != nil {
+		if err := t.lockSync(syncID, alone); err != nil {
 			return err
 		}
 		ids, err := t.selected(syncID, sel)

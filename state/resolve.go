@@ -44,20 +44,23 @@ type contentRow struct {
 	state, resends    int
 }
 
-// keyer returns the function that gives the contentKey of a document of the sync.
-func (t *tx) keyer(sharing Sharing, syncID int64) (func(key string, sha SHA256) contentKey, error) {
+// A keyer gives the contentKey of a document of a sync.
+type keyer func(key string, sha SHA256) contentKey
+
+// newKeyer returns the keyer of the sync. one reads a row.
+func newKeyer(sharing Sharing, syncID int64, one func(query string, args []any, dest ...any) error) (keyer, error) {
 	if !sharing.Each {
 		return func(_ string, sha SHA256) contentKey { return contentKey{sha: sha} }, nil
 	}
 	var name string
-	err := t.one(`SELECT name FROM syncs WHERE id = $1`, []any{syncID}, &name)
+	err := one(`SELECT name FROM syncs WHERE id = $1`, []any{syncID}, &name)
 	return func(key string, sha SHA256) contentKey {
 		return contentKey{sha: sha, scope: fmt.Sprintf("%q/%s", name, key)} // %q, because a name may have a slash
 	}, err
 }
 
 // contents returns the contents that the destination has of those keys.
-func (t *tx) contents(destination int64, keys []contentKey) (map[contentKey]contentRow, error) {
+func contents(destination int64, keys []contentKey, query queryFunc) (map[contentKey]contentRow, error) {
 	found := make(map[contentKey]contentRow)
 	err := eachChunk(keys, func(chunk []contentKey) error {
 		args := []any{destination}
@@ -65,7 +68,7 @@ func (t *tx) contents(destination int64, keys []contentKey) (map[contentKey]cont
 			args = append(args, k.sha[:addressBytes], []byte(k.scope))
 		}
 		// SQLite keeps the order of a CROSS JOIN, and would else read all contents.
-		return t.each(`SELECT c.sha256, c.scope, c.id, c.state, c.batch_id, c.resends, c.source_id
+		return query(`SELECT c.sha256, c.scope, c.id, c.state, c.batch_id, c.resends, c.source_id
 			FROM (VALUES `+valueRows(2, len(chunk), 2)+`) AS v
 			CROSS JOIN contents c
 			WHERE c.destination_id = $1
@@ -90,38 +93,58 @@ const addressBytes = 16
 // Resolve decides for each hashed document whether it is to be uploaded. Verdicts are in the order of docs. Action
 // describes the effect of each verdict on the claim.
 func (s *Queue) Resolve(ctx context.Context, syncID int64, docs []HashedDocument, sharing Sharing) ([]Verdict, error) {
-	var verdicts []Verdict
-	err := s.update(ctx, func(t *tx) (err error) {
-		verdicts, err = t.resolveAll(syncID, docs, sharing)
-		return err
-	})
+	verdicts := make([]Verdict, len(docs)) // ActionUpload
+	known, _, err := s.db.lookUp(ctx, syncID, docs, sharing)
+	// A new content needs no transaction: Seal looks again, and reports a lost claim.
+	if err == nil && len(known) > 0 {
+		err = s.update(ctx, func(t *tx) (err error) {
+			verdicts, err = t.resolveAll(syncID, docs, sharing)
+			return err
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("resolve contents: %w", err)
 	}
 	return verdicts, nil
 }
 
-func (t *tx) resolveAll(syncID int64, docs []HashedDocument, sharing Sharing) ([]Verdict, error) {
-	if err := t.lockSync(syncID); err != nil {
-		return nil, err
-	}
+// lookUp returns the contents that the destination of the sync has of the documents, and the keys of all.
+func (s *db) lookUp(ctx context.Context, syncID int64, docs []HashedDocument, sharing Sharing) (
+	map[contentKey]contentRow, []contentKey, error) {
+	return lookUp(syncID, docs, sharing,
+		func(query string, args []any, dest ...any) error { return s.queryOne(ctx, query, args, dest...) },
+		func(query string, args []any, row func(scan func(...any) error) error) error {
+			return s.query(ctx, query, args, row)
+		})
+}
+
+func lookUp(syncID int64, docs []HashedDocument, sharing Sharing, one func(query string, args []any, dest ...any) error,
+	each queryFunc) (known map[contentKey]contentRow, keys []contentKey, err error) {
 	var destination int64
-	if err := t.one(`SELECT destination_id FROM syncs WHERE id = $1`, []any{syncID}, &destination); err != nil {
-		return nil, err
+	if err := one(`SELECT destination_id FROM syncs WHERE id = $1`, []any{syncID}, &destination); err != nil {
+		return nil, nil, err
 	}
-	keyOf, err := t.keyer(sharing, syncID)
+	keyOf, err := newKeyer(sharing, syncID, one)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	keys := make([]contentKey, len(docs))
+	keys = make([]contentKey, len(docs))
 	for i, d := range docs {
 		keys[i] = keyOf(d.Key, d.SHA256)
 	}
-	known, err := t.contents(destination, keys)
+	known, err = contents(destination, keys, each)
+	return known, keys, err
+}
+
+func (t *tx) resolveAll(syncID int64, docs []HashedDocument, sharing Sharing) ([]Verdict, error) {
+	if err := t.lockSync(syncID, alone); err != nil {
+		return nil, err
+	}
+	known, keys, err := lookUp(syncID, docs, sharing, t.one, t.each)
 	if err != nil {
 		return nil, err
 	}
-	verdicts := make([]Verdict, len(docs)) // ActionUpload for a new content; Seal reports a lost claim
+	verdicts := make([]Verdict, len(docs))
 	for i := range docs {
 		c, ok := known[keys[i]]
 		if !ok {

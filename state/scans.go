@@ -115,7 +115,7 @@ func (s *Scans) Record(ctx context.Context, scan Scan, changes []Change) error {
 		}
 	}
 	err := s.update(ctx, func(t *tx) error {
-		if err := errors.Join(t.lockSync(scan.SyncID), s.inPlace(t, scan.SyncID)); err != nil {
+		if err := errors.Join(t.lockSync(scan.SyncID, alone), s.inPlace(t, scan.SyncID)); err != nil {
 			return err
 		}
 		at := now()
@@ -246,7 +246,7 @@ const someVanished = `SELECT id
 func (s *Scans) Finish(ctx context.Context, scan Scan, identity string) (removed int, err error) {
 	for n := int64(vanishedAtOnce); n == vanishedAtOnce; {
 		err := s.update(ctx, func(t *tx) (err error) {
-			if err := errors.Join(t.lockSync(scan.SyncID), s.inPlace(t, scan.SyncID)); err != nil {
+			if err := errors.Join(t.lockSync(scan.SyncID, alone), s.inPlace(t, scan.SyncID)); err != nil {
 				return err
 			}
 			err = t.keepPastContents(`d.id IN (`+someVanished+`)`, scan.SyncID, scan.ID, vanishedAtOnce)

@@ -4,33 +4,80 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // A batchRow is a row of the journal, as far as its seal and its outcome need it.
 type batchRow struct {
 	id, sync, destination, resendOf, bytes int64
 	state                                  int
+	breaker                                breakerRow
+}
+
+// A breakerRow is what a destination's row says about its breaker and the size of its requests.
+type breakerRow struct {
+	streak                   int
+	probe                    int64
+	largest, smallestRefused int64
+}
+
+const breakerColumns = `t.uncertain_streak, t.probe_batch, t.largest_accepted, t.smallest_refused`
+
+func (b *batchRow) breakerFields() []any {
+	return []any{&b.breaker.streak, &b.breaker.probe, &b.breaker.largest, &b.breaker.smallestRefused}
+}
+
+// changedBy reports whether the acceptance of so many bytes changes the row.
+func (b breakerRow) changedBy(bytes int64) bool {
+	return b.streak != 0 || b.largest < bytes || b.smallestRefused > 0 && b.smallestRefused <= bytes
 }
 
 func (t *tx) batch(id int64) (batchRow, error) {
 	b := batchRow{id: id}
-	err := t.one(`SELECT sync_id, destination_id, state, resend_of, bytes
-		FROM batches
-		WHERE id = $1`, []any{id}, &b.sync, &b.destination, &b.state, &b.resendOf, &b.bytes)
+	err := t.one(`SELECT b.sync_id, b.destination_id, b.state, b.resend_of, b.bytes, `+breakerColumns+`
+		FROM batches b
+		JOIN destinations t ON t.id = b.destination_id
+		WHERE b.id = $1`, []any{id},
+		append([]any{&b.sync, &b.destination, &b.state, &b.resendOf, &b.bytes}, b.breakerFields()...)...)
 	return b, err
 }
 
-// uploadRow returns the row of an upload. The row of an upload that has none yet has the id 0.
-func (t *tx) uploadRow(u *Upload) (b batchRow, err error) {
-	if err := t.lockSync(u.spec.SyncID); err != nil {
+// uploadRow locks the destination of an upload and returns the upload's row. The row of an upload that has none yet has the id 0.
+func (t *tx) uploadRow(u *Upload, mode lockMode) (b batchRow, err error) {
+	if err := t.lockSync(u.spec.SyncID, mode); err != nil {
 		return batchRow{}, err
 	}
 	if u.id != 0 {
 		return t.batch(u.id)
 	}
 	b = batchRow{sync: u.spec.SyncID, resendOf: u.spec.ResendOf, bytes: u.spec.Bytes, state: batchOpen}
-	err = t.one(`SELECT destination_id FROM syncs WHERE id = $1`, []any{b.sync}, &b.destination)
+	err = t.one(`SELECT t.id, `+breakerColumns+`
+		FROM syncs s
+		JOIN destinations t ON t.id = s.destination_id
+		WHERE s.id = $1`, []any{b.sync}, append([]any{&b.destination}, b.breakerFields()...)...)
 	return b, err
+}
+
+// updateUpload runs fn with the row of an upload. In a shared state, the destination is locked together with other uploads at
+// first. If fn then returns errAlone, or another upload has written the same row, fn runs again with the destination locked alone.
+func (s *Journal) updateUpload(ctx context.Context, u *Upload, fn func(*tx, batchRow, lockMode) error) error {
+	mode := alone
+	if s.shared() {
+		mode = together
+	}
+	for {
+		err := s.update(ctx, func(t *tx) error {
+			b, err := t.uploadRow(u, mode)
+			if err != nil {
+				return err
+			}
+			return fn(t, b, mode)
+		})
+		if mode == alone || !errors.Is(err, errAlone) && !isUniqueViolation(err) {
+			return err
+		}
+		mode = alone
+	}
 }
 
 // Seal reserves the members' contents and writes the batch to the journal as sealed, in one durable transaction; after it
@@ -42,13 +89,9 @@ func (s *Journal) Seal(ctx context.Context, u *Upload, seals []Seal) error {
 	}
 	var id int64
 	var contents []int64
-	err := s.update(ctx, func(t *tx) error {
+	err := s.updateUpload(ctx, u, func(t *tx, b batchRow, mode lockMode) (err error) {
 		if u.contents != nil {
 			return ErrBatchEnded
-		}
-		b, err := t.uploadRow(u)
-		if err != nil {
-			return err
 		}
 		if err := s.inPlace(t, b.sync); err != nil {
 			return err
@@ -59,18 +102,13 @@ func (s *Journal) Seal(ctx context.Context, u *Upload, seals []Seal) error {
 		if b.state != batchOpen {
 			return ErrBatchEnded
 		}
-		var streak int
-		var probe int64
-		err = t.one(`SELECT uncertain_streak, probe_batch
-			FROM destinations
-			WHERE id = $1`, []any{b.destination}, &streak, &probe)
-		if err != nil {
-			return err
-		}
-		if streak > 0 && (u.id == 0 || probe != u.id) {
+		if b.breaker.streak > 0 && (u.id == 0 || b.breaker.probe != u.id) {
 			return ErrBreakerOpen
 		}
-		id, contents, err = t.seal(b, u, seals)
+		if mode == together && !u.onlyNew() {
+			return errAlone
+		}
+		id, contents, err = t.seal(b, u, seals, mode)
 		return err
 	})
 	if err != nil {
@@ -80,9 +118,14 @@ func (s *Journal) Seal(ctx context.Context, u *Upload, seals []Seal) error {
 	return nil
 }
 
+// onlyNew reports whether no member had a content before, or is sent again on purpose.
+func (u *Upload) onlyNew() bool {
+	return !slices.ContainsFunc(u.spec.Members, func(m ClaimedDocument) bool { return m.content != 0 || m.Forced })
+}
+
 // seal seals every member, or returns a *SealError, which undoes the transaction. It returns the batch's number and the
 // members' contents.
-func (t *tx) seal(b batchRow, u *Upload, seals []Seal) (id int64, contents []int64, err error) {
+func (t *tx) seal(b batchRow, u *Upload, seals []Seal, mode lockMode) (id int64, contents []int64, err error) {
 	at := now()
 	if b.id == 0 {
 		b.id, err = t.insertBatch(b, u, batchSealed, at)
@@ -94,7 +137,7 @@ func (t *tx) seal(b batchRow, u *Upload, seals []Seal) (id int64, contents []int
 	if err != nil {
 		return 0, nil, err
 	}
-	r := reservation{tx: t, batch: b, upload: u, seals: seals, at: at, contents: make([]int64, len(seals))}
+	r := reservation{tx: t, mode: mode, batch: b, upload: u, seals: seals, at: at, contents: make([]int64, len(seals))}
 	if err := r.reserve(); err != nil {
 		return 0, nil, err
 	}
@@ -112,6 +155,7 @@ func (t *tx) seal(b batchRow, u *Upload, seals []Seal) (id int64, contents []int
 // A reservation is a batch while it is sealed.
 type reservation struct {
 	tx       *tx
+	mode     lockMode
 	batch    batchRow
 	upload   *Upload
 	seals    []Seal
@@ -122,7 +166,7 @@ type reservation struct {
 
 // reserve gives the members' contents to the batch, as far as they are free to be sent.
 func (r *reservation) reserve() error {
-	keyOf, err := r.tx.keyer(r.upload.spec.Sharing, r.batch.sync)
+	keyOf, err := newKeyer(r.upload.spec.Sharing, r.batch.sync, r.tx.one)
 	if err != nil {
 		return err
 	}
@@ -130,9 +174,12 @@ func (r *reservation) reserve() error {
 	for i, m := range r.upload.spec.Members {
 		keys[i] = keyOf(m.Key, r.seals[i].SHA256)
 	}
-	known, err := r.tx.contents(r.batch.destination, keys)
+	known, err := contents(r.batch.destination, keys, r.tx.each)
 	if err != nil {
 		return err
+	}
+	if r.mode == together && len(known) > 0 {
+		return errAlone
 	}
 	var fresh []int // positions
 	taken := map[contentKey]bool{}
@@ -185,6 +232,9 @@ func (r *reservation) insert(keys []contentKey, positions []int) error {
 		return nil
 	})
 	if err == nil && inserted < len(positions) {
+		if r.mode == together {
+			return errAlone // another process has reserved one meanwhile
+		}
 		err = errors.New("the destination has another content with the first half of the same SHA-256")
 	}
 	return err

@@ -25,6 +25,7 @@ type sqliteDB struct {
 	write *sql.DB
 	read  *sql.DB
 	texts *sqliteTexts
+	reads sync.Map // text -> *sql.Stmt; see statement
 
 	schema  schema
 	jobs    chan *job
@@ -193,9 +194,28 @@ func remedy(err error) error {
 	return err
 }
 
+// statement returns the prepared statement of a text for reading. SQLite takes longer to prepare most texts than to run them.
+func (s *sqliteDB) statement(ctx context.Context, text string) (*sql.Stmt, error) {
+	if known, ok := s.reads.Load(text); ok {
+		return known.(*sql.Stmt), nil
+	}
+	stmt, err := s.read.PrepareContext(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	if known, ok := s.reads.LoadOrStore(text, stmt); ok {
+		return known.(*sql.Stmt), stmt.Close()
+	}
+	return stmt, nil
+}
+
 func (s *sqliteDB) query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error {
 	text, values := s.texts.of(query, args)
-	rows, err := s.read.QueryContext(ctx, text, values...)
+	stmt, err := s.statement(ctx, text)
+	if err != nil {
+		return remedy(err)
+	}
+	rows, err := stmt.QueryContext(ctx, values...)
 	if err != nil {
 		return remedy(err)
 	}
@@ -204,7 +224,11 @@ func (s *sqliteDB) query(ctx context.Context, query string, args []any, row func
 
 func (s *sqliteDB) queryOne(ctx context.Context, query string, args []any, dest ...any) error {
 	text, values := s.texts.of(query, args)
-	err := s.read.QueryRowContext(ctx, text, values...).Scan(dest...)
+	stmt, err := s.statement(ctx, text)
+	if err != nil {
+		return remedy(err)
+	}
+	err = stmt.QueryRowContext(ctx, values...).Scan(dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}

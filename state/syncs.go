@@ -154,7 +154,7 @@ func (t *tx) keepPastContents(where string, args ...any) error {
 // that another process still waits for is recorded.
 func (s *Syncs) Forget(ctx context.Context, syncID int64) error {
 	err := s.update(ctx, func(t *tx) error {
-		if err := t.lockSync(syncID); err != nil {
+		if err := t.lockSync(syncID, alone); err != nil {
 			return err
 		}
 		if _, err := t.recover(syncID, 0); err != nil {

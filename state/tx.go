@@ -1,6 +1,9 @@
 package state
 
-import "database/sql"
+import (
+	"database/sql"
+	"errors"
+)
 
 // A tx is a transaction for writing. All texts that write run in one.
 type tx struct{ session session }
@@ -13,6 +16,10 @@ type session interface {
 	read(query string, args []any, fn func(*sql.Rows) error) error
 	// lockRow runs a query that locks a row until the transaction ends. It does nothing where there is only one writer.
 	lockRow(query string, id any) error
+	// lockDestination locks a destination until the transaction ends, for this transaction alone or for all that share the lock.
+	// from is a FROM clause with the condition that selects the destination with the number id in column. It does nothing where
+	// there is only one writer.
+	lockDestination(column, from string, id int64, mode lockMode) error
 	// notify wakes the processes that share the state after the commit.
 	notify() error
 	// resetIdentities makes the next generated ids greater than every id in the tables.
@@ -58,17 +65,30 @@ func (t *tx) ids(query string, args ...any) ([]int64, error) {
 	return ids, err
 }
 
-// lockDestination lets no other transaction lock the destination until this one ends. Other writers to its rows wait for
-// each other row by row only.
+// A lockMode is how a transaction locks a destination.
+type lockMode int
+
+const (
+	// alone lets no other transaction lock the destination. Everything that changes the breaker, or contents that are in the
+	// table, needs it.
+	alone lockMode = iota
+	// together lets others lock it together, too. It is enough for new contents and for the answers to them, which
+	// are most of the work of several processes.
+	together
+)
+
+// errAlone ends a transaction that has locked a destination together with others, and needs it alone.
+var errAlone = errors.New("the destination must be locked alone")
+
+// lockDestination locks the destination until the transaction ends. Other writers to its rows wait for each other row by row
+// only.
 func (t *tx) lockDestination(id int64) error {
-	return t.session.lockRow(`SELECT 1 FROM destinations WHERE id = $1`, id)
+	return t.session.lockDestination("id", "FROM destinations WHERE id = $1", id, alone)
 }
 
 // lockSync locks the destination of the sync, see lockDestination.
-func (t *tx) lockSync(id int64) error {
-	return t.session.lockRow(`SELECT 1
-		FROM destinations
-		WHERE id = (SELECT destination_id FROM syncs WHERE id = $1)`, id)
+func (t *tx) lockSync(id int64, mode lockMode) error {
+	return t.session.lockDestination("destination_id", "FROM syncs WHERE id = $1", id, mode)
 }
 
 func (t *tx) resetIdentities() error { return t.session.resetIdentities() }

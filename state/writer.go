@@ -33,6 +33,11 @@ func (s *sqliteDB) update(ctx context.Context, fn func(*tx) error) error {
 	}
 }
 
+// updateLazily is update: jobs that are committed together wait for the disk once.
+func (s *sqliteDB) updateLazily(ctx context.Context, fn func(*tx) error) error {
+	return s.update(ctx, fn)
+}
+
 // run is the only writer. With synchronous=FULL every commit waits for the disk, and many uploads end at the same time:
 // so the jobs that wait are committed together, each in its own savepoint.
 func (s *sqliteDB) run(conn *sql.Conn) {
@@ -222,6 +227,8 @@ func (t *sqliteTx) read(query string, args []any, fn func(*sql.Rows) error) erro
 
 // lockRow does nothing: there is one writer.
 func (t *sqliteTx) lockRow(string, any) error { return nil }
+
+func (t *sqliteTx) lockDestination(string, string, int64, lockMode) error { return nil }
 
 // resetIdentities does nothing: SQLite continues after the greatest id.
 func (t *sqliteTx) resetIdentities() error { return nil }

@@ -21,6 +21,7 @@ type run struct {
 	result Result
 	wake   <-chan struct{} // nil when nothing keeps the run going
 	policy retry.Policy    // of polls, and of requests without a usable answer
+	looked time.Time       // when it last read the due sources
 
 	misses map[int64]int   // answers in a row that lacked a source
 	words  map[string]bool // unknown status words that were logged
@@ -48,6 +49,7 @@ func (r *run) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		r.looked = time.Now()
 		due, err := r.inventory.DueSources(ctx, r.dest.ID, slack(r.opts.Min), replycx.MaxStatusIDs)
 		if err != nil {
 			return err
@@ -86,16 +88,35 @@ func (r *run) wait(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 	woken, err := retry.SleepOrWake(ctx, wait, r.wake)
-	if woken {
-		select {
-		case _, open := <-r.wake:
-			if !open {
-				r.wake = nil
-			}
-		default:
-		}
+	if woken && !r.closed() {
+		err = r.rest(ctx)
 	}
 	return err == nil, err
+}
+
+// rest keeps slack between two looks at the state: while many batches are accepted, each wakes the run, and their sources are
+// due later.
+func (r *run) rest(ctx context.Context) error {
+	for woken := true; woken && !r.closed(); {
+		var err error
+		woken, err = retry.SleepOrWake(ctx, time.Until(r.looked.Add(slack(r.opts.Min))), r.wake)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closed reports whether nothing keeps the run going any more. It takes a value from wake if there is one.
+func (r *run) closed() bool {
+	select {
+	case _, open := <-r.wake:
+		if !open {
+			r.wake = nil
+		}
+	default:
+	}
+	return r.wake == nil
 }
 
 // training reports whether a document of the destination is in training. A source that no document has may train longer;

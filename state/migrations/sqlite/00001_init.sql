@@ -59,7 +59,7 @@ CREATE TABLE contents (
     reason         TEXT    NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX contents_address ON contents (destination_id, substr(sha256, 1, 16), scope);
-CREATE INDEX contents_source ON contents (destination_id, source_id) WHERE state > 2;
+CREATE UNIQUE INDEX contents_source ON contents (destination_id, source_id) WHERE state > 2 AND source_id > 0;
 CREATE INDEX contents_large ON contents (destination_id, size) WHERE size > 1048576;
 CREATE INDEX contents_unfinished ON contents (destination_id, state) WHERE state <> 5;
 CREATE INDEX contents_due ON contents (destination_id, next_poll) WHERE next_poll <> 0 AND state > 2;
