@@ -74,6 +74,7 @@ func TestScripts(t *testing.T) {
 			"oddnames": cmdOddNames,
 			"keep":     cmdKeep,
 			"sleep":    cmdSleep,
+			"sealed":   cmdSealed,
 			"until":    cmdUntil,
 			"http":     cmdHTTP,
 			"signal":   cmdSignal,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -8,10 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kbsync/kbsync/state"
 )
 
 // hookProgram is a hook. It appends its variables and its standard input to the file in its argument.
@@ -54,6 +58,22 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	poll(ts, args[0], func() bool {
 		err := ts.Exec(args[1], args[2:]...)
 		return err == nil && pattern.MatchString(ts.ReadFile("stdout")) != neg
+	})
+}
+
+// cmdSealed waits until a request in the journal of a state waits for its answer.
+func cmdSealed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: sealed state")
+	}
+	poll(ts, args[0], func() bool {
+		store, err := state.Open(context.Background(), state.Options{Path: ts.MkAbs(args[0]), ReadOnly: true})
+		if err != nil {
+			return false // the program still makes it
+		}
+		defer store.Close()
+		batches, err := store.Journal.Recent(context.Background(), 10)
+		return err == nil && slices.ContainsFunc(batches, func(b state.Batch) bool { return b.State == state.BatchSealed })
 	})
 }
 
