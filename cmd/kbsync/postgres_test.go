@@ -137,7 +137,9 @@ func (f *sharedFixture) finish(p *process, patience time.Duration) (retried bool
 // lease, and no two may do so at once.
 func TestPostgresNextProcessLeadsAfterAKill(t *testing.T) {
 	t.Parallel()
-	f := newSharedFixture(t, sharedSetup{database: withLease(pgtest.Start(t).Database(t), testLease)})
+	// Other tests run beside this one, so a process may wait for a processor. It must not lose a lease by that.
+	const lease = 3 * testLease
+	f := newSharedFixture(t, sharedSetup{database: withLease(pgtest.Start(t).Database(t), lease)})
 	f.bucket.fill("first", 50)
 	processes := f.startAll("watch", "watch", "watch")
 	f.waitUntilUploaded(time.Minute)
@@ -157,8 +159,8 @@ func TestPostgresNextProcessLeadsAfterAKill(t *testing.T) {
 		f.waitUntilUploaded(time.Minute)
 		took := time.Since(killed)
 		t.Logf("the next process had found and uploaded a new object after %v", took.Round(time.Millisecond))
-		// Beyond the lease: the new leader's polls for the lease, its scan, the upload and the training.
-		if most := testLease + 6*time.Second; took > most {
+		// Beyond the lease: the new leader's polls for the lease, its scan, the upload and the training, on a busy machine.
+		if most := 3 * lease; took > most {
 			t.Errorf("it took %v, want at most %v", took, most)
 		}
 	}
