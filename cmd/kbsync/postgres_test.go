@@ -60,12 +60,14 @@ func TestPostgresProcessesSendEachObjectOnce(t *testing.T) {
 			f.waitUntilUploaded(patience(objects))
 			stopAll(processes)
 			f.checkUploads(1)
+			sharers := 0 // a process that a busy machine starts late may find nothing left
 			for _, p := range processes {
-				if n := p.uploads().accepted; n == 0 {
-					t.Errorf("%s uploaded nothing", p.name)
-				} else {
-					t.Logf("%s sent %d uploads", p.name, n)
-				}
+				n := p.uploads().accepted
+				t.Logf("%s sent %d uploads", p.name, n)
+				sharers += min(n, 1)
+			}
+			if sharers < 2 {
+				t.Error("one process sent all uploads")
 			}
 		})
 	}
