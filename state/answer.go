@@ -87,7 +87,7 @@ func (t *tx) accept(b batchRow, u *Upload, answer Answer, mode lockMode) (Receip
 	if err := a.check(); err != nil {
 		return Receipt{}, err
 	}
-	if mode == together && (a.foreign || len(answer.Unasked) > 0) {
+	if mode == together && len(answer.Unasked) > 0 {
 		return Receipt{}, errAlone
 	}
 	for i, doc := range u.spec.Members {
@@ -114,19 +114,14 @@ func (t *tx) accept(b batchRow, u *Upload, answer Answer, mode lockMode) (Receip
 }
 
 // check finds the destination of the answer, and the ids in it that cannot be trusted.
-func (a *acceptance) check() error {
-	var d Destination
-	err := a.tx.one(`SELECT id, origin, account, knowledge_base
-		FROM destinations
-		WHERE id = $1`, []any{a.batch.destination}, &d.ID, &d.Origin, &d.Account, &d.KnowledgeBase)
-	if err != nil {
-		return err
-	}
-	a.destination = d.ID
-	if kb := a.answer.KnowledgeBase; kb != 0 && kb != d.KnowledgeBase {
+func (a *acceptance) check() (err error) {
+	a.destination = a.batch.destination
+	if kb := a.answer.KnowledgeBase; kb != 0 && kb != a.batch.knowledgeBase {
+		if a.mode == together {
+			return errAlone
+		}
 		a.foreign = true
-		d.KnowledgeBase = kb
-		if a.destination, err = a.tx.ensureDestination(d); err != nil {
+		if a.destination, err = a.tx.siblingDestination(a.batch.destination, kb); err != nil {
 			return err
 		}
 	}
@@ -147,6 +142,16 @@ func (a *acceptance) check() error {
 	}
 	a.known, err = a.tx.knownSources(a.destination, ids)
 	return err
+}
+
+// siblingDestination returns another knowledge base of a destination's account.
+func (t *tx) siblingDestination(id, knowledgeBase int64) (int64, error) {
+	d := Destination{KnowledgeBase: knowledgeBase}
+	err := t.one(`SELECT origin, account FROM destinations WHERE id = $1`, []any{id}, &d.Origin, &d.Account)
+	if err != nil {
+		return 0, err
+	}
+	return t.ensureDestination(d)
 }
 
 // knownSources returns the contents of the ids that the inventory has. The ids of one answer are neighbours, so one range

@@ -67,12 +67,14 @@ func (t *tx) updateBreaker(b batchRow, e ending) (streak int, err error) {
 				probe_batch = CASE WHEN probe_batch = $2 THEN 0 ELSE probe_batch END
 			WHERE id = $3`, counted, b.id, b.destination)
 	case batchAnswered:
+		if !b.breaker.changedBy(b.bytes) {
+			return 0, nil
+		}
 		_, err = t.exec(`UPDATE destinations
 			SET uncertain_streak = 0, probe_batch = 0,
 				largest_accepted = CASE WHEN largest_accepted < $1 THEN $1 ELSE largest_accepted END,
 				smallest_refused = CASE WHEN smallest_refused <= $1 THEN 0 ELSE smallest_refused END
-			WHERE id = $2
-			  AND (uncertain_streak <> 0 OR largest_accepted < $1 OR smallest_refused BETWEEN 1 AND $1)`, b.bytes, b.destination)
+			WHERE id = $2`, b.bytes, b.destination)
 		return 0, err
 	default:
 		_, err = t.exec(`UPDATE destinations

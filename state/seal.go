@@ -11,6 +11,7 @@ import (
 type batchRow struct {
 	id, sync, destination, resendOf, bytes int64
 	state                                  int
+	knowledgeBase                          int64
 	breaker                                breakerRow
 }
 
@@ -21,10 +22,12 @@ type breakerRow struct {
 	largest, smallestRefused int64
 }
 
-const breakerColumns = `t.uncertain_streak, t.probe_batch, t.largest_accepted, t.smallest_refused`
+// destinationColumns are the columns of a destination t that destinationFields scans.
+const destinationColumns = `t.knowledge_base, t.uncertain_streak, t.probe_batch, t.largest_accepted, t.smallest_refused`
 
-func (b *batchRow) breakerFields() []any {
-	return []any{&b.breaker.streak, &b.breaker.probe, &b.breaker.largest, &b.breaker.smallestRefused}
+func (b *batchRow) destinationFields() []any {
+	k := &b.breaker
+	return []any{&b.knowledgeBase, &k.streak, &k.probe, &k.largest, &k.smallestRefused}
 }
 
 // changedBy reports whether the acceptance of so many bytes changes the row.
@@ -34,11 +37,11 @@ func (b breakerRow) changedBy(bytes int64) bool {
 
 func (t *tx) batch(id int64) (batchRow, error) {
 	b := batchRow{id: id}
-	err := t.one(`SELECT b.sync_id, b.destination_id, b.state, b.resend_of, b.bytes, `+breakerColumns+`
+	err := t.one(`SELECT b.sync_id, b.destination_id, b.state, b.resend_of, b.bytes, `+destinationColumns+`
 		FROM batches b
 		JOIN destinations t ON t.id = b.destination_id
 		WHERE b.id = $1`, []any{id},
-		append([]any{&b.sync, &b.destination, &b.state, &b.resendOf, &b.bytes}, b.breakerFields()...)...)
+		append([]any{&b.sync, &b.destination, &b.state, &b.resendOf, &b.bytes}, b.destinationFields()...)...)
 	return b, err
 }
 
@@ -51,10 +54,10 @@ func (t *tx) uploadRow(u *Upload, mode lockMode) (b batchRow, err error) {
 		return t.batch(u.id)
 	}
 	b = batchRow{sync: u.spec.SyncID, resendOf: u.spec.ResendOf, bytes: u.spec.Bytes, state: batchOpen}
-	err = t.one(`SELECT t.id, `+breakerColumns+`
+	err = t.one(`SELECT t.id, `+destinationColumns+`
 		FROM syncs s
 		JOIN destinations t ON t.id = s.destination_id
-		WHERE s.id = $1`, []any{b.sync}, append([]any{&b.destination}, b.breakerFields()...)...)
+		WHERE s.id = $1`, []any{b.sync}, append([]any{&b.destination}, b.destinationFields()...)...)
 	return b, err
 }
 
@@ -174,39 +177,60 @@ func (r *reservation) reserve() error {
 	for i, m := range r.upload.spec.Members {
 		keys[i] = keyOf(m.Key, r.seals[i].SHA256)
 	}
-	known, err := contents(r.batch.destination, keys, r.tx.each)
+	positions := make([]int, 0, len(keys))
+	taken := make(map[contentKey]bool, len(keys))
+	for i, k := range keys {
+		if taken[k] {
+			r.fail.Known = append(r.fail.Known, i)
+			continue
+		}
+		taken[k] = true
+		positions = append(positions, i)
+	}
+	// Most contents are new. The insertion finds out which ones, and needs no lookup before.
+	return eachChunk(positions, func(chunk []int) error {
+		n, err := r.insert(keys, chunk)
+		if err != nil || n == len(chunk) {
+			return err
+		}
+		return r.reserveKnown(keys, chunk)
+	})
+}
+
+// reserveKnown reserves those contents that the destination has, if they are free to be sent.
+func (r *reservation) reserveKnown(keys []contentKey, positions []int) error {
+	if r.mode == together {
+		return errAlone
+	}
+	var old []int
+	var oldKeys []contentKey
+	for _, i := range positions {
+		if r.contents[i] == 0 {
+			old, oldKeys = append(old, i), append(oldKeys, keys[i])
+		}
+	}
+	known, err := contents(r.batch.destination, oldKeys, r.tx.each)
 	if err != nil {
 		return err
 	}
-	if r.mode == together && len(known) > 0 {
-		return errAlone
-	}
-	var fresh []int // positions
-	taken := map[contentKey]bool{}
-	for i, k := range keys {
-		c, exists := known[k]
-		switch {
-		case taken[k]:
-			r.fail.Known = append(r.fail.Known, i)
-			continue
-		case !exists:
-			fresh = append(fresh, i)
-		default:
-			free, err := r.reserveAgain(i, c)
-			if err != nil {
-				return err
-			}
-			if !free {
-				r.fail.Known = append(r.fail.Known, i)
-			}
+	for _, i := range old {
+		c, ok := known[keys[i]]
+		if !ok {
+			return errors.New("the destination has another content with the first half of the same SHA-256")
 		}
-		taken[k] = true
+		free, err := r.reserveAgain(i, c)
+		if err != nil {
+			return err
+		}
+		if !free {
+			r.fail.Known = append(r.fail.Known, i)
+		}
 	}
-	return eachChunk(fresh, func(positions []int) error { return r.insert(keys, positions) })
+	return nil
 }
 
-// insert reserves contents that the destination does not have.
-func (r *reservation) insert(keys []contentKey, positions []int) error {
+// insert reserves the contents that the destination does not have, and returns their number.
+func (r *reservation) insert(keys []contentKey, positions []int) (inserted int, err error) {
 	const columns = 10
 	args := make([]any, 0, columns*len(positions))
 	position := make(map[contentKey]int, len(positions))
@@ -216,8 +240,7 @@ func (r *reservation) insert(keys []contentKey, positions []int) error {
 		args = append(args, r.batch.destination, k.sha[:], []byte(k.scope), r.seals[i].Size, contentReserved, r.batch.id,
 			r.upload.spec.Members[i].DocumentID, r.at, sourceRoom, r.at)
 	}
-	inserted := 0
-	err := r.tx.each(`INSERT INTO contents (destination_id, sha256, scope, size, state, batch_id, document_id, since,
+	err = r.tx.each(`INSERT INTO contents (destination_id, sha256, scope, size, state, batch_id, document_id, since,
 			source_id, next_poll)
 		VALUES `+valueRows(1, len(positions), columns)+`
 		ON CONFLICT (destination_id, substr(sha256, 1, 16), scope) DO NOTHING
@@ -231,13 +254,7 @@ func (r *reservation) insert(keys []contentKey, positions []int) error {
 		inserted++
 		return nil
 	})
-	if err == nil && inserted < len(positions) {
-		if r.mode == together {
-			return errAlone // another process has reserved one meanwhile
-		}
-		err = errors.New("the destination has another content with the first half of the same SHA-256")
-	}
-	return err
+	return inserted, err
 }
 
 // reserveAgain reserves a content that the destination has, if it is free to be sent.
