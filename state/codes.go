@@ -84,6 +84,7 @@ func codeNames() []string {
 		"{outcome.stuck}", strconv.Itoa(int(TrainingStuck)),
 
 		"{hash.ahead}", strconv.Itoa(HashAhead),
+		"{max.named}", strconv.Itoa(MaxNamed),
 	}
 }
 

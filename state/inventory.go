@@ -40,6 +40,8 @@ type Source struct {
 	CreatedAt   time.Time
 	OutcomeAt   time.Time // when its training ended; zero while in training
 	AckedAt     time.Time // of Gone
+
+	content int64 // 0 for none
 }
 
 // A SourceFilter selects rows of the inventory; its zero value selects all.
@@ -132,7 +134,7 @@ func inventoryPage(leftBehind bool) string {
 	return `SELECT o.source_id, y.name, coalesce(d.key, $2),
 			t.id, t.origin, t.account, t.knowledge_base,
 			o.name, o.type, o.status, o.outcome, o.errors, ` + standing + `,
-			coalesce(c.sha256, $2), o.batch_id, o.created_at, o.outcome_at, o.acked_at
+			coalesce(c.sha256, $2), o.content_id, o.batch_id, o.created_at, o.outcome_at, o.acked_at
 		FROM (
 			SELECT * FROM (` + contentSources + fmt.Sprintf(page, "c", ofContents) + `) AS of_contents
 			UNION ALL
@@ -154,7 +156,7 @@ func scanSource(scan func(...any) error) (Source, error) {
 	d := &r.Destination
 	err := scan(&r.ID, &r.Sync, &key, &d.ID, &d.Origin, &d.Account, &d.KnowledgeBase,
 		&r.Name, &r.Type, &r.Status, &r.Outcome, &r.Errors, &r.Standing,
-		&sha, &r.Batch, &created, &outcomeAt, &acked)
+		&sha, &r.content, &r.Batch, &created, &outcomeAt, &acked)
 	r.Key, r.CreatedAt, r.OutcomeAt, r.AckedAt = string(key), fromMillis(created), fromMillis(outcomeAt), fromMillis(acked)
 	if r.Status == "" {
 		r.Name, r.Status = usualName(r.Key), usualStatus(r.Outcome)
@@ -195,68 +197,6 @@ func (s *Inventory) CountLeftBehind(ctx context.Context, syncID int64) (supersed
 		return 0, 0, fmt.Errorf("count left-behind sources: %w", err)
 	}
 	return superseded, orphaned, nil
-}
-
-// A PossibleDuplicate is a document that may have a source that is not in the inventory.
-type PossibleDuplicate struct {
-	Sync string
-	Key  string
-	// Class is "uncertain" (the whole request was sent, and no answer for the document came back) or "refused" (the
-	// request was refused as a whole and the document accepted later: it has two sources if the server kept a part of
-	// the refused request).
-	Class      string
-	Batch      int64
-	ResentAs   int64 // the batch that sent it again; 0 for none
-	SHA256     SHA256
-	At         time.Time
-	LeftBehind bool // the document has another content by now, or is gone
-
-	document int64
-}
-
-// sentLater is the first batch after b that sent the content c of its member m again, for whatever document; 0 for none.
-const sentLater = `coalesce((
-			SELECT min(l.batch_id)
-			FROM sources l
-			WHERE l.content_id = m.content_id
-			  AND l.batch_id > b.id),
-			CASE WHEN c.source_id > 0 AND c.batch_id > b.id THEN c.batch_id ELSE 0 END)`
-
-const possibleDuplicates = `SELECT y.name, d.key,
-		CASE b.state WHEN {batch.refused} THEN 'refused' ELSE 'uncertain' END,
-		b.id, m.document_id, ` + sentLater + `, c.sha256, b.ended_at, coalesce(d.content_id, 0) <> m.content_id
-	FROM members m
-	JOIN batches b ON b.id = m.batch_id
-	JOIN syncs y ON y.id = b.sync_id
-	JOIN documents d ON d.id = m.document_id
-	JOIN contents c ON c.id = m.content_id
-	WHERE ($1 = 0 OR b.sync_id = $1)
-	  AND (
-		b.state IN ({batch.uncertain}, {batch.answered})
-		OR b.state = {batch.refused} AND b.status_code IN (400, 413, 422) AND ` + sentLater + ` <> 0)
-	  AND {no.index}b.id >= $2
-	  AND (m.batch_id, m.document_id) >= ($2, $3)
-	ORDER BY m.batch_id, m.document_id
-	LIMIT $4`
-
-// PossibleDuplicates streams the possible duplicates by batch; syncID 0 for all syncs.
-func (s *Inventory) PossibleDuplicates(ctx context.Context, syncID int64) iter.Seq2[PossibleDuplicate, error] {
-	return pages[PossibleDuplicate]{
-		subject: "possible duplicates",
-		query:   possibleDuplicates,
-		args:    []any{syncID},
-		start:   []any{0, 0},
-		after:   func(p PossibleDuplicate) []any { return []any{p.Batch, p.document + 1} },
-		scan: func(scan func(...any) error) (PossibleDuplicate, error) {
-			var p PossibleDuplicate
-			var key, sha []byte
-			var at int64
-			err := scan(&p.Sync, &key, &p.Class, &p.Batch, &p.document, &p.ResentAs, &sha, &at, &p.LeftBehind)
-			p.Key, p.At = string(key), fromMillis(at)
-			copy(p.SHA256[:], sha)
-			return p, err
-		},
-	}.stream(ctx, s.db)
 }
 
 // KnownContents returns, by position, the state that a document with each content would have at the destination. It is

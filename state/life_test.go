@@ -75,8 +75,11 @@ var life = []lifeStep{
 		r.must(err)
 		r.states()
 	}},
-	{"Inventory.Sources Inventory.CountLeftBehind Inventory.PossibleDuplicates Inventory.KnownContents", func(r *fixture) {
+	{"Inventory.Sources Inventory.Worksheet Inventory.CountLeftBehind Inventory.PossibleDuplicates Inventory.KnownContents", func(r *fixture) {
 		r.standings()
+		for _, err := range r.s.Inventory.Worksheet(r.ctx(), SourceFilter{}) {
+			r.must(err)
+		}
 		for _, err := range r.s.Inventory.Sources(r.ctx(), SourceFilter{SyncID: r.sync.ID, Standings: []Standing{Orphaned}}) {
 			r.must(err)
 		}

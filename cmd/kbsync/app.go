@@ -48,22 +48,22 @@ func (a *app) begin(cmd *cobra.Command) error {
 		if a.json {
 			a.out.Format = console.FormatJSON
 		}
-	case console.FormatText, console.FormatJSON, console.FormatCSV:
+	case console.FormatText, console.FormatJSON, console.FormatCSV, console.FormatHTML:
 		if a.json && a.format != console.FormatJSON {
 			return usageError("--json contradicts --output " + a.format + "; remove one of them")
 		}
-		if a.format == console.FormatCSV && cmd.Annotations[allowsCSV] == "" {
-			return usageError("only kbsync sources supports --output csv; write text or json")
+		if (a.format == console.FormatCSV || a.format == console.FormatHTML) && cmd.Annotations[printsRows] == "" {
+			return usageError("only kbsync sources supports --output " + a.format + "; write text or json")
 		}
 		a.out.Format = a.format
 	default:
-		return usageError(fmt.Sprintf("--output: unknown format %s; write text, json or csv", console.Quoted(a.format)))
+		return usageError(fmt.Sprintf("--output: unknown format %s; write text, json, csv or html", console.Quoted(a.format)))
 	}
 	return nil
 }
 
-// allowsCSV annotates the commands that can print their results as CSV.
-const allowsCSV = "csv"
+// printsRows annotates the commands that can print their results as CSV and as an HTML page.
+const printsRows = "rows"
 
 // configNames returns the names of a config file in the working directory, in the order in which kbsync looks for them.
 func configNames() []string { return []string{"kbsync.yaml", "kbsync.yml"} }

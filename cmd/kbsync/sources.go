@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"slices"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,17 +15,20 @@ import (
 )
 
 func (a *app) sourcesCommand() *cobra.Command {
-	var orphaned, superseded, duplicates bool
+	var orphaned, superseded, leftBehind, duplicates bool
 	cmd := &cobra.Command{
 		Use:   "sources [NAME]",
 		Short: "List the sources that kbsync created",
 		Long: `sources prints the inventory: every source that kbsync ever created in a knowledge base. The API cannot remove a source.
---orphaned and --superseded list the ids to remove by hand in ReplyCX; afterwards run kbsync sources ack ID...`,
+--left-behind lists the sources that still answer although no document has their content any more, to remove by hand in ReplyCX;
+afterwards run kbsync sources ack ID... With -o html the list is a page with check boxes that writes this command:
+
+  kbsync sources --left-behind -o html >worksheet.html`,
 		Args:        atMost(1),
-		Annotations: map[string]string{allowsCSV: "yes"},
+		Annotations: map[string]string{printsRows: "yes"},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if duplicates && (orphaned || superseded) {
-				return usageError("--possible-duplicates cannot be combined with --orphaned or --superseded")
+			if duplicates && (orphaned || superseded || leftBehind) {
+				return usageError("--possible-duplicates cannot be combined with --left-behind, --orphaned or --superseded")
 			}
 			return a.withStore(cmd, true, func(ctx context.Context, store *state.Store) error {
 				var filter state.SourceFilter
@@ -38,18 +40,19 @@ func (a *app) sourcesCommand() *cobra.Command {
 					filter.SyncID = s.ID
 				}
 				if duplicates {
-					return console.PrintRows(a.out, duplicateColumns(), listDuplicates(ctx, store, filter.SyncID))
+					return a.printDuplicates(store.Inventory.PossibleDuplicates(ctx, filter.SyncID))
 				}
-				if orphaned {
+				if orphaned || leftBehind {
 					filter.Standings = append(filter.Standings, state.Orphaned)
 				}
-				if superseded {
+				if superseded || leftBehind {
 					filter.Standings = append(filter.Standings, state.Superseded)
 				}
-				return console.PrintRows(a.out, sourceColumns(), mapped(store.Inventory.Sources(ctx, filter), viewSource))
+				return a.printSources(mapped(store.Inventory.Worksheet(ctx, filter), viewRow), len(filter.Standings) > 0)
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&leftBehind, "left-behind", false, "List only sources to remove by hand: --superseded and --orphaned together.")
 	cmd.Flags().BoolVar(&orphaned, "orphaned", false, "List only sources whose document is gone.")
 	cmd.Flags().BoolVar(&superseded, "superseded", false, "List only sources whose document has a newer content.")
 	cmd.Flags().BoolVar(&duplicates, "possible-duplicates", false, "List the documents that may be in the knowledge base twice.")
@@ -69,56 +72,6 @@ func (a *app) withStore(cmd *cobra.Command, readOnly bool, do func(context.Conte
 	}
 	defer closeStore(store, &err)
 	return do(cmd.Context(), store)
-}
-
-// A sourceView is a row of the inventory.
-type sourceView struct {
-	ID            int64      `json:"id"`
-	Sync          string     `json:"sync"`
-	Key           string     `json:"key"`
-	Origin        string     `json:"origin"`
-	Account       string     `json:"account"`
-	KnowledgeBase int64      `json:"knowledge_base"`
-	Name          string     `json:"name"`
-	Type          string     `json:"type"`
-	Status        string     `json:"status"`
-	Errors        string     `json:"errors,omitempty"`
-	Standing      string     `json:"standing"`
-	SHA256        string     `json:"sha256"`
-	Batch         int64      `json:"batch"`
-	CreatedAt     time.Time  `json:"created_at"`
-	SettledAt     *time.Time `json:"settled_at"`
-	AckedAt       *time.Time `json:"acked_at"`
-}
-
-func viewSource(s state.Source) sourceView {
-	return sourceView{
-		ID: s.ID, Sync: s.Sync, Key: s.Key,
-		Origin: s.Destination.Origin, Account: s.Destination.Account, KnowledgeBase: s.Destination.KnowledgeBase,
-		Name: s.Name, Type: s.Type, Status: s.Status, Errors: s.Errors, Standing: string(s.Standing), SHA256: hexOf(s.SHA256),
-		Batch: s.Batch, CreatedAt: s.CreatedAt, SettledAt: timeOrNil(s.OutcomeAt), AckedAt: timeOrNil(s.AckedAt),
-	}
-}
-
-func sourceColumns() []console.Column[sourceView] {
-	return []console.Column[sourceView]{
-		console.Brief("id", func(v sourceView) string { return strconv.FormatInt(v.ID, 10) }),
-		console.Brief("standing", func(v sourceView) string { return v.Standing }),
-		console.Brief("status", func(v sourceView) string { return v.Status }),
-		console.Brief("knowledge_base", func(v sourceView) string { return strconv.FormatInt(v.KnowledgeBase, 10) }),
-		console.Brief("sync", func(v sourceView) string { return v.Sync }),
-		console.Brief("key", func(v sourceView) string { return v.Key }),
-		console.Detail("name", func(v sourceView) string { return v.Name }),
-		console.Detail("type", func(v sourceView) string { return v.Type }),
-		console.Detail("errors", func(v sourceView) string { return v.Errors }),
-		console.Brief("created_at", func(v sourceView) string { return v.CreatedAt.UTC().Format(time.RFC3339) }),
-		console.Detail("settled_at", func(v sourceView) string { return formatOptional(v.SettledAt) }),
-		console.Detail("acked_at", func(v sourceView) string { return formatOptional(v.AckedAt) }),
-		console.Detail("sha256", func(v sourceView) string { return v.SHA256 }),
-		console.Detail("batch", func(v sourceView) string { return strconv.FormatInt(v.Batch, 10) }),
-		console.Detail("origin", func(v sourceView) string { return v.Origin }),
-		console.Detail("account", func(v sourceView) string { return v.Account }),
-	}
 }
 
 func formatOptional(t *time.Time) string {
@@ -142,10 +95,11 @@ func mapped[T, V any](rows iter.Seq2[T, error], view func(T) V) iter.Seq2[V, err
 func (a *app) ackCommand() *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
-		Use:   "ack ID...",
+		Use:   "ack ID... | -",
 		Short: "Record that sources were removed by hand",
 		Long: `ack records that a person removed sources from the knowledge base, so that sources no longer lists them as left behind.
-Documents that still have the content of such a source become pending, and the next sync uploads them again.`,
+Documents that still have the content of such a source become pending, and the next sync uploads them again. With - it reads
+the ids from stdin, separated by spaces or lines.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError("missing the ids of the removed sources; usage: " + cmd.UseLine())
@@ -153,13 +107,20 @@ Documents that still have the content of such a source become pending, and the n
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ids := make([]int64, len(args))
-			for i, text := range args {
-				id, err := strconv.ParseInt(text, 10, 64)
-				if err != nil || id <= 0 {
-					return usageError(console.Quoted(text) + " is not the id of a source; kbsync sources lists the ids")
+			if len(args) == 1 && args[0] == "-" {
+				text, err := io.ReadAll(a.stdin)
+				if err != nil {
+					return fmt.Errorf("read ids: %w", err)
 				}
-				ids[i] = id
+				args = strings.Fields(string(text))
+			}
+			ids := map[int64]bool{}
+			for _, text := range args {
+				id, err := parseSourceID(text)
+				if err != nil {
+					return err
+				}
+				ids[id] = true
 			}
 			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error { return a.ack(ctx, store, name, ids) })
 		},
@@ -168,7 +129,7 @@ Documents that still have the content of such a source become pending, and the n
 	return cmd
 }
 
-func (a *app) ack(ctx context.Context, store *state.Store, name string, ids []int64) error {
+func (a *app) ack(ctx context.Context, store *state.Store, name string, ids map[int64]bool) error {
 	var filter state.SourceFilter
 	if name != "" {
 		s, err := findSync(ctx, store, name)
@@ -182,19 +143,19 @@ func (a *app) ack(ctx context.Context, store *state.Store, name string, ids []in
 		if err != nil {
 			return err
 		}
-		if !slices.Contains(ids, s.ID) {
+		if !ids[s.ID] {
 			continue
 		}
 		if d, ok := destinations[s.ID]; ok && d != s.Destination.ID {
-			return usageError(fmt.Sprintf("two destinations have a source %d; name the sync with --sync", s.ID))
+			return usageError(fmt.Sprintf("two destinations have a source %s; name the sync with --sync", sourceID(s.ID)))
 		}
 		destinations[s.ID] = s.Destination.ID
 	}
 	byDestination := map[int64][]int64{}
-	for _, id := range ids {
+	for id := range ids {
 		d, ok := destinations[id]
 		if !ok {
-			return usageError(fmt.Sprintf("the inventory has no source %d; kbsync sources lists the ids", id))
+			return usageError(fmt.Sprintf("the inventory has no source %s; kbsync sources lists the ids", sourceID(id)))
 		}
 		byDestination[d] = append(byDestination[d], id)
 	}

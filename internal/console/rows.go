@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// A Column of rows of type T. The table has only the brief columns, the CSV has all columns.
+// A Column of rows of type T. The table and the page have only the brief columns, the CSV has all columns.
 type Column[T any] struct {
 	Name  string
 	Brief bool
@@ -35,7 +35,7 @@ func PrintRows[T any](c *Console, columns []Column[T], rows iter.Seq2[T, error])
 	if c.Quiet {
 		return nil
 	}
-	brief := slices.DeleteFunc(columns, func(column Column[T]) bool { return !column.Brief })
+	columns = brief(columns)
 	const chunk = 1000
 	var lines [][]string
 	flush := func() error {
@@ -45,15 +45,15 @@ func PrintRows[T any](c *Console, columns []Column[T], rows iter.Seq2[T, error])
 		_, err := c.Stdout.Write(b.Bytes())
 		return err
 	}
-	lines = append(lines, names(brief))
+	lines = append(lines, names(columns))
 	n := 0
 	for row, err := range rows {
 		if err != nil {
 			return err
 		}
 		n++
-		cells := make([]string, len(brief))
-		for i, column := range brief {
+		cells := make([]string, len(columns))
+		for i, column := range columns {
 			cells[i] = Printable(column.Text(row))
 		}
 		if lines = append(lines, cells); len(lines) >= chunk {
@@ -67,6 +67,11 @@ func PrintRows[T any](c *Console, columns []Column[T], rows iter.Seq2[T, error])
 		return err
 	}
 	return flush()
+}
+
+// brief returns the brief columns.
+func brief[T any](columns []Column[T]) []Column[T] {
+	return slices.DeleteFunc(slices.Clone(columns), func(column Column[T]) bool { return !column.Brief })
 }
 
 func names[T any](columns []Column[T]) []string {
