@@ -25,7 +25,7 @@ const (
 
 // A Source is a row of the inventory.
 type Source struct {
-	ID          int64
+	ID          int64  // negative if the id is unknown, see Adopt
 	Sync        string // that uploaded it
 	Key         string // of the document that it was uploaded for; empty for a source under a field that was not sent
 	Destination Destination
@@ -35,7 +35,7 @@ type Source struct {
 	Outcome     Outcome
 	Errors      string
 	Standing    Standing
-	SHA256      SHA256
+	SHA256      SHA256 // zero if the content is unknown
 	Batch       int64
 	CreatedAt   time.Time
 	OutcomeAt   time.Time // when its training ended; zero while in training
@@ -134,7 +134,7 @@ func inventoryPage(leftBehind bool) string {
 	return `SELECT o.source_id, y.name, coalesce(d.key, $2),
 			t.id, t.origin, t.account, t.knowledge_base,
 			o.name, o.type, o.status, o.outcome, o.errors, ` + standing + `,
-			coalesce(c.sha256, $2), o.content_id, o.batch_id, o.created_at, o.outcome_at, o.acked_at
+			coalesce(c.sha256, $2), coalesce(c.scope, $2), o.content_id, o.batch_id, o.created_at, o.outcome_at, o.acked_at
 		FROM (
 			SELECT * FROM (` + contentSources + fmt.Sprintf(page, "c", ofContents) + `) AS of_contents
 			UNION ALL
@@ -151,17 +151,19 @@ func inventoryPage(leftBehind bool) string {
 
 func scanSource(scan func(...any) error) (Source, error) {
 	var r Source
-	var key, sha []byte
+	var key, sha, scope []byte
 	var created, outcomeAt, acked int64
 	d := &r.Destination
 	err := scan(&r.ID, &r.Sync, &key, &d.ID, &d.Origin, &d.Account, &d.KnowledgeBase,
 		&r.Name, &r.Type, &r.Status, &r.Outcome, &r.Errors, &r.Standing,
-		&sha, &r.content, &r.Batch, &created, &outcomeAt, &acked)
+		&sha, &scope, &r.content, &r.Batch, &created, &outcomeAt, &acked)
 	r.Key, r.CreatedAt, r.OutcomeAt, r.AckedAt = string(key), fromMillis(created), fromMillis(outcomeAt), fromMillis(acked)
 	if r.Status == "" {
 		r.Name, r.Status = usualName(r.Key), usualStatus(r.Outcome)
 	}
-	copy(r.SHA256[:], sha)
+	if string(scope) != unknownScope {
+		copy(r.SHA256[:], sha)
+	}
 	return r, err
 }
 

@@ -28,6 +28,7 @@ var life = []lifeStep{
 	}},
 	{"Scans.Begin Scans.Record Scans.Known Scans.Count Scans.Finish Scans.Drop Scans.SetGate", (*fixture).liveScans},
 	{"Queue.Claim Queue.Resolve Queue.SizeTaken Journal.Begin Journal.Seal Journal.Accept Inventory.RecordPolls", (*fixture).liveUploads},
+	{"Queue.ClaimAll Journal.Adopt Journal.AdoptStrays", (*fixture).liveAdoptions},
 	{"Journal.Refuse Queue.Release Queue.Reopen", (*fixture).liveRefusals},
 	{"Journal.MarkUncertain Queue.ClaimResends Queue.ClaimSmallest Journal.Breaker", (*fixture).liveLosses},
 	{"Queue.MarkUnreadable Queue.MarkVanished", func(r *fixture) {
@@ -133,6 +134,25 @@ var wholeLife = []lifeStep{
 	{"Syncs.Forget", func(r *fixture) { // it removes every document
 		r.must(r.s.Syncs.Forget(r.ctx(), r.sync.ID))
 	}},
+}
+
+func (r *fixture) liveAdoptions() {
+	r.put("adopted.md", "listed.md", "a.md")
+	docs, err := r.s.Queue.ClaimAll(r.ctx(), r.sync.ID, 0, 100)
+	r.must(err)
+	var adoptions []Adoption
+	for _, d := range docs {
+		a := Adoption{HashedDocument: HashedDocument{ClaimedDocument: d, SHA256: hash(d.Key), Size: 10}, Name: d.Key}
+		if d.Key == "listed.md" {
+			a.Sources, a.Former = []SourceAnswer{{ID: r.next, Type: "file"}}, []SourceAnswer{{ID: r.next + 1, Type: "file"}}
+		}
+		adoptions = append(adoptions, a)
+	}
+	_, err = r.s.Journal.Adopt(r.ctx(), r.sync.ID, adoptions, Sharing{})
+	r.must(err)
+	_, err = r.s.Journal.AdoptStrays(r.ctx(), r.sync.ID, []SourceAnswer{{ID: r.next + 2, Type: "file"}})
+	r.must(err)
+	r.next += 3
 }
 
 func (r *fixture) liveScans() {

@@ -220,7 +220,7 @@ func (t *tx) linkDocument(document, content int64) error {
 	return err
 }
 
-// sourcesToVerify returns the sources of a left-behind content's last batch.
+// sourcesToVerify returns the sources of a left-behind content's last batch, as far as their ids are known.
 func (t *tx) sourcesToVerify(c *contentRow) ([]int64, error) {
 	if c.source > 0 {
 		return []int64{c.source}, nil
@@ -229,5 +229,6 @@ func (t *tx) sourcesToVerify(c *contentRow) ([]int64, error) {
 		FROM sources
 		WHERE content_id = $1
 		  AND batch_id = $2
+		  AND source_id > 0
 		  AND acked_at = 0`, c.id, c.batch)
 }
