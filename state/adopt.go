@@ -303,3 +303,39 @@ func (a *adoption) addFormer(d *Adoption) error {
 	}
 	return nil
 }
+
+// Missing returns those of the ids that the inventory of the destination does not have, in their order.
+func (s *Inventory) Missing(ctx context.Context, destinationID int64, ids []int64) (missing []int64, err error) {
+	for chunk := range slices.Chunk(ids, worksheetChunk) {
+		args := []any{destinationID}
+		for _, id := range chunk {
+			args = append(args, id)
+		}
+		in := valueRows(2, 1, len(chunk))
+		known := map[int64]bool{}
+		err := s.query(ctx, `SELECT source_id
+			FROM sources
+			WHERE destination_id = $1
+			  AND source_id IN `+in+`
+			UNION ALL
+			SELECT source_id
+			FROM contents
+			WHERE destination_id = $1
+			  AND state > {content.uncertain}
+			  AND source_id IN `+in, args, func(scan func(...any) error) error {
+			var id int64
+			err := scan(&id)
+			known[id] = true
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("look up sources: %w", err)
+		}
+		for _, id := range chunk {
+			if !known[id] {
+				missing = append(missing, id)
+			}
+		}
+	}
+	return missing, nil
+}

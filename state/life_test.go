@@ -28,7 +28,7 @@ var life = []lifeStep{
 	}},
 	{"Scans.Begin Scans.Record Scans.Known Scans.Count Scans.Finish Scans.Drop Scans.SetGate", (*fixture).liveScans},
 	{"Queue.Claim Queue.Resolve Queue.SizeTaken Journal.Begin Journal.Seal Journal.Accept Inventory.RecordPolls", (*fixture).liveUploads},
-	{"Queue.ClaimAll Journal.Adopt Journal.AdoptStrays", (*fixture).liveAdoptions},
+	{"Queue.ClaimAll Journal.Adopt Journal.AdoptStrays Inventory.Missing", (*fixture).liveAdoptions},
 	{"Journal.Refuse Queue.Release Queue.Reopen", (*fixture).liveRefusals},
 	{"Journal.MarkUncertain Queue.ClaimResends Queue.ClaimSmallest Journal.Breaker", (*fixture).liveLosses},
 	{"Queue.MarkUnreadable Queue.MarkVanished", func(r *fixture) {
@@ -151,6 +151,8 @@ func (r *fixture) liveAdoptions() {
 	_, err = r.s.Journal.Adopt(r.ctx(), r.sync.ID, adoptions, Sharing{})
 	r.must(err)
 	_, err = r.s.Journal.AdoptStrays(r.ctx(), r.sync.ID, []SourceAnswer{{ID: r.next + 2, Type: "file"}})
+	r.must(err)
+	_, err = r.s.Inventory.Missing(r.ctx(), r.sync.Destination.ID, []int64{r.next, r.next + 3})
 	r.must(err)
 	r.next += 3
 }

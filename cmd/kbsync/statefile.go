@@ -23,15 +23,15 @@ func (a *app) stateCommand() *cobra.Command {
 document again and the knowledge base holds each one twice. Export the state regularly.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state export, import or check", console.Printable(args[0])))
+				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state export, import, adopt or check", console.Printable(args[0])))
 			}
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error {
-			return usageError("write kbsync state export, import or check")
+			return usageError("write kbsync state export, import, adopt or check")
 		},
 	}
-	cmd.AddCommand(a.exportCommand(), a.importCommand(), a.stateCheckCommand())
+	cmd.AddCommand(a.exportCommand(), a.importCommand(), a.adoptCommand(), a.stateCheckCommand())
 	return cmd
 }
 

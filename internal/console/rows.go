@@ -137,3 +137,11 @@ func harmlessCell(text string) string {
 	}
 	return text
 }
+
+// Cell returns the text of a cell of a CSV file that PrintRows has written.
+func Cell(text string) string {
+	if bare, ok := strings.CutPrefix(text, "'"); ok && harmlessCell(bare) == text {
+		return bare
+	}
+	return text
+}
