@@ -84,13 +84,14 @@ func (s *Inventory) addKnownSources(ctx context.Context, duplicates []PossibleDu
 			contents = append(contents, d.content)
 		}
 	}
-	// Documents that share nothing have contents of their own, with the same hash.
+	// Documents that share nothing have contents of their own, with the same hash. The mark keeps SQLite from reading all sources
+	// of the destination.
 	same := `FROM contents c
 		JOIN contents k ON k.destination_id = c.destination_id AND substr(k.sha256, 1, 16) = substr(c.sha256, 1, 16) AND k.sha256 = c.sha256`
 	of := `WHERE c.id IN ` + valueRows(1, 1, len(contents))
 	err := s.query(ctx, `SELECT c.id, k.source_id `+same+` `+of+`
-		  AND {no.index}k.source_id > 0
-		  AND k.state > {content.uncertain}
+		  AND k.source_id > 0
+		  AND {no.index}k.state > {content.uncertain}
 		UNION ALL
 		SELECT c.id, o.source_id `+same+`
 		JOIN sources o ON o.content_id = k.id AND o.acked_at = 0 `+of+`

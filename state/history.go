@@ -43,6 +43,54 @@ func (s *Documents) History(ctx context.Context, documentID int64) ([]Event, err
 	return h.events, nil
 }
 
+// A Version is a content that a document has or had.
+type Version struct {
+	SHA256 SHA256 // zero if it is unknown
+	Size   int64
+	// Until is when the document left it; zero for the present one.
+	Until  time.Time
+	State  DocumentState // of the content: pending if it is not in the knowledge base any more
+	Reason string        // of failed and uncertain
+	// UploadedFor is the document that sent it, which may be another one with the same content.
+	UploadedFor DocumentName
+}
+
+// Versions returns the versions of a document, the present one first, then the latest.
+func (s *Documents) Versions(ctx context.Context, documentID int64) ([]Version, error) {
+	var versions []Version
+	err := s.query(ctx, `SELECT c.sha256, c.scope, c.size, v.until, `+contentStateName+`, c.reason, y.name, d.key
+		FROM (
+			SELECT content_id, 0 AS until
+			FROM documents
+			WHERE id = $1
+			  AND content_id IS NOT NULL
+			UNION ALL
+			SELECT f.content_id, f.until
+			FROM past_contents f
+			WHERE f.document_id = $1
+			  AND f.content_id <> coalesce((SELECT content_id FROM documents WHERE id = $1), 0)
+		) AS v
+		JOIN contents c ON c.id = v.content_id
+		JOIN documents d ON d.id = c.document_id
+		JOIN syncs y ON y.id = d.sync_id
+		ORDER BY v.until <> 0, v.until DESC, c.id DESC`, []any{documentID}, func(scan func(...any) error) error {
+		var v Version
+		var sha, scope, key []byte
+		var until int64
+		err := scan(&sha, &scope, &v.Size, &until, &v.State, &v.Reason, &v.UploadedFor.Sync, &key)
+		v.Until, v.UploadedFor.Key = fromMillis(until), string(key)
+		if string(scope) != unknownScope {
+			copy(v.SHA256[:], sha)
+		}
+		versions = append(versions, v)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read versions: %w", err)
+	}
+	return versions, nil
+}
+
 // contentsOf are the contents that the document $1 has or had.
 const contentsOf = `SELECT content_id
 		FROM documents
@@ -71,16 +119,20 @@ const uploadsOf = `SELECT batch_id, content_id
 
 func (h *history) readBatches(ctx context.Context) error {
 	return h.db.query(ctx, `SELECT b.id, b.state, b.created_at, b.ended_at, b.resend_of,
-			b.status_code, b.message, coalesce(c.sha256, $2)
+			b.status_code, b.code, b.message, coalesce(c.sha256, $2)
 		FROM (`+uploadsOf+`) AS m
 		JOIN batches b ON b.id = m.batch_id
 		LEFT JOIN contents c ON c.id = m.content_id`, []any{h.document, []byte{}}, func(scan func(...any) error) error {
 		var id, created, ended, resendOf int64
 		var state, status int
-		var message string
+		var code, message string
 		var sha []byte
-		if err := scan(&id, &state, &created, &ended, &resendOf, &status, &message, &sha); err != nil {
+		if err := scan(&id, &state, &created, &ended, &resendOf, &status, &code, &message, &sha); err != nil {
 			return err
+		}
+		if code == adoptedCode {
+			h.add(created, "taken as uploaded, without sending it", id, 0, sha)
+			return nil
 		}
 		begun := "upload began"
 		if resendOf != 0 {
@@ -109,7 +161,7 @@ func (h *history) readBatches(ctx context.Context) error {
 }
 
 func (h *history) readSources(ctx context.Context) error {
-	return h.db.query(ctx, `SELECT o.source_id, o.batch_id, o.status, o.outcome, o.errors, o.created_at, o.outcome_at, o.acked_at, c.sha256
+	return h.db.query(ctx, `SELECT o.source_id, o.batch_id, o.status, o.outcome, o.errors, o.created_at, o.outcome_at, o.acked_at, c.sha256, c.scope, b.code
 		FROM (
 			`+contentSources+`
 			  AND c.id IN (`+contentsOf+`)
@@ -118,17 +170,25 @@ func (h *history) readSources(ctx context.Context) error {
 			  AND o.content_id IN (`+contentsOf+`)
 		) AS o
 		JOIN contents c ON c.id = o.content_id
+		JOIN batches b ON b.id = o.batch_id
 		WHERE o.document_id = $1`, []any{h.document}, func(scan func(...any) error) error {
 		var id, batch, created, outcomeAt, acked int64
-		var status, errors string
+		var status, errors, code string
 		var outcome Outcome
-		var sha []byte
-		if err := scan(&id, &batch, &status, &outcome, &errors, &created, &outcomeAt, &acked, &sha); err != nil {
+		var sha, scope []byte
+		if err := scan(&id, &batch, &status, &outcome, &errors, &created, &outcomeAt, &acked, &sha, &scope, &code); err != nil {
 			return err
 		}
+		if string(scope) == unknownScope {
+			sha = nil
+		}
 		status = cmp.Or(status, usualStatus(outcome))
-		h.add(created, "source created", batch, id, sha)
-		if outcomeAt != 0 {
+		if code == adoptedCode {
+			h.add(created, "source recorded, with the status "+status, batch, id, sha)
+		} else {
+			h.add(created, "source created", batch, id, sha)
+		}
+		if outcomeAt > created {
 			h.add(outcomeAt, strings.TrimSuffix("training "+status+": "+errors, ": "), batch, id, sha)
 		}
 		if acked != 0 {

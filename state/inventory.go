@@ -90,16 +90,53 @@ const maybeLeftBehind = `SELECT content_id FROM past_contents
 // Sources streams the inventory by destination and id. If only left-behind sources are asked for, its cost grows with the
 // number of contents that documents ever left.
 func (s *Inventory) Sources(ctx context.Context, f SourceFilter) iter.Seq2[Source, error] {
-	leftBehind := len(f.Standings) > 0 && !slices.Contains(f.Standings, Live) && !slices.Contains(f.Standings, Gone)
+	ofContents, ofSources := "", ""
+	if len(f.Standings) > 0 && !slices.Contains(f.Standings, Live) && !slices.Contains(f.Standings, Gone) {
+		ofContents = ` AND c.id IN (` + maybeLeftBehind + `)`
+		ofSources = ` AND o.content_id IN (SELECT 0 UNION ALL ` + maybeLeftBehind + `)`
+	}
+	return s.sources(ctx, f, ofContents, ofSources)
+}
+
+// sources streams the sources that meet two conditions, on a content c and on a row o of the table of sources, whose parameters
+// from $3 on are args.
+func (s *Inventory) sources(ctx context.Context, f SourceFilter, ofContents, ofSources string, args ...any) iter.Seq2[Source, error] {
 	return pages[Source]{
 		subject: "inventory",
-		query:   inventoryPage(leftBehind),
-		args:    []any{f.SyncID, []byte{}},
+		query:   inventoryPage(ofContents, ofSources, 3+len(args)),
+		args:    append([]any{f.SyncID, []byte{}}, args...),
 		start:   []any{0, 0},
 		after:   func(r Source) []any { return []any{r.Destination.ID, r.ID + 1} },
 		keep:    func(r Source) bool { return len(f.Standings) == 0 || slices.Contains(f.Standings, r.Standing) },
 		scan:    scanSource,
 	}.stream(ctx, s.db)
+}
+
+// OfDocument returns the sources of every content that a document has or had, and those of its key without a content.
+func (s *Inventory) OfDocument(ctx context.Context, documentID int64) ([]WorksheetRow, error) {
+	args := []any{documentID}
+	err := s.query(ctx, contentsOf, args[:1:1], func(scan func(...any) error) error {
+		var id int64
+		err := scan(&id)
+		args = append(args, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read contents: %w", err)
+	}
+	if len(args) == 1 {
+		args = append(args, 0)
+	}
+	in := valueRows(4, 1, len(args)-1)
+	var rows []WorksheetRow
+	for source, err := range s.sources(ctx, SourceFilter{}, ` AND c.id IN `+in, ` AND o.content_id IN (SELECT 0 UNION ALL SELECT id FROM contents WHERE id IN `+in+`)
+			  AND (o.content_id <> 0 OR o.document_id = $3)`, args...) {
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, WorksheetRow{Source: source})
+	}
+	return rows, s.complete(ctx, rows)
 }
 
 // contentSources and ownSources are the two places of sources, with the columns of the table sources.
@@ -119,18 +156,14 @@ const (
 )
 
 // inventoryPage selects sources of the sync $1, or of all syncs if it is 0, as scanSource reads them ($2: the key and the hash
-// of an unknown document). $3 and $4 are the cursor, $5 is the number of rows.
-func inventoryPage(leftBehind bool) string {
-	const page = `
+// of an unknown document). The parameters from number cursor on are the cursor and the number of rows.
+func inventoryPage(ofContents, ofSources string, cursor int) string {
+	limit := fmt.Sprintf("$%d", cursor+2)
+	page := fmt.Sprintf(`
 			  AND ($1 = 0 OR b.sync_id = $1)
-			  AND (%[1]s.destination_id, %[1]s.source_id) >= ($3, $4)%[2]s
-			ORDER BY %[1]s.destination_id, %[1]s.source_id
-			LIMIT $5`
-	ofContents, ofSources := "", ""
-	if leftBehind {
-		ofContents = ` AND c.id IN (` + maybeLeftBehind + `)`
-		ofSources = ` AND o.content_id IN (SELECT 0 UNION ALL ` + maybeLeftBehind + `)`
-	}
+			  AND (%%[1]s.destination_id, %%[1]s.source_id) >= ($%d, $%d)%%[2]s
+			ORDER BY %%[1]s.destination_id, %%[1]s.source_id
+			LIMIT `, cursor, cursor+1) + limit
 	return `SELECT o.source_id, y.name, coalesce(d.key, $2),
 			t.id, t.origin, t.account, t.knowledge_base,
 			o.name, o.type, o.status, o.outcome, o.errors, ` + standing + `,
@@ -146,7 +179,7 @@ func inventoryPage(leftBehind bool) string {
 		LEFT JOIN documents d ON d.id = o.document_id
 		LEFT JOIN contents c ON c.id = o.content_id
 		ORDER BY o.destination_id, o.source_id
-		LIMIT $5`
+		LIMIT ` + limit
 }
 
 func scanSource(scan func(...any) error) (Source, error) {

@@ -63,7 +63,8 @@ var life = []lifeStep{
 		_, err = r.s.Journal.Recent(r.ctx(), 10)
 		r.must(err)
 	}},
-	{"Documents.Outstanding Documents.Progress Documents.NeedingAttention Documents.Get Documents.History Documents.All", func(r *fixture) {
+	{"Documents.Outstanding Documents.Progress Documents.NeedingAttention Documents.Get Documents.History Documents.Versions " +
+		"Documents.All Inventory.OfDocument", func(r *fixture) {
 		_, err := r.s.Documents.Outstanding(r.ctx(), r.sync.ID)
 		r.must(err)
 		_, err = r.s.Documents.Progress(r.ctx(), r.sync.ID)
@@ -73,6 +74,10 @@ var life = []lifeStep{
 		d, err := r.s.Documents.Get(r.ctx(), r.sync.ID, "a.md")
 		r.must(err)
 		_, err = r.s.Documents.History(r.ctx(), d.ID)
+		r.must(err)
+		_, err = r.s.Documents.Versions(r.ctx(), d.ID)
+		r.must(err)
+		_, err = r.s.Inventory.OfDocument(r.ctx(), d.ID)
 		r.must(err)
 		r.states()
 	}},

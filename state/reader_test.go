@@ -140,7 +140,7 @@ func TestPagesAreReadFromAnIndex(t *testing.T) {
 		}
 	}
 	// The two places of sources are read in order, and the rows of one page are sorted.
-	plan := strings.Join(r.plan(inventoryPage(false), 0, []byte{}, 0, 0, 10), "; ")
+	plan := strings.Join(r.plan(inventoryPage("", "", 3), 0, []byte{}, 0, 0, 10), "; ")
 	for _, index := range []string{
 		"SEARCH c USING INDEX contents_source ((destination_id,source_id)>(?,?))",
 		"SEARCH o USING PRIMARY KEY ((destination_id,source_id)>(?,?))",

@@ -21,6 +21,7 @@ import (
 // sqliteDB is the backend for a file. All writes go through one connection (see update).
 type sqliteDB struct {
 	path  string // absolute, without symbolic links; empty for openEmpty
+	dsn   string // the address for writing, or for reading if the state was opened for it
 	files []placedFile
 	write *sql.DB
 	read  *sql.DB
@@ -62,9 +63,13 @@ func newSQLite() *sqliteDB {
 
 const pragmas = "&_pragma=busy_timeout(30000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
 
-func inMemory() string { return fmt.Sprintf("file:/kbsync-%016x?vfs=memdb", rand.Uint64()) + pragmas }
+// memoryVFS is the parameter of an address in memory.
+const memoryVFS = "?vfs=memdb"
+
+func inMemory() string { return fmt.Sprintf("file:/kbsync-%016x", rand.Uint64()) + memoryVFS + pragmas }
 
 func (s *sqliteDB) open(ctx context.Context, dsn string, readOnly bool) (backend, error) {
+	s.dsn = dsn
 	vacuum := "&_pragma=auto_vacuum(2)"
 	if readOnly {
 		vacuum = ""
@@ -132,7 +137,21 @@ func (s *sqliteDB) migrateAlone(ctx context.Context, migrate func(context.Contex
 	if err != nil {
 		return err
 	}
-	return errors.Join(migrate(ctx), unlock())
+	return errors.Join(s.migrateCopied(ctx, migrate), unlock())
+}
+
+// migrateCopied runs migrate after it has copied a database that has tables. If the copy fails, nothing is migrated.
+func (s *sqliteDB) migrateCopied(ctx context.Context, migrate func(context.Context) error) error {
+	version, err := s.schemaVersion(ctx)
+	if err != nil {
+		return err
+	}
+	if version > 0 && version < s.schema.newest {
+		if _, err := s.backupBeside(ctx, 0); err != nil {
+			return fmt.Errorf("copy the state before its migration: %w", err)
+		}
+	}
+	return migrate(ctx)
 }
 
 // locate finds the place of the database, whose links it resolves once: the names of the lock files derive from it. It creates

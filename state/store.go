@@ -47,6 +47,9 @@ type backend interface {
 	version(ctx context.Context) (int64, error)
 	// integrity returns a sentence for each fault of the database itself.
 	integrity(ctx context.Context) ([]string, error)
+	// backup is Backup, and backupBeside is BackupBeside.
+	backup(ctx context.Context, path string) error
+	backupBeside(ctx context.Context, age time.Duration) (string, error)
 	// ephemeralReason is EphemeralReason.
 	ephemeralReason() string
 	// lock takes the lock of a sync, and waits up to wait for it. Errors: ErrLocked.

@@ -20,18 +20,18 @@ func (a *app) stateCommand() *cobra.Command {
 		Use:   "state",
 		Short: "Back up, restore and check the inventory",
 		Long: `The state is the only inventory of the uploads, because the API cannot list sources. If you lose it, kbsync uploads every
-document again and the knowledge base holds each one twice. Export the state regularly.`,
+document again and the knowledge base holds each one twice. Back the state up regularly.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state export, import, adopt or check", console.Printable(args[0])))
+				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state backup, export, import, adopt or check", console.Printable(args[0])))
 			}
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error {
-			return usageError("write kbsync state export, import, adopt or check")
+			return usageError("write kbsync state backup, export, import, adopt or check")
 		},
 	}
-	cmd.AddCommand(a.exportCommand(), a.importCommand(), a.adoptCommand(), a.stateCheckCommand())
+	cmd.AddCommand(a.backupCommand(), a.exportCommand(), a.importCommand(), a.adoptCommand(), a.stateCheckCommand())
 	return cmd
 }
 

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,10 +18,11 @@ import (
 
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "status [NAME] [KEY]",
+		Use:   "status [NAME | KEY | NAME KEY]",
 		Short: "Show the state of the documents",
 		Long: `status counts the documents of each sync by state and lists the problems with their reasons. With a KEY it prints the
-whole history of one document. It reads only the state and sends no request.`,
+whole history of one document: its versions, the uploads, the sources and their training, and why it is in its state. It reads
+only the state and sends no request.`,
 		Args: atMost(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			cfg, err := a.load(cmd)
@@ -35,8 +34,21 @@ whole history of one document. It reads only the state and sends no request.`,
 				return err
 			}
 			defer closeStore(store, &err)
-			if len(args) == 2 {
-				return a.documentStatus(cmd.Context(), store, args[0], args[1])
+			switch {
+			case len(args) == 2:
+				s, err := findSync(cmd.Context(), store, args[0])
+				if err != nil {
+					return err
+				}
+				return a.documentStatus(cmd.Context(), store, []state.Sync{s}, args[1])
+			case len(args) == 1 && !configured(cfg, args[0]):
+				syncs, err := store.Syncs.All(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if !slices.ContainsFunc(syncs, func(s state.Sync) bool { return s.Name == args[0] }) && len(syncs) > 0 {
+					return a.documentStatus(cmd.Context(), store, syncs, args[0])
+				}
 			}
 			return a.syncStatus(cmd.Context(), cfg, store, args)
 		},
@@ -237,108 +249,4 @@ func findSyncs(ctx context.Context, store *state.Store, args []string) ([]state.
 		return nil, err
 	}
 	return []state.Sync{s}, nil
-}
-
-// A documentView is one document with its history.
-type documentView struct {
-	Sync        string       `json:"sync"`
-	Key         string       `json:"key"`
-	State       string       `json:"state"`
-	Reason      string       `json:"reason,omitempty"`
-	Size        int64        `json:"size"`
-	SHA256      string       `json:"sha256,omitempty"`
-	ChangedAt   *time.Time   `json:"changed_at,omitempty"`
-	Attempts    int          `json:"attempts"`
-	NextAttempt *time.Time   `json:"next_attempt,omitempty"`
-	Sources     []sourceView `json:"sources"`
-	History     []eventView  `json:"history"`
-}
-
-type eventView struct {
-	At     time.Time `json:"at"`
-	What   string    `json:"what"`
-	Batch  int64     `json:"batch,omitempty"`
-	Source int64     `json:"source,omitempty"`
-	SHA256 string    `json:"sha256,omitempty"`
-}
-
-func (a *app) documentStatus(ctx context.Context, store *state.Store, name, key string) error {
-	s, err := findSync(ctx, store, name)
-	if err != nil {
-		return err
-	}
-	d, err := store.Documents.Get(ctx, s.ID, key)
-	if errors.Is(err, state.ErrNotFound) {
-		return usageError(fmt.Sprintf("sync %s has no document %s; kbsync explain shows why", console.Printable(s.Name), console.Quoted(key)))
-	}
-	if err != nil {
-		return err
-	}
-	v, err := viewDocument(ctx, store, s, d)
-	if err != nil {
-		return err
-	}
-	return a.out.Result(v, v.print)
-}
-
-func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state.Document) (documentView, error) {
-	v := documentView{
-		Sync: s.Name, Key: d.Key, State: string(d.State), Reason: hooks.Reason(d), Size: d.Fingerprint.Size, SHA256: hexOf(d.SHA256),
-		ChangedAt: timeOrNil(d.ChangedAt), Attempts: d.Attempts, NextAttempt: timeOrNil(d.NextAttempt),
-		Sources: []sourceView{}, History: []eventView{},
-	}
-	for source, err := range store.Inventory.Sources(ctx, state.SourceFilter{SyncID: s.ID}) {
-		if err != nil {
-			return v, err
-		}
-		if source.Key == d.Key || v.SHA256 != "" && source.SHA256 == d.SHA256 {
-			v.Sources = append(v.Sources, viewSource(source))
-		}
-	}
-	events, err := store.Documents.History(ctx, d.ID)
-	if err != nil {
-		return v, err
-	}
-	for _, e := range events {
-		v.History = append(v.History, eventView{e.At, e.What, e.Batch, e.Source, hexOf(e.SHA256)})
-	}
-	return v, nil
-}
-
-func (v documentView) print(w io.Writer) {
-	fmt.Fprintf(w, "%s in %s: %s\n", console.Printable(v.Key), console.Printable(v.Sync), v.State)
-	if v.Reason != "" {
-		fmt.Fprintf(w, "  %s\n", console.Printable(v.Reason))
-	}
-	fmt.Fprintf(w, "  %s", console.Bytes(v.Size))
-	if v.SHA256 != "" {
-		fmt.Fprintf(w, ", sha256 %s", v.SHA256)
-	}
-	fmt.Fprintln(w)
-	if v.NextAttempt != nil {
-		fmt.Fprintf(w, "  %s; next attempt at %s\n", console.Count(v.Attempts, "failed attempt"), console.Moment(*v.NextAttempt))
-	}
-	if len(v.Sources) > 0 {
-		fmt.Fprintln(w, "sources:")
-		rows := [][]string{}
-		for _, s := range v.Sources {
-			rows = append(rows, []string{"  " + strconv.FormatInt(s.ID, 10), s.Standing, s.Status, console.Moment(s.CreatedAt), console.Printable(s.Name)})
-		}
-		console.Table(w, rows)
-	}
-	if len(v.History) > 0 {
-		fmt.Fprintln(w, "history:")
-		rows := [][]string{}
-		for _, e := range v.History {
-			row := []string{"  " + console.Moment(e.At), console.Printable(e.What), "", ""}
-			if e.Batch != 0 {
-				row[2] = "batch " + strconv.FormatInt(e.Batch, 10)
-			}
-			if e.Source != 0 {
-				row[3] = "source " + strconv.FormatInt(e.Source, 10)
-			}
-			rows = append(rows, row)
-		}
-		console.Table(w, rows)
-	}
 }

@@ -36,8 +36,6 @@ type sourceView struct {
 	ReplacedBy    []int64              `json:"replaced_by"`
 }
 
-func viewSource(s state.Source) sourceView { return viewRow(state.WorksheetRow{Source: s}) }
-
 func viewRow(s state.WorksheetRow) sourceView {
 	return sourceView{
 		ID: s.ID, Sync: s.Sync, Key: s.Key,

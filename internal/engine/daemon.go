@@ -90,6 +90,10 @@ func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 		opts.Store.Listen(running, d.wakeUploads)
 		return nil
 	})
+	group.Go(func() error {
+		backUpDaily(running, opts.Options)
+		return nil
+	})
 	err = group.Wait()
 	d.host.trackers.stop()
 	switch {

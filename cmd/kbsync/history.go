@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kbsync/kbsync/internal/console"
+	"github.com/kbsync/kbsync/internal/hooks"
+	"github.com/kbsync/kbsync/state"
+)
+
+// A documentView is one document with its history.
+type documentView struct {
+	Sync        string        `json:"sync"`
+	Key         string        `json:"key"`
+	State       string        `json:"state"`
+	Reason      string        `json:"reason,omitempty"`
+	Size        int64         `json:"size"`
+	SHA256      string        `json:"sha256,omitempty"`
+	ChangedAt   *time.Time    `json:"changed_at,omitempty"`
+	Attempts    int           `json:"attempts"`
+	NextAttempt *time.Time    `json:"next_attempt,omitempty"`
+	Versions    []versionView `json:"versions"`
+	Sources     []sourceView  `json:"sources"`
+	History     []eventView   `json:"history"`
+}
+
+// A versionView is a content that the document has or had.
+type versionView struct {
+	SHA256      string             `json:"sha256,omitempty"`
+	Size        int64              `json:"size"`
+	Until       *time.Time         `json:"until"` // null for the present one
+	State       string             `json:"state"`
+	Reason      string             `json:"reason,omitempty"`
+	UploadedFor state.DocumentName `json:"uploaded_for"`
+}
+
+type eventView struct {
+	At     time.Time `json:"at"`
+	What   string    `json:"what"`
+	Batch  int64     `json:"batch,omitempty"`
+	Source int64     `json:"source,omitempty"`
+	SHA256 string    `json:"sha256,omitempty"`
+}
+
+// documentStatus prints the history of the document with a key. Only one of the syncs may have it.
+func (a *app) documentStatus(ctx context.Context, store *state.Store, syncs []state.Sync, key string) error {
+	var names []string
+	var found documentView
+	for _, s := range syncs {
+		d, err := store.Documents.Get(ctx, s.ID, key)
+		if errors.Is(err, state.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if found, err = viewDocument(ctx, store, s, d); err != nil {
+			return err
+		}
+		names = append(names, console.Printable(s.Name))
+	}
+	switch {
+	case len(names) > 1:
+		return usageError(fmt.Sprintf("the syncs %s have a document %s; name one of them: kbsync status %s %s",
+			strings.Join(names, " and "), console.Quoted(key), names[0], console.Printable(key)))
+	case len(names) == 1:
+		return a.out.Result(found, found.print)
+	case len(syncs) == 1:
+		return usageError(fmt.Sprintf("sync %s has no document %s; kbsync explain shows why", console.Printable(syncs[0].Name), console.Quoted(key)))
+	}
+	return usageError(fmt.Sprintf("there is no sync and no document %s; kbsync status lists the syncs, and kbsync explain shows why "+
+		"a document is not known", console.Quoted(key)))
+}
+
+func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state.Document) (documentView, error) {
+	v := documentView{
+		Sync: s.Name, Key: d.Key, State: string(d.State), Reason: hooks.Reason(d), Size: d.Fingerprint.Size, SHA256: hexOf(d.SHA256),
+		ChangedAt: timeOrNil(d.ChangedAt), Attempts: d.Attempts, NextAttempt: timeOrNil(d.NextAttempt),
+		Versions: []versionView{}, Sources: []sourceView{}, History: []eventView{},
+	}
+	versions, err := store.Documents.Versions(ctx, d.ID)
+	if err != nil {
+		return v, err
+	}
+	for _, x := range versions {
+		v.Versions = append(v.Versions, versionView{hexOf(x.SHA256), x.Size, timeOrNil(x.Until), string(x.State), x.Reason, x.UploadedFor})
+	}
+	sources, err := store.Inventory.OfDocument(ctx, d.ID)
+	if err != nil {
+		return v, err
+	}
+	for _, row := range sources {
+		v.Sources = append(v.Sources, viewRow(row))
+	}
+	events, err := store.Documents.History(ctx, d.ID)
+	if err != nil {
+		return v, err
+	}
+	for _, e := range events {
+		v.History = append(v.History, eventView{e.At, e.What, e.Batch, e.Source, hexOf(e.SHA256)})
+	}
+	return v, nil
+}
+
+func (v documentView) print(w io.Writer) {
+	fmt.Fprintf(w, "%s in %s: %s\n", console.Printable(v.Key), console.Printable(v.Sync), v.State)
+	if v.Reason != "" {
+		fmt.Fprintf(w, "  %s\n", console.Printable(v.Reason))
+	}
+	fmt.Fprintf(w, "  %s", console.Bytes(v.Size))
+	if v.SHA256 != "" {
+		fmt.Fprintf(w, ", sha256 %s", v.SHA256)
+	}
+	fmt.Fprintln(w)
+	if v.ChangedAt != nil {
+		fmt.Fprintf(w, "  last change recorded at %s\n", console.Moment(*v.ChangedAt))
+	}
+	if v.NextAttempt != nil {
+		fmt.Fprintf(w, "  %s; next attempt at %s\n", console.Count(v.Attempts, "failed attempt"), console.Moment(*v.NextAttempt))
+	}
+	printTable(w, "versions:", len(v.Versions), func(i int) []string {
+		x := v.Versions[i]
+		until, why := "now", x.Reason
+		if x.Until != nil {
+			until = "until " + console.Moment(*x.Until)
+		}
+		if x.UploadedFor != (state.DocumentName{Sync: v.Sync, Key: v.Key}) {
+			uploaded := "uploaded for " + x.UploadedFor.Key
+			if x.UploadedFor.Sync != v.Sync {
+				uploaded += " in " + x.UploadedFor.Sync
+			}
+			why = strings.TrimSuffix(uploaded+"; "+why, "; ")
+		}
+		return []string{until, shortHash(x.SHA256), console.Bytes(x.Size), x.State, console.Printable(why)}
+	})
+	printTable(w, "sources:", len(v.Sources), func(i int) []string {
+		s := v.Sources[i]
+		since := ""
+		if s.LeftAt != nil {
+			since = "since " + console.Moment(*s.LeftAt)
+		}
+		if len(s.ReplacedBy) > 0 {
+			since += ", replaced by " + idList(s.ReplacedBy)
+		}
+		return []string{sourceID(s.ID), s.Standing, s.Status, shortHash(s.SHA256), console.Moment(s.CreatedAt), console.Printable(s.Name), since}
+	})
+	printTable(w, "history:", len(v.History), func(i int) []string {
+		e := v.History[i]
+		row := []string{console.Moment(e.At), console.Printable(e.What), shortHash(e.SHA256), "", ""}
+		if e.Batch != 0 {
+			row[3] = "batch " + strconv.FormatInt(e.Batch, 10)
+		}
+		if e.Source != 0 {
+			row[4] = "source " + sourceID(e.Source)
+		}
+		return row
+	})
+}
+
+func printTable(w io.Writer, title string, rows int, row func(int) []string) {
+	if rows == 0 {
+		return
+	}
+	fmt.Fprintln(w, title)
+	var table [][]string
+	for i := range rows {
+		cells := row(i)
+		cells[0] = "  " + cells[0]
+		table = append(table, cells)
+	}
+	console.Table(w, table)
+}
+
+// shortHash returns the first digits of a hash, enough to tell the versions of a document apart.
+func shortHash(sum string) string {
+	if len(sum) < 8 {
+		return "-"
+	}
+	return sum[:8]
+}
