@@ -48,6 +48,11 @@ type Source struct {
 type SourceFilter struct {
 	SyncID    int64
 	Standings []Standing
+	Answering bool // only sources whose training has not failed: a failed one answers nothing
+}
+
+func (f *SourceFilter) matches(s Source) bool {
+	return (len(f.Standings) == 0 || slices.Contains(f.Standings, s.Standing)) && !(f.Answering && s.Outcome == TrainingFailed)
 }
 
 // standing is the Standing of a source o. For an EXISTS PostgreSQL may read all documents into a table of hashes; for a LIMIT it
@@ -107,7 +112,7 @@ func (s *Inventory) sources(ctx context.Context, f SourceFilter, ofContents, ofS
 		args:    append([]any{f.SyncID, []byte{}}, args...),
 		start:   []any{0, 0},
 		after:   func(r Source) []any { return []any{r.Destination.ID, r.ID + 1} },
-		keep:    func(r Source) bool { return len(f.Standings) == 0 || slices.Contains(f.Standings, r.Standing) },
+		keep:    f.matches,
 		scan:    scanSource,
 	}.stream(ctx, s.db)
 }

@@ -20,8 +20,8 @@ func (a *app) sourcesCommand() *cobra.Command {
 		Use:   "sources [NAME]",
 		Short: "List the sources that kbsync created",
 		Long: `sources prints the inventory: every source that kbsync ever created in a knowledge base. The API cannot remove a source.
---left-behind lists the sources that still answer although no document has their content any more, to remove by hand in ReplyCX;
-afterwards run kbsync sources ack ID... With -o html the list is a page with check boxes that writes this command:
+--left-behind lists the sources that answer wrongly: no document has their content any more, or a newer source has it, too.
+Remove them by hand in ReplyCX; afterwards run kbsync sources ack ID... With -o html the list is a page with check boxes that writes this command:
 
   kbsync sources --left-behind -o html >worksheet.html`,
 		Args:        atMost(1),
@@ -48,11 +48,12 @@ afterwards run kbsync sources ack ID... With -o html the list is a page with che
 				if superseded || leftBehind {
 					filter.Standings = append(filter.Standings, state.Superseded)
 				}
+				filter.Answering = leftBehind
 				return a.printSources(mapped(store.Inventory.Worksheet(ctx, filter), viewRow), len(filter.Standings) > 0)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&leftBehind, "left-behind", false, "List only sources to remove by hand: --superseded and --orphaned together.")
+	cmd.Flags().BoolVar(&leftBehind, "left-behind", false, "List only sources to remove by hand: superseded and orphaned ones whose training has not failed.")
 	cmd.Flags().BoolVar(&orphaned, "orphaned", false, "List only sources whose document is gone.")
 	cmd.Flags().BoolVar(&superseded, "superseded", false, "List only sources whose document has a newer content.")
 	cmd.Flags().BoolVar(&duplicates, "possible-duplicates", false, "List the documents that may be in the knowledge base twice.")

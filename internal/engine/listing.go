@@ -156,7 +156,9 @@ func (l *Listing) match(key, name string, content state.SHA256) match {
 		}
 	}
 	for _, i := range named {
-		if m.found && !slices.Contains(own, i) && l.rows[i].ID > 0 && !l.rows[i].used {
+		// A source of another known content may be another document's.
+		unknown := l.rows[i].SHA256 == state.SHA256{}
+		if m.found && unknown && !slices.Contains(own, i) && l.rows[i].ID > 0 && !l.rows[i].used {
 			m.former = append(m.former, l.rows[i].answer)
 		}
 	}

@@ -266,6 +266,10 @@ type AcceptedSource struct {
 	SHA256   [sha256.Size]byte
 	Size     int64
 	Accepted time.Time
+	// Name and Status are those that a status answer has now.
+	Name, Status string
+	// Removed is set if Remove has removed it.
+	Removed bool
 }
 
 // Accepted returns all accepted sources in order of their ids, including those of
@@ -274,16 +278,39 @@ func (e *Emulator) Accepted() []AcceptedSource {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	_ = e.catchUp()
+	now := e.now()
 	list := make([]AcceptedSource, len(e.sources))
 	for i := range e.sources {
 		s := &e.sources[i]
 		list[i] = AcceptedSource{
 			Account: s.Account, KnowledgeBase: s.KnowledgeBase, SourceID: firstID + int64(i),
 			RequestNumber: s.Request, Field: s.Field, Filename: s.Filename,
-			SHA256: s.SHA256, Size: s.Size, Accepted: s.accepted(),
+			SHA256: s.SHA256, Size: s.Size, Accepted: s.accepted(), Name: s.Name, Status: s.status(now), Removed: s.removed,
 		}
 	}
 	return list
+}
+
+// Remove removes sources from their knowledge base, as a person does in ReplyCX: the
+// API has no operation for it. Status answers lack them from then on. Ids that do not
+// exist are ignored.
+func (e *Emulator) Remove(sourceIDs ...int64) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.write(journalLine{Removed: sourceIDs}); err != nil {
+		return err
+	}
+	e.remove(sourceIDs)
+	return nil
+}
+
+// remove marks sources as removed. The caller holds e.mu.
+func (e *Emulator) remove(sourceIDs []int64) {
+	for _, id := range sourceIDs {
+		if i := id - firstID; i >= 0 && i < int64(len(e.sources)) {
+			e.sources[i].removed = true
+		}
+	}
 }
 
 // handler serves one operation. f is the fault of this request, or nil. A handler

@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 )
 
-// journal is the file of accepted requests: a line of JSON for each upload and for
-// each change of a conversation or a webhook. It is not synced to the disk: it
+// journal is the file of accepted requests: a line of JSON for each upload, each
+// removal, and each change of a conversation or a webhook. It is not synced to the disk: it
 // survives the end of the process, but not always a crash of the machine.
 type journal struct {
 	file *os.File
@@ -27,6 +27,7 @@ type journalLine struct {
 	Sources      []journalSource `json:"sources,omitempty"`
 	Conversation *conversation   `json:"conversation,omitempty"`
 	Webhook      *webhook        `json:"webhook,omitempty"`
+	Removed      []int64         `json:"removed,omitempty"` // ids
 }
 
 type journalSource struct {
@@ -127,6 +128,7 @@ func (e *Emulator) catchUp() error {
 		if line.Webhook != nil {
 			e.deliveries.set(*line.Webhook)
 		}
+		e.remove(line.Removed)
 		j.read += int64(len(data))
 	}
 }

@@ -36,6 +36,7 @@ type source struct {
 	Train int64 `json:"train"`
 	// Failure is the reason why training fails, empty if it succeeds.
 	Failure string `json:"failure,omitempty"`
+	removed bool
 }
 
 func (s *source) accepted() time.Time { return time.Unix(0, s.At) }
@@ -401,7 +402,7 @@ func (e *Emulator) status(r *http.Request, f *Fault) (reply, error) {
 			return badRequest("source_ids must be a comma-separated list of ids"), nil
 		}
 		i := id - firstID
-		if i < 0 || i >= int64(len(e.sources)) || e.sources[i].Account != account.ID {
+		if i < 0 || i >= int64(len(e.sources)) || e.sources[i].Account != account.ID || e.sources[i].removed {
 			continue
 		}
 		s := &e.sources[i]
