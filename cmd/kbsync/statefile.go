@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -23,15 +22,15 @@ func (a *app) stateCommand() *cobra.Command {
 document again and the knowledge base holds each one twice. Back the state up regularly.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state backup, export, import, adopt or check", console.Printable(args[0])))
+				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state backup, snapshot, export, import, adopt or check", console.Printable(args[0])))
 			}
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error {
-			return usageError("write kbsync state backup, export, import, adopt or check")
+			return usageError("write kbsync state backup, snapshot, export, import, adopt or check")
 		},
 	}
-	cmd.AddCommand(a.backupCommand(), a.exportCommand(), a.importCommand(), a.adoptCommand(), a.stateCheckCommand())
+	cmd.AddCommand(a.backupCommand(), a.snapshotCommand(), a.exportCommand(), a.importCommand(), a.adoptCommand(), a.stateCheckCommand())
 	return cmd
 }
 
@@ -55,21 +54,19 @@ func (a *app) exportCommand() *cobra.Command {
 }
 
 func (a *app) importCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "import FILE",
+	var name string
+	cmd := &cobra.Command{
+		Use:   "import FILE | URL",
 		Short: "Read an export into an empty state",
-		Long:  "import reads an export from a file, or from stdin with -, into an empty state. It imports the whole export or nothing.",
-		Args:  exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			in := a.stdin
-			if args[0] != "-" {
-				f, err := os.Open(args[0])
-				if err != nil {
-					return engine.WithClass(engine.ClassUsage, fmt.Errorf("import state: %w", err))
-				}
-				defer func() { _ = f.Close() }()
-				in = f
+		Long: `import reads an export from a file, from stdin with -, or the newest snapshot in a bucket, into an empty state. It imports the
+whole export or nothing.`,
+		Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			in, done, err := a.openExport(cmd.Context(), args[0], name)
+			if err != nil {
+				return err
 			}
+			defer func() { err = errors.Join(err, done()) }()
 			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error {
 				err := store.Import(ctx, in)
 				if errors.Is(err, state.ErrNotEmpty) {
@@ -79,6 +76,8 @@ func (a *app) importCommand() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&name, "name", defaultSnapshotName, "Name of the snapshots in a bucket, as for kbsync state snapshot.")
+	return cmd
 }
 
 func (a *app) stateCheckCommand() *cobra.Command {
