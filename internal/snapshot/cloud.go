@@ -14,7 +14,6 @@ import (
 	"cloud.google.com/go/storage"
 	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/azureblob" // its opener is available by its scheme alone
-	"gocloud.dev/blob/fileblob"
 	"gocloud.dev/blob/gcsblob"
 	"gocloud.dev/blob/s3blob"
 	"gocloud.dev/gcp"
@@ -32,12 +31,6 @@ func openObjects(ctx context.Context, u *url.URL) (objects, error) {
 		bucket, err = openGS(ctx, u)
 	case "azblob":
 		bucket, err = blob.DefaultURLMux().OpenBucketURL(ctx, u)
-	case "file":
-		query := u.Query()
-		query.Set("metadata", "skip")
-		query.Set("no_tmp_dir", "true") // a rename works in one file system only
-		u.RawQuery = query.Encode()
-		bucket, err = new(fileblob.URLOpener).OpenBucketURL(ctx, u)
 	default:
 		return nil, fmt.Errorf("a bucket's scheme must be s3, gs, azblob or file, not %s", u.Scheme)
 	}

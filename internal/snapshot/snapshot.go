@@ -39,8 +39,8 @@ type objects interface {
 // validName matches the names of generations: they are parts of keys in any store.
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
-// Open opens the bucket at an s3://, gs://, azblob:// or file:// URL, whose parameters are those of gocloud.dev/blob; prefix names a
-// folder in it. The cloud's own library finds the credentials, which need the permissions to list, read, write and delete objects.
+// Open opens the bucket at an s3://, gs://, azblob:// or file:// URL. The parameters are those of gocloud.dev/blob, and prefix, which
+// names a folder in it. The cloud's own library finds the credentials, which need the permissions to list, read, write and delete objects.
 // name distinguishes the snapshots of several states in one folder.
 func Open(ctx context.Context, address, name string) (*Bucket, error) {
 	u, err := url.Parse(address)
@@ -63,7 +63,11 @@ func Open(ctx context.Context, address, name string) (*Bucket, error) {
 	if prefix != "" && !strings.HasSuffix(prefix, "/") {
 		prefix += "/"
 	}
-	o, err := openObjects(ctx, u)
+	open := openObjects
+	if u.Scheme == "file" {
+		open = func(_ context.Context, u *url.URL) (objects, error) { return openFolder(u) }
+	}
+	o, err := open(ctx, u)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", shown, err)
 	}

@@ -16,7 +16,7 @@ func TestGenerations(t *testing.T) {
 	dir := t.TempDir()
 	open := func(name string) *Bucket {
 		t.Helper()
-		b, err := Open(t.Context(), "file://"+dir+"?prefix=backups/&create_dir=1", name)
+		b, err := Open(t.Context(), "file://"+dir+"?prefix=backups/", name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,6 +84,7 @@ func TestAddressesThatAreRefused(t *testing.T) {
 		"ftp://bucket":           "scheme must be",
 		"s3://bucket?colour=1":   "colour",
 		"%":                      "is not a URL",
+		"file://folder":          "three slashes",
 	} {
 		_, err := Open(t.Context(), address, "kbsync")
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "canary") {
