@@ -101,40 +101,40 @@ const contentsOf = `SELECT content_id
 		FROM past_contents
 		WHERE document_id = $1`
 
-// uploadsOf are the batches that sent the document $1, each with the content.
-const uploadsOf = `SELECT batch_id, content_id
+// uploadsOf are the batches that sent the document $1, or a content of it for another document, each with the content and the
+// document.
+const uploadsOf = `SELECT batch_id, content_id, document_id
 		FROM members
 		WHERE document_id = $1
 		UNION
-		SELECT batch_id, id
+		SELECT batch_id, id, document_id
 		FROM contents
 		WHERE id IN (` + contentsOf + `)
-		  AND document_id = $1
 		  AND batch_id <> 0
 		UNION
-		SELECT batch_id, content_id
+		SELECT batch_id, content_id, document_id
 		FROM sources
-		WHERE content_id IN (` + contentsOf + `)
-		  AND document_id = $1`
+		WHERE content_id IN (` + contentsOf + `)`
 
 func (h *history) readBatches(ctx context.Context) error {
 	return h.db.query(ctx, `SELECT b.id, b.state, b.created_at, b.ended_at, b.resend_of,
-			b.status_code, b.code, b.message, coalesce(c.sha256, $2)
+			b.status_code, b.code, b.message, coalesce(c.sha256, $2), CASE WHEN m.document_id <> $1 THEN coalesce(d.key, $2) ELSE $2 END
 		FROM (`+uploadsOf+`) AS m
 		JOIN batches b ON b.id = m.batch_id
-		LEFT JOIN contents c ON c.id = m.content_id`, []any{h.document, []byte{}}, func(scan func(...any) error) error {
+		LEFT JOIN contents c ON c.id = m.content_id
+		LEFT JOIN documents d ON d.id = m.document_id`, []any{h.document, []byte{}}, func(scan func(...any) error) error {
 		var id, created, ended, resendOf int64
 		var state, status int
 		var code, message string
-		var sha []byte
-		if err := scan(&id, &state, &created, &ended, &resendOf, &status, &code, &message, &sha); err != nil {
+		var sha, other []byte
+		if err := scan(&id, &state, &created, &ended, &resendOf, &status, &code, &message, &sha, &other); err != nil {
 			return err
 		}
 		if code == adoptedCode {
-			h.add(created, "taken as uploaded, without sending it", id, 0, sha)
+			h.add(created, "taken as uploaded, without sending it"+forOther(other), id, 0, sha)
 			return nil
 		}
-		begun := "upload began"
+		begun := "upload began" + forOther(other)
 		if resendOf != 0 {
 			begun = fmt.Sprintf("sent again, because batch %d has no answer", resendOf)
 		}
@@ -160,6 +160,14 @@ func (h *history) readBatches(ctx context.Context) error {
 	})
 }
 
+// forOther names the document for which a content was uploaded, if it is another one.
+func forOther(key []byte) string {
+	if len(key) == 0 {
+		return ""
+	}
+	return " for " + string(key)
+}
+
 func (h *history) readSources(ctx context.Context) error {
 	return h.db.query(ctx, `SELECT o.source_id, o.batch_id, o.status, o.outcome, o.errors, o.created_at, o.outcome_at, o.acked_at, c.sha256, c.scope, b.code
 		FROM (
@@ -170,8 +178,7 @@ func (h *history) readSources(ctx context.Context) error {
 			  AND o.content_id IN (`+contentsOf+`)
 		) AS o
 		JOIN contents c ON c.id = o.content_id
-		JOIN batches b ON b.id = o.batch_id
-		WHERE o.document_id = $1`, []any{h.document}, func(scan func(...any) error) error {
+		JOIN batches b ON b.id = o.batch_id`, []any{h.document}, func(scan func(...any) error) error {
 		var id, batch, created, outcomeAt, acked int64
 		var status, errors, code string
 		var outcome Outcome

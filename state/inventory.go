@@ -205,7 +205,8 @@ func scanSource(scan func(...any) error) (Source, error) {
 	return r, err
 }
 
-// CountLeftBehind returns how many sources that the sync uploaded are superseded and orphaned. Its cost grows with the number of
+// CountLeftBehind returns how many sources that the sync uploaded are superseded and orphaned. It does not count sources whose
+// training failed: they answer nothing. Its cost grows with the number of
 // contents that documents ever left, or that were uploaded twice.
 func (s *Inventory) CountLeftBehind(ctx context.Context, syncID int64) (superseded, orphaned int, err error) {
 	err = s.query(ctx, `SELECT standing, count(*)
@@ -220,6 +221,7 @@ func (s *Inventory) CountLeftBehind(ctx context.Context, syncID int64) (supersed
 				  AND b.sync_id = $1
 				  AND o.content_id IN (SELECT 0 UNION ALL `+maybeLeftBehind+`)
 			) AS o
+			WHERE o.outcome <> {outcome.failed}
 		) AS standings
 		GROUP BY standing`, []any{syncID}, func(scan func(...any) error) error {
 		var st Standing

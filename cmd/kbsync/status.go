@@ -217,7 +217,7 @@ func (v syncStatus) print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  %s\n", stateCounts(v.Documents))
 	if v.Superseded+v.Orphaned > 0 {
-		fmt.Fprintf(w, "  left behind in the knowledge base: %d superseded, %d orphaned (kbsync sources --superseded --orphaned)\n",
+		fmt.Fprintf(w, "  left behind in the knowledge base: %d superseded, %d orphaned (kbsync sources --left-behind)\n",
 			v.Superseded, v.Orphaned)
 	}
 	if v.Trouble != "" {

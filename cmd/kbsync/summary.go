@@ -257,7 +257,7 @@ func (s *summary) print(w io.Writer) {
 		line("", "%s", g)
 	}
 	if s.Superseded+s.Orphaned > 0 {
-		line("left behind", "%d superseded, %d orphaned in the knowledge base; remove them by hand (kbsync sources --superseded --orphaned)",
+		line("left behind", "%d superseded, %d orphaned in the knowledge base; remove them by hand (kbsync sources --left-behind)",
 			s.Superseded, s.Orphaned)
 	}
 }

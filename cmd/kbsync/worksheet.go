@@ -116,14 +116,18 @@ func sourceColumns(leftBehind, brief bool) []console.Column[sourceView] {
 	if brief {
 		documents = column(all, "now", sourceView.movedTo)
 	}
-	return []console.Column[sourceView]{
+	left := column(leftBehind, "left_at", func(v sourceView) string { return formatOptional(v.LeftAt) })
+	replaced := column(leftBehind, "replaced_by", func(v sourceView) string { return idList(v.ReplacedBy) })
+	key := column(true, "key", func(v sourceView) string { return v.Key })
+	name := column(leftBehind, "name", func(v sourceView) string { return v.Name })
+	columns := []console.Column[sourceView]{
 		column(true, "id", func(v sourceView) string { return sourceID(v.ID) }),
 		column(true, "standing", func(v sourceView) string { return v.Standing }),
 		column(true, "status", func(v sourceView) string { return v.Status }),
 		column(true, "knowledge_base", func(v sourceView) string { return strconv.FormatInt(v.KnowledgeBase, 10) }),
 		column(all, "sync", func(v sourceView) string { return v.Sync }),
-		column(true, "key", func(v sourceView) string { return v.Key }),
-		column(leftBehind, "name", func(v sourceView) string { return v.Name }),
+		key,
+		name,
 		column(false, "type", func(v sourceView) string { return v.Type }),
 		column(false, "errors", func(v sourceView) string { return v.Errors }),
 		column(all, "created_at", func(v sourceView) string { return v.CreatedAt.UTC().Format(time.RFC3339) }),
@@ -133,10 +137,15 @@ func sourceColumns(leftBehind, brief bool) []console.Column[sourceView] {
 		column(false, "batch", func(v sourceView) string { return strconv.FormatInt(v.Batch, 10) }),
 		column(false, "origin", func(v sourceView) string { return v.Origin }),
 		column(false, "account", func(v sourceView) string { return v.Account }),
-		column(leftBehind, "left_at", func(v sourceView) string { return formatOptional(v.LeftAt) }),
-		column(leftBehind, "replaced_by", func(v sourceView) string { return idList(v.ReplacedBy) }),
+		left,
+		replaced,
 		documents,
 	}
+	if leftBehind && brief {
+		// The columns of unknown width come last, so that a narrow terminal breaks the lines there.
+		return append(columns[:4:4], left, replaced, key, name)
+	}
+	return columns
 }
 
 func (a *app) printSources(rows iter.Seq2[sourceView, error], leftBehind bool) error {

@@ -122,7 +122,7 @@ func (n *Notifier) enqueueOrphans(ctx context.Context) error {
 	var items []string
 	byItem := map[string]state.Source{}
 	if superseded+orphaned > 0 {
-		filter := state.SourceFilter{SyncID: n.sync.ID, Standings: []state.Standing{state.Superseded, state.Orphaned}}
+		filter := state.SourceFilter{SyncID: n.sync.ID, Standings: []state.Standing{state.Superseded, state.Orphaned}, Answering: true}
 		for s, err := range n.store.Inventory.Sources(ctx, filter) {
 			if err != nil {
 				return err
