@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// ErrNoCopy: the state is no file, so that kbsync cannot copy it.
+// ErrNoCopy reports that the state is no file, so that kbsync cannot copy it.
 var ErrNoCopy = errors.New("the state is not a file")
 
 const (
@@ -144,6 +144,6 @@ func (s *sqliteDB) backupTime(path string) (at time.Time, ok bool) {
 	return at, err == nil
 }
 
-func (s *postgresDB) backup(context.Context, string) error { return ErrNoCopy }
+func (p *postgresDB) backup(context.Context, string) error { return ErrNoCopy }
 
-func (s *postgresDB) backupBeside(context.Context, time.Duration) (string, error) { return "", nil }
+func (p *postgresDB) backupBeside(context.Context, time.Duration) (string, error) { return "", nil }

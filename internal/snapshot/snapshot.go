@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// ErrNone: the bucket has no generation.
+// ErrNone reports that the bucket has no generation.
 var ErrNone = errors.New("the bucket has no snapshot")
 
 // A Bucket holds generations of snapshots under one name. Open opens it.
