@@ -65,7 +65,7 @@ func (s *Queue) ClaimAll(ctx context.Context, syncID, after int64, limit int) ([
 // A source with an unknown id has a negative number in the inventory. kbsync never asks the API about it.
 func (s *Journal) Adopt(ctx context.Context, syncID int64, docs []Adoption, sharing Sharing) (adopted []bool, err error) {
 	err = s.update(ctx, func(t *tx) error {
-		if err := errors.Join(t.lockSync(syncID), s.inPlace(t, syncID)); err != nil {
+		if err := errors.Join(t.lockSync(syncID, alone), s.inPlace(t, syncID)); err != nil {
 			return err
 		}
 		adopted = make([]bool, len(docs))
@@ -89,7 +89,7 @@ func (s *Journal) Adopt(ctx context.Context, syncID int64, docs []Adoption, shar
 // AdoptStrays records sources of which the root has no document as orphaned. It returns how many the inventory did not have.
 func (s *Journal) AdoptStrays(ctx context.Context, syncID int64, sources []SourceAnswer) (recorded int, err error) {
 	err = s.update(ctx, func(t *tx) error {
-		if err := errors.Join(t.lockSync(syncID), s.inPlace(t, syncID)); err != nil {
+		if err := errors.Join(t.lockSync(syncID, alone), s.inPlace(t, syncID)); err != nil {
 			return err
 		}
 		a, err := t.beginAdoption(syncID, []Adoption{{Sources: sources}}, Sharing{})
@@ -120,7 +120,7 @@ func (s *Journal) AdoptStrays(ctx context.Context, syncID int64, sources []Sourc
 // An adoption is an acceptance of an answer that never came.
 type adoption struct {
 	acceptance
-	keyOf     func(key string, sha SHA256) contentKey
+	keyOf     keyer
 	contents  map[contentKey]contentRow
 	documents int
 	bytes     int64
@@ -135,7 +135,7 @@ func (t *tx) beginAdoption(syncID int64, docs []Adoption, sharing Sharing) (*ado
 	}
 	a.batch.destination = a.destination
 	var err error
-	if a.keyOf, err = t.keyer(sharing, syncID); err != nil {
+	if a.keyOf, err = newKeyer(sharing, syncID, t.one); err != nil {
 		return nil, err
 	}
 	var keys []contentKey
@@ -146,7 +146,7 @@ func (t *tx) beginAdoption(syncID int64, docs []Adoption, sharing Sharing) (*ado
 			ids = append(ids, src.ID)
 		}
 	}
-	if a.contents, err = t.contents(a.destination, keys); err != nil {
+	if a.contents, err = contents(a.destination, keys, t.each); err != nil {
 		return nil, err
 	}
 	if a.known, err = t.knownSources(a.destination, ids); err != nil {
