@@ -322,6 +322,7 @@ func (s *Inventory) Missing(ctx context.Context, destinationID int64, ids []int6
 			FROM contents
 			WHERE destination_id = $1
 			  AND state > {content.uncertain}
+			  AND source_id > 0
 			  AND source_id IN `+in, args, func(scan func(...any) error) error {
 			var id int64
 			err := scan(&id)
