@@ -178,7 +178,7 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 			return yield(planItem{Sync: s.Name, Action: string(p.Action), Key: p.Key, Size: p.Size, SHA256: hexOf(p.SHA256), Reason: p.Reason})
 		},
 	}
-	options := engine.ScanOptions(s, o.acceptRoot)
+	options := engine.ScanOptions(cfg, s, store, root, o.acceptRoot)
 	options.Settle = 0 // a sync would wait until new files have settled
 	var scan watcher.Result
 	changes := watcher.NewScanner(root, options).Changes(ctx, store.Scans, known, "", &scan)

@@ -164,12 +164,15 @@ type Sync struct {
 	UploadName  string // Flat, Key or Base
 	SendAs      string // File or Text
 
-	// MaxDelete is the maximum number of removals in a pass; the sync halts above it.
-	MaxDelete MaxDelete
+	// MaxDelete is the maximum number of removals in a scan, and MaxChange that
+	// of changed documents; the sync halts above it.
+	MaxDelete Limit
+	MaxChange Limit
 	// MaxUploads is the maximum number of uploads in a pass; the sync halts
 	// above it. Zero means no limit.
 	MaxUploads int
-	// AllowEmpty lets an empty root remove all known documents.
+	// AllowEmpty lets an empty root, or an empty directory in it, remove all
+	// known documents that were there.
 	AllowEmpty bool
 	// CopyLinks follows symbolic links that stay inside the root.
 	CopyLinks bool

@@ -97,23 +97,12 @@ func (e *Estimate) Add(ctx context.Context, documents iter.Seq2[Candidate, error
 }
 
 func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
-	hashes := make([]state.SHA256, len(chunk))
-	failures := make([]error, len(chunk))
-	var group errgroup.Group
-	group.SetLimit(max(e.Checkers, 1))
-	for i, c := range chunk {
-		group.Go(func() error {
-			hashes[i], failures[i] = hash(ctx, e.Root, c)
-			return nil
-		})
-	}
-	_ = group.Wait()
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
+	hashes, failures, err := hashAll(ctx, e.Root, e.Checkers, chunk)
+	if err != nil {
+		return err
 	}
 	known := make([]state.DocumentState, len(chunk))
 	if e.Destination.ID != 0 && len(chunk) > 0 {
-		var err error
 		if known, err = e.Store.Inventory.KnownContents(ctx, e.Destination, hashes); err != nil {
 			return err
 		}
@@ -150,6 +139,24 @@ func (e *Estimate) decide(c Candidate, sum state.SHA256, known state.DocumentSta
 		e.contents[sum] = true
 	}
 	return item
+}
+
+// hashAll hashes documents, several at once. It returns a hash or an error for each, or the cause of the context's end.
+func hashAll(ctx context.Context, root *CountingRoot, checkers int, documents []Candidate) ([]state.SHA256, []error, error) {
+	hashes, failures := make([]state.SHA256, len(documents)), make([]error, len(documents))
+	var group errgroup.Group
+	group.SetLimit(max(checkers, 1))
+	for i, c := range documents {
+		group.Go(func() error {
+			hashes[i], failures[i] = hash(ctx, root, c)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	return hashes, failures, nil
 }
 
 func hash(ctx context.Context, root *CountingRoot, c Candidate) (sum state.SHA256, err error) {

@@ -131,7 +131,7 @@ func (p *pass) mark(ctx context.Context) (err error) {
 
 // scan records the changes of the root. It waits once for files that are still being written.
 func (p *pass) scan(ctx context.Context) error {
-	scanner := watcher.NewScanner(p.root, ScanOptions(p.config, p.opts.Accept.Root))
+	scanner := watcher.NewScanner(p.root, ScanOptions(p.opts.Config, p.config, p.opts.Store, p.root, p.opts.Accept.Root))
 	first := !p.result.Scanned
 	result, err := scanner.Scan(ctx, p.opts.Store.Scans, p.sync, "")
 	p.addScan(result, first)
