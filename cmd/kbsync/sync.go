@@ -61,7 +61,7 @@ func acceptFlags(cmd *cobra.Command, o *passOptions) {
 	cmd.Flags().BoolVar(&o.acceptDestination, "accept-new-destination", false,
 		"Upload every document to the configured knowledge base, although the sync belongs to another one.")
 	cmd.Flags().BoolVar(&o.acceptState, "accept-new-state", false,
-		"Begin an inventory in memory or in a container's own layer. After a loss every document is uploaded again.")
+		"Upload with a new, an older or another inventory than the last one, or with one in memory or in a container's own layer. Documents that it does not know are uploaded again.")
 	cmd.Flags().BoolVar(&o.acceptRoot, "accept-new-root", false,
 		"Accept another directory in the place of the root, although most known documents are missing in it.")
 }
@@ -135,7 +135,8 @@ func (p *api) shareRate(store *state.Store) { p.limiter.Share(store, p.origin+" 
 
 // engine returns the connection as the engine uses it.
 func (p *api) engine(cfg *config.Config) *engine.API {
-	return &engine.API{Client: p.client, Origin: p.origin, Account: p.account, Local: p.emulator != nil || cfg.API.Local(), Close: p.close}
+	return &engine.API{Client: p.client, Origin: p.origin, Account: p.account, Local: p.emulator != nil || cfg.API.Local(),
+		Embedded: p.emulator != nil, Close: p.close}
 }
 
 // openRoot opens the root of a sync with its filter. It reads no document.

@@ -19,6 +19,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +40,9 @@ type Config struct {
 	// LocalState is State if it is a file, else the default path of the file. It
 	// is empty if there is no directory for one. The emulator's files are beside it.
 	LocalState string
-	Log        Log
+	// UserDir is the directory of kbsync in the user's state directory; empty if there is none.
+	UserDir string
+	Log     Log
 	// Listen is the host:port of the status page, empty for none. The host is
 	// never empty: Parse turns ":9090" into an address of the loopback.
 	Listen string
@@ -231,6 +234,14 @@ func (c *Config) Sync(name string) (Sync, bool) {
 		return Sync{}, false
 	}
 	return c.Syncs[i], true
+}
+
+// Dir returns the directory of the config file; empty without a file.
+func (c *Config) Dir() string {
+	if c.configPath == "" {
+		return ""
+	}
+	return filepath.Dir(c.configPath)
 }
 
 // Private returns the files of kbsync that it must never upload, even if they are
