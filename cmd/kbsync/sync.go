@@ -19,6 +19,13 @@ type passOptions struct {
 	acceptRoot        bool
 	acceptState       bool
 	uploadOnly        bool // other processes scan
+
+	// Of plan: the file to keep the plan in, and the arguments and flags that shape it.
+	planOut   string
+	planArgs  []string
+	planFlags map[string][]string
+	// approve, if not nil, decides on the documents that a scan has found before they are uploaded. The command apply sets it.
+	approve func(ctx context.Context, store *state.Store, pass engine.PassResult) error
 	// mark, if not nil, marks documents before the pass. The commands reindex and retry set it.
 	mark func(ctx context.Context, store *state.Store, sync state.Sync) (int, error)
 }
@@ -85,7 +92,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	progress := a.startProgress()
 	defer progress.End()
 	options := a.engineOptions(cfg, store, api, o)
-	run := engine.RunOnce(ctx, engine.RunOptions{Options: options, Began: began, Wait: o.wait, Mark: o.mark, Progress: progress.engine(store)})
+	run := engine.RunOnce(ctx, engine.RunOptions{Options: options, Began: began, Wait: o.wait, Mark: o.mark, Approve: o.approve, Progress: progress.engine(store)})
 
 	result := runSummary{Trained: trainedView(run.Trained), Syncs: []*summary{}}
 	result.Requests = run.Trained.Requests

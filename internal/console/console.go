@@ -15,9 +15,10 @@ import (
 
 // The formats of results.
 const (
-	FormatText = "text"
-	FormatJSON = "json"
-	FormatCSV  = "csv"
+	FormatText     = "text"
+	FormatJSON     = "json"
+	FormatCSV      = "csv"
+	FormatMarkdown = "markdown"
 )
 
 // A Console receives everything that a command prints. New makes it.
@@ -29,7 +30,7 @@ type Console struct {
 	// Log writes to Stderr. SetLog replaces it.
 	Log *slog.Logger
 
-	// Format is the format of results: FormatText, FormatJSON or FormatCSV.
+	// Format is the format of results: FormatText, FormatJSON, FormatCSV or FormatMarkdown.
 	Format string
 	// Quiet suppresses text results, notes, the progress, and log records below a warning.
 	Quiet bool

@@ -50,6 +50,8 @@ type PlanItem struct {
 	Size   int64
 	SHA256 state.SHA256 // zero if it was not hashed
 	Reason string
+	// Fingerprint is what the listing shows; of a document that is gone, what it showed last.
+	Fingerprint state.Fingerprint
 }
 
 // An Estimate finds out which documents would be uploaded and which would share a content that is in the knowledge base.
@@ -117,7 +119,7 @@ func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
 
 // decide adds one document to the sums.
 func (e *Estimate) decide(c Candidate, sum state.SHA256, known state.DocumentState, failure error) PlanItem {
-	item := PlanItem{Action: ActionUpload, Key: c.Key, Size: c.Fingerprint.Size, SHA256: sum}
+	item := PlanItem{Action: ActionUpload, Key: c.Key, Size: c.Fingerprint.Size, SHA256: sum, Fingerprint: c.Fingerprint}
 	switch {
 	case errors.Is(failure, fs.ErrNotExist), errors.Is(failure, state.ErrChanged):
 		item.Action, item.SHA256, item.Reason = ActionSkip, state.SHA256{}, "the file is changing"
