@@ -95,6 +95,9 @@ func WriteMarkers(ctx context.Context, cfg *config.Config, store *state.Store, s
 	var failed []error
 	paths := markerPaths(cfg, s, origin)
 	for _, path := range paths {
+		if was, err := readMarker(path); err == nil && was != nil && was.Inventory == m.Inventory && was.Generation == m.Generation {
+			continue
+		}
 		if err := m.write(path); err != nil {
 			failed = append(failed, err)
 		}
@@ -122,7 +125,7 @@ func (w *worker) mark(ctx context.Context) {
 	}
 	if err != nil && ctx.Err() == nil && !w.marked.failed {
 		w.marked.failed = true
-		w.logger.Warn("cannot mark the inventory, so that its loss would not be noticed", "error", err)
+		w.logger.Info("no place for a marker of the inventory is writable, so the loss of the state would not be noticed", "error", err)
 	}
 }
 
