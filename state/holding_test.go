@@ -51,7 +51,7 @@ func TestIdentity(t *testing.T) {
 		to := r.open(r.make(t))
 		other, err := to.Identity(r.ctx())
 		r.must(err)
-		if other.ID == before.ID {
+		if other.ID == before.ID && !r.s.Shared() { // the databases of tests are copies of one
 			t.Error("two states have one ID")
 		}
 		r.must(to.Import(r.ctx(), strings.NewReader(export(t, r.s))))

@@ -213,7 +213,7 @@ func (s *Scans) Count(ctx context.Context, scan Scan) (ScanCount, error) {
 // CountBelow counts the documents below a directory, with a slash at its end, that Finish would remove.
 func (s *Scans) CountBelow(ctx context.Context, scan Scan, directory string) (ScanCount, error) {
 	first, end := keysBelow(directory)
-	return s.count(ctx, scan, vanishedBelow("AND documents.key >= $3 AND documents.key < $4"), first, end)
+	return s.count(ctx, scan, vanishedBelow(`AND {no.index}documents.key >= $3 AND {no.index}documents.key < $4`), first, end)
 }
 
 // A vanishedCount has the texts that count the vanished documents, and the renamed ones of them.
