@@ -30,6 +30,7 @@ func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.
 					continue
 				}
 				result.countPair(&p)
+				result.countLost(&p)
 				vacant.visit(&p)
 				if s.holdUnsettled(&p, unsettled, result) {
 					continue

@@ -15,6 +15,7 @@ const (
 	GuardEmpty          Guard = "empty"           // the root lists nothing but had documents
 	GuardEmptyDirectory Guard = "empty-directory" // a directory of the root is there, is empty, and had documents
 	GuardNewRoot        Guard = "new-root"        // the root is another directory or bucket, with less than half of the known documents
+	GuardLostMount      Guard = "lost-mount"      // a file system below the root is not mounted any more
 	GuardMaxDelete      Guard = "max-delete"      // more removals than allowed
 	GuardMaxChange      Guard = "max-change"      // more changed documents than allowed
 )
@@ -25,7 +26,7 @@ type GuardError struct {
 	Guard     Guard
 	Sync      string
 	Root      string
-	Directory string // of GuardEmptyDirectory
+	Directory string // of GuardEmptyDirectory and GuardLostMount
 	Known     int    // known documents of which a version was ever uploaded; all if there is none
 	Removals  int    // documents of Known that the scan would remove, not counting renamed ones
 	Limit     Limit
@@ -44,6 +45,9 @@ func (e *GuardError) Error() string {
 	case GuardEmptyDirectory:
 		return fmt.Sprintf("sync %q: the directory %q in %s is there and empty, and held %d documents before. If they are really gone, remove the "+
 			"directory too, or run again with --allow-empty; if not, check that its file system is mounted", e.Sync, e.Directory, e.Root, e.Known)
+	case GuardLostMount:
+		return fmt.Sprintf("sync %q: the file system that was mounted at %q in %s is not mounted any more, and %d of its %d documents are gone. "+
+			"Mount it again; if the documents are really gone, run again with --accept-new-root", e.Sync, e.Directory, e.Root, e.Removals, e.Known)
 	case GuardNewRoot:
 		return fmt.Sprintf("sync %q: %s is another directory or bucket than at the last scan, and lists less than half of the %d known documents "+
 			"(%d are missing). If it is the right one, run again with --accept-new-root; if not, check that it is mounted", e.Sync, e.Root, e.Known, e.Removals)
@@ -89,7 +93,8 @@ func (s *Scanner) checkRemovals(c check, count state.ScanCount) error {
 		}
 		return halt(GuardEmpty)
 	}
-	if whole && sync.RootIdentity != "" && sync.RootIdentity != c.identity && 2*(known-vanished) < known {
+	before, _ := splitMounts(sync.RootIdentity)
+	if whole && before != "" && before != c.identity && 2*(known-vanished) < known {
 		if s.opts.AcceptNewRoot {
 			return nil
 		}
@@ -106,6 +111,9 @@ func (s *Scanner) checkGuards(ctx context.Context, counter Counter, c check) (st
 	count, err := counter.Count(ctx, c.scan)
 	if err == nil {
 		err = s.checkRemovals(c, count)
+	}
+	if err == nil && count.Vanished > 0 {
+		err = s.checkMounts(ctx, counter, c)
 	}
 	if err == nil && count.Vanished > 0 {
 		err = s.checkVacant(ctx, counter, c)

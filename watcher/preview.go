@@ -20,6 +20,10 @@ func (s *Scanner) Changes(ctx context.Context, store KnownDocuments, sync state.
 			yield(state.Change{}, err)
 			return
 		}
+		if _, err := s.findMounts(ctx, sync.RootIdentity, result); err != nil {
+			yield(state.Change{}, err)
+			return
+		}
 		held, seen := &edits{}, &preview{pending: map[movedFingerprint]bool{}}
 		for f, err := range s.changes(ctx, store, sync, result.Prefixes, result) {
 			if err == nil {

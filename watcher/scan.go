@@ -131,6 +131,10 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	if err != nil {
 		return result, err
 	}
+	mounts, err := s.findMounts(ctx, sync.RootIdentity, &result)
+	if err != nil {
+		return result, err
+	}
 	// The first prefix stands for all of them: the state only tests whether it is the whole root.
 	scan, err := store.Begin(ctx, sync.ID, prefixes[0])
 	if err != nil {
@@ -186,7 +190,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 		return result, err
 	}
 	result.Renamed = count.Renamed
-	result.Removed, err = store.Finish(ctx, scan, identity)
+	result.Removed, err = store.Finish(ctx, scan, withMounts(identity, mounts))
 	finished = err == nil
 	return result, err
 }

@@ -92,6 +92,8 @@ func (v *vacantDirectories) end() []string {
 type DirectoryTree interface {
 	// Vacant reports whether key, with a slash at its end, is a directory, and no file is anywhere below it.
 	Vacant(ctx context.Context, key string) (bool, error)
+	// Mounts returns the directories on which file systems are mounted, with a slash at their ends, where the system tells.
+	Mounts(ctx context.Context) ([]string, error)
 }
 
 var _ DirectoryTree = (*Directory)(nil)

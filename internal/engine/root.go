@@ -108,3 +108,12 @@ func (r *CountingRoot) Vacant(ctx context.Context, key string) (bool, error) {
 	}
 	return tree.Vacant(ctx, key)
 }
+
+// Mounts returns the directories on which file systems are mounted.
+func (r *CountingRoot) Mounts(ctx context.Context) ([]string, error) {
+	tree, ok := r.Root.(watcher.DirectoryTree)
+	if !ok {
+		return nil, nil
+	}
+	return tree.Mounts(ctx)
+}
