@@ -77,6 +77,7 @@ func (w *worker) open(ctx context.Context) (err error) {
 	if err != nil {
 		return WithRemedy(err)
 	}
+	w.warnOverlap(ctx)
 	return w.recover(ctx)
 }
 
