@@ -88,11 +88,7 @@ func (e *edits) withhold(findings iter.Seq2[finding, error]) iter.Seq2[state.Cha
 	}
 }
 
-// A contentChecker returns how many of the documents have another content than the one that was uploaded last. Documents that cannot
-// be read, and documents that change meanwhile, do not count: nothing of them is uploaded now.
-type contentChecker = func(ctx context.Context, sync state.Sync, documents []state.Change) (int, error)
-
-// checkAtOnce is the number of documents that a contentChecker gets at a time.
+// checkAtOnce is the number of documents that ScanOptions.Edited gets at a time.
 const checkAtOnce = 256
 
 // A weighing is what decides about the edits of a scan, and records them.
@@ -185,21 +181,15 @@ func (w *weighing) similarChunks(ctx context.Context) iter.Seq2[[]state.Change, 
 	}
 }
 
-// record records the edits of one operation, which check has passed. If the root was listed again, and shows more edits by now, the rest is
+// record records the edits, when all guards of the scan have passed. If the root was listed again, and shows more edits by now, the rest is
 // left to the next scan, which weighs them.
-func (w *weighing) record(ctx context.Context, recorder Recorder, scan state.Scan, op state.Op) error {
-	left := w.edits.leftOut
-	if op == state.Put {
-		left = w.edits.resized + w.edits.similar
-	}
+func (w *weighing) record(ctx context.Context, recorder Recorder, scan state.Scan) error {
+	left := w.edits.count()
 	if left == 0 {
 		return nil
 	}
 	return w.Scanner.record(ctx, recorder, scan, func(yield func(state.Change, error) bool) {
 		for f, err := range w.all(ctx) {
-			if err == nil && f.Op != op {
-				continue
-			}
 			if left--; left < 0 || !yield(f.Change, err) {
 				return
 			}

@@ -121,6 +121,22 @@ func TestMaxChange(t *testing.T) {
 		f.opts.MaxChange = Limit{Count: 3000}
 		f.scan("", "0 new 3000 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
 	})
+	t.Run("a guard of removals keeps the edits out too", func(t *testing.T) {
+		f := newEditFixture(t, 60)
+		f.rewrite(0, 5, "another text")
+		f.rewrite(5, 10, "")
+		for i := 20; i < 60; i++ {
+			if err := os.Remove(f.path(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.halts(GuardMaxDelete, "40 of 60")
+		if k := f.store.known["0005.md"]; len(f.store.puts) > 0 || k.Skip != "" {
+			t.Errorf("recorded %v, %+v", f.store.puts, k)
+		}
+		f.opts.MaxDelete = Limit{Count: 40}
+		f.scan("", "0 new 5 changed 10 unchanged 40 removed 0 renamed 0 unsettled")
+	})
 	t.Run("documents that were never uploaded do not count", func(t *testing.T) {
 		f := newEditFixture(t, 60)
 		for key, k := range f.store.known {

@@ -70,6 +70,7 @@ type check struct {
 	sync     state.Sync
 	scan     state.Scan
 	identity string // of the root
+	vanished int    // documents that the listing lacks
 	result   *Result
 }
 

@@ -39,7 +39,7 @@ func (s *Scanner) Changes(ctx context.Context, store KnownDocuments, sync state.
 		w := &weighing{Scanner: s, store: store, sync: sync, prefixes: result.Prefixes, edits: held}
 		err = w.check(ctx, result.uploaded)
 		if err == nil && result.IncompleteCount == 0 {
-			_, err = s.checkGuards(ctx, seen, check{sync, state.Scan{SyncID: sync.ID, Prefix: prefix}, identity, result})
+			_, err = s.checkGuards(ctx, seen, check{sync: sync, scan: state.Scan{SyncID: sync.ID, Prefix: prefix}, identity: identity, result: result})
 		}
 		if halted, ok := errors.AsType[*GuardError](err); ok {
 			result.Halted = halted
@@ -70,7 +70,7 @@ func (p *preview) add(f finding) {
 	case state.Vanish:
 		p.vanished = append(p.vanished, f)
 	case state.Put:
-		if f.Fingerprint.Inode != 0 {
+		if f.edit == noEdit && f.Fingerprint.Inode != 0 {
 			p.pending[moved(f.Fingerprint)] = true
 		}
 	}

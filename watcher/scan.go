@@ -58,7 +58,8 @@ type ScanOptions struct {
 	Lookups int
 	// Rest is how long a changed document is held back after its last upload; see state.Scan.
 	Rest time.Duration
-	// Edited compares documents with what was uploaded of them; without it, each of them counts as changed.
+	// Edited returns how many documents have another content than the one that was uploaded last. Documents that cannot be read, and
+	// documents that change meanwhile, do not count: nothing of them is uploaded now. Without it, each document counts.
 	Edited func(ctx context.Context, sync state.Sync, documents []state.Change) (edited int, err error)
 }
 
@@ -155,7 +156,7 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	if err := s.record(ctx, store, scan, held.withhold(s.changes(ctx, store, sync, prefixes, &result))); err != nil {
 		return result, err
 	}
-	vanished := result.Removed
+	c := check{sync: sync, scan: scan, identity: identity, vanished: result.Removed, result: &result}
 	result.Removed = 0 // until the state has removed them
 	after, err := s.root.Identity(ctx)
 	if err != nil {
@@ -168,31 +169,36 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 		result.Changed -= held.resized + held.similar // the sorted listing finds them
 		return result, nil
 	}
-	w := &weighing{Scanner: s, store: store, sync: sync, prefixes: prefixes, edits: held}
-	if err := w.check(ctx, result.uploaded); err != nil {
+	complete, err := s.weigh(ctx, store, c, held)
+	if err != nil || !complete {
 		return result, err
 	}
-	if err := w.record(ctx, store, scan, state.Put); err != nil {
-		return result, err
-	}
-	if vanished > 0 && result.renaming > 0 && result.IncompleteCount == 0 {
-		// A vanished document may exist under a new name that has not settled. Removals wait for that name.
-		result.Again = prefixes
-	}
-	if result.IncompleteCount > 0 || vanished > 0 && result.renaming > 0 {
-		return result, w.record(ctx, store, scan, state.Skip)
-	}
-	count, err := s.checkGuards(ctx, store, check{sync, scan, identity, &result})
-	if err != nil {
-		return result, err
-	}
-	if err := w.record(ctx, store, scan, state.Skip); err != nil {
-		return result, err
-	}
-	result.Renamed = count.Renamed
 	result.Removed, err = store.Finish(ctx, scan, withMounts(identity, mounts))
 	finished = err == nil
 	return result, err
+}
+
+// weigh asks the guards, and records the edits if they pass. It reports whether the documents that vanished may be removed.
+func (s *Scanner) weigh(ctx context.Context, store Store, c check, held *edits) (complete bool, err error) {
+	result := c.result
+	w := &weighing{Scanner: s, store: store, sync: c.sync, prefixes: result.Prefixes, edits: held}
+	if err := w.check(ctx, result.uploaded); err != nil {
+		return false, err
+	}
+	switch {
+	case result.IncompleteCount > 0:
+	case c.vanished > 0 && result.renaming > 0:
+		// A vanished document may exist under a new name that has not settled. Removals wait for that name.
+		result.Again = result.Prefixes
+	default:
+		complete = true
+		count, err := s.checkGuards(ctx, store, c)
+		if err != nil {
+			return false, err
+		}
+		result.Renamed = count.Renamed
+	}
+	return complete, w.record(ctx, store, c.scan)
 }
 
 // record records the changes in batches.
