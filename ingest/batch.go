@@ -3,6 +3,7 @@ package ingest
 import (
 	"slices"
 
+	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -85,4 +86,26 @@ func cut(docs []*document, documents int, bytes int64) (n int, total int64) {
 		n++
 	}
 	return n, total
+}
+
+// A BatchCount counts the batches that documents make, as a run without refusals cuts them. Documents and Bytes are the limits of
+// Options.
+type BatchCount struct {
+	Documents int
+	Bytes     int64
+
+	Batches int // the result
+	inLast  int
+	bytes   int64
+}
+
+// Add adds the next document.
+func (c *BatchCount) Add(size int64) {
+	limit := min(positive(c.Documents, defaultDocuments), replycx.MaxParts)
+	if c.inLast == 0 || c.inLast == limit || c.bytes+size > positive(c.Bytes, defaultBytes) {
+		c.Batches++
+		c.inLast, c.bytes = 0, 0
+	}
+	c.inLast++
+	c.bytes += size
 }

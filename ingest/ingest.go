@@ -142,11 +142,17 @@ type Ingest struct {
 	opts      Options
 }
 
+// The default limits of a batch.
+const (
+	defaultDocuments = 20
+	defaultBytes     = int64(32 << 20)
+)
+
 // New returns an Ingest of the sync, whose documents root opens.
 func New(store *state.Store, api API, root Root, sync state.Sync, opts Options) *Ingest {
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
-	opts.Documents = min(positive(opts.Documents, 20), replycx.MaxParts)
-	opts.Bytes = positive(opts.Bytes, 32<<20)
+	opts.Documents = min(positive(opts.Documents, defaultDocuments), replycx.MaxParts)
+	opts.Bytes = positive(opts.Bytes, defaultBytes)
 	opts.Transfers = positive(opts.Transfers, 4)
 	opts.Checkers = positive(opts.Checkers, min(runtime.GOMAXPROCS(0), 8))
 	opts.ResendAfter = positive(opts.ResendAfter, time.Minute)

@@ -87,10 +87,11 @@ var tables = []table{
 
 // A line of an export is one of: the header, a row, the end. An export without an end was cut off.
 type line struct {
-	Format int            `json:"kbsync_state,omitempty"`
-	Table  string         `json:"table,omitempty"`
-	Row    map[string]any `json:"row,omitempty"`
-	End    *int           `json:"rows,omitempty"`
+	Format    int            `json:"kbsync_state,omitempty"`
+	Inventory string         `json:"inventory,omitempty"` // of the header
+	Table     string         `json:"table,omitempty"`
+	Row       map[string]any `json:"row,omitempty"`
+	End       *int           `json:"rows,omitempty"`
 }
 
 // Export writes the state as JSON lines, as of one moment; other processes may write to it meanwhile. Hashes are in
@@ -110,7 +111,11 @@ func exportTo(w io.Writer, query queryFunc) error {
 	out := bufio.NewWriter(w)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(line{Format: exportFormat}); err != nil {
+	header := line{Format: exportFormat}
+	if err := query(`SELECT id FROM inventory`, nil, func(scan func(...any) error) error { return scan(&header.Inventory) }); err != nil {
+		return err
+	}
+	if err := enc.Encode(header); err != nil {
 		return err
 	}
 	count := 0
@@ -241,6 +246,9 @@ func (t *tx) importLines(ctx context.Context, r io.Reader) error {
 		case n == 1 && l.Format != exportFormat:
 			return fmt.Errorf("line 1: not an export of a kbsync state in format %d", exportFormat)
 		case n == 1:
+			if err := t.nameInventory(l.Inventory); err != nil {
+				return err
+			}
 		case l.End != nil && *l.End != count:
 			return fmt.Errorf("line %d: the export counts %d rows, but has %d", n, *l.End, count)
 		case l.End != nil:

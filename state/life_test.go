@@ -26,7 +26,7 @@ var life = []lifeStep{
 		_, err = r.s.Journal.Turn(r.ctx(), "51", time.Millisecond, 1)
 		r.must(err)
 	}},
-	{"Scans.Begin Scans.Record Scans.Known Scans.Count Scans.Finish Scans.Drop Scans.SetGate", (*fixture).liveScans},
+	{"Scans.Begin Scans.Record Scans.Known Scans.Count Scans.CountBelow Scans.Finish Scans.Drop Scans.SetGate", (*fixture).liveScans},
 	{"Queue.Claim Queue.Resolve Queue.SizeTaken Journal.Begin Journal.Seal Journal.Accept Inventory.RecordPolls", (*fixture).liveUploads},
 	{"Queue.ClaimAll Journal.Adopt Journal.AdoptStrays Inventory.Missing", (*fixture).liveAdoptions},
 	{"Journal.Refuse Queue.Release Queue.Reopen", (*fixture).liveRefusals},
@@ -81,7 +81,7 @@ var life = []lifeStep{
 		r.must(err)
 		r.states()
 	}},
-	{"Inventory.Sources Inventory.Worksheet Inventory.CountLeftBehind Inventory.PossibleDuplicates Inventory.KnownContents", func(r *fixture) {
+	{"Inventory.Sources Inventory.Worksheet Inventory.CountLeftBehind Inventory.PossibleDuplicates Inventory.KnownContents Inventory.Holding", func(r *fixture) {
 		r.standings()
 		for _, err := range r.s.Inventory.Worksheet(r.ctx(), SourceFilter{}) {
 			r.must(err)
@@ -95,6 +95,8 @@ var life = []lifeStep{
 			r.must(err)
 		}
 		_, err = r.s.Inventory.KnownContents(r.ctx(), r.sync.Destination, []SHA256{hash("A")})
+		r.must(err)
+		_, err = r.s.Inventory.Holding(r.ctx(), r.sync.ID, "a.md")
 		r.must(err)
 	}},
 	{"Outbox.Enqueue Outbox.Due Outbox.NextDue Outbox.Retry Outbox.Ack", func(r *fixture) {
@@ -177,6 +179,8 @@ func (r *fixture) liveScans() {
 		{Op: Put, Key: "a.md", Fingerprint: Fingerprint{Size: 1}}, {Op: Skip, Key: "dir/c.md"}, {Op: Vanish, Key: "a.md"},
 	}))
 	_, err = r.s.Scans.Count(r.ctx(), scan)
+	r.must(err)
+	_, err = r.s.Scans.CountBelow(r.ctx(), scan, "dir/")
 	r.must(err)
 	r.must(r.s.Scans.Drop(r.ctx(), scan))
 	for _, shut := range []bool{true, false} {

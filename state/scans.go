@@ -200,26 +200,52 @@ type ScanCount struct {
 	NeverUploaded, NeverUploadedRenamed int
 }
 
+// Removals is the number of documents that were uploaded, vanished and were not renamed.
+func (n ScanCount) Removals() int {
+	return max(n.Vanished-n.NeverUploaded-(n.Renamed-n.NeverUploadedRenamed), 0)
+}
+
 // Count counts the documents that Finish would remove.
 func (s *Scans) Count(ctx context.Context, scan Scan) (ScanCount, error) {
-	var n ScanCount
-	err := s.queryOne(ctx, `SELECT count(*), count(CASE WHEN `+neverUploaded+` THEN 1 END)
+	return s.count(ctx, scan, vanishedBelow(""))
+}
+
+// CountBelow counts the documents below a directory, with a slash at its end, that Finish would remove.
+func (s *Scans) CountBelow(ctx context.Context, scan Scan, directory string) (ScanCount, error) {
+	first, end := keysBelow(directory)
+	return s.count(ctx, scan, vanishedBelow(`AND {no.index}documents.key >= $3 AND {no.index}documents.key < $4`), first, end)
+}
+
+// A vanishedCount has the texts that count the vanished documents, and the renamed ones of them.
+type vanishedCount struct{ all, renamed string }
+
+func vanishedBelow(within string) vanishedCount {
+	return vanishedCount{
+		all: `SELECT count(*), count(CASE WHEN ` + neverUploaded + ` THEN 1 END)
 		FROM documents
 		WHERE sync_id = $1
 		  AND vanished = $2
-		  AND vanished <> 0`, []any{scan.SyncID, scan.ID}, &n.Vanished, &n.NeverUploaded)
-	if err == nil && n.Vanished > 0 {
-		err = s.queryOne(ctx, `SELECT count(DISTINCT documents.id),
-				count(DISTINCT CASE WHEN `+neverUploaded+` THEN documents.id END)
+		  AND vanished <> 0 ` + within,
+		renamed: `SELECT count(DISTINCT documents.id),
+				count(DISTINCT CASE WHEN ` + neverUploaded + ` THEN documents.id END)
 			FROM documents n
 			JOIN documents ON documents.sync_id = $1 AND documents.vanished = $2 AND documents.vanished <> 0
-				AND documents.size = n.size AND documents.inode = n.inode
+				AND documents.size = n.size AND documents.inode = n.inode ` + within + `
 			WHERE n.sync_id = $1
 			  AND n.state = {doc.pending}
 			  AND n.state < {doc.linked}
 			  AND n.inode <> 0
 			  AND n.mtime = documents.mtime
-			  AND n.vanished = 0`, []any{scan.SyncID, scan.ID}, &n.Renamed, &n.NeverUploadedRenamed)
+			  AND n.vanished = 0`,
+	}
+}
+
+func (s *Scans) count(ctx context.Context, scan Scan, q vanishedCount, keys ...any) (ScanCount, error) {
+	var n ScanCount
+	args := append([]any{scan.SyncID, scan.ID}, keys...)
+	err := s.queryOne(ctx, q.all, args, &n.Vanished, &n.NeverUploaded)
+	if err == nil && n.Vanished > 0 {
+		err = s.queryOne(ctx, q.renamed, args, &n.Renamed, &n.NeverUploadedRenamed)
 	}
 	if err != nil {
 		return ScanCount{}, fmt.Errorf("count scan: %w", err)

@@ -86,7 +86,7 @@ const (
 type Change struct {
 	Op          Op
 	Key         string
-	Fingerprint Fingerprint // of Put and Skip
+	Fingerprint Fingerprint // of Vanish, the known one
 	Reason      string      // of Skip
 }
 

@@ -190,7 +190,7 @@ func TestFailedBucketListingRemovesNothing(t *testing.T) {
 				store := newMemoryStore()
 				scan := func() (Result, error) {
 					s.requests = nil
-					r, err := NewScanner(s.bucket(), ScanOptions{MaxDelete: MaxDelete{Count: 1000}}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
+					r, err := NewScanner(s.bucket(), ScanOptions{MaxDelete: Limit{Count: 1000}, MaxChange: Limit{Count: 1000}}).Scan(t.Context(), store, state.Sync{ID: 1}, "")
 					if store.open {
 						t.Error("the scan was left open")
 					}

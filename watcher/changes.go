@@ -12,23 +12,10 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// Changes yields the changes that a scan below prefix would record, and records nothing. At its end, result holds the counts;
-// Removed includes renamed documents, and no guard was checked. An error ends it, except the errors of parts that could not be
-// listed, which are in result.Incomplete.
-func (s *Scanner) Changes(ctx context.Context, store KnownDocuments, sync state.Sync, prefix string, result *Result) iter.Seq2[state.Change, error] {
-	return func(yield func(state.Change, error) bool) {
-		*result = Result{Prefixes: []string{prefix}, Skipped: map[string]int{}}
-		for change, err := range s.changes(ctx, store, sync, result.Prefixes, result) {
-			if !yield(change, err) {
-				return
-			}
-		}
-	}
-}
-
 // changes yields the changes of Diff below the prefixes, except those of documents that have not settled, and counts in result.
-func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.Sync, prefixes []string, result *Result) iter.Seq2[state.Change, error] {
-	return func(yield func(state.Change, error) bool) {
+func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.Sync, prefixes []string, result *Result) iter.Seq2[finding, error] {
+	return func(yield func(finding, error) bool) {
+		var vacant vacantDirectories
 		unsettled := map[string]time.Time{}
 		for prefix, listed := range s.listings(ctx, prefixes) {
 			if s.sort {
@@ -36,23 +23,29 @@ func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.
 			}
 			for p, err := range Diff(listed, knownBelow(readAhead(store.Known(ctx, sync.ID, prefix)), prefix)) {
 				if err != nil && !result.takeError(err) {
-					yield(state.Change{}, err)
+					yield(finding{}, err)
 					return
 				}
 				if err != nil {
 					continue
 				}
 				result.countPair(&p)
+				result.countLost(&p)
+				vacant.visit(&p)
 				if s.holdUnsettled(&p, unsettled, result) {
 					continue
 				}
 				change, ok := p.Change()
 				result.countChange(&p, change, ok)
-				if ok && !yield(change, nil) {
+				if !ok {
+					continue
+				}
+				if !yield(finding{change, p.edit(), p.known.NeverUploaded}, nil) {
 					return
 				}
 			}
 		}
+		result.vacant = vacant.end()
 		if len(result.Again) > keptAgain {
 			result.Again = prefixes
 		}

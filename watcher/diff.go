@@ -48,7 +48,7 @@ type Pair struct {
 func (p *Pair) Change() (state.Change, bool) {
 	switch {
 	case !p.isListed:
-		return state.Change{Op: state.Vanish, Key: p.known.Key}, !p.incomplete
+		return state.Change{Op: state.Vanish, Key: p.known.Key, Fingerprint: p.known.Fingerprint}, !p.incomplete
 	case !p.differs():
 		return state.Change{}, false
 	case p.entry.Skip != "":

@@ -122,7 +122,7 @@ func TestDiffOps(t *testing.T) {
 		{Key: "skip why", Fingerprint: fp(1), Skip: "empty"}, {Key: "unskipped", Fingerprint: fp(1), Skip: "empty"}, {Key: "zone"},
 	}
 	want := []state.Change{
-		{Op: state.Put, Key: "changed", Fingerprint: fp(2)}, {Op: state.Vanish, Key: "gone"}, {Op: state.Put, Key: "new", Fingerprint: fp(1)},
+		{Op: state.Put, Key: "changed", Fingerprint: fp(2)}, {Op: state.Vanish, Key: "gone", Fingerprint: fp(1)}, {Op: state.Put, Key: "new", Fingerprint: fp(1)},
 		{Op: state.Skip, Key: "skip new", Reason: "empty"}, {Op: state.Skip, Key: "skip why", Fingerprint: fp(1), Reason: "large"},
 		{Op: state.Put, Key: "unskipped", Fingerprint: fp(1)}, {Op: state.Vanish, Key: "zone"},
 	}

@@ -118,3 +118,34 @@ func validKey(key string) bool {
 	}
 	return true
 }
+
+// errFile ends a walk that looks for a file.
+var errFile = errors.New("there is a file")
+
+// Vacant reports whether key, with a slash at its end, is a directory without any file below it, whatever the filter says.
+func (d *Directory) Vacant(ctx context.Context, key string) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	root, err := d.open()
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
+	err = fs.WalkDir(root.FS(), strings.TrimSuffix(key, "/"), func(_ string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case !e.IsDir():
+			return errFile
+		}
+		return ctx.Err()
+	})
+	switch {
+	case errors.Is(err, errFile), errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrInvalid):
+		return false, nil // no valid name for Go is no mount point either
+	case err != nil:
+		return false, fmt.Errorf("look at the directory %q: %w", key, err)
+	}
+	return true, nil
+}

@@ -565,7 +565,7 @@ func TestFeedAndScansConvergeToTheListing(t *testing.T) {
 			defer f.Close()
 			synctest.Wait()
 			store := newMemoryStore()
-			scanner := NewScanner(b, ScanOptions{Settle: -1, MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, AllowEmpty: true, Lookups: 4})
+			scanner := NewScanner(b, ScanOptions{Settle: -1, MaxDelete: Limit{Percent: 100, ByPercent: true}, MaxChange: Limit{Percent: 100, ByPercent: true}, AllowEmpty: true, Lookups: 4})
 			lost := map[string]bool{}
 			var bag []string
 			step := func() {

@@ -1,54 +1,39 @@
 package watcher
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/kbsync/kbsync/state"
 )
-
-// A MaxDelete limits the removals of one scan: to a share of the known documents, or to a number. Renamed documents do not count.
-// The zero value allows no removal.
-type MaxDelete struct {
-	Count     int     // used if ByPercent is false
-	Percent   float64 // 0 to 100; used if ByPercent is true; always allows twenty removals
-	ByPercent bool
-}
-
-// alwaysAllowed is the number of removals that every limit by share allows. In a small root a few removals are a large share.
-const alwaysAllowed = 20
-
-func (m MaxDelete) exceeded(removals, known int) bool {
-	if !m.ByPercent {
-		return removals > m.Count
-	}
-	return removals > alwaysAllowed && float64(removals)*100 > m.Percent*float64(known)
-}
-
-func (m MaxDelete) String() string {
-	if m.ByPercent {
-		return fmt.Sprintf("%g%%", m.Percent)
-	}
-	return fmt.Sprint(m.Count)
-}
 
 // A Guard is a condition under which a scan halts its sync.
 type Guard string
 
 // The guards.
 const (
-	GuardEmpty     Guard = "empty"      // the root lists nothing but had documents
-	GuardNewRoot   Guard = "new-root"   // the root is another directory or bucket, with less than half of the known documents
-	GuardMaxDelete Guard = "max-delete" // more removals than allowed
+	GuardEmpty          Guard = "empty"           // the root lists nothing but had documents
+	GuardEmptyDirectory Guard = "empty-directory" // a directory of the root is there, is empty, and had documents
+	GuardNewRoot        Guard = "new-root"        // the root is another directory or bucket, with less than half of the known documents
+	GuardLostMount      Guard = "lost-mount"      // a file system below the root is not mounted any more
+	GuardMaxDelete      Guard = "max-delete"      // more removals than allowed
+	GuardMaxChange      Guard = "max-change"      // more changed documents than allowed
 )
 
-// A GuardError reports that a scan halted its sync: the scan removed nothing, and nothing may be uploaded until a person decides.
+// A GuardError reports that a scan halted its sync: the scan removed and superseded nothing, and nothing may be uploaded until a
+// person decides.
 type GuardError struct {
-	Guard    Guard
-	Sync     string
-	Root     string
-	Known    int // known documents of which a version was ever uploaded; all if there is none
-	Removals int // documents of Known that the scan would remove, not counting renamed ones
-	Limit    MaxDelete
+	Guard     Guard
+	Sync      string
+	Root      string
+	Directory string // of GuardEmptyDirectory and GuardLostMount
+	Known     int    // known documents of which a version was ever uploaded; all if there is none
+	Removals  int    // documents of Known that the scan would remove, not counting renamed ones
+	Limit     Limit
+
+	// Of GuardMaxChange: the documents of Known that changed, at most; those of them that are empty now; and the key of one.
+	Changed, Empty int
+	Example        string
 }
 
 // Error describes the finding and the remedy.
@@ -57,22 +42,46 @@ func (e *GuardError) Error() string {
 	case GuardEmpty:
 		return fmt.Sprintf("sync %q: %s lists no document, and held %d before. If they are really gone, run again with --allow-empty; "+
 			"if not, check that the root is mounted and that the filters are right", e.Sync, e.Root, e.Known)
+	case GuardEmptyDirectory:
+		return fmt.Sprintf("sync %q: the directory %q in %s is there and empty, and held %d documents before. If they are really gone, remove the "+
+			"directory too, or run again with --allow-empty; if not, check that its file system is mounted", e.Sync, e.Directory, e.Root, e.Known)
+	case GuardLostMount:
+		return fmt.Sprintf("sync %q: the file system that was mounted at %q in %s is not mounted any more, and %d of its %d documents are gone. "+
+			"Mount it again; if the documents are really gone, run again with --accept-new-root", e.Sync, e.Directory, e.Root, e.Removals, e.Known)
 	case GuardNewRoot:
 		return fmt.Sprintf("sync %q: %s is another directory or bucket than at the last scan, and lists less than half of the %d known documents "+
 			"(%d are missing). If it is the right one, run again with --accept-new-root; if not, check that it is mounted", e.Sync, e.Root, e.Known, e.Removals)
+	case GuardMaxChange:
+		empty := ""
+		if e.Empty > 0 {
+			empty = fmt.Sprintf("; %d of them are empty now", e.Empty)
+		}
+		return fmt.Sprintf("sync %q: %d of %d documents in %s have changed at once, more than --max-change %s allows (such as %q%s). Every new version is "+
+			"permanent. If the changes are meant, run again with --max-change %d; if not, restore the documents",
+			e.Sync, e.Changed, e.Known, e.Root, e.Limit, e.Example, empty, e.Changed)
 	default:
 		return fmt.Sprintf("sync %q: %d of %d documents are gone from %s, more than --max-delete %s allows. To remove them, run again "+
-			"with --max-delete %d", e.Sync, e.Removals, e.Known, e.Root, e.Limit, e.Removals)
+			"with --max-delete %d; if they should be there, check the root and the filters", e.Sync, e.Removals, e.Known, e.Root, e.Limit, e.Removals)
 	}
 }
 
-// checkGuards returns a *GuardError if the removals of a complete scan look like an accident.
+// A check is what the guards of removals weigh.
+type check struct {
+	sync     state.Sync
+	scan     state.Scan
+	identity string // of the root
+	vanished int    // documents that the listing lacks
+	result   *Result
+}
+
+// checkRemovals returns a *GuardError if the removals of a complete scan look like an accident.
 //
 // Documents that were never uploaded count neither as known nor as removals: a wrong root that was scanned once may have left
 // many of them. Only where no document was ever uploaded do they show whether the root is the same as before.
-func (s *Scanner) checkGuards(sync state.Sync, identity string, result *Result, count state.ScanCount) error {
+func (s *Scanner) checkRemovals(c check, count state.ScanCount) error {
+	sync, result := c.sync, c.result
 	known, vanished, whole := result.uploaded, count.Vanished-count.NeverUploaded, result.Prefixes[0] == ""
-	removals := max(vanished-(count.Renamed-count.NeverUploadedRenamed), 0)
+	removals := count.Removals()
 	if known == 0 {
 		known, vanished = result.Known, count.Vanished
 	}
@@ -85,7 +94,8 @@ func (s *Scanner) checkGuards(sync state.Sync, identity string, result *Result, 
 		}
 		return halt(GuardEmpty)
 	}
-	if whole && sync.RootIdentity != "" && sync.RootIdentity != identity && 2*(known-vanished) < known {
+	before, _ := splitMounts(sync.RootIdentity)
+	if whole && before != "" && before != c.identity && 2*(known-vanished) < known {
 		if s.opts.AcceptNewRoot {
 			return nil
 		}
@@ -95,4 +105,19 @@ func (s *Scanner) checkGuards(sync state.Sync, identity string, result *Result, 
 		return halt(GuardMaxDelete)
 	}
 	return nil
+}
+
+// checkGuards returns a *GuardError if the removals of a complete scan look like an accident.
+func (s *Scanner) checkGuards(ctx context.Context, counter Counter, c check) (state.ScanCount, error) {
+	count, err := counter.Count(ctx, c.scan)
+	if err == nil {
+		err = s.checkRemovals(c, count)
+	}
+	if err == nil && count.Vanished > 0 {
+		err = s.checkMounts(ctx, counter, c)
+	}
+	if err == nil && count.Vanished > 0 {
+		err = s.checkVacant(ctx, counter, c)
+	}
+	return count, err
 }

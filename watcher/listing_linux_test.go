@@ -113,7 +113,7 @@ func scanGenerated(b *testing.B, dir string, objects int, pass string) {
 		objects = 1
 	}
 	root := newBucket("mem://", "", service{objects: generatedBucket{objects}, unordered: pass == sortedPass}, BucketOptions{})
-	r, err := NewScanner(root, ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}}).Scan(b.Context(), store.Scans, sync, "")
+	r, err := NewScanner(root, ScanOptions{MaxDelete: Limit{Percent: 100, ByPercent: true}, MaxChange: Limit{Percent: 100, ByPercent: true}}).Scan(b.Context(), store.Scans, sync, "")
 	if err != nil || r.IncompleteCount > 0 || pass == firstPass && r.New != objects || pass != firstPass && r.Unchanged != objects {
 		b.Fatalf("%+v, %v", r, err)
 	}

@@ -31,10 +31,17 @@ type Result struct {
 	Incomplete      []error
 	IncompleteCount int
 
+	// Halted, which Changes sets, is the guard that would halt a scan.
+	Halted *GuardError
+
 	// uploaded counts the documents of Known of which a version was ever sent.
 	uploaded int
 	// renaming counts the new documents of Unsettled that only their ctime holds back, as after a rename.
 	renaming int
+	// vacant are the directories that list nothing and from which uploaded documents vanished.
+	vacant []string
+	// lost are the directories on which no file system is mounted any more.
+	lost []lostMount
 	// disordered is true if the root does not list in byte order.
 	disordered bool
 }

@@ -22,9 +22,15 @@ type Recorder interface {
 	Drop(ctx context.Context, scan state.Scan) error
 }
 
+// A Counter counts the removals of a complete scan, in all or below a directory.
+type Counter interface {
+	Count(ctx context.Context, scan state.Scan) (state.ScanCount, error)
+	CountBelow(ctx context.Context, scan state.Scan, directory string) (state.ScanCount, error)
+}
+
 // A Remover counts and carries out the removals of a complete scan.
 type Remover interface {
-	Count(ctx context.Context, scan state.Scan) (state.ScanCount, error)
+	Counter
 	Finish(ctx context.Context, scan state.Scan, identity string) (removed int, err error)
 }
 
@@ -40,8 +46,9 @@ var _ Store = (*state.Scans)(nil)
 // ScanOptions configure a Scanner. The zero value is the most careful one.
 type ScanOptions struct {
 	Settle        time.Duration // the quiet time after which a file counts as written; at least 20 ms
-	MaxDelete     MaxDelete
-	AllowEmpty    bool // a root that lists nothing removes all known documents
+	MaxDelete     Limit
+	MaxChange     Limit
+	AllowEmpty    bool // a root or a directory that lists nothing removes the documents that were known there
 	AcceptNewRoot bool // another root may list under half of the known documents
 	// MaxWait is how long a document may keep changing before the scan reports it as restless, until it settles. If zero, it is
 	// ten times Settle and at least a minute.
@@ -51,6 +58,9 @@ type ScanOptions struct {
 	Lookups int
 	// Rest is how long a changed document is held back after its last upload; see state.Scan.
 	Rest time.Duration
+	// Edited returns how many documents have another content than the one that was uploaded last. Documents that cannot be read, and
+	// documents that change meanwhile, do not count: nothing of them is uploaded now. Without it, each document counts.
+	Edited func(ctx context.Context, sync state.Sync, documents []state.Change) (edited int, err error)
 }
 
 // A Scanner records the changes of a root. One goroutine at a time may use it. It remembers between scans since when each
@@ -80,8 +90,8 @@ const batchSize = 1000
 // left for another scan at Result.SettleAt.
 //
 // An incomplete listing records the changes it found and removes nothing; that is not an error, see Result.Incomplete. A root that
-// does not list in byte order is listed a second time and sorted. A *GuardError removes nothing, and the caller must not upload:
-// the recorded changes are pending. ErrRootMissing and every other error leave no removal behind, except an error of the state
+// does not list in byte order is listed a second time and sorted. A *GuardError removes and supersedes nothing, and the caller must not
+// upload: new documents are recorded as pending. ErrRootMissing and every other error leave no removal behind, except an error of the state
 // during the removals: another scan removes the rest.
 func (s *Scanner) Scan(ctx context.Context, store Store, sync state.Sync, prefix string) (Result, error) {
 	return s.ScanAll(ctx, store, sync, []string{prefix})
@@ -122,6 +132,10 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	if err != nil {
 		return result, err
 	}
+	mounts, err := s.findMounts(ctx, sync.RootIdentity, &result)
+	if err != nil {
+		return result, err
+	}
 	// The first prefix stands for all of them: the state only tests whether it is the whole root.
 	scan, err := store.Begin(ctx, sync.ID, prefixes[0])
 	if err != nil {
@@ -138,10 +152,11 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 			err = dropped
 		}
 	}()
-	if err := s.record(ctx, store, scan, s.changes(ctx, store, sync, prefixes, &result)); err != nil {
+	held := &edits{}
+	if err := s.record(ctx, store, scan, held.withhold(s.changes(ctx, store, sync, prefixes, &result))); err != nil {
 		return result, err
 	}
-	vanished := result.Removed
+	c := check{sync: sync, scan: scan, identity: identity, vanished: result.Removed, result: &result}
 	result.Removed = 0 // until the state has removed them
 	after, err := s.root.Identity(ctx)
 	if err != nil {
@@ -150,25 +165,40 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	if after != identity {
 		result.incomplete(ErrRootChanged)
 	}
-	if result.IncompleteCount > 0 {
+	if result.disordered && !s.sort {
+		result.Changed -= held.resized + held.similar // the sorted listing finds them
 		return result, nil
 	}
-	if vanished > 0 && result.renaming > 0 {
-		// A vanished document may exist under a new name that has not settled. Removals wait for that name.
-		result.Again = prefixes
-		return result, nil
-	}
-	count, err := store.Count(ctx, scan)
-	if err != nil {
+	complete, err := s.weigh(ctx, store, c, held)
+	if err != nil || !complete {
 		return result, err
 	}
-	if err := s.checkGuards(sync, identity, &result, count); err != nil {
-		return result, err
-	}
-	result.Renamed = count.Renamed
-	result.Removed, err = store.Finish(ctx, scan, identity)
+	result.Removed, err = store.Finish(ctx, scan, withMounts(identity, mounts))
 	finished = err == nil
 	return result, err
+}
+
+// weigh asks the guards, and records the edits if they pass. It reports whether the documents that vanished may be removed.
+func (s *Scanner) weigh(ctx context.Context, store Store, c check, held *edits) (complete bool, err error) {
+	result := c.result
+	w := &weighing{Scanner: s, store: store, sync: c.sync, prefixes: result.Prefixes, edits: held}
+	if err := w.check(ctx, result.uploaded); err != nil {
+		return false, err
+	}
+	switch {
+	case result.IncompleteCount > 0:
+	case c.vanished > 0 && result.renaming > 0:
+		// A vanished document may exist under a new name that has not settled. Removals wait for that name.
+		result.Again = result.Prefixes
+	default:
+		complete = true
+		count, err := s.checkGuards(ctx, store, c)
+		if err != nil {
+			return false, err
+		}
+		result.Renamed = count.Renamed
+	}
+	return complete, w.record(ctx, store, c.scan)
 }
 
 // record records the changes in batches.

@@ -66,8 +66,12 @@ func (m *memoryStore) Record(_ context.Context, _ state.Scan, changes []state.Ch
 	return nil
 }
 
-func (m *memoryStore) Count(context.Context, state.Scan) (state.ScanCount, error) {
-	count := state.ScanCount{Vanished: len(m.vanished)}
+func (m *memoryStore) Count(ctx context.Context, scan state.Scan) (state.ScanCount, error) {
+	return m.CountBelow(ctx, scan, "")
+}
+
+func (m *memoryStore) CountBelow(_ context.Context, _ state.Scan, prefix string) (state.ScanCount, error) {
+	count := state.ScanCount{}
 	listed := map[state.Fingerprint]bool{}
 	moved := func(k state.KnownDocument) state.Fingerprint {
 		k.Fingerprint.CTime = 0
@@ -79,6 +83,10 @@ func (m *memoryStore) Count(context.Context, state.Scan) (state.ScanCount, error
 		}
 	}
 	for key := range m.vanished {
+		if !strings.HasPrefix(key, prefix) {
+			continue
+		}
+		count.Vanished++
 		if listed[moved(m.known[key])] {
 			count.Renamed++
 		}
@@ -117,7 +125,7 @@ func newScanFixture(t *testing.T) *scanFixture {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s := &scanFixture{t: t, dir: dir, store: newMemoryStore(), offset: time.Minute, opts: ScanOptions{Settle: 2 * time.Second, MaxDelete: MaxDelete{Percent: 50, ByPercent: true}}}
+	s := &scanFixture{t: t, dir: dir, store: newMemoryStore(), offset: time.Minute, opts: ScanOptions{Settle: 2 * time.Second, MaxDelete: Limit{Percent: 50, ByPercent: true, Always: 20}, MaxChange: Limit{Percent: 100, ByPercent: true}}}
 	s.root = NewDirectory(dir, DirectoryOptions{})
 	s.root.now = func() time.Time { return time.Now().Add(s.offset) }
 	return s
@@ -412,12 +420,12 @@ func TestGuards(t *testing.T) {
 		s.scan("", "20 new 0 changed 21 unchanged 0 removed 0 renamed 0 unsettled")
 		clearFrom(s, 0, 21)
 		s.halts(GuardMaxDelete, "21 of 41", "--max-delete 50%", "--max-delete 21")
-		s.opts.MaxDelete = MaxDelete{Count: 21}
+		s.opts.MaxDelete = Limit{Count: 21}
 		s.scan("", "0 new 0 changed 20 unchanged 21 removed 0 renamed 0 unsettled")
 	})
 	t.Run("max delete by number", func(t *testing.T) {
 		s := newScanFixture(t)
-		s.opts.MaxDelete = MaxDelete{}
+		s.opts.MaxDelete = Limit{}
 		many(s, 3)
 		clearFrom(s, 0, 1)
 		s.halts(GuardMaxDelete, "--max-delete 0", "--max-delete 1")
@@ -618,7 +626,7 @@ func TestScanIntoTheState(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	s.opts.MaxDelete = MaxDelete{Percent: 100, ByPercent: true}
+	s.opts.MaxDelete = Limit{Percent: 100, ByPercent: true}
 	expect("z/", "1200 known 0 new 0 changed 0 unchanged 1200 removed 0 renamed")
 	expect("", "4 known 0 new 0 changed 4 unchanged 0 removed 0 renamed")
 	if err := os.RemoveAll(s.dir); err != nil {

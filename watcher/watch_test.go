@@ -66,7 +66,7 @@ func newWatchFixture(t *testing.T) *watchFixture {
 		t.Skip("roots are polled on Windows")
 	}
 	base := t.TempDir()
-	f := &watchFixture{t: t, base: base, dir: filepath.Join(base, "root"), store: newMemoryStore(), opts: ScanOptions{MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, AllowEmpty: true, AcceptNewRoot: true}}
+	f := &watchFixture{t: t, base: base, dir: filepath.Join(base, "root"), store: newMemoryStore(), opts: ScanOptions{MaxDelete: Limit{Percent: 100, ByPercent: true}, MaxChange: Limit{Percent: 100, ByPercent: true}, AllowEmpty: true, AcceptNewRoot: true}}
 	if err := os.Mkdir(f.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func newMountFixture(t *testing.T) *mountFixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	f := &mountFixture{T: t, dir: t.TempDir(), store: store, opts: ScanOptions{Settle: time.Second, MaxDelete: MaxDelete{Percent: 25, ByPercent: true}}}
+	f := &mountFixture{T: t, dir: t.TempDir(), store: store, opts: ScanOptions{Settle: time.Second, MaxDelete: Limit{Percent: 25, ByPercent: true, Always: 20}, MaxChange: Limit{Percent: 100, ByPercent: true}}}
 	f.files("right", "known", 30)
 	f.files("wrong", "other", 100)
 	f.mount("right")

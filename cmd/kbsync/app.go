@@ -36,6 +36,9 @@ type app struct {
 	json        bool
 	format      string
 	useEmulator bool
+
+	// planned are the flags that shaped the plan to apply. Flags of the command line override them.
+	planned map[string][]string
 }
 
 // begin applies the flags that select the form of the results. It runs before every command.
@@ -56,14 +59,22 @@ func (a *app) begin(cmd *cobra.Command) error {
 			return usageError("only kbsync sources supports --output " + a.format + "; write text or json")
 		}
 		a.out.Format = a.format
+	case console.FormatMarkdown:
+		if a.json || cmd.Annotations[allowsMarkdown] == "" {
+			return usageError("only kbsync plan supports --output markdown, without --json; write text or json")
+		}
+		a.out.Format = a.format
 	default:
-		return usageError(fmt.Sprintf("--output: unknown format %s; write text, json, csv or html", console.Quoted(a.format)))
+		return usageError(fmt.Sprintf("--output: unknown format %s; write text, json, csv, html or markdown", console.Quoted(a.format)))
 	}
 	return nil
 }
 
-// printsRows annotates the commands that can print their results as CSV and as an HTML page.
-const printsRows = "rows"
+// These annotate the commands that can print their results as CSV and as an HTML page, or as Markdown.
+const (
+	printsRows     = "rows"
+	allowsMarkdown = "markdown"
+)
 
 // configNames returns the names of a config file in the working directory, in the order in which kbsync looks for them.
 func configNames() []string { return []string{"kbsync.yaml", "kbsync.yml"} }
@@ -112,7 +123,7 @@ func (a *app) parse(cmd *cobra.Command, path string, data []byte, args ...string
 		File:       data,
 		Dir:        dir,
 		Environ:    a.env,
-		Flags:      settingsOf(cmd),
+		Flags:      a.withPlanned(settingsOf(cmd)),
 		OtherFlags: otherFlags(cmd.Root()),
 		Args:       args,
 	})
@@ -133,6 +144,16 @@ func (a *app) parse(cmd *cobra.Command, path string, data []byte, args ...string
 		cfg.State, cfg.StatePassword = cfg.LocalState, config.Secret{}
 	}
 	return cfg, nil
+}
+
+// withPlanned returns the flags, and those of the plan that they do not override.
+func (a *app) withPlanned(flags map[string][]string) map[string][]string {
+	for name, values := range a.planned {
+		if _, given := flags[name]; !given {
+			flags[name] = values
+		}
+	}
+	return flags
 }
 
 // open opens the state. Commands that change nothing open it read-only.

@@ -52,7 +52,7 @@ func syncFlags(cmd *cobra.Command) { settingFlags(cmd.Flags(), config.ScopeSync)
 func (a *app) globalFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&a.configPath, "config", "", "The config file. Default: kbsync.yaml in the working directory, if it exists.")
 	flags.BoolVar(&a.json, "json", false, "Print results as JSON; the same as -o json.")
-	flags.StringVarP(&a.format, "output", "o", "", "Format of the results: text, json, or csv and html (kbsync sources only).")
+	flags.StringVarP(&a.format, "output", "o", "", "Format of the results: text, json, csv and html (kbsync sources only), or markdown (kbsync plan only).")
 	flags.BoolVarP(&a.out.Quiet, "quiet", "q", false, "Print only warnings and errors.")
 	flags.CountVarP(&a.out.Verbose, "verbose", "v", "Log each document; -vv logs each request.")
 	flags.BoolVar(&a.useEmulator, "emulator", false, "Use the embedded emulator of the API, with a separate state.")

@@ -93,6 +93,7 @@ Try it without an account:
 		a.watchCommand(),
 		a.workerCommand(),
 		a.planCommand(),
+		a.applyCommand(),
 		a.statusCommand(),
 		a.reindexCommand(),
 		a.retryCommand(),

@@ -41,6 +41,8 @@ func TestMain(m *testing.M) {
 //	nowhere TEXT               fails if the last output or a file below $WORK, other than secret*, contains the text
 //	noise DIR N                makes N small files of different content; unnoise DIR N removes the first N of them
 //	oddnames DIR               makes files with hostile names
+//	truncate DIR               empties the files of a directory; touch DIR changes their times
+//	holds N                    fails if the emulator has accepted another number of sources
 //	until PATTERN CMD ARG...   runs a command until its output matches
 //	http CODE METHOD URL       sends a request and writes the body of the answer to http.out
 //	signal NAME                sends a signal to the process that holds the lock of a sync
@@ -72,6 +74,9 @@ func TestScripts(t *testing.T) {
 			"noise":    cmdNoise,
 			"unnoise":  cmdUnnoise,
 			"oddnames": cmdOddNames,
+			"truncate": cmdTruncate,
+			"touch":    cmdTouch,
+			"holds":    cmdHolds,
 			"keep":     cmdKeep,
 			"sleep":    cmdSleep,
 			"sealed":   cmdSealed,

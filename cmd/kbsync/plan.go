@@ -1,18 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
@@ -26,177 +27,207 @@ func (a *app) planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan [NAME | ROOT]",
 		Short: "Show the changes that sync would make, without making them",
-		Long: `plan lists the root, hashes new and changed documents, and prints which documents sync would upload, share and remove. It
-sends no request, needs no token and writes nothing, not even a state.`,
-		Args: atMost(1),
+		Long: `plan lists the root, hashes new and changed documents, and prints which documents sync would upload, share and remove, and
+which sources that would leave behind. It sends no request, needs no token and writes nothing, not even a state. --out also keeps the
+plan in a file: kbsync apply FILE does exactly that, or refuses. The exit code is 0 if the plan is complete, whatever it contains; 11
+if a guard would halt sync; and 3 or 5 if the root is missing or could not be read.
+
+  kbsync plan ./docs --knowledge-base 876 --out plan.json
+  kbsync apply plan.json`,
+		Args:        atMost(1),
+		Annotations: map[string]string{allowsMarkdown: "yes"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)
 			if err != nil {
 				return err
 			}
+			o.planArgs, o.planFlags = args, planFlags(cmd)
 			return a.plan(cmd.Context(), cfg, o)
 		},
 	}
 	syncFlags(cmd)
 	acceptFlags(cmd, &o)
+	cmd.Flags().StringVar(&o.planOut, "out", "", "File to keep the plan in, for kbsync apply.")
 	return cmd
 }
 
-// A planItem is the action that sync would take for one document.
-type planItem struct {
-	Sync   string `json:"sync"`
-	Action string `json:"action"` // upload, share, fail, remove, skip, unreadable
-	Key    string `json:"key"`
-	Size   int64  `json:"size"`
-	SHA256 string `json:"sha256,omitempty"`
-	Reason string `json:"reason,omitempty"`
-}
-
-// A planTotal counts the plan of one sync.
-type planTotal struct {
-	Sync      string         `json:"sync"`
-	Root      string         `json:"root"`
-	Upload    int            `json:"upload"`
-	Bytes     int64          `json:"bytes"`
-	Share     int            `json:"share"`
-	Remove    int            `json:"remove"`
-	Unchanged int            `json:"unchanged"`
-	Unsettled int            `json:"unsettled"`
-	Skipped   map[string]int `json:"skipped"`
-	Error     string         `json:"error,omitempty"`
-}
-
-// plan prints the actions of a sync. Its exit code is 0 if the plan is complete, whatever the actions are.
+// plan prints the actions of the selected syncs.
 func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err error) {
-	syncs, err := selected(cfg)
+	file, failures, err := a.makePlan(ctx, cfg, o, a.planPrinter())
 	if err != nil {
 		return err
 	}
-	origin, account, err := a.address(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	store, err := a.open(ctx, cfg, true)
-	if err != nil {
-		return err
-	}
-	defer closeStore(store, &err)
-	progress := a.startProgress()
-	defer progress.End()
-
-	var totals []planTotal
-	var failures []error
-	items := func(yield func(planItem, error) bool) {
-		for _, s := range syncs {
-			total := planTotal{Sync: s.Name, Root: s.Root.String(), Skipped: map[string]int{}}
-			dest := state.Destination{Origin: origin, Account: account, KnowledgeBase: s.KnowledgeBase}
-			err := a.planSync(ctx, cfg, s, o, store, dest, progress, &total, func(item planItem) bool { return yield(item, nil) })
-			if err != nil {
-				total.Error = err.Error()
-				failures = append(failures, fmt.Errorf("%s: %w", s.Name, err))
-			}
-			totals = append(totals, total)
+	if o.planOut != "" {
+		if err := file.write(o.planOut); err != nil {
+			return err
 		}
 	}
-	if err := a.printPlan(items, &totals, progress); err != nil {
+	if err := a.printPlan(file); err != nil {
 		return err
 	}
 	return engine.JoinErrors(failures)
 }
 
-// printPlan prints the documents as they arrive, and then the totals. The items fill the totals.
-func (a *app) printPlan(items iter.Seq2[planItem, error], totals *[]planTotal, progress *progress) error {
-	if a.out.Format == console.FormatJSON {
-		if _, err := io.WriteString(a.out.Stdout, `{"documents": `); err != nil {
-			return err
-		}
-		if err := console.PrintJSON(a.out, items); err != nil {
-			return err
-		}
-		data, err := json.MarshalIndent(*totals, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(a.out.Stdout, ", \"syncs\": %s}\n", data)
-		return err
+// makePlan plans the selected syncs. It calls report with each action. failures has an error for each sync that is not planned
+// completely, or that a guard would halt.
+func (a *app) makePlan(ctx context.Context, cfg *config.Config, o passOptions, report func(*planProgress, planItem)) (file *planFile, failures []error, err error) {
+	syncs, err := selected(cfg)
+	if err != nil {
+		return nil, nil, err
 	}
-	for item := range items {
-		if a.out.Quiet {
-			continue
-		}
-		progress.End() // the bars would overwrite the results
-		text := fmt.Sprintf("%-10s %s", item.Action, console.Printable(item.Key))
-		if item.Reason != "" {
-			text += " (" + console.Printable(item.Reason) + ")"
-		}
-		if _, err := fmt.Fprintln(a.out.Stdout, text); err != nil {
-			return err
-		}
+	api, err := a.address(ctx, cfg)
+	if err != nil {
+		return nil, nil, err
 	}
-	progress.End()
-	if a.out.Quiet {
-		return nil
+	store, err := a.open(ctx, cfg, true)
+	if err != nil {
+		return nil, nil, err
 	}
-	for _, t := range *totals {
-		if t.Error != "" {
-			continue
-		}
-		text := fmt.Sprintf("%s: would upload %d (%s), share %d, remove %d", console.Printable(t.Sync), t.Upload, console.Bytes(t.Bytes), t.Share, t.Remove)
-		if len(t.Skipped) > 0 {
-			text += "; skipped " + reasons(t.Skipped)
-		}
-		if t.Unsettled > 0 {
-			text += fmt.Sprintf("; %s still being written", console.Count(t.Unsettled, "document"))
-		}
-		if _, err := fmt.Fprintln(a.out.Stdout, text); err != nil {
-			return err
-		}
+	defer closeStore(store, &err)
+	progress := a.startProgress()
+	defer progress.End()
+
+	file = &planFile{Format: planFormat, CreatedAt: a.now().UTC().Truncate(time.Second), Arguments: o.planArgs, Settings: o.planFlags}
+	if file.Inventory, err = inventoryOf(ctx, store); err != nil {
+		return nil, nil, err
 	}
-	return nil
+	for _, s := range syncs {
+		p := &syncPlan{Sync: s.Name, Root: s.Root.String(), Documents: []planItem{}, Skipped: map[string]int{}, LeftBehind: []plannedSource{}}
+		p.Destination.API, p.Destination.Account, p.Destination.KnowledgeBase = api.Origin, api.Account, s.KnowledgeBase
+		planner := &syncPlanner{app: a, cfg: cfg, config: s, accept: o, api: api, store: store, plan: p, progress: progress, report: func(item planItem) {
+			report(progress, item)
+		}}
+		if err := planner.run(ctx); err != nil {
+			p.Error = err.Error()
+			failures = append(failures, fmt.Errorf("%s: %w", s.Name, err))
+		}
+		file.Syncs = append(file.Syncs, p)
+	}
+	return file, failures, nil
 }
 
-// planSync plans one sync. It yields the items and fills total, until yield returns false.
-func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o passOptions, store *state.Store, dest state.Destination,
-	progress *progress, total *planTotal, yield func(planItem) bool,
-) error {
-	known, err := planBasis(ctx, store, s, dest, o)
+// inventoryOf returns the ID of the inventory; empty for a state that holds nothing yet.
+func inventoryOf(ctx context.Context, store *state.Store) (string, error) {
+	syncs, err := store.Syncs.All(ctx)
+	if err != nil || len(syncs) == 0 {
+		return "", err
+	}
+	identity, err := store.Identity(ctx)
+	return identity.ID, err
+}
+
+// A syncPlanner plans one sync.
+type syncPlanner struct {
+	*app
+	cfg      *config.Config
+	config   config.Sync
+	accept   passOptions
+	api      *engine.API
+	store    *state.Store
+	plan     *syncPlan
+	progress *progress
+	report   func(planItem)
+}
+
+// run fills the plan. An error of a guard leaves the plan complete, except that of the state.
+func (p *syncPlanner) run(ctx context.Context) error {
+	known, err := planBasis(ctx, p.store, p.config, p.api.Destination(p.config.KnowledgeBase), p.accept)
 	if err != nil {
 		return err
 	}
-	root, err := a.openRoot(cfg, s)
+	if err := engine.GuardState(ctx, p.cfg, p.store, p.api, p.config); err != nil && (!p.accept.acceptState || engine.Classify(err) != engine.ClassGuard) {
+		return err
+	}
+	root, err := p.openRoot(p.cfg, p.config)
 	if err != nil {
 		return err
 	}
-	root.Listed = progress.Listed
+	root.Listed = p.progress.Listed
 	defer func() { _ = root.Close() }()
 	if err := retry.Sleep(ctx, racy); err != nil {
 		return err
 	}
-	e := engine.Estimate{
-		Store: store, Root: root, Destination: known.Destination, Checkers: cfg.Checkers,
-		Report: func(p engine.PlanItem) bool {
-			return yield(planItem{Sync: s.Name, Action: string(p.Action), Key: p.Key, Size: p.Size, SHA256: hexOf(p.SHA256), Reason: p.Reason})
-		},
-	}
-	options := engine.ScanOptions(s, o.acceptRoot)
+	e := engine.Estimate{Store: p.store, Root: root, Destination: known.Destination, Checkers: p.cfg.Checkers, Report: p.add}
+	options := engine.ScanOptions(p.cfg, p.config, p.store, root, p.accept.acceptRoot)
 	options.Settle = 0 // a sync would wait until new files have settled
 	var scan watcher.Result
-	changes := watcher.NewScanner(root, options).Changes(ctx, store.Scans, known, "", &scan)
-	err = e.Add(ctx, planCandidates(changes, engine.PendingDocuments(ctx, store, known.ID), e.Emit))
-	total.Upload, total.Bytes, total.Share, total.Remove = e.Uploads, e.Bytes, e.Shares, scan.Removed
-	total.Unchanged, total.Unsettled = scan.Unchanged, scan.Unsettled
+	changes := watcher.NewScanner(root, options).Changes(ctx, p.store.Scans, known, "", &scan)
+	err = e.Add(ctx, planCandidates(changes, engine.PendingDocuments(ctx, p.store, known.ID), e.Emit))
+	plan := p.plan
+	plan.Upload, plan.Bytes, plan.Share, plan.Remove = e.Uploads, e.Bytes, e.Shares, scan.Removed
+	plan.Unchanged, plan.Unsettled = scan.Unchanged, scan.Unsettled
 	if scan.Skipped != nil {
-		total.Skipped = scan.Skipped
+		plan.Skipped = scan.Skipped
 	}
 	if err != nil {
 		return err
 	}
-	if scan.IncompleteCount > 0 {
-		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", console.Count(scan.IncompleteCount, "part"), scan.Incomplete[0]))
+	if err := p.complete(ctx, known); err != nil {
+		return err
 	}
-	if e.Unreadable > 0 {
+	switch {
+	case scan.Halted != nil:
+		return scan.Halted
+	case scan.IncompleteCount > 0:
+		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s of the root could not be listed: %w", console.Count(scan.IncompleteCount, "part"), scan.Incomplete[0]))
+	case e.Unreadable > 0:
 		return engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s could not be read", console.Count(e.Unreadable, "document")))
 	}
+	return engine.GuardUploads(p.config, e.Uploads)
+}
+
+func (p *syncPlanner) add(i engine.PlanItem) bool {
+	item := newPlanItem(p.config.Name, i)
+	p.plan.Documents = append(p.plan.Documents, item)
+	p.report(item)
+	return true
+}
+
+// complete adds the batches, and the sources that the plan would leave behind.
+func (p *syncPlanner) complete(ctx context.Context, known state.Sync) error {
+	type upload struct{ id, size int64 }
+	var uploads []upload
+	changing := map[int64]int{} // documents that leave a content
+	holdings := map[int64]plannedSource{}
+	sources := map[int64]state.Holding{}
+	staying := map[string]bool{}
+	for _, d := range p.plan.Documents {
+		h, err := p.store.Inventory.Holding(ctx, known.ID, d.Key)
+		if err != nil {
+			return err
+		}
+		if d.Action == string(engine.ActionUpload) {
+			// New documents follow the others, in the order of their keys.
+			uploads = append(uploads, upload{cmp.Or(h.DocumentID, math.MaxInt64), d.Size})
+		}
+		staying[d.SHA256] = true
+		if h.ContentID == 0 || d.SHA256 == hexOf(h.SHA256) || d.Action == string(engine.ActionUnreadable) || d.Action == string(engine.ActionFail) {
+			continue
+		}
+		why := "changed"
+		if d.Action == string(engine.ActionRemove) {
+			why = "removed"
+		}
+		changing[h.ContentID]++
+		holdings[h.ContentID], sources[h.ContentID] = plannedSource{Document: d.Key, Why: why}, h
+	}
+	slices.SortStableFunc(uploads, func(a, b upload) int { return cmp.Compare(a.id, b.id) })
+	batches := ingest.BatchCount{Documents: p.config.Batch.Documents, Bytes: int64(p.config.Batch.Bytes)}
+	for _, u := range uploads {
+		batches.Add(u.size)
+	}
+	p.plan.Batches, p.plan.NewSources = batches.Batches, p.plan.Upload
+	for id, h := range sources {
+		if changing[id] < h.Documents || staying[hexOf(h.SHA256)] {
+			continue
+		}
+		for _, source := range h.Sources {
+			left := holdings[id]
+			left.Source = source
+			p.plan.LeftBehind = append(p.plan.LeftBehind, left)
+		}
+	}
+	slices.SortFunc(p.plan.LeftBehind, func(a, b plannedSource) int { return cmp.Compare(a.Source, b.Source) })
 	return nil
 }
 
@@ -218,9 +249,9 @@ func planCandidates(
 			case state.Put:
 				more = yield(engine.Candidate{Key: c.Key, Fingerprint: c.Fingerprint}, nil)
 			case state.Skip:
-				more = report(engine.PlanItem{Action: engine.ActionSkip, Key: c.Key, Size: c.Fingerprint.Size, Reason: c.Reason})
+				more = report(engine.PlanItem{Action: engine.ActionSkip, Key: c.Key, Size: c.Fingerprint.Size, Reason: c.Reason, Fingerprint: c.Fingerprint})
 			case state.Vanish:
-				more = report(engine.PlanItem{Action: engine.ActionRemove, Key: c.Key})
+				more = report(engine.PlanItem{Action: engine.ActionRemove, Key: c.Key, Fingerprint: c.Fingerprint})
 			}
 			if !more {
 				return
@@ -269,19 +300,19 @@ func planBasis(ctx context.Context, store *state.Store, s config.Sync, dest stat
 	return known, nil // every document is new at this destination
 }
 
-// address returns the API and the account that a sync would use. It sends no request and needs no token.
-func (a *app) address(ctx context.Context, cfg *config.Config) (origin, account string, err error) {
+// address returns the address that a sync would use, for its destinations. It sends no request and needs no token.
+func (a *app) address(ctx context.Context, cfg *config.Config) (*engine.API, error) {
 	if a.useEmulator {
-		return emulatorOrigin, emulatorAccount(), nil
+		return &engine.API{Origin: emulatorOrigin, Account: emulatorAccount(), Local: true, Embedded: true}, nil
 	}
-	api, err := a.connect(ctx, cfg)
+	p, err := a.connect(ctx, cfg)
 	if errors.Is(err, errNoToken) {
 		without := *cfg
 		without.API.Token = config.NewSecret(strings.Repeat("-", 8))
-		api, err = a.connect(ctx, &without)
+		p, err = a.connect(ctx, &without)
 	}
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
-	return api.origin, api.account, api.close()
+	return p.engine(cfg), p.close()
 }

@@ -67,7 +67,7 @@ func parseWith(argv []string, files map[string][]byte) (*config.Config, error) {
 	if !ok {
 		return nil, fmt.Errorf("the examples have no file for --config %q", a.configPath)
 	}
-	if cmd.Name() == "export" {
+	if cmd.Name() == "export" || cmd.Name() == "apply" {
 		args = nil // its argument is a file, not a sync
 	}
 	return config.Parse(config.Input{

@@ -58,6 +58,7 @@ type summary struct {
 	asked     int   // status requests of the uploader
 	wasMarked bool
 	leftOver  bool
+	inDoubt   bool // a guard halted the sync
 
 	Documents  map[state.DocumentState]int `json:"documents"`
 	Superseded int                         `json:"superseded"`
@@ -99,6 +100,7 @@ func summarize(ctx context.Context, store *state.Store, o passOptions, p engine.
 		return s
 	}
 	s.because(p.Err)
+	s.inDoubt = engine.InDoubt(p.Err)
 	if p.Sync.ID == 0 {
 		return s
 	}
@@ -256,7 +258,11 @@ func (s *summary) print(w io.Writer) {
 	for _, g := range s.groups {
 		line("", "%s", g)
 	}
-	if s.Superseded+s.Orphaned > 0 {
+	switch {
+	case s.Superseded+s.Orphaned == 0:
+	case s.inDoubt:
+		line("left behind", "%d superseded, %d orphaned in the knowledge base; remove none before the guard's finding is settled", s.Superseded, s.Orphaned)
+	default:
 		line("left behind", "%d superseded, %d orphaned in the knowledge base; remove them by hand (kbsync sources --left-behind)",
 			s.Superseded, s.Orphaned)
 	}

@@ -19,6 +19,13 @@ type passOptions struct {
 	acceptRoot        bool
 	acceptState       bool
 	uploadOnly        bool // other processes scan
+
+	// Of plan: the file to keep the plan in, and the arguments and flags that shape it.
+	planOut   string
+	planArgs  []string
+	planFlags map[string][]string
+	// approve, if not nil, decides on the documents that a scan has found before they are uploaded. The command apply sets it.
+	approve func(ctx context.Context, store *state.Store, pass engine.PassResult) error
 	// mark, if not nil, marks documents before the pass. The commands reindex and retry set it.
 	mark func(ctx context.Context, store *state.Store, sync state.Sync) (int, error)
 }
@@ -61,7 +68,7 @@ func acceptFlags(cmd *cobra.Command, o *passOptions) {
 	cmd.Flags().BoolVar(&o.acceptDestination, "accept-new-destination", false,
 		"Upload every document to the configured knowledge base, although the sync belongs to another one.")
 	cmd.Flags().BoolVar(&o.acceptState, "accept-new-state", false,
-		"Begin an inventory in memory or in a container's own layer. After a loss every document is uploaded again.")
+		"Upload with a new, an older or another inventory than the last one, or with one in memory or in a container's own layer. Documents that it does not know are uploaded again.")
 	cmd.Flags().BoolVar(&o.acceptRoot, "accept-new-root", false,
 		"Accept another directory in the place of the root, although most known documents are missing in it.")
 }
@@ -85,7 +92,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	progress := a.startProgress()
 	defer progress.End()
 	options := a.engineOptions(cfg, store, api, o)
-	run := engine.RunOnce(ctx, engine.RunOptions{Options: options, Began: began, Wait: o.wait, Mark: o.mark, Progress: progress.engine(store)})
+	run := engine.RunOnce(ctx, engine.RunOptions{Options: options, Began: began, Wait: o.wait, Mark: o.mark, Approve: o.approve, Progress: progress.engine(store)})
 
 	result := runSummary{Trained: trainedView(run.Trained), Syncs: []*summary{}}
 	result.Requests = run.Trained.Requests
@@ -135,7 +142,8 @@ func (p *api) shareRate(store *state.Store) { p.limiter.Share(store, p.origin+" 
 
 // engine returns the connection as the engine uses it.
 func (p *api) engine(cfg *config.Config) *engine.API {
-	return &engine.API{Client: p.client, Origin: p.origin, Account: p.account, Local: p.emulator != nil || cfg.API.Local(), Close: p.close}
+	return &engine.API{Client: p.client, Origin: p.origin, Account: p.account, Local: p.emulator != nil || cfg.API.Local(),
+		Embedded: p.emulator != nil, Close: p.close}
 }
 
 // openRoot opens the root of a sync with its filter. It reads no document.

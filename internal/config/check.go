@@ -40,6 +40,7 @@ func (b *builder) checkState() {
 	c := b.config
 	local, err := defaultState(c.configPath, b.vars, runtime.GOOS)
 	c.LocalState = local
+	c.UserDir, _ = userDir(b.vars, runtime.GOOS) // only the default state needs one
 	at, given := b.places["state"]
 	switch {
 	case !given:
@@ -69,6 +70,15 @@ func defaultState(configPath string, vars map[string]string, goos string) (strin
 	if configPath != "" {
 		return filepath.Join(filepath.Dir(configPath), "kbsync.db"), nil
 	}
+	dir, ok := userDir(vars, goos)
+	if !ok {
+		return "", errors.New("there is no home directory for the state; write --state PATH, or set KBSYNC_STATE")
+	}
+	return filepath.Join(dir, "kbsync.db"), nil
+}
+
+// userDir returns kbsync's directory in the user's state directory, if there is one.
+func userDir(vars map[string]string, goos string) (string, bool) {
 	base := vars["XDG_STATE_HOME"]
 	if !filepath.IsAbs(base) { // the XDG specification ignores relative paths
 		base = ""
@@ -85,9 +95,9 @@ func defaultState(configPath string, vars map[string]string, goos string) (strin
 		base = filepath.Join(home, ".local", "state")
 	}
 	if !filepath.IsAbs(base) {
-		return "", errors.New("there is no home directory for the state; write --state PATH, or set KBSYNC_STATE")
+		return "", false
 	}
-	return filepath.Join(base, "kbsync", "kbsync.db"), nil
+	return filepath.Join(base, "kbsync"), true
 }
 
 // syncPlaces finds the places of the settings of the sync at index i.

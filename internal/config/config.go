@@ -19,6 +19,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +40,9 @@ type Config struct {
 	// LocalState is State if it is a file, else the default path of the file. It
 	// is empty if there is no directory for one. The emulator's files are beside it.
 	LocalState string
-	Log        Log
+	// UserDir is the directory of kbsync in the user's state directory; empty if there is none.
+	UserDir string
+	Log     Log
 	// Listen is the host:port of the status page, empty for none. The host is
 	// never empty: Parse turns ":9090" into an address of the loopback.
 	Listen string
@@ -164,12 +167,15 @@ type Sync struct {
 	UploadName  string // Flat, Key or Base
 	SendAs      string // File or Text
 
-	// MaxDelete is the maximum number of removals in a pass; the sync halts above it.
-	MaxDelete MaxDelete
+	// MaxDelete is the maximum number of removals in a scan, and MaxChange that
+	// of changed documents; the sync halts above it.
+	MaxDelete Limit
+	MaxChange Limit
 	// MaxUploads is the maximum number of uploads in a pass; the sync halts
 	// above it. Zero means no limit.
 	MaxUploads int
-	// AllowEmpty lets an empty root remove all known documents.
+	// AllowEmpty lets an empty root, or an empty directory in it, remove all
+	// known documents that were there.
 	AllowEmpty bool
 	// CopyLinks follows symbolic links that stay inside the root.
 	CopyLinks bool
@@ -228,6 +234,14 @@ func (c *Config) Sync(name string) (Sync, bool) {
 		return Sync{}, false
 	}
 	return c.Syncs[i], true
+}
+
+// Dir returns the directory of the config file; empty without a file.
+func (c *Config) Dir() string {
+	if c.configPath == "" {
+		return ""
+	}
+	return filepath.Dir(c.configPath)
 }
 
 // Private returns the files of kbsync that it must never upload, even if they are

@@ -82,7 +82,8 @@ func TestMinimalFileHasDefaults(t *testing.T) {
 			OnRename:      Share,
 			UploadName:    Flat,
 			SendAs:        File,
-			MaxDelete:     MaxDelete{Percent: 50, ByPercent: true},
+			MaxDelete:     Limit{Percent: 50, ByPercent: true, Always: 20},
+			MaxChange:     Limit{Percent: 50, ByPercent: true, Always: 20},
 			Hooks:         Hooks{Timeout: 30 * time.Second},
 		}},
 		Selected:   []string{"handbook"},
@@ -155,6 +156,7 @@ syncs:
     upload_name: base
     send_as: text
     max_delete: 10
+    max_change: 12.5%
     max_uploads: 500
     allow_empty: true
     copy_links: true
@@ -198,7 +200,7 @@ func TestEveryKeyOfTheFile(t *testing.T) {
 			Include: []string{"**/*.md", "**/*.pdf"}, Exclude: []string{"drafts/**"}, FilterFrom: []string{filepath.Join(dir, "filters.txt")},
 			MaxSize: 50 << 20, Batch: Batch{Documents: 5, Bytes: 1e6}, Settle: 7 * time.Second,
 			OnUncertain: Hold, OnRefused: Hold, Duplicates: Each, OnRename: Upload, UploadName: Base, SendAs: Text,
-			MaxDelete: MaxDelete{Count: 10}, MaxUploads: 500, AllowEmpty: true, CopyLinks: true, MinReupload: 5 * time.Minute, HeartbeatURL: "https://hc.example/1",
+			MaxDelete: Limit{Count: 10}, MaxChange: Limit{Percent: 12.5, ByPercent: true}, MaxUploads: 500, AllowEmpty: true, CopyLinks: true, MinReupload: 5 * time.Minute, HeartbeatURL: "https://hc.example/1",
 			Hooks: Hooks{
 				OnSuccess: []string{"notify", "a b"}, OnFailure: []string{"https://hooks.example/x"}, OnOrphan: shell("mail -s kbsync ops <&0", runtime.GOOS),
 				Timeout: 5 * time.Second,
@@ -208,7 +210,7 @@ func TestEveryKeyOfTheFile(t *testing.T) {
 			Name: "b", Root: b, KnowledgeBase: 2,
 			Batch: Batch{Documents: 5, Bytes: 32 << 20, Wait: 2 * time.Second}, Rescan: 10 * time.Minute, Settle: time.Second,
 			OnUncertain: Resend, OnRefused: Split, Duplicates: Share, OnRename: Share, UploadName: Flat, SendAs: File,
-			MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, Hooks: Hooks{Timeout: 30 * time.Second},
+			MaxDelete: Limit{Percent: 100, ByPercent: true}, MaxChange: Limit{Percent: 50, ByPercent: true, Always: 20}, Hooks: Hooks{Timeout: 30 * time.Second},
 		},
 	}
 	if !reflect.DeepEqual(c.Syncs, syncs) {
@@ -270,6 +272,7 @@ func TestEachMistakeHasPlaceAndRemedy(t *testing.T) {
 		{"size that cannot be off", syncs("batch: {bytes: off}"), []string{`5:20: syncs[0].batch.bytes: "off" is not a size; write a number with a unit, such as 32MiB`}},
 		{"duration without a unit", syncs("rescan: 10"), []string{`5:13: syncs[0].rescan: "10" is not a duration; write a number with a unit, such as 10m`}},
 		{"duration", "train_timeout: 2 hours\n" + minimal, []string{`1:16: train_timeout: "2 hours" is not a duration; write a number with a unit, such as 2h`}},
+		{"share of changes", syncs("max_change: some"), []string{`5:17: syncs[0].max_change: "some" is not a number or a percentage; write a number, or a percentage up to 100%, such as 50%`}},
 		{"percentage", syncs("max_delete: 120%"), []string{`5:17: syncs[0].max_delete: "120%" is not a number or a percentage; write a number, or a percentage up to 100%, such as 50%`}},
 		{"pattern", syncs("include:", "  - '*.md'", "  - 'docs/[a'"), []string{`7:9: syncs[0].include[1]: "docs/[a" is not a pattern; close its brackets and braces, or escape a literal one with a backslash`}},
 		{"empty pattern", syncs("exclude: ['']"), []string{`5:15: syncs[0].exclude[0]: "" is empty; write a list, such as ["drafts/**"]`}},
@@ -370,7 +373,7 @@ func TestParseReportsAllMistakesTogether(t *testing.T) {
 		Environ: []string{
 			"KBSYNC_BATCH_BYTES=many", "KBSYNC_STATES=x", "KBSYNC_TOKEN=hunter2", "KBSYNC_CONFIG=x", "KBSYNC_", "PATH=/bin",
 		},
-		Flags:      map[string][]string{"include": {"[", "*"}, "max-delete": {"1", "half"}, "emulator": {"true"}},
+		Flags:      map[string][]string{"include": {"[", "*"}, "max-delete": {"1", "half"}, "max-change": {"most"}, "emulator": {"true"}},
 		OtherFlags: []string{"config"},
 	})
 	want := []string{
@@ -383,6 +386,7 @@ func TestParseReportsAllMistakesTogether(t *testing.T) {
 		`--include: "[" is not a pattern; close its brackets and braces, or escape a literal one with a backslash`,
 		`KBSYNC_BATCH_BYTES: "many" is not a size; write a number with a unit, such as 32MiB`,
 		`--max-delete: "half" is not a number or a percentage; write a number, or a percentage up to 100%, such as 50%`,
+		`--max-change: "most" is not a number or a percentage; write a number, or a percentage up to 100%, such as 50%`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -955,6 +959,7 @@ func TestUncommentedSampleHasEveryKeyAndTheDefaults(t *testing.T) {
 		t.Errorf("hooks are %+v", s.Hooks)
 	}
 	s.Include, s.Exclude, s.FilterFrom, s.HeartbeatURL, s.Hooks = nil, nil, nil, "", Hooks{Timeout: s.Hooks.Timeout}
+	s.MaxDelete.Always, s.MaxChange.Always = defaultAlways, defaultAlways // what a person writes is obeyed to the letter
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}

@@ -90,6 +90,7 @@ func (b *builder) build() {
 			b.assign(s, []value{{s.Default, place{name: s.Key}}}, b.target(s, b.config, &b.base), "")
 		}
 	}
+	b.base.MaxDelete.Always, b.base.MaxChange.Always = defaultAlways, defaultAlways
 	b.checkVariables()
 	b.readToken()
 

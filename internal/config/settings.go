@@ -330,8 +330,13 @@ func Settings() []Setting {
 		},
 		{
 			Name: "max-delete", Key: "syncs[].max_delete", Kind: KindPercent, Scope: ScopeSync, Default: "50%",
-			Usage: "Removals in one pass above which the sync halts, as a number or a percentage; off for no limit.",
+			Usage: "Removals in one scan above which the sync halts, as a number or a percentage; off for no limit. The default always allows 20.",
 			sync:  func(s *Sync) any { return &s.MaxDelete },
+		},
+		{
+			Name: "max-change", Key: "syncs[].max_change", Kind: KindPercent, Scope: ScopeSync, Default: "50%",
+			Usage: "Changed documents in one scan above which the sync halts, as a number or a percentage; off for no limit. The default always allows 20.",
+			sync:  func(s *Sync) any { return &s.MaxChange },
 		},
 		{
 			Name: "max-uploads", Key: "syncs[].max_uploads", Kind: KindInt, Scope: ScopeSync, Default: "off", off: true, example: "500",
@@ -340,7 +345,7 @@ func Settings() []Setting {
 		},
 		{
 			Name: "allow-empty", Key: "syncs[].allow_empty", Kind: KindBool, Scope: ScopeSync, Default: "false",
-			Usage: "Continue when a root that had documents is empty.",
+			Usage: "Continue when a root or a directory that had documents is empty.",
 			sync:  func(s *Sync) any { return &s.AllowEmpty },
 		},
 		{

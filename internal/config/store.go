@@ -67,8 +67,8 @@ func parseScalar(ptr any, text string) (ok, zero bool, err error) {
 	case *time.Duration:
 		*p, ok = parseDuration(text)
 		zero = *p == 0
-	case *MaxDelete:
-		*p, ok = parseMaxDelete(text)
+	case *Limit:
+		*p, ok = parseLimit(text)
 	default:
 		return false, false, fmt.Errorf("has the unsupported type %T", ptr) // an error in the table; a test looks for it
 	}

@@ -48,35 +48,42 @@ func parseSize(text string) (Size, bool) {
 	return Size(n), true
 }
 
-// MaxDelete is a limit on removals: a share of the known documents, or a
-// count.
-type MaxDelete struct {
-	// Count is the maximum number of removals, used if ByPercent is false.
+// Limit is a limit on the removals or the changes of one scan: a share of the
+// known documents, or a count.
+type Limit struct {
+	// Count is the maximum number, used if ByPercent is false.
 	Count int
 	// Percent is the maximum share of the known documents, 0 to 100, used if
 	// ByPercent is true. 100 is no limit.
 	Percent   float64
 	ByPercent bool
+	// Always is the number that the limit allows whatever the share is: in a
+	// small root a few documents are a large share. Only a default has one; a
+	// limit that a person wrote is obeyed to the letter.
+	Always int
 }
 
+// defaultAlways is Limit.Always of the defaults.
+const defaultAlways = 20
+
 // String returns the limit in the notation of the file.
-func (m MaxDelete) String() string {
+func (m Limit) String() string {
 	if m.ByPercent {
 		return strconv.FormatFloat(m.Percent, 'f', -1, 64) + "%"
 	}
 	return strconv.Itoa(m.Count)
 }
 
-func parseMaxDelete(text string) (MaxDelete, bool) {
+func parseLimit(text string) (Limit, bool) {
 	if text == "off" {
-		return MaxDelete{Percent: 100, ByPercent: true}, true
+		return Limit{Percent: 100, ByPercent: true}, true
 	}
 	if number, found := strings.CutSuffix(text, "%"); found {
 		p, ok := parseNumber(strings.TrimSpace(number))
-		return MaxDelete{Percent: p, ByPercent: true}, ok && p <= 100
+		return Limit{Percent: p, ByPercent: true}, ok && p <= 100
 	}
 	n, err := strconv.ParseInt(text, 10, 32)
-	return MaxDelete{Count: int(n)}, err == nil && n >= 0
+	return Limit{Count: int(n)}, err == nil && n >= 0
 }
 
 // parseNumber parses a finite, non-negative number in plain decimal notation.

@@ -45,21 +45,21 @@ func TestParseDuration(t *testing.T) {
 	}
 }
 
-func TestParseMaxDelete(t *testing.T) {
-	for text, want := range map[string]MaxDelete{
+func TestParseLimit(t *testing.T) {
+	for text, want := range map[string]Limit{
 		"0": {}, "20": {Count: 20}, "50%": {Percent: 50, ByPercent: true}, "0%": {ByPercent: true}, "12.5 %": {Percent: 12.5, ByPercent: true},
 		"off": {Percent: 100, ByPercent: true},
 	} {
-		got, ok := parseMaxDelete(text)
+		got, ok := parseLimit(text)
 		if !ok || got != want {
 			t.Errorf("%q: got %+v, %v; want %+v", text, got, ok, want)
 		}
-		if again, ok := parseMaxDelete(got.String()); !ok || again != want {
+		if again, ok := parseLimit(got.String()); !ok || again != want {
 			t.Errorf("%q is written %q", text, got)
 		}
 	}
 	for _, text := range []string{"", "%", "-1", "-1%", "101%", "1e1%", "half", "1.5", "99999999999"} {
-		if got, ok := parseMaxDelete(text); ok {
+		if got, ok := parseLimit(text); ok {
 			t.Errorf("%q: got %+v", text, got)
 		}
 	}

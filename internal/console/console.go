@@ -15,10 +15,11 @@ import (
 
 // The formats of results.
 const (
-	FormatText = "text"
-	FormatJSON = "json"
-	FormatCSV  = "csv"
-	FormatHTML = "html"
+	FormatText     = "text"
+	FormatJSON     = "json"
+	FormatCSV      = "csv"
+	FormatHTML     = "html"
+	FormatMarkdown = "markdown"
 )
 
 // A Console receives everything that a command prints. New makes it.
@@ -30,7 +31,7 @@ type Console struct {
 	// Log writes to Stderr. SetLog replaces it.
 	Log *slog.Logger
 
-	// Format is the format of results: FormatText, FormatJSON, FormatCSV or FormatHTML.
+	// Format is the format of results: FormatText, FormatJSON, FormatCSV, FormatHTML or FormatMarkdown.
 	Format string
 	// Quiet suppresses text results, notes, the progress, and log records below a warning.
 	Quiet bool

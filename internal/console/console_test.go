@@ -141,3 +141,19 @@ func TestVerboseAndQuietChangeTheLevelOfTheLog(t *testing.T) {
 		}
 	}
 }
+
+// No text of a stranger makes markup in a comment.
+func TestMarkdown(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain ä 1":          "<code>plain ä 1</code>",
+		"a/b.md":             "<code>a&#47;b&#46;md</code>",
+		"`x` </code>|@team":  "<code>&#96;x&#96; &#60;&#47;code&#62;&#124;&#64;team</code>",
+		"line\nbreak\u202e":  "<code>line&#92;nbreak&#92;u202e</code>",
+		"&#64;":              "<code>&#38;&#35;64&#59;</code>",
+		"[l](https://x) **b": "<code>&#91;l&#93;&#40;https&#58;&#47;&#47;x&#41; &#42;&#42;b</code>",
+	} {
+		if got := Markdown(text); got != want {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
+	}
+}

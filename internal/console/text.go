@@ -84,3 +84,19 @@ func Table(w io.Writer, rows [][]string) {
 	}
 	_ = t.Flush()
 }
+
+// Markdown returns text as inline code for Markdown with HTML, such as a comment on GitHub. No character of it can end the code, make
+// markup, a link or a mention, or begin another cell of a table.
+func Markdown(text string) string {
+	var b strings.Builder
+	b.WriteString("<code>")
+	for _, r := range Printable(text) {
+		if r < 128 && !('0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || r == ' ') {
+			fmt.Fprintf(&b, "&#%d;", r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	b.WriteString("</code>")
+	return b.String()
+}

@@ -58,7 +58,7 @@ type Accept struct {
 	Destination bool
 	// Root accepts another directory in the place of the root.
 	Root bool
-	// State accepts a new state in a place that may be lost.
+	// State accepts a new state in a place that may be lost, and a state that is not the one of the last upload.
 	State bool
 }
 
@@ -67,8 +67,9 @@ type API struct {
 	Client Client
 	// Origin and Account identify the API in destinations.
 	Origin, Account string
-	// Local is set if the API is served on this machine, so losing the state does no harm.
-	Local bool
+	// Local is set if the API is served on this machine, so a state that is soon lost does no harm. Embedded is set if this process
+	// serves it, with a knowledge base that belongs to the state.
+	Local, Embedded bool
 	// Close ends the connections.
 	Close func() error
 }

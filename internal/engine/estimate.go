@@ -50,6 +50,8 @@ type PlanItem struct {
 	Size   int64
 	SHA256 state.SHA256 // zero if it was not hashed
 	Reason string
+	// Fingerprint is what the listing shows; of a document that is gone, what it showed last.
+	Fingerprint state.Fingerprint
 }
 
 // An Estimate finds out which documents would be uploaded and which would share a content that is in the knowledge base.
@@ -97,23 +99,12 @@ func (e *Estimate) Add(ctx context.Context, documents iter.Seq2[Candidate, error
 }
 
 func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
-	hashes := make([]state.SHA256, len(chunk))
-	failures := make([]error, len(chunk))
-	var group errgroup.Group
-	group.SetLimit(max(e.Checkers, 1))
-	for i, c := range chunk {
-		group.Go(func() error {
-			hashes[i], failures[i] = hash(ctx, e.Root, c)
-			return nil
-		})
-	}
-	_ = group.Wait()
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
+	hashes, failures, err := hashAll(ctx, e.Root, e.Checkers, chunk)
+	if err != nil {
+		return err
 	}
 	known := make([]state.DocumentState, len(chunk))
 	if e.Destination.ID != 0 && len(chunk) > 0 {
-		var err error
 		if known, err = e.Store.Inventory.KnownContents(ctx, e.Destination, hashes); err != nil {
 			return err
 		}
@@ -128,7 +119,7 @@ func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
 
 // decide adds one document to the sums.
 func (e *Estimate) decide(c Candidate, sum state.SHA256, known state.DocumentState, failure error) PlanItem {
-	item := PlanItem{Action: ActionUpload, Key: c.Key, Size: c.Fingerprint.Size, SHA256: sum}
+	item := PlanItem{Action: ActionUpload, Key: c.Key, Size: c.Fingerprint.Size, SHA256: sum, Fingerprint: c.Fingerprint}
 	switch {
 	case errors.Is(failure, fs.ErrNotExist), errors.Is(failure, state.ErrChanged):
 		item.Action, item.SHA256, item.Reason = ActionSkip, state.SHA256{}, "the file is changing"
@@ -150,6 +141,24 @@ func (e *Estimate) decide(c Candidate, sum state.SHA256, known state.DocumentSta
 		e.contents[sum] = true
 	}
 	return item
+}
+
+// hashAll hashes documents, several at once. It returns a hash or an error for each, or the cause of the context's end.
+func hashAll(ctx context.Context, root *CountingRoot, checkers int, documents []Candidate) ([]state.SHA256, []error, error) {
+	hashes, failures := make([]state.SHA256, len(documents)), make([]error, len(documents))
+	var group errgroup.Group
+	group.SetLimit(max(checkers, 1))
+	for i, c := range documents {
+		group.Go(func() error {
+			hashes[i], failures[i] = hash(ctx, root, c)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	return hashes, failures, nil
 }
 
 func hash(ctx context.Context, root *CountingRoot, c Candidate) (sum state.SHA256, err error) {

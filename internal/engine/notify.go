@@ -5,6 +5,8 @@ import (
 
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/hooks"
+	"github.com/kbsync/kbsync/state"
+	"github.com/kbsync/kbsync/watcher"
 )
 
 // notifier returns the notifier of the sync, which must be open.
@@ -20,7 +22,14 @@ func (w *worker) problem(err error) *hooks.Problem {
 		return nil
 	}
 	class := Classify(err)
-	return &hooks.Problem{Text: err.Error(), Kind: class.String(), ExitCode: w.opts.ExitCode(class)}
+	return &hooks.Problem{Text: err.Error(), Kind: class.String(), ExitCode: w.opts.ExitCode(class), InDoubt: InDoubt(err)}
+}
+
+// InDoubt reports whether an error says that the root or the state may be the wrong one, so that nobody must act on the documents which
+// seem to be gone.
+func InDoubt(err error) bool {
+	return is[*watcher.GuardError](err) || is[*haltError](err) || is[*state.DestinationError](err) ||
+		isOneOf(watcher.ErrRootMissing, watcher.ErrRootChanged, state.ErrMoved, state.ErrLockLost)(err)
 }
 
 // reportComplete touches the touch file and requests the heartbeat, because every document of the sync is uploaded and trained.

@@ -10,13 +10,15 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// ScanOptions returns the options of a sync's scans.
-func ScanOptions(s config.Sync, acceptRoot bool) watcher.ScanOptions {
+// ScanOptions returns the options of a sync's scans of the root.
+func ScanOptions(cfg *config.Config, s config.Sync, store *state.Store, root *CountingRoot, acceptRoot bool) watcher.ScanOptions {
 	return watcher.ScanOptions{
 		Settle:        s.Settle,
-		MaxDelete:     watcher.MaxDelete(s.MaxDelete),
+		MaxDelete:     watcher.Limit(s.MaxDelete),
+		MaxChange:     watcher.Limit(s.MaxChange),
 		AllowEmpty:    s.AllowEmpty,
 		AcceptNewRoot: acceptRoot,
+		Edited:        (&contents{store, root, cfg.Checkers}).edited,
 	}
 }
 

@@ -39,6 +39,15 @@ type PassResult struct {
 	worker *worker
 }
 
+// approve asks whether the documents that a scan has found may be uploaded.
+func (p *pass) approve(ctx context.Context) error {
+	if p.run.Approve == nil {
+		return nil
+	}
+	p.result.Config, p.result.Sync = p.config, p.sync
+	return p.run.Approve(ctx, p.opts.Store, p.result)
+}
+
 // maxScans is how many scans a pass makes: a second one finds the documents that changed while the first upload read them.
 const maxScans = 2
 
@@ -75,6 +84,9 @@ func (p *pass) once(ctx context.Context) (err error) {
 			return err
 		}
 		if err := p.guardUploads(ctx); err != nil {
+			return err
+		}
+		if err := p.approve(ctx); err != nil {
 			return err
 		}
 		if err := p.setGate(ctx, false); err != nil {
@@ -131,7 +143,7 @@ func (p *pass) mark(ctx context.Context) (err error) {
 
 // scan records the changes of the root. It waits once for files that are still being written.
 func (p *pass) scan(ctx context.Context) error {
-	scanner := watcher.NewScanner(p.root, ScanOptions(p.config, p.opts.Accept.Root))
+	scanner := watcher.NewScanner(p.root, ScanOptions(p.opts.Config, p.config, p.opts.Store, p.root, p.opts.Accept.Root))
 	first := !p.result.Scanned
 	result, err := scanner.Scan(ctx, p.opts.Store.Scans, p.sync, "")
 	p.addScan(result, first)

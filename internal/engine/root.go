@@ -97,3 +97,23 @@ func readRules(path string) ([]watcher.Rule, error) {
 	defer func() { _ = f.Close() }()
 	return watcher.ParseRules(f, path)
 }
+
+var _ watcher.DirectoryTree = (*CountingRoot)(nil)
+
+// Vacant reports whether key is a directory without a file. No folder of a bucket is one.
+func (r *CountingRoot) Vacant(ctx context.Context, key string) (bool, error) {
+	tree, ok := r.Root.(watcher.DirectoryTree)
+	if !ok {
+		return false, nil
+	}
+	return tree.Vacant(ctx, key)
+}
+
+// Mounts returns the directories on which file systems are mounted.
+func (r *CountingRoot) Mounts(ctx context.Context) ([]string, error) {
+	tree, ok := r.Root.(watcher.DirectoryTree)
+	if !ok {
+		return nil, nil
+	}
+	return tree.Mounts(ctx)
+}

@@ -22,6 +22,8 @@ type RunOptions struct {
 	Wait bool
 	// Mark, if not nil, marks documents of a sync to be uploaded once more, before its pass. It returns how many.
 	Mark func(ctx context.Context, store *state.Store, sync state.Sync) (int, error)
+	// Approve, if not nil, is asked after each scan and before its uploads, when the guards have passed. Its error halts the pass.
+	Approve func(ctx context.Context, store *state.Store, pass PassResult) error
 	// Progress shows how the run goes on.
 	Progress Progress
 }

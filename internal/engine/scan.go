@@ -210,7 +210,7 @@ func (s *scanLoop) logScan(r watcher.Result, whole bool) {
 const bucketLookups = 16
 
 func (s *scanLoop) newScanner() *watcher.Scanner {
-	options := ScanOptions(s.config, s.acceptRoot)
+	options := ScanOptions(s.opts.Config, s.config, s.opts.Store, s.root, s.acceptRoot)
 	options.Rest = s.config.MinReupload
 	if _, ok := s.root.Root.(*watcher.Bucket); ok {
 		options.Lookups = bucketLookups

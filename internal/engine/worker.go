@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/kbsync/kbsync/ingest"
@@ -25,6 +26,12 @@ type worker struct {
 	unfinished bool
 	// lastError is the error that the state has of the sync. The goroutine that reports owns it.
 	lastError string
+	marked    struct { // of the markers of the inventory
+		sync.Mutex
+		generation int64
+		at         time.Time
+		failed     bool
+	}
 }
 
 func newWorker(opts Options, s config.Sync) *worker {
@@ -55,6 +62,11 @@ func (w *worker) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := w.guardState(ctx); err != nil {
+		w.sync, _ = w.opts.Store.Syncs.Get(ctx, w.config.Name) // for the report, if the state knows the sync
+		w.lastError = w.sync.LastError
+		return err
+	}
 	destination := w.opts.API.Destination(w.config.KnowledgeBase)
 	w.sync, err = w.opts.Store.Syncs.Ensure(ctx, w.config.Name, w.config.Root.String(), destination, w.opts.Accept.Destination)
 	if is[*state.DestinationError](err) {
@@ -65,6 +77,7 @@ func (w *worker) open(ctx context.Context) (err error) {
 	if err != nil {
 		return WithRemedy(err)
 	}
+	w.warnOverlap(ctx)
 	return w.recover(ctx)
 }
 
@@ -118,6 +131,14 @@ func (w *worker) upload(ctx context.Context, options ingest.Options) (ingest.Res
 	}
 	options.Logger = w.opts.Logger
 	options.Shared = w.opts.Store.Shared()
+	request := options.Progress.Request
+	options.Progress.Request = func(r ingest.Request) {
+		if request != nil {
+			request(r)
+		}
+		w.markSoon(ctx)
+	}
+	defer w.mark(context.WithoutCancel(ctx))
 	result, err := ingest.New(w.opts.Store, w.opts.API.Client, w.root, w.sync, options).Run(ctx)
 	w.unfinished = err != nil
 	return result, err

@@ -20,6 +20,9 @@ import (
 // maxRetryDelay is the longest delay between two calls of a hook that fails.
 const maxRetryDelay = 15 * time.Minute
 
+// doubtDelay is how long a message about sources left behind waits while a guard is in doubt.
+const doubtDelay = 10 * time.Second
+
 // deliverAtOnce is how many messages one query of the outbox returns.
 const deliverAtOnce = 20
 
@@ -43,6 +46,9 @@ func (n *Notifier) Deliver(ctx context.Context) (time.Time, error) {
 
 // deliver calls the hook for one message. A message without a hook is dropped. The error is that of ctx or of the state.
 func (n *Notifier) deliver(ctx context.Context, m state.Message) error {
+	if m.Event == eventOrphan && n.inDoubt {
+		return n.store.Outbox.Retry(ctx, m.ID, n.now().Add(doubtDelay))
+	}
 	var failure error
 	if hook := n.hook(m.Event); len(hook) > 0 {
 		failure = n.call(ctx, hook, m)

@@ -15,6 +15,8 @@ type Problem struct {
 	Kind string
 	// ExitCode is the code with which the command kbsync sync ends for it.
 	ExitCode int
+	// InDoubt is set while a guard halts the sync: what the state says about documents that are gone may be wrong.
+	InDoubt bool
 }
 
 // A message is the JSON body that a hook gets.

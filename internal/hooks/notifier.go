@@ -42,6 +42,8 @@ type Notifier struct {
 	opts   Options
 	logger *slog.Logger
 	now    func() time.Time
+	// inDoubt is set while a guard halts the sync: messages about sources left behind wait.
+	inDoubt bool
 }
 
 // NewNotifier returns the notifier of a sync.
@@ -67,14 +69,16 @@ func (n *Notifier) hook(event string) []string {
 }
 
 // Enqueue puts the news of the sync into the outbox: a problem (nil for none), documents that failed, sources that were left
-// behind, and with complete that every known document is uploaded and trained.
+// behind, and with complete that every known document is uploaded and trained. While a guard is in doubt, no source is called left
+// behind: a person would remove it for good.
 func (n *Notifier) Enqueue(ctx context.Context, problem *Problem, complete bool) error {
+	n.inDoubt = problem != nil && problem.InDoubt
 	if len(n.hook(eventFailure)) > 0 {
 		if err := n.enqueueFailures(ctx, problem); err != nil {
 			return err
 		}
 	}
-	if len(n.hook(eventOrphan)) > 0 {
+	if len(n.hook(eventOrphan)) > 0 && !n.inDoubt {
 		if err := n.enqueueOrphans(ctx); err != nil {
 			return err
 		}

@@ -399,7 +399,7 @@ func testScan(t *testing.T, f *fixture) {
 	}
 	scan := func(want string) {
 		t.Helper()
-		opts := watcher.ScanOptions{Settle: -1, MaxDelete: watcher.MaxDelete{Percent: 100, ByPercent: true}}
+		opts := watcher.ScanOptions{Settle: -1, MaxDelete: watcher.Limit{Percent: 100, ByPercent: true}, MaxChange: watcher.Limit{Percent: 100, ByPercent: true}}
 		for sum := (watcher.Result{}); ; {
 			r, err := watcher.NewScanner(f.root, opts).Scan(t.Context(), store.Scans, sync, "")
 			if err != nil {

@@ -3,6 +3,10 @@
 -- Times are Unix milliseconds, 0 for never. The numbers of states are named in codes.go.
 -- An index that gives rows in their order ends with the id. SQLite adds the id to every index by itself.
 
+-- The one row names this inventory, so that a marker elsewhere can tell it from another one.
+CREATE TABLE inventory (id TEXT NOT NULL);
+INSERT INTO inventory (id) VALUES (replace(CAST(gen_random_uuid() AS TEXT), '-', ''));
+
 -- A destination is the owner of an inventory. account is '' while it is unknown. The breaker is open while
 -- uncertain_streak is above zero; then only the batch probe_batch may be sealed.
 CREATE TABLE destinations (
@@ -217,3 +221,4 @@ DROP TABLE documents;
 DROP TABLE contents;
 DROP TABLE syncs;
 DROP TABLE destinations;
+DROP TABLE inventory;

@@ -2,6 +2,10 @@
 
 -- Times are Unix milliseconds, 0 for never. The numbers of states are named in codes.go.
 
+-- The one row names this inventory, so that a marker elsewhere can tell it from another one.
+CREATE TABLE inventory (id TEXT NOT NULL);
+INSERT INTO inventory (id) VALUES (lower(hex(randomblob(16))));
+
 -- A destination is the owner of an inventory. account is '' while it is unknown. The breaker is open while
 -- uncertain_streak is above zero; then only the batch probe_batch may be sealed.
 CREATE TABLE destinations (
@@ -216,3 +220,4 @@ DROP TABLE documents;
 DROP TABLE contents;
 DROP TABLE syncs;
 DROP TABLE destinations;
+DROP TABLE inventory;

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/kbsync/kbsync/internal/console"
+	"github.com/kbsync/kbsync/internal/engine"
+)
+
+// planProgress is the progress of a plan; its bars would overwrite results.
+type planProgress = progress
+
+// planPrinter returns the function that prints the actions as they are found, in the format text.
+func (a *app) planPrinter() func(*planProgress, planItem) {
+	return func(progress *planProgress, item planItem) {
+		if a.out.Format != console.FormatText || a.out.Quiet {
+			return
+		}
+		progress.End()
+		text := fmt.Sprintf("%-10s %s", item.Action, console.Printable(item.Key))
+		if item.Reason != "" {
+			text += " (" + console.Printable(item.Reason) + ")"
+		}
+		fmt.Fprintln(a.out.Stdout, text)
+	}
+}
+
+// printPlan prints a plan; in the format text only its sums.
+func (a *app) printPlan(p *planFile) error {
+	var b bytes.Buffer
+	switch {
+	case a.out.Format == console.FormatJSON:
+		if err := p.encode(&b); err != nil {
+			return err
+		}
+	case a.out.Format == console.FormatMarkdown:
+		p.markdown(&b)
+	case a.out.Quiet:
+	default:
+		p.text(&b)
+	}
+	_, err := a.out.Stdout.Write(b.Bytes())
+	return err
+}
+
+// text writes the sums of each sync.
+func (p *planFile) text(w io.Writer) {
+	for _, s := range p.Syncs {
+		if s.Error != "" && len(s.Documents) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "%s: would upload %d (%s in %s), share %d, remove %d", console.Printable(s.Sync), s.Upload, console.Bytes(s.Bytes),
+			console.Count(s.Batches, "request"), s.Share, s.Remove)
+		if len(s.Skipped) > 0 {
+			fmt.Fprintf(w, "; skipped %s", reasons(s.Skipped))
+		}
+		if s.Unsettled > 0 {
+			fmt.Fprintf(w, "; %s still being written", console.Count(s.Unsettled, "document"))
+		}
+		fmt.Fprintln(w)
+		if len(s.LeftBehind) > 0 {
+			fmt.Fprintf(w, "%s: would leave behind %s:", console.Printable(s.Sync), console.Count(len(s.LeftBehind), "source"))
+			for _, l := range s.LeftBehind[:min(len(s.LeftBehind), 20)] {
+				fmt.Fprintf(w, " %d (%s, %s)", l.Source, console.Printable(l.Document), l.Why)
+			}
+			if more := len(s.LeftBehind) - 20; more > 0 {
+				fmt.Fprintf(w, " and %d more", more)
+			}
+			fmt.Fprintln(w)
+		}
+	}
+}
+
+// markdownRows bounds the rows of a table: a comment on GitHub has at most 65,536 characters.
+const markdownRows = 100
+
+// markdown writes the plan for a comment on a pull request.
+func (p *planFile) markdown(w io.Writer) {
+	fmt.Fprintln(w, "### Plan of kbsync")
+	for _, s := range p.Syncs {
+		fmt.Fprintf(w, "\n**%s**: %s to knowledge base %d\n", console.Markdown(s.Sync), console.Markdown(s.Root), s.Destination.KnowledgeBase)
+		if s.Error != "" {
+			fmt.Fprintf(w, "\n> **This plan cannot be applied.** %s\n", console.Markdown(s.Error))
+		}
+		fmt.Fprintf(w, "\n| upload | bytes | requests | share a source | remove | unchanged | sources left behind |\n|---|---|---|---|---|---|---|\n"+
+			"| %d | %s | %d | %d | %d | %d | %d |\n", s.Upload, console.Bytes(s.Bytes), s.Batches, s.Share, s.Remove, s.Unchanged, len(s.LeftBehind))
+		for _, group := range []struct {
+			title string
+			is    []engine.Action
+		}{
+			{"Uploads: each is permanent", []engine.Action{engine.ActionUpload}},
+			{"Share a source that is there", []engine.Action{engine.ActionShare}},
+			{"Removed from the root", []engine.Action{engine.ActionRemove}},
+			{"Left out", []engine.Action{engine.ActionSkip, engine.ActionFail, engine.ActionUnreadable}},
+		} {
+			var rows [][]string
+			for _, d := range s.Documents {
+				if slices.Contains(group.is, engine.Action(d.Action)) {
+					rows = append(rows, []string{console.Markdown(d.Key), console.Bytes(d.Size), d.Reason})
+				}
+			}
+			markdownTable(w, group.title, []string{"document", "size", "why"}, rows)
+		}
+		if len(s.Skipped) > 0 {
+			fmt.Fprintf(w, "\nSkipped in all: %s\n", console.Markdown(reasons(s.Skipped)))
+		}
+		var rows [][]string
+		for _, l := range s.LeftBehind {
+			rows = append(rows, []string{fmt.Sprint(l.Source), console.Markdown(l.Document), l.Why})
+		}
+		markdownTable(w, "Sources left behind: they keep answering until a person removes them in ReplyCX", []string{"source", "document", "why"}, rows)
+	}
+}
+
+// markdownTable writes a table that opens on a click. The last column is text that needs an escape.
+func markdownTable(w io.Writer, title string, columns []string, rows [][]string) {
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n<details><summary>%s (%d)</summary>\n\n| %s | %s | %s |\n|---|---|---|\n", title, len(rows), columns[0], columns[1], columns[2])
+	for _, r := range rows[:min(len(rows), markdownRows)] {
+		why := ""
+		if r[2] != "" {
+			why = console.Markdown(r[2])
+		}
+		fmt.Fprintf(w, "| %s | %s | %s |\n", r[0], r[1], why)
+	}
+	if more := len(rows) - markdownRows; more > 0 {
+		fmt.Fprintf(w, "\n%d more are not shown.\n", more)
+	}
+	fmt.Fprintln(w, "\n</details>")
+}

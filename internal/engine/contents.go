@@ -1,0 +1,45 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/kbsync/kbsync/state"
+)
+
+// contents compares the documents of a root with what was uploaded of them.
+type contents struct {
+	store    *state.Store
+	root     *CountingRoot
+	checkers int // the number of documents that are read at once
+}
+
+// edited returns how many of the documents have another content than the last one that was sent. A document that cannot be read
+// now, or that is being changed, does not count.
+func (c *contents) edited(ctx context.Context, sync state.Sync, documents []state.Change) (int, error) {
+	candidates := make([]Candidate, len(documents))
+	for i, d := range documents {
+		candidates[i] = Candidate{d.Key, d.Fingerprint}
+	}
+	hashes, failures, err := hashAll(ctx, c.root, c.checkers, candidates)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for i, d := range documents {
+		if failures[i] != nil {
+			continue
+		}
+		known, err := c.store.Documents.Get(ctx, sync.ID, d.Key)
+		if errors.Is(err, state.ErrNotFound) {
+			continue // forgotten meanwhile
+		}
+		if err != nil {
+			return 0, err
+		}
+		if known.SHA256 != hashes[i] {
+			n++
+		}
+	}
+	return n, nil
+}
