@@ -45,6 +45,7 @@ const adoptAtOnce = 200
 // Adopt takes the documents of a sync as uploaded, and sends none. It scans the root as a pass does, with its guards.
 func Adopt(ctx context.Context, opts AdoptOptions, s config.Sync) (result AdoptResult, err error) {
 	w := newWorker(opts.Options, s)
+	w.adopting = true
 	if err := w.takeLock(ctx, opts.Config.LockTimeout); err != nil {
 		return result, err
 	}
@@ -74,10 +75,14 @@ func Adopt(ctx context.Context, opts AdoptOptions, s config.Sync) (result AdoptR
 	if err := a.adoptAll(ctx); err != nil {
 		return result, err
 	}
-	if opts.Listing == nil {
-		return result, nil
+	if opts.Listing != nil {
+		if err := a.strays(ctx, opts.Strays); err != nil {
+			return result, err
+		}
 	}
-	return result, a.strays(ctx, opts.Strays)
+	// Not before: after an adoption that broke off, the next sync must halt.
+	w.mark(ctx)
+	return result, nil
 }
 
 // An adopter adopts the pending documents of a sync.

@@ -40,6 +40,9 @@ func GuardUploads(s config.Sync, uploads int) error {
 func (w *worker) guardState(ctx context.Context) error {
 	err := GuardState(ctx, w.opts.Config, w.opts.Store, w.opts.API, w.config)
 	halted, ok := errors.AsType[*haltError](err)
+	if ok && w.adopting && halted.guard == guardLostState {
+		return nil // to adopt is the remedy
+	}
 	if !ok || !w.opts.Accept.State {
 		return err
 	}

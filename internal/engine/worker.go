@@ -24,6 +24,8 @@ type worker struct {
 	sync state.Sync // zero until the sync is open
 	// unfinished is true when a run of uploads may have left claims or batches. The goroutine that uploads owns it.
 	unfinished bool
+	// adopting is true when the worker enters documents into a state that was lost, and uploads none.
+	adopting bool
 	// lastError is the error that the state has of the sync. The goroutine that reports owns it.
 	lastError string
 	marked    struct { // of the markers of the inventory
