@@ -160,8 +160,8 @@ func (a *app) printSources(rows iter.Seq2[sourceView, error], leftBehind bool) e
 	if leftBehind {
 		p = console.Page{
 			Title: "Sources to remove by hand", Written: a.now(),
-			Note: "Each row is a source that still answers although no document has its content any more. Remove it in ReplyCX, in its " +
-				"knowledge base, and tick it here. A source without an id is found by its name and its age. When you have finished, or " +
+			Note: "Each row is a source that answers wrongly: no document has its content any more, or a newer source has it, too. Remove " +
+				"it in ReplyCX, in its knowledge base, and tick it here. A source without an id is found by its name and its age. When you have finished, or " +
 				"at any time, run the command below, so that kbsync lists the removed sources no more.",
 			Command: "kbsync sources ack",
 		}
