@@ -128,6 +128,10 @@ func (w *walk) explainFile(x Explanation, f *frame, n node) (Explanation, error)
 	if v.out {
 		return x, nil
 	}
+	if n.placeholder != "" {
+		x.Listed, x.Reason, x.Rule, x.Place = true, placeholderSkip, "", ""
+		return x, nil
+	}
 	i, err := w.inspect(f, n)
 	if err != nil {
 		return x, &ListError{Path: x.Key, Err: err}

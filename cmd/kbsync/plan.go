@@ -45,7 +45,7 @@ sends no request, needs no token and writes nothing, not even a state.`,
 // A planItem is the action that sync would take for one document.
 type planItem struct {
 	Sync   string `json:"sync"`
-	Action string `json:"action"` // upload, share, fail, remove, skip, unreadable
+	Action string `json:"action"` // upload, share, fail, block, remove, skip, unreadable
 	Key    string `json:"key"`
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256,omitempty"`
@@ -59,6 +59,7 @@ type planTotal struct {
 	Upload    int            `json:"upload"`
 	Bytes     int64          `json:"bytes"`
 	Share     int            `json:"share"`
+	Block     int            `json:"block"`
 	Remove    int            `json:"remove"`
 	Unchanged int            `json:"unchanged"`
 	Unsettled int            `json:"unsettled"`
@@ -142,6 +143,9 @@ func (a *app) printPlan(items iter.Seq2[planItem, error], totals *[]planTotal, p
 			continue
 		}
 		text := fmt.Sprintf("%s: would upload %d (%s), share %d, remove %d", console.Printable(t.Sync), t.Upload, console.Bytes(t.Bytes), t.Share, t.Remove)
+		if t.Block > 0 {
+			text += fmt.Sprintf("; block %d", t.Block)
+		}
 		if len(t.Skipped) > 0 {
 			text += "; skipped " + reasons(t.Skipped)
 		}
@@ -173,7 +177,7 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 		return err
 	}
 	e := engine.Estimate{
-		Store: store, Root: root, Destination: known.Destination, Checkers: cfg.Checkers,
+		Store: store, Root: root, Destination: known.Destination, Checkers: cfg.Checkers, Policy: engine.PreflightPolicy(s),
 		Report: func(p engine.PlanItem) bool {
 			return yield(planItem{Sync: s.Name, Action: string(p.Action), Key: p.Key, Size: p.Size, SHA256: hexOf(p.SHA256), Reason: p.Reason})
 		},
@@ -183,7 +187,7 @@ func (a *app) planSync(ctx context.Context, cfg *config.Config, s config.Sync, o
 	var scan watcher.Result
 	changes := watcher.NewScanner(root, options).Changes(ctx, store.Scans, known, "", &scan)
 	err = e.Add(ctx, planCandidates(changes, engine.PendingDocuments(ctx, store, known.ID), e.Emit))
-	total.Upload, total.Bytes, total.Share, total.Remove = e.Uploads, e.Bytes, e.Shares, scan.Removed
+	total.Upload, total.Bytes, total.Share, total.Block, total.Remove = e.Uploads, e.Bytes, e.Shares, e.Blocked, scan.Removed
 	total.Unchanged, total.Unsettled = scan.Unchanged, scan.Unsettled
 	if scan.Skipped != nil {
 		total.Skipped = scan.Skipped

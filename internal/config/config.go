@@ -163,6 +163,9 @@ type Sync struct {
 	OnRename    string // Share or Upload
 	UploadName  string // Flat, Key or Base
 	SendAs      string // File or Text
+	Preflight   string // Off, Warn or Block
+	Secrets     string // Off, Warn or Block
+	Transcode   string // Off or On
 
 	// MaxDelete is the maximum number of removals in a pass; the sync halts above it.
 	MaxDelete MaxDelete
@@ -219,6 +222,10 @@ const (
 	Base   = "base"
 	File   = "file"
 	Text   = "text"
+	Off    = "off"
+	On     = "on"
+	Warn   = "warn"
+	Block  = "block"
 )
 
 // Sync returns the sync with a name, and whether there is one.

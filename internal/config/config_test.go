@@ -82,6 +82,10 @@ func TestMinimalFileHasDefaults(t *testing.T) {
 			OnRename:      Share,
 			UploadName:    Flat,
 			SendAs:        File,
+			Preflight:     Block,
+			Secrets:       Warn,
+			Transcode:     Off,
+			MaxSize:       100 << 20,
 			MaxDelete:     MaxDelete{Percent: 50, ByPercent: true},
 			Hooks:         Hooks{Timeout: 30 * time.Second},
 		}},
@@ -154,6 +158,9 @@ syncs:
     on_rename: upload
     upload_name: base
     send_as: text
+    preflight: warn
+    secrets: block
+    transcode: on
     max_delete: 10
     max_uploads: 500
     allow_empty: true
@@ -197,7 +204,7 @@ func TestEveryKeyOfTheFile(t *testing.T) {
 			Name: "a", Root: Root{Dir: filepath.Join(dir, "docs")}, KnowledgeBase: 1,
 			Include: []string{"**/*.md", "**/*.pdf"}, Exclude: []string{"drafts/**"}, FilterFrom: []string{filepath.Join(dir, "filters.txt")},
 			MaxSize: 50 << 20, Batch: Batch{Documents: 5, Bytes: 1e6}, Settle: 7 * time.Second,
-			OnUncertain: Hold, OnRefused: Hold, Duplicates: Each, OnRename: Upload, UploadName: Base, SendAs: Text,
+			OnUncertain: Hold, OnRefused: Hold, Duplicates: Each, OnRename: Upload, UploadName: Base, SendAs: Text, Preflight: Warn, Secrets: Block, Transcode: On,
 			MaxDelete: MaxDelete{Count: 10}, MaxUploads: 500, AllowEmpty: true, CopyLinks: true, MinReupload: 5 * time.Minute, HeartbeatURL: "https://hc.example/1",
 			Hooks: Hooks{
 				OnSuccess: []string{"notify", "a b"}, OnFailure: []string{"https://hooks.example/x"}, OnOrphan: shell("mail -s kbsync ops <&0", runtime.GOOS),
@@ -207,7 +214,7 @@ func TestEveryKeyOfTheFile(t *testing.T) {
 		{
 			Name: "b", Root: b, KnowledgeBase: 2,
 			Batch: Batch{Documents: 5, Bytes: 32 << 20, Wait: 2 * time.Second}, Rescan: 10 * time.Minute, Settle: time.Second,
-			OnUncertain: Resend, OnRefused: Split, Duplicates: Share, OnRename: Share, UploadName: Flat, SendAs: File,
+			OnUncertain: Resend, OnRefused: Split, Duplicates: Share, OnRename: Share, UploadName: Flat, SendAs: File, Preflight: Block, Secrets: Warn, Transcode: Off, MaxSize: 100 << 20,
 			MaxDelete: MaxDelete{Percent: 100, ByPercent: true}, Hooks: Hooks{Timeout: 30 * time.Second},
 		},
 	}
@@ -263,7 +270,7 @@ func TestEachMistakeHasPlaceAndRemedy(t *testing.T) {
 		{"zero", "transfers: 0\n" + minimal, []string{`1:12: transfers: "0" is too small; write more than zero, such as 4`}},
 		{"too many digits", "syncs:\n  - name: a\n    root: docs\n    knowledge_base: 99999999999999999999\n", []string{`4:21: syncs[0].knowledge_base: "99999999999999999999" is not a whole number; write a whole number, such as 876`}},
 		{"negative count", syncs("max_uploads: -1"), []string{`5:18: syncs[0].max_uploads: "-1" is negative; write a whole number, such as 500`}},
-		{"negative size", syncs("max_size: -5MB"), []string{`5:15: syncs[0].max_size: "-5MB" is negative; write a number with a unit, such as 50MiB`}},
+		{"negative size", syncs("max_size: -5MB"), []string{`5:15: syncs[0].max_size: "-5MB" is negative; write a number with a unit, such as 100MiB`}},
 		{"negative duration", syncs("settle: -2s"), []string{`5:13: syncs[0].settle: "-2s" is negative; write a number with a unit, such as 2s`}},
 
 		{"size", syncs("batch:", "  bytes: 32MBx"), []string{`6:14: syncs[0].batch.bytes: "32MBx" is not a size; write a number with a unit, such as 32MiB`}},

@@ -65,6 +65,11 @@ func (w *worker) open(ctx context.Context) (err error) {
 	if err != nil {
 		return WithRemedy(err)
 	}
+	if w.config.Preflight != config.Block {
+		if _, err := w.opts.Store.Queue.ReopenBlocked(ctx, w.sync.ID); err != nil {
+			return err
+		}
+	}
 	return w.recover(ctx)
 }
 

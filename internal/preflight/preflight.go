@@ -44,8 +44,8 @@ type Finding struct {
 // A Report is what the detectors found.
 type Report struct {
 	Findings []Finding
-	// Charset is the encoding of a text that is not UTF-8, for [Decode]; empty for UTF-8 and for other formats. The encoding of a
-	// text of more than [Whole] bytes is a guess from its beginning and its end.
+	// Charset is the encoding of a text that is not UTF-8, for [Decode]; empty for UTF-8, for other formats, and for a page that
+	// names its encoding. The encoding of a text of more than [Whole] bytes is a guess from its beginning and its end.
 	Charset string
 }
 

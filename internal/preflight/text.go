@@ -29,8 +29,8 @@ func (s *sample) text(k kind, r *Report) {
 		r.block("is %s, not %s", name, k.name)
 		return
 	}
-	r.Charset = s.charset(k)
-	if r.Charset == "" && bytes.IndexByte(s.head, 0) >= 0 {
+	charset := s.charset(k)
+	if charset == "" && bytes.IndexByte(s.head, 0) >= 0 {
 		if s.isBinary() {
 			r.block("is binary data, not %s", k.name)
 			return
@@ -43,9 +43,15 @@ func (s *sample) text(k kind, r *Report) {
 	if bytes.HasPrefix(s.head, []byte(magicRTF)) {
 		r.warn("is an RTF document, although its name does not say so")
 	}
-	if r.Charset != "" && (k.family != familyMarkup || s.declaredCharset() == "") {
-		r.add(Warn, Charset, "is in the encoding %s, not in UTF-8", r.Charset)
+	if charset == "" || k.family == familyMarkup && s.declaredCharset() != "" {
+		return
 	}
+	r.Charset = charset
+	if text, err := Decode(charset, s.head); s.whole && err == nil && len(bytes.TrimSpace(text)) == 0 {
+		r.block("has only white space")
+		return
+	}
+	r.add(Warn, Charset, "is in the encoding %s, not in UTF-8", charset)
 }
 
 // isBinary reports whether the content certainly is no text: it has a zero byte, and a twentieth of it are control characters that
