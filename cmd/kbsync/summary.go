@@ -128,7 +128,7 @@ func (s *summary) becauseUnfinished(p engine.PassResult) {
 	}{
 		{s.Unsettled, "not uploaded because they were still being written"},
 		{s.Unread, "not readable"},
-		{p.Scan.Placeholders, "not readable because only a placeholder of a cloud client is here"},
+		{p.Scan.Placeholders, "in the cloud only, with a placeholder here; make them available on this machine"},
 	} {
 		if row.n > 0 {
 			s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s %s", console.Count(row.n, "document"), row.text)))
