@@ -137,6 +137,10 @@ func (w *walk) explainFile(x Explanation, f *frame, n node) (Explanation, error)
 		return x, &ListError{Path: x.Key, Err: err}
 	}
 	x.Listed = true
+	if i.dehydrated {
+		x.Reason, x.Rule, x.Place = placeholderSkip, "", ""
+		return x, nil
+	}
 	if skip := w.filter.skip(i.fingerprint.Size); skip != "" {
 		x.Reason, x.Rule, x.Place = skip, "", ""
 		return x, nil

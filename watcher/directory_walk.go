@@ -402,6 +402,8 @@ func (w *walk) file(f *frame, n node) {
 	case errors.Is(err, errGone):
 	case err != nil:
 		w.report(key, err)
+	case i.kind == kindFile && i.dehydrated:
+		w.emitPlaceholder(key)
 	case i.kind == kindFile:
 		w.emit(Entry{Key: key, Fingerprint: i.fingerprint, Skip: w.filter.skip(i.fingerprint.Size), Seen: seen}, nil)
 	}

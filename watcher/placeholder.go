@@ -10,7 +10,7 @@ import (
 // x.pdf.nextcloud and x.pdf.owncloud, iCloud .x.pdf.icloud. The document is there and cannot be read. It must not count as removed.
 
 // placeholderSkip is the reason why such a document is not uploaded.
-const placeholderSkip = "in the cloud only (a sync client has left a placeholder)"
+const placeholderSkip = "in the cloud only (a sync client has left a placeholder)" // of a dehydrated file, too
 
 // placeheld returns the name of the document that a placeholder stands for; empty if the name is not that of a placeholder.
 func placeheld(name string) string {
