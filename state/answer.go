@@ -277,7 +277,11 @@ func (a *acceptance) acceptUsual(chunk []usualMember) error {
 		err = fmt.Errorf("%d of %d contents are not reserved for batch %d", int64(len(chunk))-n, len(chunk), a.batch.id)
 	}
 	for _, m := range chunk {
-		if err == nil && m.source.Outcome == TrainingFailed {
+		switch {
+		case err != nil || m.source.Outcome != TrainingFailed:
+		case a.mode == together:
+			return errAlone // documents with the content may become pending
+		default:
 			err = a.tx.contentFailed(m.content)
 		}
 	}

@@ -42,7 +42,7 @@ func (s *Queue) Block(ctx context.Context, docs []ClaimedDocument, reasons []str
 func (s *Queue) ReopenBlocked(ctx context.Context, syncID int64) (int, error) {
 	var n int64
 	err := s.update(ctx, func(t *tx) (err error) {
-		if err := t.lockSync(syncID); err != nil {
+		if err := t.lockSync(syncID, alone); err != nil {
 			return err
 		}
 		n, err = t.exec(`UPDATE documents
