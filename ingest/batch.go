@@ -15,7 +15,16 @@ type document struct {
 	verified bool   // a status answer has just named all of its left-behind sources
 	inFlight bool   // counted in the in-flight set
 	rounds   int    // how often Seal found its content known after Resolve had not
-	content  []byte // kept in memory since its hashing; nil if it was not
+	content  []byte // to be sent, kept in memory since its hashing; nil if it was not
+	look
+}
+
+// size returns the bytes of the document that are sent.
+func (d *document) size() int64 {
+	if d.charset != "" {
+		return d.decoded
+	}
+	return d.Fingerprint.Size
 }
 
 func wrap(claimed []state.ClaimedDocument) []*document {

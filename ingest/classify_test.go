@@ -3,6 +3,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -117,17 +118,21 @@ func TestSourceNameIsCleanAndUnique(t *testing.T) {
 		{"été ☃ 🙂.pdf", "été ☃ 🙂.pdf", Flat},
 		{"a__b.md", "a__b.md", Flat},
 		{`say "hi".md`, "say _hi_-*.md", Flat},
-		{"it's.md", "it_s-*.md", Flat},
+		{"it's R&D, v1.2 (new).md", "it's R&D, v1.2 (new).md", Flat},
 		{`back\slash.md`, "back_slash-*.md", Flat},
 		{"line\nbreak\x00.md", "line_break_-*.md", Flat},
 		{"bad\xff.md", "bad_-*.md", Flat},
-		{"a/../b.md", "a_____b-*.md", Flat}, // no root has such a key
-		{"a..b.md", "a_b-*.md", Flat},
+		{"a/../b.md", "a__..__b.md", Flat},
+		{"a/../b.md", "a/__/b-*.md", Key}, // only a bucket has such a key
+		{"a..b.md", "a..b.md", Flat},
+		{"notes..pdf", "notes..pdf", Flat},
+		{"v1.2/LICENSE", "v1.2__LICENSE", Flat},
+		{"bad\xff.an-unusually-long-ending", "bad_-*.an-unusually-long-ending", Flat},
 		{"turned\u202etxt.exe", "turned_txt-*.exe", Flat},
-		{" spaced .md ", "spaced -*.md", Flat},
+		{" spaced .md ", "spaced-*.md", Flat},
 		{"", "*", Flat},
 		{"a/", "*", Base},
-		{"...", "_.-*", Base},
+		{"...", "...", Base},
 		{long + ".docx", strings.Repeat("ö", 93) + "-*.docx", Flat},
 		{"x." + long, "x." + strings.Repeat("ö", 94) + "-*", Flat},
 		{".gitignore", ".gitignore", Flat},
@@ -144,7 +149,7 @@ func TestSourceNameIsCleanAndUnique(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", c.key, got, c.want)
 		}
 	}
-	if SourceName("a\"b.md", Flat) == SourceName("a'b.md", Flat) {
+	if SourceName("a\"b.md", Flat) == SourceName("a\\b.md", Flat) {
 		t.Error("two keys that are altered to the same have the same name")
 	}
 }
@@ -163,8 +168,17 @@ func FuzzSourceName(f *testing.F) {
 		if len(name) < 1 || len(name) > maxName || !utf8.ValidString(name) {
 			t.Fatalf("%q has %d bytes, valid %v", name, len(name), utf8.ValidString(name))
 		}
-		if strings.ContainsAny(name, "\"'\\\x00\r\n\t\x7f") || strings.Contains(name, "..") || strings.TrimSpace(name) == "" {
+		if strings.ContainsAny(name, "\"\\\x00\r\n\t\x7f") || strings.TrimSpace(name) != name {
 			t.Fatalf("%q is not clean", name)
+		}
+		for part := range strings.SplitSeq(name, "/") {
+			if part == "." || part == ".." {
+				t.Fatalf("%q has the part %q", name, part)
+			}
+		}
+		ending := path.Ext(key[strings.LastIndexByte(key, '/')+1:])
+		if len(ending) > 1 && len(ending) <= maxEnding && cleanName(ending) == ending && strings.TrimSpace(ending) == ending && !strings.HasSuffix(name, ending) {
+			t.Fatalf("%q became %q, without its ending", key, name)
 		}
 		for _, r := range name {
 			if r < ' ' || r >= 0x7f && r < 0xa0 {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/kbsync/kbsync/internal/preflight"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -43,29 +44,52 @@ func (c *contentCache) drop(d *document) {
 	d.content = nil
 }
 
-// A hasher hashes documents, one at a time.
+// A hasher hashes documents and looks at them, one at a time.
 type hasher struct {
 	root   Root
 	cache  *contentCache
+	opts   *Options
 	buffer []byte
 	sha    hash.Hash
 }
 
-func newHashers(n int, root Root, cache *contentCache) []hasher {
-	hashers := make([]hasher, n)
+func newHashers(opts *Options, root Root, cache *contentCache) []hasher {
+	hashers := make([]hasher, opts.Checkers)
 	for i := range hashers {
-		hashers[i] = hasher{root: root, cache: cache, buffer: make([]byte, bufferSize), sha: sha256.New()}
+		hashers[i] = hasher{root: root, cache: cache, opts: opts, buffer: make([]byte, bufferSize), sha: sha256.New()}
 	}
 	return hashers
 }
 
-// hash reads a document and sets its hash.
-func (h *hasher) hash(ctx context.Context, d *document) error {
+// read opens a document, hashes it if toHash is set, and looks at it.
+func (h *hasher) read(ctx context.Context, d *document) error {
 	f, err := h.root.Open(ctx, d.Key, d.Fingerprint)
 	if err != nil {
 		return err
 	}
 	defer f.Close() // only read
+	if !d.toHash {
+		return h.lookInto(f, d)
+	}
+	if size := d.Fingerprint.Size; h.opts.looks() && size <= preflight.Whole && int64(len(h.buffer)) <= size {
+		h.buffer = make([]byte, size+1)
+	}
+	whole, err := h.hash(ctx, f, d)
+	if err != nil {
+		return err
+	}
+	if whole == nil {
+		return h.lookInto(f, d)
+	}
+	h.lookAt(whole, d)
+	if d.charset == "" && len(whole) <= keepSize {
+		h.cache.keep(d, whole)
+	}
+	return nil
+}
+
+// hash reads a document from f and sets its hash. It returns the content if that is still in the buffer as a whole.
+func (h *hasher) hash(ctx context.Context, f io.Reader, d *document) (whole []byte, err error) {
 	h.sha.Reset()
 	var size int64
 	for {
@@ -73,32 +97,32 @@ func (h *hasher) hash(ctx context.Context, d *document) error {
 		size += int64(n)
 		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !last {
-			return err
+			return nil, err
 		}
 		if size > d.Fingerprint.Size {
-			return state.ErrChanged // a file that keeps growing would be read for ever
+			return nil, state.ErrChanged // a file that keeps growing would be read for ever
 		}
 		_, _ = h.sha.Write(h.buffer[:n]) // never fails
-		if last && size == int64(n) && size <= keepSize {
-			h.cache.keep(d, h.buffer[:n])
+		if last && size == int64(n) {
+			whole = h.buffer[:n]
 		}
 		if last {
 			break
 		}
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if size != d.Fingerprint.Size {
-		return state.ErrChanged
+		return nil, state.ErrChanged
 	}
 	h.sha.Sum(d.sha[:0])
-	d.hashed = true
-	return nil
+	d.hashed, d.toHash = true, false
+	return whole, nil
 }
 
-// hashAll hashes documents on all hashers at once. It returns an error for each document, or the cause of the context's end.
-func hashAll(ctx context.Context, hashers []hasher, docs []*document) ([]error, error) {
+// readAll hashes documents and looks at them, on all hashers at once. It returns an error for each document, or the cause of the context's end.
+func readAll(ctx context.Context, hashers []hasher, docs []*document) ([]error, error) {
 	failed := make([]error, len(docs))
 	var next atomic.Int64
 	var group sync.WaitGroup
@@ -109,7 +133,7 @@ func hashAll(ctx context.Context, hashers []hasher, docs []*document) ([]error, 
 				if i >= len(docs) || ctx.Err() != nil {
 					return
 				}
-				failed[i] = hashers[worker].hash(ctx, docs[i])
+				failed[i] = hashers[worker].read(ctx, docs[i])
 			}
 		})
 	}
@@ -120,29 +144,29 @@ func hashAll(ctx context.Context, hashers []hasher, docs []*document) ([]error, 
 	return failed, nil
 }
 
-// prepare hashes the documents that need a hash before their upload. It gives back documents that cannot be read, and
-// returns the others.
+// prepare hashes the documents that need a hash before their upload, and looks at all. It gives back documents that cannot be
+// read, and returns the others.
 func (p *planner) prepare(ctx context.Context, docs []*document) ([]*document, error) {
-	var toHash []*document
+	var toRead []*document
 	for _, d := range docs {
-		needed, err := p.needsHash(ctx, d)
-		if err != nil {
+		var err error
+		if d.toHash, err = p.needsHash(ctx, d); err != nil {
 			return nil, err
 		}
-		if needed {
-			toHash = append(toHash, d)
+		if d.toHash || p.opts.looks() && !d.looked && d.ResendOf == 0 {
+			toRead = append(toRead, d)
 		}
 	}
-	if len(toHash) == 0 {
+	if len(toRead) == 0 {
 		return docs, nil
 	}
-	failed, err := hashAll(ctx, p.hashers, toHash)
+	failed, err := readAll(ctx, p.hashers, toRead)
 	if err != nil {
 		return nil, err
 	}
 	unread := make(map[*document]bool)
 	for i, err := range failed {
-		d := toHash[i]
+		d := toRead[i]
 		if err == nil && d.ResendOf != 0 && d.sha != d.SHA256 {
 			err = state.ErrChanged
 		}

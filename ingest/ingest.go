@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kbsync/kbsync/internal/preflight"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
@@ -28,7 +29,8 @@ var _ API = (*replycx.Client)(nil)
 type Root interface {
 	// Open opens the version of a document that a listing showed as fp. If the document now has another version, Open or,
 	// at its end at the latest, the reader returns an error that Is state.ErrChanged. If the document does not exist, the
-	// error Is fs.ErrNotExist. Any other error means that the document cannot be read now.
+	// error Is fs.ErrNotExist. Any other error means that the document cannot be read now. Of a document of more than a mebibyte,
+	// an Ingest looks at a few parts if the reader is an io.ReaderAt.
 	Open(ctx context.Context, key string, fp state.Fingerprint) (io.ReadCloser, error)
 }
 
@@ -76,8 +78,13 @@ type Options struct {
 	Sharing state.Sharing
 	// Names is the style of the sources' names, Flat by default.
 	Names NameStyle
-	// SendText sends text formats as text fields instead of files.
+	// SendText sends text formats as text fields instead of files, always in UTF-8. A text of more than a mebibyte, or in no known
+	// encoding, is sent as a file.
 	SendText bool
+	// Transcode sends text formats as UTF-8 also as files, up to a mebibyte.
+	Transcode bool
+	// Preflight decides which documents are not sent, by what they look like.
+	Preflight preflight.Policy
 
 	// BytesPerSecond limits the reading of uploads; 0 for no limit.
 	BytesPerSecond int64

@@ -18,15 +18,18 @@ const (
 	Base                  // the part after the last "/"
 )
 
-// maxName is the most bytes of a source's name, and maxExtension of its extension with the dot.
+// maxName is the most bytes of a source's name, and maxEnding of its ending with the dot.
 const (
-	maxName      = 200
-	maxExtension = 20
+	maxName   = 200
+	maxEnding = 100
 )
 
 // SourceName returns the name of the source of a document with this key. It is the same at every call: 1 to 200 bytes of
-// valid UTF-8 without control characters, quotes, backslashes and "..". If the key had to be altered or shortened, the name
-// keeps its extension and has 8 hex digits of the key's hash before it, so that different keys have different names.
+// valid UTF-8 without control characters, double quotes and backslashes, and no part of it is "." or "..". If the key had to be
+// altered or shortened, the name has 8 hex digits of the key's hash before its ending, so that different keys have different names.
+//
+// The name always keeps the document's ending, by which ReplyCX tells formats apart: it ends in the extension of the key's last part,
+// of up to 100 bytes, without the characters that no name may have.
 func SourceName(key string, style NameStyle) string {
 	name := key
 	switch style {
@@ -35,36 +38,51 @@ func SourceName(key string, style NameStyle) string {
 	case Base:
 		name = key[strings.LastIndexByte(key, '/')+1:]
 	}
-	cleaned := cleanName(name)
-	if cleaned == name && name != "" && len(name) <= maxName {
+	ending := endingOf(key)
+	stem, whole := strings.CutSuffix(name, ending)
+	cleaned, cleanedEnding := cleanName(stem), cleanName(ending)
+	if whole && cleaned == stem && cleanedEnding == ending && name != "" && len(name) <= maxName && name == strings.TrimSpace(name) {
 		return name
 	}
 	sum := sha256.Sum256([]byte(key))
 	digits := hex.EncodeToString(sum[:4])
-	extension := path.Ext(cleaned)
-	if len(extension) > maxExtension || strings.Contains(extension, "/") || extension == "." {
-		extension = ""
+	cleaned = cutRunes(strings.TrimSpace(cleaned), maxName-len("-")-len(digits)-len(cleanedEnding))
+	if cleaned != "" {
+		cleaned += "-"
 	}
-	stem := cutRunes(cleaned[:len(cleaned)-len(extension)], maxName-len("-")-len(digits)-len(extension))
-	if stem != "" {
-		stem += "-"
-	}
-	return stem + digits + extension
+	return cleaned + digits + strings.TrimRight(cleanedEnding, " ")
 }
 
-// cleanName replaces the characters that a name must not have by underscores.
+// endingOf returns the extension of the last part of a key, with the dot; empty if there is none.
+func endingOf(key string) string {
+	ending := path.Ext(key[strings.LastIndexByte(key, '/')+1:])
+	if ending == "." || len(ending) > maxEnding {
+		return ""
+	}
+	return ending
+}
+
+// cleanName replaces the characters that a name must not have by underscores, and its parts that would lead to another folder.
 func cleanName(name string) string {
 	mapped := strings.Map(func(r rune) rune {
 		switch {
-		case r == utf8.RuneError, r == '"', r == '\'', r == '\\', r < ' ', r >= 0x7f && r < 0xa0:
+		case r == utf8.RuneError, r == '"', r == '\\', r < ' ', r >= 0x7f && r < 0xa0:
 			return '_'
 		case r == 0x2028, r == 0x2029, r == 0xfeff, r >= 0x202a && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
 			return '_' // line breaks, and marks that change the direction of the text
 		}
 		return r
 	}, name)
-	mapped = strings.ReplaceAll(mapped, "..", "_")
-	return strings.TrimSpace(mapped)
+	if !strings.Contains(mapped, ".") {
+		return mapped
+	}
+	parts := strings.Split(mapped, "/")
+	for i, part := range parts {
+		if part == "." || part == ".." {
+			parts[i] = strings.Repeat("_", len(part))
+		}
+	}
+	return strings.Join(parts, "/")
 }
 
 // cutRunes returns at most limit bytes of s, in whole characters.

@@ -27,6 +27,7 @@ type planner struct {
 	hashers   []hasher
 
 	toSend           []*document   // in no batch yet
+	blocked          []*document   // must not be sent; to be recorded
 	inHand           []*document   // of the step under way; those that a failed step leaves are claimed still
 	resends          map[int64]int // how often this run claimed an uncertain document, by its id
 	resendsExhausted bool          // a document was resent maxResends times: this run resends no more
@@ -41,7 +42,7 @@ func newPlanner(in *Ingest, r *run, u *uploader) *planner {
 		inventory: in.inventory,
 		uploader:  u,
 		work:      make(chan *batch, in.opts.Transfers),
-		hashers:   newHashers(in.opts.Checkers, in.root, r.cache),
+		hashers:   newHashers(&in.opts, in.root, r.cache),
 		resends:   map[int64]int{},
 	}
 }
@@ -153,11 +154,17 @@ func (p *planner) take(ctx context.Context, docs []*document) error {
 	return nil
 }
 
-// enqueue adds a document to the ones to be sent. A document whose content is in flight waits for that batch instead.
+// enqueue adds a document to the ones to be sent, or to the ones that must not be. A document whose content is in flight waits
+// for that batch instead.
 func (p *planner) enqueue(d *document) {
+	if d.blocked != "" {
+		p.blocked = append(p.blocked, d)
+		return
+	}
 	if d.hashed && !p.opts.Sharing.Each && !p.inFlight.addOrWait(d) {
 		return
 	}
+	p.warn(d)
 	p.toSend = append(p.toSend, d)
 }
 

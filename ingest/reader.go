@@ -46,6 +46,10 @@ func (o *opener) open(ctx context.Context, d *document) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.charset != "" {
+		r.memory, err = decodedContent(f, d)
+		return r, err
+	}
 	r.file, r.hash = f, sha256.New()
 	return r, nil
 }
@@ -105,7 +109,8 @@ func (r *uploadReader) Close() error {
 	return r.file.Close()
 }
 
-// parts returns the form fields of a batch: d1, d2, and so on, or the name of a text if that is unique.
+// parts returns the form fields of a batch: d1, d2, and so on, or the name of a text if that is unique. A text that is not known to
+// be UTF-8 is sent as a file.
 func (o *opener) parts(b *batch, opts Options) []replycx.Part {
 	parts := make([]replycx.Part, len(b.docs))
 	var taken map[string]bool
@@ -117,10 +122,10 @@ func (o *opener) parts(b *batch, opts Options) []replycx.Part {
 		parts[i] = replycx.Part{
 			Field:    "d" + strconv.Itoa(i+1),
 			Filename: name,
-			Size:     d.Fingerprint.Size,
+			Size:     d.size(),
 			Open:     func(ctx context.Context) (io.ReadCloser, error) { return o.open(ctx, d) },
 		}
-		if opts.SendText && textFormat(d.Key) && usableField(name) && !taken[name] {
+		if d.isText && usableField(name) && !taken[name] {
 			// A text part has no file name, so its field is the source's only name.
 			taken[name] = true
 			parts[i].Field, parts[i].Filename = name, ""

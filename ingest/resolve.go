@@ -10,9 +10,17 @@ import (
 // verify a content, before the document is retried later.
 const maxRounds = 5
 
-// resolve asks the state which documents need an upload, and enqueues those. A large document has no hash yet: the state
-// decides on it when it is sealed.
+// resolve asks the state which documents need an upload, and enqueues those, except the documents that must not be sent. A large
+// document has no hash yet: the state decides on it when it is sealed.
 func (p *planner) resolve(ctx context.Context, docs []*document) error {
+	if err := p.resolveAll(ctx, docs); err != nil {
+		p.blocked = nil // they are claimed still, as the others
+		return err
+	}
+	return p.recordBlocked(ctx)
+}
+
+func (p *planner) resolveAll(ctx context.Context, docs []*document) error {
 	var hashed []*document
 	for _, d := range docs {
 		if d.hashed {

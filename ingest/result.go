@@ -21,6 +21,9 @@ type Result struct {
 	Vanished   int // documents that no longer existed: another scan helps
 	Unreadable int // documents that could not be read: the pass is incomplete
 
+	Blocked int // documents that are not sent because they can never train
+	Warned  int // documents sent, or to be sent, although they look odd
+
 	// Deferred is the number of the sync's documents left pending. Why is the last reason, or empty.
 	Deferred int
 	Why      string

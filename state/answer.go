@@ -220,6 +220,11 @@ func (a *acceptance) acceptMember(m member) error {
 	if err := a.setContent(m, state, reason); err != nil {
 		return err
 	}
+	if state == contentFailed {
+		if err := a.tx.contentFailed(m.content); err != nil {
+			return err
+		}
+	}
 	// If the content was sent again meanwhile, the knowledge base has it twice.
 	_, err := a.tx.exec(`DELETE FROM members
 		WHERE batch_id = $1
@@ -270,6 +275,15 @@ func (a *acceptance) acceptUsual(chunk []usualMember) error {
 		  AND contents.state = {content.reserved}`, args...)
 	if err == nil && n != int64(len(chunk)) {
 		err = fmt.Errorf("%d of %d contents are not reserved for batch %d", int64(len(chunk))-n, len(chunk), a.batch.id)
+	}
+	for _, m := range chunk {
+		switch {
+		case err != nil || m.source.Outcome != TrainingFailed:
+		case a.mode == together:
+			return errAlone // documents with the content may become pending
+		default:
+			err = a.tx.contentFailed(m.content)
+		}
 	}
 	return err
 }

@@ -50,6 +50,11 @@ var tables = []table{
 		"id",
 	},
 	{
+		"failed_endings",
+		[]string{"content_id", "ending"},
+		"content_id, ending",
+	},
+	{
 		"documents",
 		[]string{
 			"id", "sync_id", "key", "size", "mtime", "ctime_offset", "inode", "etag", "state", "content_id", "forced", "claim",
@@ -169,7 +174,7 @@ func portable(column string, v any) any {
 
 // unportable is the inverse of portable.
 func unportable(column string, v any) (any, error) {
-	blob := column == "key" || column == "scope"
+	blob := column == "key" || column == "scope" || column == "ending"
 	switch v := v.(type) {
 	case json.Number:
 		return v.Int64()

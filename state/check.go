@@ -20,6 +20,7 @@ var invariants = []struct{ finding, query string }{
 		`SELECT count(*)
 		FROM documents
 		WHERE state IN ({doc.skipped}, {doc.removed})
+		  AND NOT (` + isBlocked + `)
 		  AND content_id IS NOT NULL`,
 	},
 	{

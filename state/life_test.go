@@ -43,6 +43,19 @@ var life = []lifeStep{
 			}
 		}
 	}},
+	{"Queue.Block Queue.ReopenBlocked Documents.Blocked Documents.CountBlocked", func(r *fixture) {
+		r.put("blocked.pdf")
+		docs, err := r.s.Queue.Claim(r.ctx(), r.sync.ID, 1)
+		r.must(err)
+		r.must(r.s.Queue.Block(r.ctx(), docs, []string{"it is not a PDF"}))
+		for _, err := range r.s.Documents.Blocked(r.ctx(), r.sync.ID) {
+			r.must(err)
+		}
+		_, err = r.s.Documents.CountBlocked(r.ctx(), r.sync.ID)
+		r.must(err)
+		_, err = r.s.Queue.ReopenBlocked(r.ctx(), r.sync.ID)
+		r.must(err)
+	}},
 	{"Inventory.DueSources Inventory.NextPoll Inventory.MakeStuckDue Inventory.AnySource Inventory.MarkSourcesGone", (*fixture).livePolls},
 	{"Journal.Recover Journal.RecoverUnowned", func(r *fixture) {
 		r.put("left.md", "sealed.md")

@@ -136,7 +136,10 @@ func (t *tx) unreserve(b batchRow, content int64, doc ClaimedDocument, refusal R
 		_, err := t.exec(`UPDATE contents
 			SET state = {content.failed}, reason = $1, since = $2, source_id = 0, next_poll = 0
 			WHERE id = $3`, refusal.Message, now(), content)
-		return err
+		if err != nil {
+			return err
+		}
+		return t.contentFailed(content)
 	}
 	if prior == contentOpen {
 		// The documents that share the content are pending again, with the member.
@@ -150,7 +153,9 @@ func (t *tx) unreserve(b batchRow, content int64, doc ClaimedDocument, refusal R
 	}
 	if _, err := t.exec(`UPDATE contents
 		SET state = $1, batch_id = $2, prior_state = 0, prior_batch = 0, resends = 0, since = $3,
-			source_id = 0, next_poll = 0
+			source_id = 0, next_poll = 0, document_id = coalesce(
+				(SELECT min(o.document_id) FROM sources o WHERE o.content_id = $4 AND o.batch_id = $2),
+				(SELECT min(m.document_id) FROM members m WHERE m.batch_id = $2 AND m.content_id = $4), document_id)
 		WHERE id = $4`, prior, priorBatch, now(), content); err != nil {
 		return err
 	}

@@ -10,13 +10,13 @@ import (
 // smallTables have a row for a sync, a process, an account or a message: a query may read them whole. past_contents has a
 // row for a version that an edit left behind, and the reports about such versions read all of it, as their docs say.
 var smallTables = []string{
-	"destinations", "syncs", "outbox", "reported", "owners", "leases", "rates", "past_contents",
+	"destinations", "syncs", "outbox", "reported", "owners", "leases", "rates", "past_contents", "failed_endings",
 }
 
 // openIndexes have only the rows that somebody still works on, or that are rare. A query may read all entries of a sync or a destination in
 // them. documents_open is among them although a first sync fills it: see TestHotQueriesReadNoWholeTable.
 var openIndexes = []string{
-	"documents_open", "documents_vanished", "contents_unfinished", "contents_due", "contents_again", "batches_open", "batches_unanswered",
+	"documents_open", "documents_skipped", "documents_vanished", "contents_unfinished", "contents_due", "contents_again", "batches_open", "batches_unanswered",
 	"batches_resends", "batches_too_large", "sources_due",
 }
 

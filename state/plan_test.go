@@ -49,6 +49,8 @@ func TestHotQueriesUsePartialIndexes(t *testing.T) {
 		{"sources_due (destination_id=? AND next_poll<?)", duePolls, []any{1, 0, 10, 0}},
 		{"documents_open (sync_id=? AND state=? AND next_attempt>?)",
 			`SELECT id, $2 FROM documents WHERE sync_id = $1 AND state = {doc.pending} AND state < {doc.linked} AND ` + tooFarAhead, []any{1, 0, 0, 0}},
+		{"documents_skipped", `SELECT $2, $4, id FROM (` + blockedDocuments + `)`, []any{1, []byte{}, []byte{}, 10}},
+		{"documents_skipped", countBlocked, []any{1}},
 		{"documents_vanished", `SELECT $1, id FROM (` + someVanished + `)`, []any{0, 1, 1, 10}},
 	} {
 		if plan := strings.Join(r.plan(tt.query, tt.args...), "; "); !strings.Contains(plan, "INDEX "+tt.index) {

@@ -271,6 +271,11 @@ func (r *polling) recordInContents(polls []Poll, contents map[int64]int64) error
 		FROM (VALUES `+valueRows(2, len(polls), 5)+`) AS v
 		WHERE contents.id = v.column1
 		  AND contents.polls = v.column2`, args...)
+	for _, p := range polls {
+		if err == nil && p.Outcome == TrainingFailed {
+			err = r.tx.contentFailed(contents[p.SourceID])
+		}
+	}
 	return err
 }
 
@@ -363,7 +368,10 @@ func (t *tx) updateContent(content, at int64) error {
 		SET state = $1, reason = $2, since = $3
 		WHERE id = $4
 		  AND state <> $1`, state, reason, at, content)
-	return err
+	if err != nil || state != contentFailed {
+		return err
+	}
+	return t.contentFailed(content)
 }
 
 // AnySource returns the id of a source of the destination, to test the API with; 0 if there is none.

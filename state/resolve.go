@@ -150,7 +150,7 @@ func (t *tx) resolveAll(syncID int64, docs []HashedDocument, sharing Sharing) ([
 		if !ok {
 			continue
 		}
-		if verdicts[i], err = t.resolve(&c, &docs[i], sharing); err != nil {
+		if verdicts[i], err = t.resolve(&c, &docs[i], docs, sharing); err != nil {
 			return nil, err
 		}
 		known[keys[i]] = c
@@ -158,8 +158,8 @@ func (t *tx) resolveAll(syncID int64, docs []HashedDocument, sharing Sharing) ([
 	return verdicts, nil
 }
 
-// resolve decides on a document whose content the destination has.
-func (t *tx) resolve(c *contentRow, doc *HashedDocument, sharing Sharing) (Verdict, error) {
+// resolve decides on one of the documents, whose content the destination has.
+func (t *tx) resolve(c *contentRow, doc *HashedDocument, docs []HashedDocument, sharing Sharing) (Verdict, error) {
 	var forced bool
 	err := t.one(`SELECT forced
 		FROM documents
@@ -170,6 +170,9 @@ func (t *tx) resolve(c *contentRow, doc *HashedDocument, sharing Sharing) (Verdi
 		return Verdict{Action: ActionLost}, nil
 	} else if err != nil {
 		return Verdict{}, err
+	}
+	if c.state == contentFailed {
+		return t.resolveFailed(c, doc, docs, forced)
 	}
 	if c.state == contentOpen || forced && c.state != contentReserved {
 		return Verdict{Action: ActionUpload}, nil

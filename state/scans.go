@@ -73,7 +73,7 @@ const knownDocuments = `SELECT key, size, mtime, ctime_offset, inode, etag, stat
 		  AND state <> {doc.removed}`
 
 // Known streams the documents below prefix (see Begin) that the state knows to be on the root, in byte order of the key.
-// Skip is set for skipped documents. The caller may write to the state meanwhile: the stream sees changes of keys that it
+// Skip is set for documents that a scan skipped, not for blocked ones. The caller may write to the state meanwhile: the stream sees changes of keys that it
 // has not come to.
 func (s *Scans) Known(ctx context.Context, syncID int64, prefix string) iter.Seq2[KnownDocument, error] {
 	first, end := keysBelow(prefix)
@@ -92,7 +92,7 @@ func (s *Scans) Known(ctx context.Context, syncID int64, prefix string) iter.Seq
 			err := scan(&key, &f.Size, &f.MTime, &f.CTime, &inode, &etag, &state, &reason, &k.NeverUploaded)
 			k.Key, f.ETag, f.Inode = string(key), string(etag), uint64(inode)
 			f.CTime += f.MTime // the table has the difference
-			if state == docSkipped {
+			if state == docSkipped && !IsBlocked(string(reason)) {
 				k.Skip = string(reason)
 			}
 			return k, err

@@ -305,7 +305,10 @@ func (r *reservation) reservable(m ClaimedDocument, c contentRow) (bool, error) 
 	case contentUncertain:
 		return r.resends(c) || m.Forced, nil
 	case contentFailed:
-		return m.Forced, nil
+		if m.Forced {
+			return true, nil
+		}
+		return r.tx.mayTry(c.id, m.Key)
 	}
 	if m.Forced {
 		return true, nil

@@ -14,7 +14,7 @@ import (
 
 // Open opens the version of a document that was listed with this fingerprint. The reader yields exactly the fingerprint's size
 // in bytes, of that version only: after a broken connection it continues at the same offset if the version still exists. One
-// goroutine may use the reader. It fails when ctx ends.
+// goroutine may use the reader, which is an io.ReaderAt too. It fails when ctx ends.
 //
 // Errors of Open and of the reader: state.ErrChanged, fs.ErrNotExist.
 func (b *Bucket) Open(ctx context.Context, key string, fp state.Fingerprint) (io.ReadCloser, error) {
@@ -121,6 +121,23 @@ func (r *objectReader) resume(err error) error {
 		return err
 	}
 	return r.reopen()
+}
+
+// ReadAt reads bytes of the version at any offset, by a request of its own. It does not move Read.
+func (r *objectReader) ReadAt(p []byte, offset int64) (int, error) {
+	if offset < 0 || offset >= r.fingerprint.Size {
+		return 0, io.EOF
+	}
+	other := &objectReader{bucket: r.bucket, parent: r.parent, key: r.key, fingerprint: r.fingerprint, offset: offset}
+	if err := other.reopen(); err != nil {
+		return 0, err
+	}
+	defer other.Close()
+	n, err := io.ReadFull(other, p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 func (r *objectReader) closeBody() {

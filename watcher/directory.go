@@ -98,6 +98,7 @@ func infoOfFile(f *os.File) (info, error) {
 type info struct {
 	kind        kind
 	device      uint64
+	dehydrated  bool // the content is in the cloud only, and reading the file would download it
 	fingerprint state.Fingerprint
 }
 

@@ -128,11 +128,19 @@ func (w *walk) explainFile(x Explanation, f *frame, n node) (Explanation, error)
 	if v.out {
 		return x, nil
 	}
+	if n.placeholder != "" {
+		x.Listed, x.Reason, x.Rule, x.Place = true, placeholderSkip, "", ""
+		return x, nil
+	}
 	i, err := w.inspect(f, n)
 	if err != nil {
 		return x, &ListError{Path: x.Key, Err: err}
 	}
 	x.Listed = true
+	if i.dehydrated {
+		x.Reason, x.Rule, x.Place = placeholderSkip, "", ""
+		return x, nil
+	}
 	if skip := w.filter.skip(i.fingerprint.Size); skip != "" {
 		x.Reason, x.Rule, x.Place = skip, "", ""
 		return x, nil

@@ -151,6 +151,9 @@ func (w *walk) look(f *frame, name string) (node, error) {
 		return node{}, errGone
 	}
 	info, err := f.folder.stat(name)
+	if errors.Is(err, errGone) {
+		return w.lookForPlaceholder(f, name)
+	}
 	if err != nil {
 		return node{}, err
 	}
@@ -378,6 +381,7 @@ func (w *walk) read(f *frame) ([]node, error) {
 			kept = append(kept, n)
 		}
 	}
+	kept = placeholders(kept)
 	slices.SortFunc(kept, func(a, b node) int { return strings.Compare(a.name, b.name) })
 	return kept, nil
 }
@@ -388,12 +392,18 @@ func (w *walk) file(f *frame, n node) {
 	if w.filter.document(key, f.ignores).out {
 		return
 	}
+	if n.placeholder != "" {
+		w.emitPlaceholder(key)
+		return
+	}
 	seen := w.now()
 	i, err := w.inspect(f, n)
 	switch {
 	case errors.Is(err, errGone):
 	case err != nil:
 		w.report(key, err)
+	case i.kind == kindFile && i.dehydrated:
+		w.emitPlaceholder(key)
 	case i.kind == kindFile:
 		w.emit(Entry{Key: key, Fingerprint: i.fingerprint, Skip: w.filter.skip(i.fingerprint.Size), Seen: seen}, nil)
 	}

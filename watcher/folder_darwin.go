@@ -29,6 +29,12 @@ func (f *folder) read([]byte) ([]node, error) {
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctimespec.Nano() }
 
+// dataless is the flag of files that iCloud and other file providers have evicted (SF_DATALESS).
+const dataless = 0x40000000
+
+func dehydrated(st *unix.Stat_t) bool        { return st.Flags&dataless != 0 }
+func dehydratedFile(st *syscall.Stat_t) bool { return st.Flags&dataless != 0 }
+
 // birthTime returns the time of creation of a file in Unix nanoseconds; 0 if the file system does not report it.
 func birthTime(f *os.File) int64 {
 	fi, err := f.Stat()

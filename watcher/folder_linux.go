@@ -64,6 +64,10 @@ func (f *folder) read(buffer []byte) ([]node, error) {
 
 func changeTime(st *syscall.Stat_t) int64 { return st.Ctim.Nano() }
 
+// No file system of Linux marks files whose content is in the cloud only.
+func dehydrated(*unix.Stat_t) bool        { return false }
+func dehydratedFile(*syscall.Stat_t) bool { return false }
+
 // birthTime returns the time of creation of a file in Unix nanoseconds; 0 if the file system does not report it.
 func birthTime(f *os.File) int64 {
 	var st unix.Statx_t

@@ -89,5 +89,5 @@ func gone(err error) error {
 }
 
 func infoOf(fi fs.FileInfo) info {
-	return info{kind: kindOf(fi.Mode()), fingerprint: state.Fingerprint{Size: fi.Size(), MTime: fi.ModTime().UnixNano()}}
+	return info{kind: kindOf(fi.Mode()), dehydrated: dehydrated(fi), fingerprint: state.Fingerprint{Size: fi.Size(), MTime: fi.ModTime().UnixNano()}}
 }

@@ -74,7 +74,8 @@ func (f *folder) self() (info, error) {
 
 func infoOfStat(st *unix.Stat_t) info {
 	i := info{
-		device: uint64(st.Dev),
+		device:     uint64(st.Dev),
+		dehydrated: dehydrated(st),
 		fingerprint: state.Fingerprint{
 			Size:  st.Size,
 			MTime: st.Mtim.Nano(),
@@ -101,6 +102,7 @@ func infoOf(fi fs.FileInfo) info {
 	return info{
 		kind:        kindOf(fi.Mode()),
 		device:      uint64(st.Dev),
+		dehydrated:  dehydratedFile(st),
 		fingerprint: state.Fingerprint{Size: fi.Size(), MTime: fi.ModTime().UnixNano(), CTime: changeTime(st), Inode: st.Ino},
 	}
 }

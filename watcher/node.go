@@ -13,6 +13,8 @@ type node struct {
 	name string // of a directory with a slash at its end, for the order
 	kind kind
 	via  bool // reached by a symbolic link
+	// placeholder is the name of the file that a cloud client has left in place of the document; empty if the document is there.
+	placeholder string
 }
 
 type kind uint8

@@ -14,7 +14,7 @@ import (
 
 // Open opens the version of a document that was listed with this fingerprint. The reader yields exactly the fingerprint's size in
 // bytes. If the file is another version, at the start or after the last byte, the error is state.ErrChanged, and the last bytes are
-// not returned. One goroutine may use the reader. It fails when ctx ends.
+// not returned. One goroutine may use the reader, which is an io.ReaderAt too. It fails when ctx ends.
 //
 // Errors: state.ErrChanged, ErrRootMissing, fs.ErrNotExist.
 func (d *Directory) Open(ctx context.Context, key string, fp state.Fingerprint) (io.ReadCloser, error) {
@@ -127,6 +127,14 @@ func (v *version) verify() error {
 	}
 	v.verified = true
 	return nil
+}
+
+// ReadAt reads bytes of the version at any offset. It does not move Read, and does not check that the file is still the version.
+func (v *version) ReadAt(p []byte, offset int64) (int, error) {
+	if err := v.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return io.NewSectionReader(v.file, 0, v.fingerprint.Size).ReadAt(p, offset)
 }
 
 func (v *version) Close() error { return v.file.Close() }

@@ -17,9 +17,11 @@ type Result struct {
 	Removed   int            // documents removed from the state, including those of Renamed
 	Renamed   int            // removed documents that seem to be listed under another key
 	Skipped   map[string]int // documents that must not be uploaded, by reason
-	Unsettled int            // new or changed documents that may still be written to; not recorded yet
-	SettleAt  time.Time      // when all documents of Unsettled will have settled if no further write happens; zero for none
-	Again     []string       // the prefixes to scan again at SettleAt; nil for none
+	// Placeholders are the documents of Skipped of which only a placeholder of a cloud client is there: the pass is incomplete.
+	Placeholders int
+	Unsettled    int       // new or changed documents that may still be written to; not recorded yet
+	SettleAt     time.Time // when all documents of Unsettled will have settled if no further write happens; zero for none
+	Again        []string  // the prefixes to scan again at SettleAt; nil for none
 
 	// Restless counts the documents of Unsettled that have been changing for longer than ScanOptions.MaxWait. They are recorded
 	// only when they settle, because half a document must not be uploaded. RestlessKeys are the first hundred.
@@ -73,6 +75,9 @@ func (r *Result) countPair(p *Pair) {
 		r.Listed++
 		if p.entry.Skip != "" {
 			r.Skipped[p.entry.Skip]++
+		}
+		if p.entry.Placeholder {
+			r.Placeholders++
 		}
 	}
 }

@@ -33,6 +33,8 @@ type Entry struct {
 	Seen time.Time
 	// Unreadable is true if Skip is about reading: a version that is already known then stays known.
 	Unreadable bool
+	// Placeholder is true for a document of which only a placeholder of a cloud client is there.
+	Placeholder bool
 }
 
 // A Root is a directory or bucket that can be listed.

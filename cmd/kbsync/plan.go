@@ -147,14 +147,17 @@ func (p *syncPlanner) run(ctx context.Context) error {
 	if err := retry.Sleep(ctx, racy); err != nil {
 		return err
 	}
-	e := engine.Estimate{Store: p.store, Root: root, Destination: known.Destination, Checkers: p.cfg.Checkers, Report: p.add}
+	e := engine.Estimate{
+		Store: p.store, Root: root, Destination: known.Destination, Checkers: p.cfg.Checkers,
+		Policy: engine.PreflightPolicy(p.config), Report: p.add,
+	}
 	options := engine.ScanOptions(p.cfg, p.config, p.store, root, p.accept.acceptRoot)
 	options.Settle = 0 // a sync would wait until new files have settled
 	var scan watcher.Result
 	changes := watcher.NewScanner(root, options).Changes(ctx, p.store.Scans, known, "", &scan)
 	err = e.Add(ctx, planCandidates(changes, engine.PendingDocuments(ctx, p.store, known.ID), e.Emit))
 	plan := p.plan
-	plan.Upload, plan.Bytes, plan.Share, plan.Remove = e.Uploads, e.Bytes, e.Shares, scan.Removed
+	plan.Upload, plan.Bytes, plan.Share, plan.Block, plan.Remove = e.Uploads, e.Bytes, e.Shares, e.Blocked, scan.Removed
 	plan.Unchanged, plan.Unsettled = scan.Unchanged, scan.Unsettled
 	if scan.Skipped != nil {
 		plan.Skipped = scan.Skipped

@@ -54,6 +54,9 @@ func (p *planFile) text(w io.Writer) {
 		}
 		fmt.Fprintf(w, "%s: would upload %d (%s in %s), share %d, remove %d", console.Printable(s.Sync), s.Upload, console.Bytes(s.Bytes),
 			console.Count(s.Batches, "request"), s.Share, s.Remove)
+		if s.Block > 0 {
+			fmt.Fprintf(w, "; block %d", s.Block)
+		}
 		if len(s.Skipped) > 0 {
 			fmt.Fprintf(w, "; skipped %s", reasons(s.Skipped))
 		}
@@ -94,7 +97,7 @@ func (p *planFile) markdown(w io.Writer) {
 			{"Uploads: each is permanent", []engine.Action{engine.ActionUpload}},
 			{"Share a source that is there", []engine.Action{engine.ActionShare}},
 			{"Removed from the root", []engine.Action{engine.ActionRemove}},
-			{"Left out", []engine.Action{engine.ActionSkip, engine.ActionFail, engine.ActionUnreadable}},
+			{"Left out", []engine.Action{engine.ActionBlock, engine.ActionSkip, engine.ActionFail, engine.ActionUnreadable}},
 		} {
 			var rows [][]string
 			for _, d := range s.Documents {

@@ -80,14 +80,22 @@ func (a *app) retryCommand() *cobra.Command {
 		Use:   "retry [NAME]",
 		Short: "Upload failed, stuck and uncertain documents again",
 		Long: `retry marks the documents that failed, are stuck in training or are uncertain, and then syncs. The sync uploads them once
-more. Uncertain documents may then be in the knowledge base twice; kbsync sources --possible-duplicates lists them.`,
+more, and looks again at documents that were blocked. Uncertain documents may then be in the knowledge base twice; kbsync sources --possible-duplicates lists them.`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)
 			if err != nil {
 				return err
 			}
-			o.mark = marker(state.Selection{States: []state.DocumentState{state.Failed, state.Stuck, state.Uncertain}})
+			mark := marker(state.Selection{States: []state.DocumentState{state.Failed, state.Stuck, state.Uncertain}})
+			o.mark = func(ctx context.Context, store *state.Store, s state.Sync) (int, error) {
+				blocked, err := store.Queue.ReopenBlocked(ctx, s.ID)
+				if err != nil {
+					return 0, err
+				}
+				marked, err := mark(ctx, store, s)
+				return blocked + marked, err
+			}
 			return a.sync(cmd.Context(), cfg, o)
 		},
 	}

@@ -225,7 +225,7 @@ func (v syncStatus) print(w io.Writer) {
 	}
 	var groups []problemGroup
 	for _, t := range v.Troubled {
-		if t.State != string(state.Skipped) {
+		if t.State != string(state.Skipped) || state.IsBlocked(t.Reason) {
 			groups = addProblem(groups, t)
 		}
 	}

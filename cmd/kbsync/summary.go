@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,8 @@ type summary struct {
 	Deferred  int   `json:"deferred"`
 	Requests  int   `json:"requests"`
 	Bytes     int64 `json:"bytes"`
+	Blocked   int   `json:"blocked"`    // documents that are not sent because they can never train
+	Warned    int   `json:"warned"`     // documents of this pass that look odd
 	Unlisted  int   `json:"unlisted"`   // parts of the root that could not be listed
 	Unread    int   `json:"unreadable"` // documents that could not be read
 	asked     int   // status requests of the uploader
@@ -89,7 +92,7 @@ func summarize(ctx context.Context, store *state.Store, o passOptions, p engine.
 		New: max(scan.New-scan.Renamed, 0), Changed: scan.Changed, Unchanged: scan.Unchanged, Renamed: scan.Renamed,
 		Removed: scan.Removed - scan.Renamed, Unsettled: scan.Unsettled, Skipped: scan.Skipped, Unlisted: scan.IncompleteCount,
 		Uploaded: uploads.Uploaded, Shared: uploads.Shared, Refused: uploads.Failed, Resent: uploads.Resent, Deferred: uploads.Deferred,
-		Requests: uploads.Requests, asked: uploads.Asked, Bytes: uploads.Bytes, Unread: uploads.Unreadable,
+		Requests: uploads.Requests, asked: uploads.Asked, Bytes: uploads.Bytes, Unread: uploads.Unreadable, Warned: uploads.Warned,
 		Marked: p.Marked, wasMarked: o.mark != nil, leftOver: p.LeftToOther,
 		Documents: map[state.DocumentState]int{}, Problems: []troubledView{},
 	}
@@ -106,6 +109,7 @@ func summarize(ctx context.Context, store *state.Store, o passOptions, p engine.
 	}
 	s.because(p.TrainingErr)
 	s.because(s.present(ctx, store, p.Sync.ID))
+	s.because(s.presentBlocked(ctx, store, p.Sync.ID))
 	for _, f := range uploads.Unread {
 		s.problem(f.Key, "unreadable", f.Reason)
 	}
@@ -126,6 +130,7 @@ func (s *summary) becauseUnfinished(p engine.PassResult) {
 	}{
 		{s.Unsettled, "not uploaded because they were still being written"},
 		{s.Unread, "not readable"},
+		{p.Scan.Placeholders, "in the cloud only, with a placeholder here; make them available on this machine"},
 	} {
 		if row.n > 0 {
 			s.because(engine.WithClass(engine.ClassTemporary, fmt.Errorf("%s %s", console.Count(row.n, "document"), row.text)))
@@ -181,6 +186,19 @@ func (s *summary) present(ctx context.Context, store *state.Store, syncID int64)
 		s.problem(d.Key, string(d.State), hooks.Reason(d))
 	}
 	return nil
+}
+
+// presentBlocked adds the documents that are not sent because they can never train.
+func (s *summary) presentBlocked(ctx context.Context, store *state.Store, syncID int64) error {
+	for d, err := range store.Documents.Blocked(ctx, syncID) {
+		if err != nil {
+			return err
+		}
+		s.Blocked++
+		s.problem(d.Key, string(d.State), d.Reason)
+	}
+	blocked, err := engine.Blocked(ctx, store, console.Printable(s.Sync), syncID)
+	return cmp.Or(err, blocked)
 }
 
 func (s *summary) problem(key, state, reason string) {
@@ -254,6 +272,9 @@ func (s *summary) print(w io.Writer) {
 		uploaded += fmt.Sprintf("; %d more share a content that is there", s.Shared)
 	}
 	line("uploaded", "%s", uploaded)
+	if s.Warned > 0 {
+		line("warned", "%s may train badly; the log names them", console.Count(s.Warned, "document"))
+	}
 	line("now", "%s", stateCounts(s.Documents))
 	for _, g := range s.groups {
 		line("", "%s", g)

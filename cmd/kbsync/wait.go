@@ -116,7 +116,11 @@ func (r *waitResult) add(ctx context.Context, store *state.Store, s state.Sync) 
 	for _, e := range engine.Remaining(console.Printable(s.Name), outstanding, "") {
 		failures = append(failures, fmt.Errorf("%s: %w", s.Name, e))
 	}
-	return failures, nil
+	blocked, err := engine.Blocked(ctx, store, console.Printable(s.Name), s.ID)
+	if blocked != nil {
+		failures = append(failures, fmt.Errorf("%s: %w", s.Name, blocked))
+	}
+	return failures, err
 }
 
 func (r waitResult) print(w io.Writer) {

@@ -166,6 +166,9 @@ type Sync struct {
 	OnRename    string // Share or Upload
 	UploadName  string // Flat, Key or Base
 	SendAs      string // File or Text
+	Preflight   string // Off, Warn or Block
+	Secrets     string // Off, Warn or Block
+	Transcode   string // Off or On
 
 	// MaxDelete is the maximum number of removals in a scan, and MaxChange that
 	// of changed documents; the sync halts above it.
@@ -225,6 +228,10 @@ const (
 	Base   = "base"
 	File   = "file"
 	Text   = "text"
+	Off    = "off"
+	On     = "on"
+	Warn   = "warn"
+	Block  = "block"
 )
 
 // Sync returns the sync with a name, and whether there is one.

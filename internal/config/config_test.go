@@ -82,6 +82,10 @@ func TestMinimalFileHasDefaults(t *testing.T) {
 			OnRename:      Share,
 			UploadName:    Flat,
 			SendAs:        File,
+			Preflight:     Block,
+			Secrets:       Warn,
+			Transcode:     Off,
+			MaxSize:       100 << 20,
 			MaxDelete:     Limit{Percent: 50, ByPercent: true, Always: 20},
 			MaxChange:     Limit{Percent: 50, ByPercent: true, Always: 20},
 			Hooks:         Hooks{Timeout: 30 * time.Second},
@@ -155,6 +159,9 @@ syncs:
     on_rename: upload
     upload_name: base
     send_as: text
+    preflight: warn
+    secrets: block
+    transcode: on
     max_delete: 10
     max_change: 12.5%
     max_uploads: 500
@@ -199,7 +206,7 @@ func TestEveryKeyOfTheFile(t *testing.T) {
 			Name: "a", Root: Root{Dir: filepath.Join(dir, "docs")}, KnowledgeBase: 1,
 			Include: []string{"**/*.md", "**/*.pdf"}, Exclude: []string{"drafts/**"}, FilterFrom: []string{filepath.Join(dir, "filters.txt")},
 			MaxSize: 50 << 20, Batch: Batch{Documents: 5, Bytes: 1e6}, Settle: 7 * time.Second,
-			OnUncertain: Hold, OnRefused: Hold, Duplicates: Each, OnRename: Upload, UploadName: Base, SendAs: Text,
+			OnUncertain: Hold, OnRefused: Hold, Duplicates: Each, OnRename: Upload, UploadName: Base, SendAs: Text, Preflight: Warn, Secrets: Block, Transcode: On,
 			MaxDelete: Limit{Count: 10}, MaxChange: Limit{Percent: 12.5, ByPercent: true}, MaxUploads: 500, AllowEmpty: true, CopyLinks: true, MinReupload: 5 * time.Minute, HeartbeatURL: "https://hc.example/1",
 			Hooks: Hooks{
 				OnSuccess: []string{"notify", "a b"}, OnFailure: []string{"https://hooks.example/x"}, OnOrphan: shell("mail -s kbsync ops <&0", runtime.GOOS),
@@ -209,7 +216,7 @@ func TestEveryKeyOfTheFile(t *testing.T) {
 		{
 			Name: "b", Root: b, KnowledgeBase: 2,
 			Batch: Batch{Documents: 5, Bytes: 32 << 20, Wait: 2 * time.Second}, Rescan: 10 * time.Minute, Settle: time.Second,
-			OnUncertain: Resend, OnRefused: Split, Duplicates: Share, OnRename: Share, UploadName: Flat, SendAs: File,
+			OnUncertain: Resend, OnRefused: Split, Duplicates: Share, OnRename: Share, UploadName: Flat, SendAs: File, Preflight: Block, Secrets: Warn, Transcode: Off, MaxSize: 100 << 20,
 			MaxDelete: Limit{Percent: 100, ByPercent: true}, MaxChange: Limit{Percent: 50, ByPercent: true, Always: 20}, Hooks: Hooks{Timeout: 30 * time.Second},
 		},
 	}
@@ -265,7 +272,7 @@ func TestEachMistakeHasPlaceAndRemedy(t *testing.T) {
 		{"zero", "transfers: 0\n" + minimal, []string{`1:12: transfers: "0" is too small; write more than zero, such as 4`}},
 		{"too many digits", "syncs:\n  - name: a\n    root: docs\n    knowledge_base: 99999999999999999999\n", []string{`4:21: syncs[0].knowledge_base: "99999999999999999999" is not a whole number; write a whole number, such as 876`}},
 		{"negative count", syncs("max_uploads: -1"), []string{`5:18: syncs[0].max_uploads: "-1" is negative; write a whole number, such as 500`}},
-		{"negative size", syncs("max_size: -5MB"), []string{`5:15: syncs[0].max_size: "-5MB" is negative; write a number with a unit, such as 50MiB`}},
+		{"negative size", syncs("max_size: -5MB"), []string{`5:15: syncs[0].max_size: "-5MB" is negative; write a number with a unit, such as 100MiB`}},
 		{"negative duration", syncs("settle: -2s"), []string{`5:13: syncs[0].settle: "-2s" is negative; write a number with a unit, such as 2s`}},
 
 		{"size", syncs("batch:", "  bytes: 32MBx"), []string{`6:14: syncs[0].batch.bytes: "32MBx" is not a size; write a number with a unit, such as 32MiB`}},

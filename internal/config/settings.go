@@ -258,7 +258,7 @@ func Settings() []Setting {
 			sync:  func(s *Sync) any { return &s.FilterFrom },
 		},
 		{
-			Name: "max-size", Key: "syncs[].max_size", Kind: KindSize, Scope: ScopeSync, Default: "off", off: true, example: "50MiB",
+			Name: "max-size", Key: "syncs[].max_size", Kind: KindSize, Scope: ScopeSync, Default: "100MiB", off: true,
 			Usage: "Size above which kbsync skips a document; off for no limit.",
 			sync:  func(s *Sync) any { return &s.MaxSize },
 		},
@@ -327,6 +327,24 @@ func Settings() []Setting {
 			Choices: []string{File, Text},
 			Usage:   "Form of an upload in a text format: file or text.",
 			sync:    func(s *Sync) any { return &s.SendAs },
+		},
+		{
+			Name: "preflight", Key: "syncs[].preflight", Kind: KindChoice, Scope: ScopeSync, Default: Block,
+			Choices: []string{Off, Warn, Block},
+			Usage:   "Check of each document before its upload: off, warn, or block (documents that can never train are not sent).",
+			sync:    func(s *Sync) any { return &s.Preflight },
+		},
+		{
+			Name: "secrets", Key: "syncs[].secrets", Kind: KindChoice, Scope: ScopeSync, Default: Warn,
+			Choices: []string{Off, Warn, Block},
+			Usage:   "Action for documents with a key or token in them: off, warn (JSON with a private key is not sent) or block.",
+			sync:    func(s *Sync) any { return &s.Secrets },
+		},
+		{
+			Name: "transcode", Key: "syncs[].transcode", Kind: KindChoice, Scope: ScopeSync, Default: Off,
+			Choices: []string{Off, On},
+			Usage:   "Conversion of texts of up to 1 MiB to UTF-8 for their upload as files: off or on. Text fields always are UTF-8.",
+			sync:    func(s *Sync) any { return &s.Transcode },
 		},
 		{
 			Name: "max-delete", Key: "syncs[].max_delete", Kind: KindPercent, Scope: ScopeSync, Default: "50%",

@@ -114,7 +114,7 @@ func (a *adopter) adopt(ctx context.Context, docs []state.ClaimedDocument) error
 	group.SetLimit(max(a.opts.Config.Checkers, 1))
 	for i, d := range docs {
 		group.Go(func() error {
-			sums[i], failures[i] = hash(ctx, a.root, Candidate{d.Key, d.Fingerprint})
+			sums[i], _, failures[i] = read(ctx, a.root, Candidate{d.Key, d.Fingerprint}, false)
 			return nil
 		})
 	}

@@ -7,9 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kbsync/kbsync/internal/preflight"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -40,6 +42,7 @@ const (
 	ActionFail       Action = "fail"       // its content failed before
 	ActionSkip       Action = "skip"       // the rules exclude it, or it is changing
 	ActionRemove     Action = "remove"     // it is gone from the root
+	ActionBlock      Action = "block"      // it can never train
 	ActionUnreadable Action = "unreadable" // it cannot be read
 )
 
@@ -61,12 +64,14 @@ type Estimate struct {
 	Destination state.Destination
 	// Checkers is the number of documents hashed at once, at least one.
 	Checkers int
+	// Policy decides which documents would not be sent.
+	Policy preflight.Policy
 	// Report, if not nil, receives each item. It returns false to end the estimate.
 	Report func(PlanItem) bool
 
 	// The sums of the added documents.
-	Uploads, Shares, Failed, Unreadable int
-	Bytes                               int64 // of the uploads
+	Uploads, Shares, Failed, Blocked, Unreadable int
+	Bytes                                        int64 // of the uploads
 
 	contents map[state.SHA256]bool // added before: documents of one content are uploaded once
 	ended    bool
@@ -99,7 +104,12 @@ func (e *Estimate) Add(ctx context.Context, documents iter.Seq2[Candidate, error
 }
 
 func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
-	hashes, failures, err := hashAll(ctx, e.Root, e.Checkers, chunk)
+	hashes := make([]state.SHA256, len(chunk))
+	reports := make([]preflight.Report, len(chunk))
+	failures := make([]error, len(chunk))
+	err := inParallel(ctx, e.Checkers, len(chunk), func(i int) {
+		hashes[i], reports[i], failures[i] = read(ctx, e.Root, chunk[i], e.Policy.Looks())
+	})
 	if err != nil {
 		return err
 	}
@@ -110,7 +120,7 @@ func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
 		}
 	}
 	for i, c := range chunk {
-		if !e.Emit(e.decide(c, hashes[i], known[i], failures[i])) {
+		if !e.Emit(e.decide(c, hashes[i], reports[i], known[i], failures[i])) {
 			return nil
 		}
 	}
@@ -118,8 +128,9 @@ func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
 }
 
 // decide adds one document to the sums.
-func (e *Estimate) decide(c Candidate, sum state.SHA256, known state.DocumentState, failure error) PlanItem {
+func (e *Estimate) decide(c Candidate, sum state.SHA256, report preflight.Report, known state.DocumentState, failure error) PlanItem {
 	item := PlanItem{Action: ActionUpload, Key: c.Key, Size: c.Fingerprint.Size, SHA256: sum, Fingerprint: c.Fingerprint}
+	blocked, warnings := e.Policy.Judge(report)
 	switch {
 	case errors.Is(failure, fs.ErrNotExist), errors.Is(failure, state.ErrChanged):
 		item.Action, item.SHA256, item.Reason = ActionSkip, state.SHA256{}, "the file is changing"
@@ -132,9 +143,13 @@ func (e *Estimate) decide(c Candidate, sum state.SHA256, known state.DocumentSta
 	case known != "" || e.contents[sum]:
 		e.Shares++
 		item.Action = ActionShare
+	case blocked != "":
+		e.Blocked++
+		item.Action, item.Reason = ActionBlock, blocked
 	default:
 		e.Uploads++
 		e.Bytes += c.Fingerprint.Size
+		item.Reason = strings.Join(warnings, "; ")
 		if e.contents == nil {
 			e.contents = map[state.SHA256]bool{}
 		}
@@ -146,30 +161,49 @@ func (e *Estimate) decide(c Candidate, sum state.SHA256, known state.DocumentSta
 // hashAll hashes documents, several at once. It returns a hash or an error for each, or the cause of the context's end.
 func hashAll(ctx context.Context, root *CountingRoot, checkers int, documents []Candidate) ([]state.SHA256, []error, error) {
 	hashes, failures := make([]state.SHA256, len(documents)), make([]error, len(documents))
+	err := inParallel(ctx, checkers, len(documents), func(i int) {
+		hashes[i], _, failures[i] = read(ctx, root, documents[i], false)
+	})
+	return hashes, failures, err
+}
+
+// inParallel calls fn with each number below n, several at once. It returns the cause of the context's end.
+func inParallel(ctx context.Context, limit, n int, fn func(i int)) error {
 	var group errgroup.Group
-	group.SetLimit(max(checkers, 1))
-	for i, c := range documents {
+	group.SetLimit(max(limit, 1))
+	for i := range n {
 		group.Go(func() error {
-			hashes[i], failures[i] = hash(ctx, root, c)
+			fn(i)
 			return nil
 		})
 	}
 	_ = group.Wait()
 	if ctx.Err() != nil {
-		return nil, nil, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
-	return hashes, failures, nil
+	return nil
 }
 
-func hash(ctx context.Context, root *CountingRoot, c Candidate) (sum state.SHA256, err error) {
+// read hashes a document and, if look is set, looks at it.
+func read(ctx context.Context, root *CountingRoot, c Candidate, look bool) (sum state.SHA256, report preflight.Report, err error) {
 	r, err := root.Open(ctx, c.Key, c.Fingerprint)
 	if err != nil {
-		return sum, err
+		return sum, report, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return sum, err
+	if look && c.Fingerprint.Size <= preflight.Whole {
+		content, err := io.ReadAll(r)
+		if err != nil {
+			return sum, report, err
+		}
+		return sha256.Sum256(content), preflight.LookWhole(c.Key, content), nil
 	}
-	return state.SHA256(h.Sum(nil)), nil
+	if _, err := io.Copy(h, r); err != nil {
+		return sum, report, err
+	}
+	if content, ok := r.(io.ReaderAt); ok && look {
+		report, err = preflight.Look(c.Key, c.Fingerprint.Size, content)
+	}
+	return state.SHA256(h.Sum(nil)), report, err
 }

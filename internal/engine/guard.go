@@ -20,7 +20,7 @@ func (w *worker) guardUploads(ctx context.Context) error {
 		return err
 	}
 	// Some pending documents share a content that is in the knowledge base.
-	e := Estimate{Store: w.opts.Store, Root: w.root, Destination: w.sync.Destination, Checkers: w.opts.Config.Checkers}
+	e := Estimate{Store: w.opts.Store, Root: w.root, Destination: w.sync.Destination, Checkers: w.opts.Config.Checkers, Policy: PreflightPolicy(w.config)}
 	if err := e.Add(ctx, PendingDocuments(ctx, w.opts.Store, w.sync.ID)); err != nil {
 		return err
 	}

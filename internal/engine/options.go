@@ -5,6 +5,7 @@ import (
 
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/preflight"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/tracker"
 	"github.com/kbsync/kbsync/watcher"
@@ -33,6 +34,8 @@ func ingestOptions(cfg *config.Config, s config.Sync) ingest.Options {
 		HoldRefused:    s.OnRefused == config.Hold,
 		Sharing:        state.Sharing{Each: s.Duplicates == config.Each, UploadRenamed: s.OnRename == config.Upload},
 		SendText:       s.SendAs == config.Text,
+		Transcode:      s.Transcode == config.On,
+		Preflight:      PreflightPolicy(s),
 		BytesPerSecond: int64(cfg.BWLimit),
 		MaxTransfer:    int64(cfg.MaxTransfer),
 		MaxDuration:    cfg.MaxDuration,
@@ -45,6 +48,19 @@ func ingestOptions(cfg *config.Config, s config.Sync) ingest.Options {
 		o.Names = ingest.Base
 	}
 	return o
+}
+
+// PreflightPolicy returns what a sync does about the looks of its documents.
+func PreflightPolicy(s config.Sync) preflight.Policy {
+	modes := map[string]preflight.Mode{config.Warn: preflight.WarnOnly, config.Block: preflight.BlockSure}
+	p := preflight.Policy{Documents: modes[s.Preflight]}
+	switch s.Secrets {
+	case config.Warn:
+		p.Secrets = preflight.BlockSure
+	case config.Block:
+		p.Secrets = preflight.BlockAll
+	}
+	return p
 }
 
 // trackerOptions returns the options of the trackers.

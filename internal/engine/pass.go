@@ -225,6 +225,8 @@ func (p *pass) addUploads(r ingest.Result) {
 	r.Failed += before.Failed
 	r.Uncertain += before.Uncertain
 	r.Resent += before.Resent
+	r.Blocked += before.Blocked
+	r.Warned += before.Warned
 	r.Failures = append(before.Failures, r.Failures...)
 	p.result.Uploads = r
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 
@@ -30,6 +31,16 @@ func Remaining(sync string, documents map[state.DocumentState]int, reason string
 		}
 	}
 	return errs
+}
+
+// Blocked returns an error for the documents of a sync that are not sent because of their looks; nil if there are none. It belongs
+// to the class of failed documents: only a person can change them.
+func Blocked(ctx context.Context, store *state.Store, sync string, syncID int64) (blocked, err error) {
+	n, err := store.Documents.CountBlocked(ctx, syncID)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	return WithClass(ClassDocumentsFailed, fmt.Errorf("%s blocked before the upload (kbsync status %s shows why)", count(n, "document"), sync)), nil
 }
 
 // count returns a number with its noun: 1 document, 2 documents.

@@ -49,10 +49,17 @@ func (l *loops) report(ctx context.Context, notifier *hooks.Notifier) {
 		}
 		return
 	}
+	blocked, err := Blocked(ctx, l.opts.Store, l.config.Name, l.sync.ID)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.logger.Error("cannot read the state", "error", err)
+		}
+		return
+	}
 	busy := documents[state.Pending] + documents[state.Uploading] + documents[state.Training]
 	failed := documents[state.Failed] + documents[state.Stuck] + documents[state.Uncertain]
-	complete := failure == nil && busy+failed == 0 && l.firstScanEnded.Load()
-	problems := append(Remaining(l.config.Name, onlyFailed(documents), ""), failure)
+	complete := failure == nil && blocked == nil && busy+failed == 0 && l.firstScanEnded.Load()
+	problems := append(Remaining(l.config.Name, onlyFailed(documents), ""), blocked, failure)
 	l.host.files.SetProblem(l.config.Name, l.problem(JoinErrors(problems)))
 	if err := notifier.Enqueue(ctx, l.problem(failure), complete); err != nil && ctx.Err() == nil {
 		l.logger.Error("cannot save the messages to the hooks", "error", err)

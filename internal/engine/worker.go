@@ -80,6 +80,11 @@ func (w *worker) open(ctx context.Context) (err error) {
 		return WithRemedy(err)
 	}
 	w.warnOverlap(ctx)
+	if w.config.Preflight != config.Block {
+		if _, err := w.opts.Store.Queue.ReopenBlocked(ctx, w.sync.ID); err != nil {
+			return err
+		}
+	}
 	return w.recover(ctx)
 }
 

@@ -98,6 +98,15 @@ func (n *Notifier) enqueueFailures(ctx context.Context, problem *Problem) error 
 	if err != nil {
 		return err
 	}
+	for d, err := range n.store.Documents.Blocked(ctx, n.sync.ID) {
+		if err != nil {
+			return err
+		}
+		if len(docs) >= maxListed {
+			break
+		}
+		docs = append(docs, d)
+	}
 	var items []string
 	byItem := map[string]state.Document{}
 	for _, d := range docs {

@@ -70,6 +70,13 @@ CREATE INDEX contents_unfinished ON contents (destination_id, state) WHERE state
 CREATE INDEX contents_due ON contents (destination_id, next_poll, id) WHERE next_poll <> 0 AND state > 2;
 CREATE INDEX contents_again ON contents (destination_id) WHERE prior_batch <> 0;
 
+-- The endings of names under which a content failed. A document with another ending is tried once.
+CREATE TABLE failed_endings (
+    content_id BIGINT NOT NULL REFERENCES contents (id),
+    ending     BYTEA  NOT NULL,
+    PRIMARY KEY (content_id, ending)
+);
+
 -- ctime_offset is ctime - mtime, which is small. claim is 0 unless the document is claimed.
 -- States of documents: 0 pending, 1 claimed, 2 refused, 3 linked (the content's state is the document's), 4 skipped, 5 removed.
 CREATE TABLE documents (
@@ -95,6 +102,7 @@ CREATE TABLE documents (
 CREATE INDEX documents_content ON documents (content_id) WHERE content_id IS NOT NULL;
 CREATE INDEX documents_open ON documents (sync_id, state, next_attempt, id) WHERE state < 3;
 CREATE INDEX documents_large ON documents (size) WHERE state < 2 AND size > 1048576;
+CREATE INDEX documents_skipped ON documents (sync_id, key) WHERE state = 4;
 CREATE INDEX documents_vanished ON documents (sync_id, vanished, size, inode) WHERE vanished <> 0;
 
 -- The contents that a document had before its current one.
@@ -218,6 +226,7 @@ DROP TABLE members;
 DROP TABLE batches;
 DROP TABLE past_contents;
 DROP TABLE documents;
+DROP TABLE failed_endings;
 DROP TABLE contents;
 DROP TABLE syncs;
 DROP TABLE destinations;
