@@ -45,6 +45,7 @@ const adoptAtOnce = 200
 // Adopt takes the documents of a sync as uploaded, and sends none. It scans the root as a pass does, with its guards.
 func Adopt(ctx context.Context, opts AdoptOptions, s config.Sync) (result AdoptResult, err error) {
 	w := newWorker(opts.Options, s)
+	w.adopts = true
 	if err := w.takeLock(ctx, opts.Config.LockTimeout); err != nil {
 		return result, err
 	}
@@ -74,6 +75,7 @@ func Adopt(ctx context.Context, opts AdoptOptions, s config.Sync) (result AdoptR
 	if err := a.adoptAll(ctx); err != nil {
 		return result, err
 	}
+	w.remark(ctx)
 	if opts.Listing == nil {
 		return result, nil
 	}

@@ -26,6 +26,8 @@ type worker struct {
 	unfinished bool
 	// lastError is the error that the state has of the sync. The goroutine that reports owns it.
 	lastError string
+	// adopts is set while the state becomes the inventory in the place of a lost one, so that the markers of that one do not count.
+	adopts bool
 	marked    struct { // of the markers of the inventory
 		sync.Mutex
 		generation int64
