@@ -28,7 +28,7 @@ type worker struct {
 	lastError string
 	// adopts is set while the state becomes the inventory in the place of a lost one, so that the markers of that one do not count.
 	adopts bool
-	marked    struct { // of the markers of the inventory
+	marked struct { // of the markers of the inventory
 		sync.Mutex
 		generation int64
 		at         time.Time
