@@ -52,8 +52,7 @@ func (p *planFile) text(w io.Writer) {
 		if s.Error != "" && len(s.Documents) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "%s: would upload %d (%s in %s), share %d, remove %d", console.Printable(s.Sync), s.Upload, console.Bytes(s.Bytes),
-			console.Count(s.Batches, "request"), s.Share, s.Remove)
+		fmt.Fprintf(w, "%s: would upload %d (%s), share %d, remove %d", console.Printable(s.Sync), s.Upload, console.Bytes(s.Bytes), s.Share, s.Remove)
 		if s.Block > 0 {
 			fmt.Fprintf(w, "; block %d", s.Block)
 		}
@@ -63,7 +62,7 @@ func (p *planFile) text(w io.Writer) {
 		if s.Unsettled > 0 {
 			fmt.Fprintf(w, "; %s still being written", console.Count(s.Unsettled, "document"))
 		}
-		fmt.Fprintln(w)
+		fmt.Fprintf(w, "; %s\n", console.Count(s.Batches, "request"))
 		if len(s.LeftBehind) > 0 {
 			fmt.Fprintf(w, "%s: would leave behind %s:", console.Printable(s.Sync), console.Count(len(s.LeftBehind), "source"))
 			for _, l := range s.LeftBehind[:min(len(s.LeftBehind), 20)] {

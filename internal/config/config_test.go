@@ -556,7 +556,7 @@ func TestTableOfSettingsIsComplete(t *testing.T) {
 			}
 		}
 		switch name {
-		case "Config.Path", "Config.API.Token", "Config.StatePassword", "Config.LocalState", "Config.Syncs", "Config.Selected", "Config.Warnings", "Config.configPath":
+		case "Config.Path", "Config.API.Token", "Config.StatePassword", "Config.LocalState", "Config.UserDir", "Config.Syncs", "Config.Selected", "Config.Warnings", "Config.configPath":
 			return
 		}
 		if v.Kind() != reflect.Struct {

@@ -50,10 +50,18 @@ func (w *worker) guardState(ctx context.Context) error {
 		return nil
 	}
 	w.logger.Warn("continues, because --accept-new-state is set", "guard", halted.text)
-	if err := WriteMarkers(ctx, w.opts.Config, w.opts.Store, w.config, w.opts.API.Origin, w.opts.Now()); err != nil {
-		w.logger.Warn("the next run will halt again", "error", err)
-	}
+	w.remark(ctx)
 	return nil
+}
+
+// remark makes the markers name the state, whatever they named before.
+func (w *worker) remark(ctx context.Context) {
+	if w.opts.API.Embedded {
+		return
+	}
+	if err := WriteMarkers(ctx, w.opts.Config, w.opts.Store, w.config, w.opts.API.Origin, w.opts.Now()); err != nil {
+		w.logger.Warn("cannot mark the state as the inventory; the next run may halt again", "error", err)
+	}
 }
 
 // The guards of the state.

@@ -154,6 +154,10 @@ func TestMetricsCountWork(t *testing.T) {
 # TYPE kbsync_guard_trips_total counter
 kbsync_guard_trips_total{code="destination",sync="handbook"} 1
 kbsync_guard_trips_total{code="empty",sync="handbook"} 1
+kbsync_guard_trips_total{code="empty-directory",sync="handbook"} 1
+kbsync_guard_trips_total{code="lost-mount",sync="handbook"} 1
+kbsync_guard_trips_total{code="lost-state",sync="handbook"} 1
+kbsync_guard_trips_total{code="max-change",sync="handbook"} 1
 kbsync_guard_trips_total{code="max-delete",sync="handbook"} 1
 kbsync_guard_trips_total{code="max-uploads",sync="handbook"} 1
 kbsync_guard_trips_total{code="new-root",sync="handbook"} 1
