@@ -22,7 +22,7 @@ import (
 // planFormat is the version of plan files. It grows when an older kbsync would misread them.
 const planFormat = 1
 
-// A planFile is a plan as plan writes it, to stdout as JSON or to a file, and as apply reads it.
+// A planFile is a plan as plan --out writes it and apply reads it.
 type planFile struct {
 	Format    int       `json:"kbsync_plan"`
 	CreatedAt time.Time `json:"created_at"`
@@ -55,7 +55,7 @@ type syncPlan struct {
 	Unsettled  int             `json:"unsettled"`
 	Skipped    map[string]int  `json:"skipped"` // all documents that are left out, by reason
 	LeftBehind []plannedSource `json:"left_behind"`
-	Documents  []planItem      `json:"documents"`
+	Documents  []planItem      `json:"documents,omitempty"`
 	// Error is why the plan cannot be applied: a guard would halt the sync, or a part of the root could not be read.
 	Error string `json:"error,omitempty"`
 }

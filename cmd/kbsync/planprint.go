@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -33,9 +34,7 @@ func (a *app) printPlan(p *planFile) error {
 	var b bytes.Buffer
 	switch {
 	case a.out.Format == console.FormatJSON:
-		if err := p.encode(&b); err != nil {
-			return err
-		}
+		return a.printPlanJSON(p)
 	case a.out.Format == console.FormatMarkdown:
 		p.markdown(&b)
 	case a.out.Quiet:
@@ -43,6 +42,35 @@ func (a *app) printPlan(p *planFile) error {
 		p.text(&b)
 	}
 	_, err := a.out.Stdout.Write(b.Bytes())
+	return err
+}
+
+// printPlanJSON prints the documents of all syncs, a line each, and the sums of each sync.
+func (a *app) printPlanJSON(p *planFile) error {
+	if _, err := io.WriteString(a.out.Stdout, `{"documents": `); err != nil {
+		return err
+	}
+	sums := []syncPlan{}
+	err := console.PrintJSON(a.out, func(yield func(planItem, error) bool) {
+		for _, s := range p.Syncs {
+			for _, d := range s.Documents {
+				if !yield(d, nil) {
+					return
+				}
+			}
+			sum := *s
+			sum.Documents = nil
+			sums = append(sums, sum)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(sums, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.out.Stdout, ", \"syncs\": %s}\n", data)
 	return err
 }
 
