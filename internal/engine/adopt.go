@@ -45,6 +45,7 @@ const adoptAtOnce = 200
 // Adopt takes the documents of a sync as uploaded, and sends none. It scans the root as a pass does, with its guards.
 func Adopt(ctx context.Context, opts AdoptOptions, s config.Sync) (result AdoptResult, err error) {
 	w := newWorker(opts.Options, s)
+	w.adopts = true
 	if err := w.takeLock(ctx, opts.Config.LockTimeout); err != nil {
 		return result, err
 	}
@@ -73,6 +74,11 @@ func Adopt(ctx context.Context, opts AdoptOptions, s config.Sync) (result AdoptR
 	a := adopter{worker: w, listing: opts.Listing, options: ingestOptions(opts.Config, s), result: &result}
 	if err := a.adoptAll(ctx); err != nil {
 		return result, err
+	}
+	if !opts.API.Embedded {
+		if err := WriteMarkers(ctx, opts.Config, opts.Store, s, opts.API.Origin, opts.Now()); err != nil {
+			w.logger.Info("no place for a marker of the inventory is writable, so the loss of the state would not be noticed", "error", err)
+		}
 	}
 	if opts.Listing == nil {
 		return result, nil

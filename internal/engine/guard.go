@@ -38,6 +38,9 @@ func GuardUploads(s config.Sync, uploads int) error {
 
 // guardState halts a sync before its first byte if its state is not the inventory of the last upload, or would not last.
 func (w *worker) guardState(ctx context.Context) error {
+	if w.adopts {
+		return nil // nothing is uploaded, and the state is new because the last one was lost
+	}
 	err := GuardState(ctx, w.opts.Config, w.opts.Store, w.opts.API, w.config)
 	halted, ok := errors.AsType[*haltError](err)
 	if !ok || !w.opts.Accept.State {

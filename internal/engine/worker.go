@@ -19,6 +19,8 @@ type worker struct {
 	config config.Sync
 	logger *slog.Logger // with the name of the sync
 
+	adopts bool // it adopts documents and uploads none
+
 	root *CountingRoot
 	lock *state.Lock
 	sync state.Sync // zero until the sync is open
