@@ -167,7 +167,7 @@ func (y *year) check(err error) {
 func (y *year) options() Options {
 	return Options{
 		Config: y.config, Store: y.store, Logger: slog.New(slog.DiscardHandler), Now: time.Now, Cut: y.Context(),
-		API: &API{Client: y.client, Origin: "http://127.0.0.1", Account: "51", Local: true, Close: func() error { return nil }},
+		API: &API{Client: y.client, Origin: "http://127.0.0.1", Account: "51", Local: true, Embedded: true, Close: func() error { return nil }},
 	}
 }
 
