@@ -26,6 +26,12 @@ type fileLock struct {
 // errRemoved is like errHeld. It is the error for a lock whose file was removed while another process held it.
 var errRemoved = fmt.Errorf("%w (its lock file was removed)", errHeld)
 
+// The name of a lock file is that of the state, a dot, the first bytes of a hash in hexadecimal digits, and the suffix.
+const (
+	lockNameSize = 6
+	lockSuffix   = ".lock"
+)
+
 // lock takes the sync's lock file, beside the state.
 func (s *sqliteDB) lock(ctx context.Context, name string, wait time.Duration) (release func() error, err error) {
 	l, err := s.lockFile(ctx, name, wait)
@@ -39,7 +45,7 @@ func (s *sqliteDB) lockFile(ctx context.Context, name string, wait time.Duration
 	// A sync's name may have characters that a file's name may not.
 	sum := sha256.Sum256([]byte(name))
 	l := &fileLock{
-		db: s, name: name, path: s.path + "." + hex.EncodeToString(sum[:6]) + ".lock",
+		db: s, name: name, path: s.path + "." + hex.EncodeToString(sum[:lockNameSize]) + lockSuffix,
 		// SQLite locks bytes at 1 GiB.
 		offset: 1<<62 | int64(binary.BigEndian.Uint64(sum[:])>>16),
 	}

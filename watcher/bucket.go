@@ -7,8 +7,9 @@ import (
 	"iter"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
-	"time"
+	"sync/atomic"
 )
 
 // BucketOptions configure a Bucket.
@@ -23,8 +24,9 @@ type BucketOptions struct {
 // A document's key is the object's key below the prefix, byte for byte: no character is escaped, and no two objects share a key.
 // A listed object is complete, and Open reads only the listed version. In a versioned bucket only the current versions count.
 //
-// A bucket has at most one ignore file: a .kbsyncignore object at the root. Each listing looks for it by one request. Listings
-// of single documents use a result that is at most ten seconds old.
+// A .kbsyncignore object holds for its folder and everything below it, as in a directory. A listing in byte order shows most of them
+// before the documents of their folder. For a folder with names that come before ".kbsyncignore", and for the folders above a
+// listed part, the listing asks with one request each. Listings of single documents use answers that are at most ten seconds old.
 type Bucket struct {
 	url     string
 	prefix  string // of the objects' keys; empty, or with a slash at its end
@@ -32,13 +34,13 @@ type Bucket struct {
 	service service
 	limits  requestLimits
 
-	ignoresLock   chan struct{} // of size one; guards the fields below
-	cachedIgnores *ignoreFile
-	ignoresReadAt time.Time // zero for never
+	ignores ignoreCache
+	// misordered is true once a listing was not in byte order, although the cloud promises it.
+	misordered atomic.Bool
 }
 
-// ignoresAge is the age up to which listings of single documents use the cached ignore file.
-const ignoresAge = 10 * time.Second
+// unordered reports whether a listing may not be in byte order.
+func (b *Bucket) unordered() bool { return b.service.unordered || b.misordered.Load() }
 
 var _ Root = (*Bucket)(nil)
 
@@ -70,7 +72,7 @@ func OpenBucket(ctx context.Context, address string, opts BucketOptions) (*Bucke
 }
 
 func newBucket(address, prefix string, s service, opts BucketOptions) *Bucket {
-	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, limits: defaultLimits, ignoresLock: make(chan struct{}, 1)}
+	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, limits: defaultLimits}
 	if b.filter == nil {
 		b.filter = &Filter{}
 	}
@@ -129,19 +131,25 @@ func (b *Bucket) Close() error { return b.service.close() }
 // sorted, see inOrder. A failed page is requested again. If the first page fails, the error is an *UnavailableError or
 // ErrRootMissing; if a later page does, it is a *ListError, because the documents before it were listed.
 func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
+	return b.listBelow(ctx, prefix, nil)
+}
+
+// Survey lists all documents and counts what it leaves out; see Surveyor. The number of objects in a folder that is left out is not
+// counted, as in a directory.
+func (b *Bucket) Survey(ctx context.Context, left *LeftOut) iter.Seq2[Entry, error] {
+	return b.listBelow(ctx, "", left)
+}
+
+func (b *Bucket) listBelow(ctx context.Context, prefix string, left *LeftOut) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel() // ends the requests for pages that were read ahead
-		ignores, err := b.ignoresFor(ctx, prefix)
-		if err != nil {
-			yield(Entry{}, err)
-			return
+		page := &listedPage{}
+		entries := b.entries(ctx, prefix, page)
+		if b.unordered() {
+			page, entries = nil, inOrder(b.entries(ctx, prefix, page))
 		}
-		entries := b.entries(ctx, prefix, ignores)
-		if b.service.unordered {
-			entries = inOrder(entries)
-		}
-		for e, err := range readAhead(entries) {
+		for e, err := range readAhead(b.documents(ctx, prefix, page, entries, left)) {
 			if !yield(e, err) {
 				cancel()
 				return
@@ -150,12 +158,31 @@ func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error
 	}
 }
 
-// entries yields the documents below prefix in the cloud's order.
-func (b *Bucket) entries(ctx context.Context, prefix string, ignores *ignoreFile) iter.Seq2[Entry, error] {
+// A listedPage is the page of a listing in byte order that is being yielded.
+type listedPage struct {
+	objects []object
+	next    int // the index of the object after the yielded one
+	last    bool
+}
+
+// find looks for an object after the yielded one. known is false if it may be on a later page.
+func (p *listedPage) find(key string) (o *object, known bool) {
+	if p == nil {
+		return nil, false
+	}
+	rest := p.objects[p.next:]
+	i, found := slices.BinarySearchFunc(rest, key, func(o object, key string) int { return strings.Compare(o.key, key) })
+	if found {
+		return &rest[i], true
+	}
+	return nil, p.last || i < len(rest)
+}
+
+// entries yields all objects below prefix in the cloud's order.
+func (b *Bucket) entries(ctx context.Context, prefix string, at *listedPage) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		token, first := "", true
 		last := ""
-		filter := keyFilter{filter: b.filter, ignores: ignores}
 		for {
 			page, next, err := b.fetch(ctx, b.prefix+prefix, token)
 			if err != nil {
@@ -165,10 +192,12 @@ func (b *Bucket) entries(ctx context.Context, prefix string, ignores *ignoreFile
 				yield(Entry{}, err)
 				return
 			}
+			at.objects, at.last = page, next == ""
 			for i := range page {
 				o := &page[i]
+				at.next = i + 1
 				key, ok := strings.CutPrefix(o.key, b.prefix)
-				if !ok || !covers(prefix, key) || isMarker(key, o.fingerprint.Size) || filter.document(key).out {
+				if !ok || !covers(prefix, key) || isMarker(key, o.fingerprint.Size) {
 					continue
 				}
 				if key == last {
@@ -181,10 +210,53 @@ func (b *Bucket) entries(ctx context.Context, prefix string, ignores *ignoreFile
 			}
 			// In an ordered listing an object's key comes before the longer keys that begin with it.
 			single := prefix != "" && !strings.HasSuffix(prefix, "/")
-			if next == "" || single && len(page) > 0 && !b.service.unordered {
+			if next == "" || single && len(page) > 0 && !b.unordered() {
 				return
 			}
 			token, first = next, false
+		}
+	}
+}
+
+// documents yields those of the entries, which are in order, that are documents.
+func (b *Bucket) documents(ctx context.Context, prefix string, page *listedPage, entries iter.Seq2[Entry, error], left *LeftOut) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		filter := keyFilter{filter: b.filter, left: left}
+		if left != nil {
+			left.begin(b.filter)
+		}
+		search := ignoreSearch{prefix: prefix, page: page}
+		filter.load = func(dir string, parent *ignoreFile) (*ignoreFile, error) {
+			return b.ignoresAt(ctx, dir, parent, &search)
+		}
+		partial := false
+		for e, err := range entries {
+			if err != nil {
+				partial = true
+				if !yield(e, err) {
+					return
+				}
+				continue
+			}
+			if e.Key < search.first.Key {
+				// An ignore file may come after the documents of its folder. The next listing is sorted first.
+				b.misordered.Store(true)
+				yield(Entry{}, &OrderError{Stream: streamListing, Previous: search.first.Key, Key: e.Key})
+				return
+			}
+			search.first = e
+			v, err := filter.document(e.Key)
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			if !v.out && !yield(e, nil) {
+				return
+			}
+		}
+		filter.leave(0)
+		if left != nil {
+			left.end(b.filter, !partial)
 		}
 	}
 }

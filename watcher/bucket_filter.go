@@ -2,122 +2,118 @@ package watcher
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"strings"
-	"time"
 )
 
-// ignoresFor returns the ignore file for a listing below prefix; nil if there is none.
-func (b *Bucket) ignoresFor(ctx context.Context, prefix string) (*ignoreFile, error) {
-	select {
-	case b.ignoresLock <- struct{}{}:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	defer func() { <-b.ignoresLock }()
-	if single := prefix != "" && !strings.HasSuffix(prefix, "/"); single && !b.ignoresReadAt.IsZero() && time.Since(b.ignoresReadAt) < ignoresAge {
-		return b.cachedIgnores, nil
-	}
-	at := time.Now()
-	ignores, err := b.ignores(ctx)
-	if err != nil {
-		return nil, err
-	}
-	b.cachedIgnores, b.ignoresReadAt = ignores, at
-	return ignores, nil
-}
-
-// ignores reads the bucket's ignore file; nil if there is none. An error must end the listing, which could otherwise upload
-// ignored documents.
-func (b *Bucket) ignores(ctx context.Context) (*ignoreFile, error) {
-	key := b.prefix + ignoreName
-	token := ""
-	for {
-		page, next, err := b.fetch(ctx, key, token)
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range page {
-			if o.key == key {
-				return b.readIgnores(ctx, &o)
-			}
-		}
-		if next == "" || len(page) > 0 {
-			return nil, nil
-		}
-		token = next
-	}
-}
-
-func (b *Bucket) readIgnores(ctx context.Context, o *object) (*ignoreFile, error) {
-	fail := func(err error) (*ignoreFile, error) {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		return nil, &UnavailableError{Root: b.url, Err: fmt.Errorf("read %s: %w", ignoreName, err)}
-	}
-	const limit = 1 << 20
-	if o.unreadable != "" {
-		return fail(errors.New(o.unreadable))
-	}
-	if o.fingerprint.Size > limit {
-		return nil, fmt.Errorf("%s in %s is larger than 1 MiB", ignoreName, b.url)
-	}
-	if o.fingerprint.Size == 0 {
-		return nil, nil
-	}
-	r, err := b.Open(ctx, ignoreName, o.fingerprint)
-	if err != nil {
-		return fail(err)
-	}
-	defer r.Close()
-	data, err := io.ReadAll(r)
-	if err != nil {
-		return fail(err)
-	}
-	return parseIgnore(data, "", nil)
-}
-
-// A keyFilter applies a Filter to keys that come in order, or nearly so. It caches the verdict on the last key's directory.
+// A keyFilter applies a Filter to keys that come in order, or nearly so. It keeps the folders of the last key.
 type keyFilter struct {
-	filter  *Filter
-	ignores *ignoreFile
-	dir     string // with a slash at its end
-	verdict verdict
+	filter *Filter
+	// load returns the ignore file of a folder, linked to parent; parent if there is none. Nil: there are no ignore files.
+	load func(dir string, parent *ignoreFile) (*ignoreFile, error)
+	left *LeftOut // nil if nobody counts
+
+	dir     string // of the last key, with a slash at its end
+	folders []keyFolder
+	started bool
 }
 
-func (s *keyFilter) document(key string) verdict {
+// A keyFolder is a folder of a key.
+type keyFolder struct {
+	dir     string // with a slash at its end; "" for the root
+	ignores *ignoreFile
+	verdict verdict // if it is out, the folders below it are not kept
+}
+
+// document decides on a key. An error is that of load.
+func (s *keyFilter) document(key string) (verdict, error) {
 	dir := key[:strings.LastIndexByte(key, '/')+1]
-	if dir != s.dir {
-		s.dir, s.verdict = dir, verdict{}
-		for i := range len(dir) {
-			// No rule matches a directory with an empty name.
-			if dir[i] != '/' || i == 0 || dir[i-1] == '/' {
-				continue
-			}
-			if s.verdict = s.filter.directory(dir[:i], s.ignores); s.verdict.out {
-				break
-			}
+	if dir != s.dir || !s.started {
+		if err := s.enter(dir); err != nil {
+			return verdict{}, err
 		}
 	}
-	if s.verdict.out {
-		return s.verdict
+	in := &s.folders[len(s.folders)-1]
+	if in.verdict.out {
+		return in.verdict, nil
 	}
-	return s.filter.document(key, s.ignores)
+	v := s.filter.document(key, in.ignores, s.left.rules())
+	if s.left != nil {
+		s.left.file(key, &v)
+	}
+	return v, nil
+}
+
+// enter changes to a folder.
+func (s *keyFilter) enter(dir string) error {
+	kept := len(s.folders)
+	for kept > 0 && !strings.HasPrefix(dir, s.folders[kept-1].dir) {
+		kept--
+	}
+	s.leave(kept)
+	if !s.started {
+		if err := s.push("", verdict{}); err != nil {
+			return err
+		}
+		s.started = true
+	}
+	s.dir = dir
+	top := &s.folders[len(s.folders)-1]
+	for i := len(top.dir); i < len(dir) && !top.verdict.out; i++ {
+		// No rule matches a directory with an empty name.
+		if dir[i] != '/' || i == 0 || dir[i-1] == '/' {
+			continue
+		}
+		v := s.filter.directory(dir[:i], top.ignores, s.left.rules())
+		if v.out && s.left != nil {
+			s.left.directory(dir[:i], &v, s.filter)
+		}
+		if err := s.push(dir[:i+1], v); err != nil {
+			return err
+		}
+		top = &s.folders[len(s.folders)-1]
+	}
+	return nil
+}
+
+func (s *keyFilter) push(dir string, v verdict) (err error) {
+	f := keyFolder{dir: dir, verdict: v}
+	if len(s.folders) > 0 {
+		f.ignores = s.folders[len(s.folders)-1].ignores
+	}
+	if s.load != nil && !v.out {
+		if f.ignores, err = s.load(dir, f.ignores); err != nil {
+			return err
+		}
+		if s.left != nil {
+			f.ignores.count()
+		}
+	}
+	s.folders = append(s.folders, f)
+	return nil
+}
+
+// leave leaves all folders but the first ones. The rules of their ignore files have met everything that they can match.
+func (s *keyFilter) leave(kept int) {
+	for len(s.folders) > kept {
+		last := s.folders[len(s.folders)-1]
+		s.folders = s.folders[:len(s.folders)-1]
+		if s.left != nil && last.ignores != nil && last.ignores.dir == last.dir {
+			s.left.ignoreFile(last.ignores)
+		}
+	}
 }
 
 // Explain reports how a scan treats the document at key, and the rule that decides. An error means that a scan would fail
 // to decide as well.
 func (b *Bucket) Explain(ctx context.Context, key string) (Explanation, error) {
 	x := Explanation{Key: key}
-	ignores, err := b.ignores(ctx)
+	filter := keyFilter{filter: b.filter, load: func(dir string, parent *ignoreFile) (*ignoreFile, error) {
+		return b.ignoresAt(ctx, dir, parent, &ignoreSearch{})
+	}}
+	v, err := filter.document(key)
 	if err != nil {
 		return x, err
 	}
-	filter := keyFilter{filter: b.filter, ignores: ignores}
-	v := filter.document(key)
 	x.Reason, x.Rule, x.Place = v.reason, v.rule, v.place
 	if v.out {
 		return x, nil
@@ -144,7 +140,7 @@ func (b *Bucket) Explain(ctx context.Context, key string) (Explanation, error) {
 			x.Taken = true
 			return x, nil
 		}
-		if next == "" || len(page) > 0 && !b.service.unordered {
+		if next == "" || len(page) > 0 && !b.unordered() {
 			x.Reason, x.Rule, x.Place = "there is no such object", "", ""
 			return x, nil
 		}

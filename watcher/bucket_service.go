@@ -65,9 +65,10 @@ func faultOf(err error) faultKind {
 	return faultTemporary
 }
 
-// An UnavailableError reports that a bucket did not answer a request. It implies nothing about the objects in it.
+// An UnavailableError reports that a bucket did not answer a request, or that an ignore file of a directory could not be read. It
+// implies nothing about the documents.
 type UnavailableError struct {
-	Root string // the bucket's URL
+	Root string // the bucket's URL, or the path of the ignore file
 	Err  error
 }
 

@@ -17,7 +17,8 @@ func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.
 	return func(yield func(finding, error) bool) {
 		var vacant vacantDirectories
 		unsettled := map[string]time.Time{}
-		for prefix, listed := range s.listings(ctx, prefixes) {
+		left := &LeftOut{}
+		for prefix, listed := range s.listings(ctx, prefixes, left) {
 			if s.sort {
 				listed = inOrder(listed)
 			}
@@ -50,6 +51,9 @@ func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.
 			result.Again = prefixes
 		}
 		s.rememberUnsettled(unsettled, prefixes, result)
+		if left.matched != nil {
+			result.LeftOut = left
+		}
 	}
 }
 
@@ -80,8 +84,9 @@ func knownBelow(known iter.Seq2[state.KnownDocument, error], prefix string) iter
 	}
 }
 
-// listings yields each prefix with its listing. With ScanOptions.Lookups it lists single documents ahead, several at a time.
-func (s *Scanner) listings(ctx context.Context, prefixes []string) iter.Seq2[string, iter.Seq2[Entry, error]] {
+// listings yields each prefix with its listing. With ScanOptions.Lookups it lists single documents ahead, several at a time. A
+// listing of the whole root counts in left what it leaves out.
+func (s *Scanner) listings(ctx context.Context, prefixes []string, left *LeftOut) iter.Seq2[string, iter.Seq2[Entry, error]] {
 	return func(yield func(string, iter.Seq2[Entry, error]) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		l := lookups{root: s.root, prefixes: prefixes, found: make([]chan []lookup, len(prefixes))}
@@ -94,6 +99,8 @@ func (s *Scanner) listings(ctx context.Context, prefixes []string) iter.Seq2[str
 			var listed iter.Seq2[Entry, error]
 			if l.found[i] != nil {
 				listed = lookupsOf(<-l.found[i])
+			} else if surveyor, ok := s.root.(Surveyor); ok && prefix == "" {
+				listed = surveyor.Survey(ctx, left)
 			} else {
 				listed = s.root.List(ctx, prefix)
 			}

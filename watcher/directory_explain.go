@@ -61,7 +61,7 @@ func (w *walk) explainName(f *frame, name, key string, isDir bool) (node, verdic
 	n, err := w.look(f, name)
 	if errors.Is(err, errGone) {
 		// The filter decides on a missing file as well.
-		if v := w.filter.document(key, f.ignores); v.out {
+		if v := w.filter.document(key, f.ignores, nil); v.out {
 			return n, v, nil
 		}
 		return n, verdict{reason: "there is no such file"}, nil
@@ -75,7 +75,7 @@ func (w *walk) explainName(f *frame, name, key string, isDir bool) (node, verdic
 	if n.kind != kindDirectory {
 		return n, verdict{reason: fmt.Sprintf("%q is %s, not a directory", f.key+name, fileKindText(n.kind))}, nil
 	}
-	if v := w.filter.directory(f.key+name, f.ignores); v.out {
+	if v := w.filter.directory(f.key+name, f.ignores, nil); v.out {
 		return n, v, nil
 	}
 	return n, verdict{}, nil
@@ -108,7 +108,7 @@ func (w *walk) explainFile(x Explanation, f *frame, n node) (Explanation, error)
 	switch n.kind {
 	case kindDirectory:
 		x.Reason = "it is a directory"
-		if v := w.filter.directory(x.Key, f.ignores); v.out {
+		if v := w.filter.directory(x.Key, f.ignores, nil); v.out {
 			x.Reason, x.Rule, x.Place = v.reason, v.rule, v.place
 		}
 		return x, nil
@@ -123,7 +123,7 @@ func (w *walk) explainFile(x Explanation, f *frame, n node) (Explanation, error)
 		x.Reason = "it is " + kindText(n.kind)
 		return x, nil
 	}
-	v := w.filter.document(x.Key, f.ignores)
+	v := w.filter.document(x.Key, f.ignores, nil)
 	x.Reason, x.Rule, x.Place = v.reason, v.rule, v.place
 	if v.out {
 		return x, nil

@@ -32,12 +32,26 @@ type walk struct {
 	buffer  []byte
 	yield   func(Entry, error) bool
 	stopped bool
+	left    *LeftOut // nil if nobody counts
+	partial bool     // a part was not listed
 }
 
 // List yields the documents below prefix; see Root. It holds the names of the entries of each directory from the root to the
 // current one in memory, and one file descriptor for each. Reading a file's metadata needs no permission on the file.
 func (d *Directory) List(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
+	return d.listBelow(ctx, prefix, nil)
+}
+
+// Survey lists all documents and counts what it leaves out; see Surveyor.
+func (d *Directory) Survey(ctx context.Context, left *LeftOut) iter.Seq2[Entry, error] {
+	return d.listBelow(ctx, "", left)
+}
+
+func (d *Directory) listBelow(ctx context.Context, prefix string, left *LeftOut) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
+		if left != nil {
+			left.begin(d.filter)
+		}
 		w, top, err := d.begin(ctx)
 		if err != nil {
 			yield(Entry{}, err)
@@ -45,12 +59,15 @@ func (d *Directory) List(ctx context.Context, prefix string) iter.Seq2[Entry, er
 		}
 		defer w.end()
 		defer top.folder.close()
-		w.yield = yield
+		w.yield, w.left = yield, left
 		before := w.mountTarget()
 		w.descend(top, prefix)
 		if !w.stopped && w.mountTarget() != before {
 			// The listing mixes the old and the new directory, and the old one may have been emptied.
 			w.report("..data", ErrRootChanged)
+		}
+		if left != nil {
+			left.end(d.filter, !w.partial && !w.stopped)
 		}
 	}
 }
@@ -106,9 +123,16 @@ func (w *walk) identify(f *frame) (err error) {
 	return err
 }
 
-// report yields an error of a part of the listing.
+// report yields an error of a part of the listing. A rule file that was not understood ends the listing: documents that it was
+// meant to leave out may be pending since an earlier scan.
 func (w *walk) report(path string, err error) {
-	if !w.stopped {
+	w.partial = true
+	switch {
+	case w.stopped:
+	case endsListing(err):
+		w.emit(Entry{}, err)
+		w.stopped = true
+	default:
 		w.emit(Entry{}, &ListError{Path: path, Err: err})
 	}
 }
@@ -246,35 +270,56 @@ func (w *walk) readIgnores(f *frame) error {
 		}
 		return fmt.Errorf("read %s: %w", ignoreName, err)
 	}
-	file, err := w.root.OpenFile(filepath.FromSlash(key), os.O_RDONLY|nonblock, 0)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", ignoreName, err)
-	}
-	defer file.Close()
-	const limit = 1 << 20
-	fi, err := file.Stat()
-	if err != nil {
-		return fmt.Errorf("read %s: %w", ignoreName, err)
-	}
-	if !fi.Mode().IsRegular() || fi.Size() > limit {
-		return fmt.Errorf("%s is not a regular file of at most 1 MiB", ignoreName)
-	}
-	data, err := io.ReadAll(io.LimitReader(file, limit))
-	if err != nil {
-		return fmt.Errorf("read %s: %w", ignoreName, err)
+	data, err := w.readRuleFile(key)
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist) && errors.Is(w.lookAgain(f), errGone):
+		return nil
+	case errors.Is(err, errNoRuleFile), errors.Is(err, fs.ErrPermission), leadsNowhere(err):
+		return &RuleFileError{Path: key, Err: err}
+	default:
+		return &UnavailableError{Root: filepath.Join(w.path, filepath.FromSlash(key)), Err: err}
 	}
 	ignores, err := parseIgnore(data, f.key, f.ignores)
 	if err != nil {
 		return err
 	}
+	if w.left != nil {
+		ignores.count()
+	}
 	f.ignores = ignores
 	return nil
+}
+
+// lookAgain returns the error of looking for the ignore file.
+func (w *walk) lookAgain(f *frame) error {
+	_, err := f.folder.stat(ignoreName)
+	return err
+}
+
+var errNoRuleFile = fmt.Errorf("it is not a regular file of at most %s", sizeText(maxIgnoreSize))
+
+func (w *walk) readRuleFile(key string) ([]byte, error) {
+	file, err := w.root.OpenFile(filepath.FromSlash(key), os.O_RDONLY|nonblock, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	fi, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() || fi.Size() > maxIgnoreSize {
+		return nil, errNoRuleFile
+	}
+	return io.ReadAll(io.LimitReader(file, maxIgnoreSize))
 }
 
 // enter opens the directory n of f and calls visit with it, unless the filter leaves it out.
 func (w *walk) enter(f *frame, n node, visit func(*frame)) {
 	key := f.key + n.name
-	if w.filter.directory(key[:len(key)-1], f.ignores).out {
+	if v := w.filter.directory(key[:len(key)-1], f.ignores, w.left.rules()); v.out {
+		w.left.directory(key[:len(key)-1], &v, w.filter)
 		return
 	}
 	var child *folder
@@ -340,6 +385,9 @@ func (w *walk) list(f *frame) {
 			})
 		}
 	}
+	if w.left != nil && f.ignores != nil && f.ignores.dir == f.key {
+		w.left.ignoreFile(f.ignores)
+	}
 }
 
 // read returns the files and directories in f, sorted.
@@ -379,6 +427,8 @@ func (w *walk) read(f *frame) ([]node, error) {
 		}
 		if n.kind == kindFile || n.kind == kindDirectory {
 			kept = append(kept, n)
+		} else if w.left != nil {
+			w.left.entry(f.key+n.name, n.kind)
 		}
 	}
 	kept = placeholders(kept)
@@ -389,7 +439,11 @@ func (w *walk) read(f *frame) ([]node, error) {
 // file yields the file n of f, unless the filter leaves it out.
 func (w *walk) file(f *frame, n node) {
 	key := f.key + n.name
-	if w.filter.document(key, f.ignores).out {
+	v := w.filter.document(key, f.ignores, w.left.rules())
+	if w.left != nil {
+		w.left.file(key, &v)
+	}
+	if v.out {
 		return
 	}
 	if n.placeholder != "" {

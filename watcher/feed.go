@@ -409,13 +409,14 @@ func (b *Bucket) prefixOf(e bucketEvent) (string, bool) {
 	case !ok:
 		// The key may be a folder above the root.
 		return "", folder && strings.HasPrefix(b.prefix, e.key)
-	case key == ignoreName:
-		return "", true
+	case baseName(key) == ignoreName:
+		return strings.TrimSuffix(key, ignoreName), true
 	case key == "":
 		return "", folder
 	case folder:
 		return key, true
 	}
 	filter := keyFilter{filter: b.filter}
-	return key, !filter.document(key).out
+	v, _ := filter.document(key) // without ignore files there is no error
+	return key, !v.out
 }

@@ -240,7 +240,7 @@ func TestFeedMarksTheKeysOfEachMessage(t *testing.T) {
 		"the root itself":   {s3Event("docs", "handbook/"), []string{""}, FeedStats{Taken: 1}},
 		"a folder above":    {s3Event("docs", "hand", "handbook"), nil, FeedStats{Elsewhere: 1}},
 		"ignore file":       {s3Event("docs", "handbook/.kbsyncignore"), []string{""}, FeedStats{Taken: 1}},
-		"nested ignores":    {s3Event("docs", "handbook/x/.kbsyncignore"), nil, FeedStats{Elsewhere: 1}},
+		"nested ignores":    {s3Event("docs", "handbook/x/.kbsyncignore"), []string{"x/"}, FeedStats{Taken: 1}},
 		"left out":          {s3Event("docs", "handbook/drafts/a.md"), nil, FeedStats{Elsewhere: 1}},
 		"no document":       {s3Event("docs", "handbook/a.exe"), nil, FeedStats{Elsewhere: 1}},
 		"another prefix":    {s3Event("docs", "handbook-internal/a.md"), nil, FeedStats{Elsewhere: 1}},
@@ -660,7 +660,7 @@ func TestFeedAndScansConvergeToTheListing(t *testing.T) {
 	}
 }
 
-// Single documents are listed several at a time, with one request each and one for the ignore file.
+// Single documents are listed several at a time, with one request each and one for the ignore file of each folder.
 func TestSingleDocumentsAreListedConcurrently(t *testing.T) {
 	h := &changingBucket{objects: map[string]object{}, slow: 30 * time.Millisecond}
 	var prefixes []string
@@ -672,6 +672,9 @@ func TestSingleDocumentsAreListedConcurrently(t *testing.T) {
 		prefixes = append(prefixes, key)
 	}
 	prefixes = append(prefixes, "folder/", "zzz.md")
+	for i := range 10 {
+		h.objects[fmt.Sprint(i, "/", ignoreName)] = object{key: fmt.Sprint(i, "/", ignoreName)}
+	}
 	h.objects["folder/a.md"] = object{key: "folder/a.md", fingerprint: state.Fingerprint{Size: 1, MTime: 1}}
 	h.objects["folder/b.md"] = object{key: "folder/b.md", fingerprint: state.Fingerprint{Size: 1, MTime: 1}}
 	bucket := func() *Bucket {
@@ -697,7 +700,7 @@ func TestSingleDocumentsAreListedConcurrently(t *testing.T) {
 			t.Errorf("%d at a time", h.most)
 		}
 		many, took := scan(t, 16)
-		if h.most != 16 || h.pages != 1002 || h.ignores > 6 {
+		if h.most != 16 || h.pages != 1002 || h.ignores > 20 {
 			t.Errorf("%d at a time, %d pages, %d requests for the ignore file", h.most, h.pages, h.ignores)
 		}
 		if !maps.Equal(one.known, many.known) || len(one.known) != 668 {
@@ -718,10 +721,13 @@ func TestSingleDocumentsAreListedConcurrently(t *testing.T) {
 	})
 }
 
-// The listing of a folder always looks for the ignore file. Listings of single documents use the result.
+// The listing of a folder always looks for the ignore files above it. Listings of single documents use the results.
 func TestIgnoreFileIsCachedForSingleDocuments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &changingBucket{objects: map[string]object{}}
+		for _, key := range []string{"a.md", "a/b.md", "a/c/d.md", "b.md", "c.md"} {
+			h.objects[key] = object{key: key, fingerprint: state.Fingerprint{Size: 1, MTime: 1}}
+		}
 		b := (&fakeBucket{}).bucket()
 		b.service = service{objects: h, identity: "changingBucket"}
 		list := func(prefix string) {
@@ -734,13 +740,13 @@ func TestIgnoreFileIsCachedForSingleDocuments(t *testing.T) {
 		for i, step := range []struct {
 			prefix string
 			want   int
-		}{{"a.md", 1}, {"b.md", 1}, {"a/", 2}, {"b.md", 2}, {"", 3}, {"", 4}, {"a/b.md", 4}} {
+		}{{"a.md", 1}, {"b.md", 1}, {"gone.md", 1}, {"a/", 2}, {"b.md", 2}, {"a/c/", 4}, {"", 4}, {"a/b.md", 4}, {"a/c/d.md", 5}, {"a/c/d.md", 5}} {
 			if list(step.prefix); h.ignores != step.want {
 				t.Errorf("step %d: %d requests, want %d", i, h.ignores, step.want)
 			}
 		}
 		time.Sleep(ignoresAge)
-		if list("a.md"); h.ignores != 5 {
+		if list("a.md"); h.ignores != 6 {
 			t.Errorf("%d requests", h.ignores)
 		}
 	})

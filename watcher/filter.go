@@ -1,13 +1,11 @@
 package watcher
 
 import (
-	"bufio"
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -17,19 +15,22 @@ import (
 //
 // A Filter takes a key if it passes all of these tests, in this order:
 //
-//  1. Own does not contain it.
+//  1. Own and OwnState do not contain it, and it is no .kbsyncignore file.
 //  2. The first glob that matches it, of Rules, then Exclude, then Include, takes it. If no glob matches it, it is left out if
 //     there is an Include, and otherwise taken if it has a default document type.
-//  3. No default exclusion matches it or a directory above it: version control, editor files, files of operating systems, lock
-//     files of office programs, partial downloads, and likely secrets. A glob that takes a key lifts a default exclusion only by
-//     name: its last part is plain text (".env.example") or the exclusion's own pattern ("*.pem"); for an excluded directory, one
-//     of its parts is the directory's name (".git/**"). "**" lifts none.
-//  4. No .kbsyncignore file ignores it; the syntax is that of .gitignore.
+//  3. No .kbsyncignore file ignores it; the syntax is that of .gitignore.
+//  4. No default exclusion matches it or a directory above it; see DefaultExclusions. A glob that takes a key lifts a default exclusion
+//     only by name: its last part is a name or a pattern that the exclusion covers (".env.example", "*.pem"); for an excluded
+//     directory, one of its parts is (".git/**"). "**" lifts none.
 //
 // Globs have doublestar's syntax: * and ? stop at slashes, ** does not, {a,b} and [a-z] are alternatives. As in rclone, a glob
 // that begins with a slash is matched from the root, any other glob from any directory; a slash at its end means everything
 // below the directory; and ** also matches zero directories. Unlike in rclone, excludes come before includes, because an upload
 // by mistake is permanent. Rules allow any other order.
+//
+// A glob that leaves out also matches everything below a directory that it names, ignores case, and matches both Unicode forms of a
+// name (NFC and NFD). A glob that takes ignores the case of endings and the Unicode form, and nothing else; where only that
+// makes it match, a later glob that leaves out the key decides, except one that leaves out everything.
 type FilterOptions struct {
 	// Rules are the rules of --filter-from files; see ParseRules.
 	Rules []Rule
@@ -37,9 +38,9 @@ type FilterOptions struct {
 	Exclude []string
 	// Include are globs of documents to take.
 	Include []string
-	// Own are the keys of kbsync's own files; see OwnKeys. No rule can include them, nor keys that extend one of them by a dot or
-	// a hyphen and more characters.
-	Own []string
+	// Own are the keys of kbsync's own files, and OwnState those of SQLite states, whose side files are kbsync's own as well; see
+	// OwnKeys. No rule can include them.
+	Own, OwnState []string
 	// MaxSize is the size in bytes above which a document is skipped; zero for none.
 	MaxSize int64
 }
@@ -59,16 +60,21 @@ func (r Rule) String() string {
 }
 
 // ParseRules reads rules in rclone's syntax, one on each line: "+ glob" takes, "- glob" leaves out, "!" drops the rules before it.
-// Empty lines and lines that start with # or ; are ignored. Messages contain the name. Errors: *PatternError.
+// Empty lines and lines that start with # or ; are ignored. Editors may have written the file in UTF-8 or UTF-16. Messages contain
+// the name. Errors: *PatternError, *RuleFileError.
 func ParseRules(r io.Reader, name string) ([]Rule, error) {
+	var data bytes.Buffer
+	if _, err := data.ReadFrom(r); err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	lines, err := decodeRules(data.Bytes())
+	if err != nil {
+		return nil, &RuleFileError{Path: name, Err: err}
+	}
 	var rules []Rule
-	lines := bufio.NewScanner(r)
-	for line := 1; lines.Scan(); line++ {
-		text := strings.TrimSpace(lines.Text())
-		if line == 1 {
-			text = strings.TrimPrefix(text, "\ufeff")
-		}
-		place := fmt.Sprintf("%s:%d", name, line)
+	for i, text := range lines {
+		text = strings.TrimSpace(text)
+		place := fmt.Sprintf("%s:%d", name, i+1)
 		switch {
 		case text == "" || text[0] == '#' || text[0] == ';':
 		case text == "!":
@@ -79,36 +85,24 @@ func ParseRules(r io.Reader, name string) ([]Rule, error) {
 			return nil, &PatternError{Place: place, Pattern: text, Problem: `is not a rule; begin the line with "+ " to take or "- " to leave out the matching documents`}
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
 	return rules, nil
-}
-
-// A PatternError describes an invalid pattern and the remedy.
-type PatternError struct {
-	Place   string // such as "include" or "filters.txt:3"
-	Pattern string
-	Problem string
-}
-
-func (e *PatternError) Error() string {
-	return fmt.Sprintf("%s: the pattern %q %s", e.Place, e.Pattern, e.Problem)
 }
 
 // A Filter decides which keys of a root are documents. Several goroutines may use it.
 type Filter struct {
-	rules      []glob // rules, excludes and includes, in order
-	hasInclude bool   // keys that no rule matches are left out
+	rules       []glob // rules, excludes and includes, in order
+	hasExclude  bool
+	hasInclude  bool // keys that no rule matches are left out
+	asksForDirs bool // an include may name a directory that a default exclusion leaves out
 	// below are the directories that contain all included documents, with a slash at the end; empty if they are not known.
 	below   []string
-	own     []string
+	own     ownFiles
 	maxSize int64
 }
 
 // NewFilter checks the patterns. Errors: *PatternError, several joined.
 func NewFilter(opts FilterOptions) (*Filter, error) {
-	f := &Filter{own: opts.Own, maxSize: opts.MaxSize, hasInclude: len(opts.Include) > 0}
+	f := &Filter{own: newOwnFiles(opts.Own, opts.OwnState), maxSize: opts.MaxSize, hasInclude: len(opts.Include) > 0}
 	rules := append([]Rule(nil), opts.Rules...)
 	for _, g := range opts.Exclude {
 		rules = append(rules, Rule{Glob: g, Place: "exclude"})
@@ -128,12 +122,16 @@ func NewFilter(opts FilterOptions) (*Filter, error) {
 			continue
 		}
 		f.rules = append(f.rules, g)
-		if r.Include {
-			takes = true
-			base, _ := doublestar.SplitPattern(g.pattern)
-			anchored = anchored && g.anchored && base != "." && !strings.Contains(base, `\`)
-			f.below = append(f.below, base+"/")
+		if !r.Include {
+			f.hasExclude = true
+			continue
 		}
+		takes = true
+		base, _ := doublestar.SplitPattern(g.pattern)
+		// A folder is compared with the names as they are. A glob that is not ASCII also takes the other Unicode form.
+		anchored = anchored && g.anchored && base != "." && !strings.Contains(base, `\`) && isASCII(base)
+		f.below = append(f.below, base+"/")
+		f.asksForDirs = f.asksForDirs || g.namesExcludedDirectory()
 	}
 	if !anchored {
 		f.below = nil
@@ -141,185 +139,178 @@ func NewFilter(opts FilterOptions) (*Filter, error) {
 	return f, errors.Join(errs...)
 }
 
-// A glob is a compiled rule.
-type glob struct {
-	Rule
-	pattern  string // for doublestar, from the root
-	anchored bool   // begins at the root
-	all      bool   // matches every key
-	suffix   string // if not empty, the pattern matches exactly the keys with this suffix
-	dir      string // a pattern of the directories that the glob matches completely; empty for none
-	last     string // the last part of the pattern
-	names    []string
-}
+// The reasons for which a key is left out, as counts show them. A default exclusion has its own; see exclusion.
+const (
+	leftByExclude    = "an exclude"
+	leftByIgnoreFile = "an ignore file"
+	leftByType       = "not of a default document type"
+	leftByNoInclude  = "no include matches"
+)
 
-// compileGlob compiles a rule. A problem describes an invalid glob.
-func compileGlob(r Rule) (g glob, problem string) {
-	g.Rule = r
-	text, anchored := strings.CutPrefix(r.Glob, "/")
-	if strings.HasSuffix(text, "/") {
-		text += "**"
-	}
-	g.names = strings.Split(text, "/")
-	if problem := globProblem(text, g.names); problem != "" {
-		return g, problem
-	}
-	g.last = g.names[len(g.names)-1]
-	if base, ok := strings.CutSuffix(text, "/**"); ok {
-		// Everything below the directory, without a file of that name.
-		g.dir, text = base, base+"/**/*"
-	} else if text == "**" {
-		text = "**/*"
-	}
-	plain := strings.TrimPrefix(text, "**/")
-	g.anchored = anchored && plain == text
-	if !g.anchored {
-		text = "**/" + plain
-		if g.dir != "" && !strings.HasPrefix(g.dir, "**/") {
-			g.dir = "**/" + g.dir
-		}
-		if rest, ok := strings.CutPrefix(plain, "*"); ok && rest != "" && !strings.ContainsAny(rest, `*?[]{}\/`) {
-			g.suffix = rest
-		}
-	}
-	g.pattern = text
-	g.all = text == "**/*" || text == "**/**/*"
-	return g, ""
-}
-
-// globProblem returns the problem of a glob with these parts; empty if it is valid.
-func globProblem(text string, parts []string) string {
-	switch {
-	case text == "":
-		return "is empty and matches nothing; remove it"
-	case strings.Contains(text, "{{"):
-		return "uses a regular expression as in rclone, which kbsync does not support; write a glob"
-	case !doublestar.ValidatePattern(text):
-		return "is not valid; close every [ with ] and every { with }, and put a backslash before literal characters"
-	}
-	for _, part := range parts {
-		switch {
-		case part == "" || part == "." || part == "..":
-			return fmt.Sprintf("has the part %q, which no key has, so that it matches nothing; write the path below the root as it is listed", part)
-		case part != "**" && strings.Contains(part, "**") && !strings.ContainsAny(text, `{[\`):
-			return "has ** inside a part, where it would not cross a slash; put it between slashes, as in **/*.md"
-		}
-	}
-	return ""
-}
-
-func (g *glob) match(key string) bool {
-	switch {
-	case g.all:
-		return true
-	case g.suffix != "":
-		return strings.HasSuffix(key, g.suffix)
-	default:
-		return doublestar.MatchUnvalidated(g.pattern, key)
-	}
-}
-
-// asksFor reports whether the glob names the entry that the exclusion leaves out.
-func (g *glob) asksFor(x *exclusion, name string) bool {
-	if !x.dir {
-		return g.last == name || strings.EqualFold(g.last, x.pattern)
-	}
-	for _, part := range g.names {
-		if part == name {
-			return true
-		}
-	}
-	return false
-}
+// OwnFilesKind is the reason for which kbsync's own files are left out, as counts show it.
+const OwnFilesKind = "kbsync's own files"
 
 // A verdict is a filter's decision on a key. The zero value takes the key.
 type verdict struct {
 	out    bool
+	kind   string // why the key is left out, as counts show it
 	reason string // in words
 	rule   string // the pattern that decided, if one did
 	place  string // of the pattern
 }
 
+// A tally notes which rules of a filter matched something; nil if nobody counts.
+type tally []bool
+
 // document decides on a key. The filter has taken all its directories.
-func (f *Filter) document(key string, ignores *ignoreFile) verdict {
-	if f.isOwn(key) {
-		return verdict{out: true, reason: "it is one of kbsync's own files"}
+func (f *Filter) document(key string, ignores *ignoreFile, matched tally) verdict {
+	s := subject{key: key, folded: key}
+	if f.hasExclude || !f.own.empty() {
+		s = newSubject(key)
 	}
-	v := verdict{reason: "it is of a default document type"}
-	decided := false
-	for i := range f.rules {
-		if g := &f.rules[i]; g.match(key) {
-			if !g.Include {
-				return verdict{out: true, reason: "an exclude matches it", rule: g.Glob, place: g.Place}
-			}
-			v, decided = verdict{reason: "an include matches it", rule: g.Glob, place: g.Place}, true
-			break
+	if !f.own.empty() && f.own.has(s.folded) || baseName(key) == ignoreName {
+		return verdict{out: true, kind: OwnFilesKind, reason: "it is one of kbsync's own files"}
+	}
+	v, decided := f.byRules(&s, matched)
+	// The ignore files are asked in any case, if somebody counts what their rules match.
+	if matched != nil || !v.out {
+		if ignored, ok := ignores.out(key, false); ok && !v.out {
+			v = ignored
+		}
+	}
+	if v.out {
+		return v
+	}
+	name := baseName(key)
+	if x := fileExclusions.find(name); x != nil && !f.lifts(x, name, key) {
+		return x.verdict()
+	}
+	if f.asksForDirs {
+		if x := f.excludedAbove(key); x != nil {
+			return x.verdict()
 		}
 	}
 	switch {
 	case decided:
 	case f.hasInclude:
-		return verdict{out: true, reason: "no include matches it"}
+		return verdict{out: true, kind: leftByNoInclude, reason: "no include matches it"}
 	case !hasDefaultType(key):
-		return verdict{out: true, reason: "it is not of a default document type, and there is no include"}
-	}
-	name := key[strings.LastIndexByte(key, '/')+1:]
-	if x := fileExclusions.find(name); x != nil && !f.lifts(x, name, key) {
-		return x.verdict()
-	}
-	if by, ok := ignores.match(key, false); ok && !by.rule.negated {
-		return verdict{out: true, reason: "an ignore file leaves it out", rule: by.rule.text, place: by.place()}
+		return verdict{out: true, kind: leftByType, reason: "it is not of a default document type, and there is no include"}
 	}
 	return v
 }
 
-// directory decides on a directory; its key has no slash at the end. If it is out, no document below it is taken.
-func (f *Filter) directory(key string, ignores *ignoreFile) verdict {
-	name := key[strings.LastIndexByte(key, '/')+1:]
-	if x := directoryExclusions.find(name); x != nil && !f.lifts(x, name, "") {
-		return x.verdict()
-	}
-	if by, ok := ignores.match(key, true); ok && !by.rule.negated {
-		return verdict{out: true, reason: "an ignore file leaves out its directory", rule: by.rule.text, place: by.place()}
-	}
+// byRules decides by the first rule that matches. An include that matches loosely yields to the excludes after it, except one of
+// everything: it must not take what an exclude was meant to leave out. decided is false if no rule matches.
+func (f *Filter) byRules(s *subject, matched tally) (v verdict, decided bool) {
+	v = verdict{reason: "it is of a default document type"}
+	ended := false
 	for i := range f.rules {
 		g := &f.rules[i]
+		if ended && (matched == nil || matched[i]) {
+			continue
+		}
+		how := noMatch
 		if g.Include {
-			break // it may match something below the directory
+			how = g.includes(s.key)
+		} else if g.excludes(s) {
+			how = exactMatch
 		}
-		if g.all || g.dir != "" && doublestar.MatchUnvalidated(g.dir, key) {
-			return verdict{out: true, reason: "an exclude matches its directory", rule: g.Glob, place: g.Place}
+		if how == noMatch {
+			continue
 		}
+		if matched != nil {
+			matched[i] = true
+		}
+		switch {
+		case ended:
+		case !g.Include && !(decided && g.all):
+			v, decided, ended = verdict{out: true, kind: leftByExclude, reason: "an exclude matches it", rule: g.Glob, place: g.Place}, true, true
+		case g.Include && !decided:
+			v, decided = verdict{reason: "an include matches it", rule: g.Glob, place: g.Place}, true
+			ended = how == exactMatch
+		case g.Include:
+			ended = how == exactMatch
+		}
+	}
+	return v, decided
+}
+
+// directory decides on a directory; its key has no slash at the end. If it is out, no document below it is taken.
+func (f *Filter) directory(key string, ignores *ignoreFile, matched tally) verdict {
+	v := f.directoryByRules(key, matched)
+	if matched != nil || !v.out {
+		if ignored, ok := ignores.out(key, true); ok && !v.out {
+			v = ignored
+		}
+	}
+	if v.out {
+		return v
+	}
+	name := baseName(key)
+	if x := directoryExclusions.find(name); x != nil && !f.lifts(x, name, "") {
+		return x.verdict()
 	}
 	for i, base := range f.below {
 		if strings.HasPrefix(base, key) && base[len(key)] == '/' || strings.HasPrefix(key, base) {
 			break
 		}
 		if i == len(f.below)-1 {
-			return verdict{out: true, reason: "no include matches anything in its directory"}
+			return verdict{out: true, kind: leftByNoInclude, reason: "no include matches anything in its directory"}
 		}
 	}
 	return verdict{}
+}
+
+// directoryByRules decides by the excludes before the first include, which may match something below the directory.
+func (f *Filter) directoryByRules(key string, matched tally) (v verdict) {
+	if !f.hasExclude {
+		return v
+	}
+	s := newSubject(key)
+	include := false
+	for i := range f.rules {
+		g := &f.rules[i]
+		include = include || g.Include
+		if g.Include || (v.out || include) && (matched == nil || matched[i]) || !g.excludesBelow(&s) {
+			continue
+		}
+		if matched != nil {
+			matched[i] = true
+		}
+		if !v.out && !include {
+			v = verdict{out: true, kind: leftByExclude, reason: "an exclude matches its directory", rule: g.Glob, place: g.Place}
+		}
+	}
+	return v
 }
 
 // lifts reports whether a glob names the entry that the exclusion leaves out: the document key, or something below the directory
 // name if key is empty.
 func (f *Filter) lifts(x *exclusion, name, key string) bool {
 	for i := range f.rules {
-		if g := &f.rules[i]; g.Include && g.asksFor(x, name) && (key == "" || g.match(key)) {
+		if g := &f.rules[i]; g.Include && g.asksFor(x, name) && (key == "" || g.includes(key) == exactMatch) {
 			return true
 		}
 	}
 	return false
 }
 
-func (f *Filter) isOwn(key string) bool {
-	for _, own := range f.own {
-		if rest, ok := strings.CutPrefix(key, own); ok && (rest == "" || (rest[0] == '.' || rest[0] == '-') && !strings.Contains(rest, "/")) {
-			return true
+// excludedAbove returns the default exclusion of a directory above the key, if no glob that matches the key names the directory: an
+// include of one document in .config must not take the others.
+func (f *Filter) excludedAbove(key string) *exclusion {
+	start := 0
+	for i := range len(key) {
+		if key[i] != '/' {
+			continue
+		}
+		name := key[start:i]
+		start = i + 1
+		if x := directoryExclusions.find(name); x != nil && !f.lifts(x, name, key) {
+			return x
 		}
 	}
-	return false
+	return nil
 }
 
 // skip returns why a document of this size must not be uploaded; empty if it may be.
@@ -341,33 +332,6 @@ func sizeText(n int64) string {
 		units = units[1:]
 	}
 	return fmt.Sprintf("%d%s", n, units[0])
-}
-
-// OwnKeys returns the keys of the paths inside the directory root. A path that does not exist yet is resolved by its directory.
-func OwnKeys(root string, paths ...string) []string {
-	root = realPath(root)
-	var keys []string
-	for _, path := range paths {
-		// The file may be a link, as in a mounted ConfigMap. Neither the link nor its target is a document.
-		link, target := filepath.Join(realPath(filepath.Dir(path)), filepath.Base(path)), realPath(path)
-		for _, p := range slices.Compact([]string{link, target}) {
-			if rel, err := filepath.Rel(root, p); err == nil && filepath.IsLocal(rel) && rel != "." {
-				keys = append(keys, filepath.ToSlash(rel))
-			}
-		}
-	}
-	return keys
-}
-
-func realPath(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		path = abs
-	}
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return path
-	}
-	return real
 }
 
 // An Explanation describes how a scan treats a key.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kbsync/kbsync/state"
 )
 
 func rules(t *testing.T, text string) []Rule {
@@ -28,8 +30,8 @@ func TestFilter(t *testing.T) {
 	}{
 		{
 			name: "default types",
-			in:   []string{"a.md", "x/README.TXT", "x/y/a.PDF", "a.tar.json", ".md", "data.xml", "a.docx"},
-			out:  []string{"a.go", "README", "md", "a.md.bak", "x.md/a.bin", "a.exe"},
+			in:   []string{"a.md", "x/README.TXT", "x/y/a.PDF", "a.tar.json", "data.xml", "a.docx"},
+			out:  []string{"a.go", "README", "md", "a.md.bak", "x.md/a.bin", "a.exe", ".md"},
 		},
 		{
 			name: "globs match from any directory unless they begin with a slash",
@@ -99,28 +101,33 @@ func TestFilter(t *testing.T) {
 		},
 		{
 			name: "kbsync's own files",
-			opts: FilterOptions{Include: []string{"**", "kbsync.db"}, Own: []string{"kbsync.db", "conf/kbsync.yaml"}},
-			in:   []string{"kbsync.dbx", "x/kbsync.db", "kbsync.db.d/a", "kbsync.yaml"},
-			out:  []string{"kbsync.db", "kbsync.db-wal", "kbsync.db-shm", "kbsync.db.docs.lock", "conf/kbsync.yaml"},
+			opts: FilterOptions{Include: []string{"**", "kbsync.db"}, Own: []string{"conf/kbsync.yaml", "docs/token"}, OwnState: []string{"kbsync.db"}},
+			in: []string{
+				"kbsync.dbx", "x/kbsync.db", "kbsync.db.d/a", "kbsync.yaml", "docs/token.md", "docs/token-2.md", "token", "conf/kbsync.yaml.md",
+				"kbsync.db.md", "kbsync.db-notes.md", "kbsync.db.0123456789ab.lock.md", "kbsync.db.docs.lock",
+			},
+			out: []string{
+				"kbsync.db", "kbsync.db-wal", "kbsync.db-shm", "kbsync.db-journal", "kbsync.db.0123456789ab.lock", "conf/kbsync.yaml", "docs/token", "docs/Token",
+			},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.opts.Rules = rules(t, c.rules)
 			f := filter(t, c.opts)
 			for _, key := range c.in {
-				if v := f.document(key, nil); v.out {
+				if v := f.document(key, nil, nil); v.out {
 					t.Errorf("%q is left out: %+v", key, v)
 				}
 			}
 			for _, key := range c.out {
-				if v := f.document(key, nil); !v.out {
+				if v := f.document(key, nil, nil); !v.out {
 					t.Errorf("%q is taken: %+v", key, v)
 				}
 			}
 			// No directory above a taken key is left out.
 			for _, key := range c.in {
 				for i := range key {
-					if key[i] == '/' && f.directory(key[:i], nil).out {
+					if key[i] == '/' && f.directory(key[:i], nil, nil).out {
 						t.Errorf("%q is taken, but its directory %q is left out", key, key[:i])
 					}
 				}
@@ -136,13 +143,13 @@ func TestFilterDirectories(t *testing.T) {
 		"other": true, "doc": true, "docs2": true, "more/b": true, "docs/drafts": true, "docs/x/drafts": true, "docs/old": true,
 		"docs/.git": true,
 	} {
-		if got := f.directory(key, nil).out; got != out {
+		if got := f.directory(key, nil, nil).out; got != out {
 			t.Errorf("%s: left out %v", key, got)
 		}
 	}
 	f = filter(t, FilterOptions{Rules: rules(t, "+ keep.md\n- drafts/**\n"), Include: []string{"**", ".vscode/settings.json"}})
 	for key, out := range map[string]bool{"drafts": false, ".vscode": false, ".git": true, "node/.GIT": true, "cvs": true, "x/.idea": true} {
-		if got := f.directory(key, nil).out; got != out {
+		if got := f.directory(key, nil, nil).out; got != out {
 			t.Errorf("%s: left out %v", key, got)
 		}
 	}
@@ -196,11 +203,11 @@ func FuzzFilter(f *testing.F) {
 		if err != nil || !validKey(key) {
 			return
 		}
-		if filter.document(key, nil).out {
+		if filter.document(key, nil, nil).out {
 			return
 		}
 		for i := range key {
-			if key[i] == '/' && filter.directory(key[:i], nil).out && directoryExclusions.find(key[strings.LastIndexByte(key[:i], '/')+1:i]) == nil {
+			if key[i] == '/' && filter.directory(key[:i], nil, nil).out && directoryExclusions.find(key[strings.LastIndexByte(key[:i], '/')+1:i]) == nil {
 				t.Errorf("%q is taken, but its directory %q is left out", key, key[:i])
 			}
 		}
@@ -230,11 +237,14 @@ func TestIgnoreFilesOfATree(t *testing.T) {
 	wantKeys(t, d, "out/")
 	wantKeys(t, d, "out/keep.md")
 
-	// With an invalid pattern the directory is not listed, so that no ignored document is uploaded.
+	// An invalid pattern ends the listing, so that no ignored document is uploaded, not even one that an earlier scan recorded.
 	write(t, filepath.Join(dir, "bad", ".kbsyncignore"), "ok\nsecret[\n")
 	keys, errs := listing(t, d, "")
-	if !slices.Equal(keys, []string{"a.md", "sub/deep/draft.md", "z.md"}) || len(errs) != 1 || !strings.Contains(errs[0].Error(), "bad/.kbsyncignore:2") {
+	if !slices.Equal(keys, []string{"a.md"}) || len(errs) != 1 || !strings.Contains(errs[0].Error(), "bad/.kbsyncignore:2") {
 		t.Errorf("got %q, %v", keys, errs)
+	}
+	if _, err := NewScanner(d, ScanOptions{}).Scan(t.Context(), newMemoryStore(), state.Sync{ID: 1}, ""); !endsListing(err) {
+		t.Errorf("the scan ended with %v", err)
 	}
 	// An ignore file that is a link out of the root is an error.
 	if err := os.Remove(filepath.Join(dir, "bad", ".kbsyncignore")); err != nil {

@@ -36,6 +36,9 @@ type Result struct {
 	// Halted, which Changes sets, is the guard that would halt a scan.
 	Halted *GuardError
 
+	// LeftOut counts what the scan left out; nil unless it has listed the whole root.
+	LeftOut *LeftOut
+
 	// uploaded counts the documents of Known of which a version was ever sent.
 	uploaded int
 	// renaming counts the new documents of Unsettled that only their ctime holds back, as after a rename.

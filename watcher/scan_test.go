@@ -476,6 +476,11 @@ func (r replaced) List(ctx context.Context, prefix string) iter.Seq2[Entry, erro
 	return r.Directory.List(ctx, prefix)
 }
 
+func (r replaced) Survey(ctx context.Context, left *LeftOut) iter.Seq2[Entry, error] {
+	r.happens()
+	return r.Directory.Survey(ctx, left)
+}
+
 func TestChangesWritesNothing(t *testing.T) {
 	s := newScanFixture(t)
 	put(t, s.dir, "a.md", "b.md")

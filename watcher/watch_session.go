@@ -270,7 +270,7 @@ func (s *watchSession) handleEntry(ctx context.Context, e fsnotify.Event, key st
 	old := parent.children[name]
 	now, exists := s.directoryInfo(key)
 	entryChanged := e.Has(fsnotify.Create | fsnotify.Remove | fsnotify.Rename)
-	leftOut := s.dir.filter.directory(key, parent.ignores).out
+	leftOut := s.dir.filter.directory(key, parent.ignores, nil).out
 	switch {
 	case old != nil && now.isDir && old.id == now.id && !entryChanged && !s.denied:
 		s.Mark(key + "/") // its permissions may have changed
@@ -293,7 +293,7 @@ func (s *watchSession) handleEntry(ctx context.Context, e fsnotify.Event, key st
 }
 
 func (s *watchSession) markDocument(key string, in *watchedDirectory) {
-	if !s.dir.filter.document(key, in.ignores).out {
+	if !s.dir.filter.document(key, in.ignores, nil).out {
 		s.Mark(key)
 	}
 }

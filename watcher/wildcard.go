@@ -3,37 +3,81 @@ package watcher
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // A token is one element of a pattern with wildcards.
 type token struct {
 	kind tokenKind
-	char byte
-	set  *[256]bool
+	char rune
+	set  *charSet
+}
+
+// A charSet is the set of characters of a bracket expression.
+type charSet struct {
+	low     [256]bool   // the characters up to U+00FF
+	others  []charRange // further characters
+	negated bool
+}
+
+type charRange struct{ first, last rune }
+
+func (s *charSet) add(first, last rune) {
+	for c := first; c <= min(last, 255); c++ {
+		s.low[c] = true
+	}
+	if last > 255 {
+		s.others = append(s.others, charRange{max(first, 256), last})
+	}
+}
+
+func (s *charSet) has(c rune) bool {
+	found := c < 256 && s.low[c]
+	for i := 0; i < len(s.others) && !found; i++ {
+		found = s.others[i].first <= c && c <= s.others[i].last
+	}
+	return found != s.negated && c != '/'
+}
+
+// units are the characters of patterns and names: bytes, as for git, or Unicode characters.
+type units bool
+
+const (
+	ofBytes units = false
+	ofRunes units = true
+)
+
+// first returns the first character of s, which is not empty, and its size in bytes.
+func (u units) first(s string) (rune, int) {
+	if u == ofRunes && s[0] >= utf8.RuneSelf {
+		return utf8.DecodeRuneInString(s)
+	}
+	return rune(s[0]), 1
 }
 
 type tokenKind uint8
 
 const (
 	tokenChar   tokenKind = iota
-	tokenOne              // any byte but a slash
-	tokenSet              // any byte of set
-	tokenStar             // any bytes but slashes
-	tokenDeep             // any bytes
+	tokenOne              // any character but a slash
+	tokenSet              // any character of set
+	tokenStar             // any characters but slashes
+	tokenDeep             // any characters
 	tokenDirs             // nothing, or the tokenInside that always follows
-	tokenInside           // any bytes that end in a slash
+	tokenInside           // any characters that end in a slash
 )
 
 // parseWildcards reads a pattern; wildcard is the offset of its first wildcard. A problem describes an invalid pattern.
-func parseWildcards(pattern string, wildcard int, byName bool) (tokens []token, problem string) {
+func parseWildcards(pattern string, wildcard int, byName bool, u units) (tokens []token, problem string) {
 	for i := 0; i < len(pattern); {
 		switch c := pattern[i]; c {
 		case '\\':
 			if i+1 == len(pattern) {
 				return nil, `ends in a backslash, so that it matches nothing; write \\ for a backslash`
 			}
-			tokens = append(tokens, token{kind: tokenChar, char: pattern[i+1]})
-			i += 2
+			char, size := u.first(pattern[i+1:])
+			tokens = append(tokens, token{kind: tokenChar, char: char})
+			i += 1 + size
 		case '?':
 			tokens = append(tokens, token{kind: tokenOne})
 			i++
@@ -42,15 +86,16 @@ func parseWildcards(pattern string, wildcard int, byName bool) (tokens []token, 
 			tokens = append(tokens, stars...)
 			i += length
 		case '[':
-			set, length, problem := parseSet(pattern[i:])
+			set, length, problem := parseSet(pattern[i:], u)
 			if problem != "" {
 				return nil, problem
 			}
 			tokens = append(tokens, token{kind: tokenSet, set: set})
 			i += length
 		default:
-			tokens = append(tokens, token{kind: tokenChar, char: c})
-			i++
+			char, size := u.first(pattern[i:])
+			tokens = append(tokens, token{kind: tokenChar, char: char})
+			i += size
 		}
 	}
 	return tokens, ""
@@ -79,10 +124,10 @@ func parseStars(pattern string, i int, isFirstWildcard, byName bool) ([]token, i
 const unclosed = `has a [ without its ], so that it matches nothing; write \[ for the character`
 
 // parseSet reads a bracket expression at the beginning of s. It returns the number of bytes read.
-func parseSet(s string) (set *[256]bool, length int, problem string) {
-	p := setParser{s: s, i: 1, set: new([256]bool)}
-	negated := p.i < len(s) && (s[p.i] == '!' || s[p.i] == '^')
-	if negated {
+func parseSet(s string, u units) (set *charSet, length int, problem string) {
+	p := setParser{s: s, i: 1, units: u, set: new(charSet)}
+	if p.i < len(s) && (s[p.i] == '!' || s[p.i] == '^') {
+		p.set.negated = true
 		p.i++
 	}
 	for first := true; ; first = false {
@@ -96,35 +141,29 @@ func parseSet(s string) (set *[256]bool, length int, problem string) {
 			return nil, 0, problem
 		}
 	}
-	if negated {
-		for c := range p.set {
-			p.set[c] = !p.set[c]
-		}
-	}
-	p.set['/'] = false
 	return p.set, p.i + 1, ""
 }
 
 // A setParser reads the items of a bracket expression.
 type setParser struct {
-	s   string
-	i   int // the next byte
-	set *[256]bool
-	low int // the last single byte, with which a range may begin; 0 for none
+	s     string
+	i     int // the offset of the next character
+	units units
+	set   *charSet
+	low   rune // the last single character, with which a range may begin; 0 for none
 }
 
-// item reads a range, a character class or a byte.
+// item reads a range, a character class or a character.
 func (p *setParser) item() (problem string) {
 	if p.s[p.i] == '-' && p.low > 0 && p.i+1 < len(p.s) && p.s[p.i+1] != ']' {
 		p.i++
 		if !p.unescape() {
 			return unclosed
 		}
-		for c := p.low; c <= int(p.s[p.i]); c++ {
-			p.set[c] = true
-		}
+		high, size := p.units.first(p.s[p.i:])
+		p.set.add(p.low, high)
 		p.low = 0
-		p.i++
+		p.i += size
 		return ""
 	}
 	if isClass, problem := p.class(); isClass || problem != "" {
@@ -133,9 +172,10 @@ func (p *setParser) item() (problem string) {
 	if !p.unescape() {
 		return unclosed
 	}
-	p.set[p.s[p.i]] = true
-	p.low = int(p.s[p.i])
-	p.i++
+	char, size := p.units.first(p.s[p.i:])
+	p.set.add(char, char)
+	p.low = char
+	p.i += size
 	return ""
 }
 
@@ -167,7 +207,7 @@ func (p *setParser) class() (isClass bool, problem string) {
 			"digit, graph, lower, print, punct, space, upper and xdigit", name)
 	}
 	for c := range 128 {
-		p.set[c] = p.set[c] || class(byte(c))
+		p.set.low[c] = p.set.low[c] || class(byte(c))
 	}
 	p.low = 0
 	p.i += 2 + end + 1
@@ -196,7 +236,7 @@ func digit(c byte) bool { return '0' <= c && c <= '9' }
 
 // matchWildcards reports whether the tokens match all of s. It tracks the set of positions in the pattern that are reachable, so its
 // time is at most the product of the lengths: patterns come with the documents, and no pattern may stall a scan.
-func matchWildcards(tokens []token, s string) bool {
+func matchWildcards(tokens []token, s string, u units) bool {
 	var room [2][64]bool
 	now, next := room[0][:], room[1][:]
 	if len(tokens) >= len(now) {
@@ -204,7 +244,9 @@ func matchWildcards(tokens []token, s string) bool {
 	}
 	now, next = now[:len(tokens)+1], next[:len(tokens)+1]
 	markReachable(tokens, now, 0)
-	for _, c := range []byte(s) {
+	for s != "" {
+		c, size := u.first(s)
+		s = s[size:]
 		alive := false
 		for i := range tokens {
 			if !now[i] {
@@ -247,7 +289,7 @@ func markReachable(tokens []token, set []bool, i int) {
 }
 
 // accept returns the position after the token at position i has read c; -1 if the token does not match.
-func (t *token) accept(c byte, i int) int {
+func (t *token) accept(c rune, i int) int {
 	switch t.kind {
 	case tokenChar:
 		if c == t.char {
@@ -258,7 +300,7 @@ func (t *token) accept(c byte, i int) int {
 			return i + 1
 		}
 	case tokenSet:
-		if t.set[c] {
+		if t.set.has(c) {
 			return i + 1
 		}
 	case tokenStar:

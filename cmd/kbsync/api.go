@@ -24,7 +24,7 @@ func (a *app) apiCommand() *cobra.Command {
 			return &apicommand.Session{
 				Config:   cfg,
 				Emulated: a.useEmulator,
-				OwnFiles: append(cfg.Private(), emulatorFiles(cfg)...),
+				OwnFiles: append(cfg.Private(), a.emulatorFiles(cfg)...),
 				Connect: func(ctx context.Context, knowledgeBases ...int64) (*apicommand.Connection, error) {
 					return a.connectByHand(ctx, cfg, knowledgeBases)
 				},

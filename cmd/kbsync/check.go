@@ -40,13 +40,16 @@ type checkResult struct {
 	What  string `json:"what"`
 	OK    bool   `json:"ok"`
 	Found string `json:"found"`
+	// LeftOut counts what the listing of a root left out, and Warnings is what may be wrong with its rules.
+	LeftOut  *leftOutView `json:"left_out,omitempty"`
+	Warnings []string     `json:"warnings,omitempty"`
 }
 
 func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 	var list []checkResult
 	var failures []error
 	add := func(what, found string, err error) {
-		c := checkResult{what, err == nil, found}
+		c := checkResult{What: what, OK: err == nil, Found: found}
 		if err != nil {
 			c.Found = err.Error()
 			failures = append(failures, fmt.Errorf("%s: %w", what, err))
@@ -67,8 +70,9 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 	add("state", found, err)
 	for _, name := range cfg.Selected {
 		s, _ := cfg.Sync(name)
-		found, err := a.checkRoot(ctx, cfg, s)
+		found, left, warnings, err := a.checkRoot(ctx, cfg, s)
 		add("root of "+name, found, err)
+		list[len(list)-1].LeftOut, list[len(list)-1].Warnings = left, warnings
 		if s.Notifications != "" {
 			found, err := checkNotifications(ctx, s)
 			add("notifications of "+name, found, err)
@@ -88,6 +92,12 @@ func (a *app) check(ctx context.Context, cfg *config.Config) (err error) {
 				mark = "FAILED"
 			}
 			fmt.Fprintf(w, "%-6s %s: %s\n", mark, console.Printable(c.What), console.Printable(c.Found))
+			for _, row := range c.LeftOut.rows() {
+				fmt.Fprintf(w, "       left out %s\n", row)
+			}
+			for _, warning := range c.Warnings {
+				fmt.Fprintf(w, "%-6s %s: %s\n", "warn", console.Printable(c.What), console.Printable(warning))
+			}
 		}
 	}); err != nil {
 		return err
@@ -103,15 +113,17 @@ func checkState(ctx context.Context, cfg *config.Config, store *state.Store) (st
 	return fmt.Sprintf("%s, with %s", cfg.State, console.Count(len(syncs), "sync")), nil
 }
 
-func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) (string, error) {
+// checkRoot lists a root. It returns what it found, what the listing left out, and what may be wrong with the rules.
+func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) (found string, _ *leftOutView, warnings []string, _ error) {
 	root, err := a.openRoot(cfg, s)
 	if err != nil {
-		return "", err
+		return "", nil, nil, err
 	}
 	defer func() { _ = root.Close() }()
 	documents, skipped, unlisted := 0, 0, 0
 	var first error
-	for e, err := range root.List(ctx, "") {
+	var left watcher.LeftOut
+	for e, err := range root.Survey(ctx, &left) {
 		if partial, ok := errors.AsType[*watcher.ListError](err); ok {
 			if unlisted++; first == nil {
 				first = partial
@@ -119,20 +131,21 @@ func (a *app) checkRoot(ctx context.Context, cfg *config.Config, s config.Sync) 
 			continue
 		}
 		if err != nil {
-			return "", err
+			return "", nil, nil, err
 		}
 		if documents++; e.Skip != "" {
 			skipped++
 		}
 	}
 	if unlisted > 0 {
-		return "", engine.WithClass(engine.ClassTemporary, fmt.Errorf("cannot list %s: %w", console.Count(unlisted, "part"), first))
+		return "", nil, nil, engine.WithClass(engine.ClassTemporary, fmt.Errorf("cannot list %s: %w", console.Count(unlisted, "part"), first))
 	}
-	found := fmt.Sprintf("%s, %s", s.Root, console.Count(documents, "document"))
+	found = fmt.Sprintf("%s, %s", s.Root, console.Count(documents, "document"))
 	if skipped > 0 {
 		found += fmt.Sprintf(", %d of them skipped", skipped)
 	}
-	return found, nil
+	view := viewLeftOut(&left)
+	return found, view, view.warnings(documents), nil
 }
 
 func checkNotifications(ctx context.Context, s config.Sync) (string, error) {

@@ -68,13 +68,17 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 // emulatorAccount returns the account of --emulator.
 func emulatorAccount() string { return strconv.FormatInt(emulator.DefaultFixture().Accounts[0].ID, 10) }
 
-// emulatorFiles returns the embedded emulator's file, so that it is never uploaded. The state in a database may have no
-// path for one.
-func emulatorFiles(cfg *config.Config) []string {
-	if cfg.LocalState == "" {
+// emulatorFiles returns the files of --emulator, so that they are never uploaded, whether the flag is set or not. The state in a
+// database may have no path for them.
+func (a *app) emulatorFiles(cfg *config.Config) []string {
+	path := cfg.LocalState
+	if path == "" {
 		return nil
 	}
-	return []string{emulatorFile(cfg.LocalState)}
+	if !a.useEmulator {
+		path = emulatorState(path)
+	}
+	return []string{path, path + "-wal", path + "-shm", emulatorFile(path)}
 }
 
 // emulatorFile returns the path of the embedded emulator's file of accepted sources.

@@ -203,7 +203,7 @@ func cmdOddNames(ts *testscript.TestScript, neg bool, args []string) {
 	for i, name := range []string{
 		"quote\"s.md", "it's.md", "back\\slash.md", "line\nbreak.md", "carriage\r\nreturn: x.md", "\x1b[2Jclear.md", "rtl\u202egnp.md",
 		"emoji \U0001F600.md", "-dash.md", "=formula.md", "spaces  .md", "100%.md", "a;b.md", strings.Repeat("n", 252) + ".md", "not\xff\xfeutf8.md",
-		"..dots.md", "CON.md", "ok.md", "status.md",
+		"two..dots.md", "CON.md", "ok.md", "status.md",
 	} {
 		ts.Check(os.WriteFile(filepath.Join(dir, name), []byte("odd "+strconv.Itoa(i)+"\n"), 0o600))
 	}

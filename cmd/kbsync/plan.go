@@ -162,6 +162,7 @@ func (p *syncPlanner) run(ctx context.Context) error {
 	if scan.Skipped != nil {
 		plan.Skipped = scan.Skipped
 	}
+	plan.LeftOut, plan.listed = viewLeftOut(scan.LeftOut), scan.Listed
 	if err != nil {
 		return err
 	}

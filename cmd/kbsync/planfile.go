@@ -53,11 +53,14 @@ type syncPlan struct {
 	Remove     int             `json:"remove"`
 	Unchanged  int             `json:"unchanged"`
 	Unsettled  int             `json:"unsettled"`
-	Skipped    map[string]int  `json:"skipped"` // all documents that are left out, by reason
+	Skipped    map[string]int  `json:"skipped"` // documents that must not be uploaded, by reason
+	LeftOut    *leftOutView    `json:"left_out,omitempty"`
 	LeftBehind []plannedSource `json:"left_behind"`
 	Documents  []planItem      `json:"documents,omitempty"`
 	// Error is why the plan cannot be applied: a guard would halt the sync, or a part of the root could not be read.
 	Error string `json:"error,omitempty"`
+
+	listed int // documents on the root
 }
 
 // A plannedSource is a source that answers with an old text once the plan is applied.

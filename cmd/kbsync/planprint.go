@@ -91,6 +91,7 @@ func (p *planFile) text(w io.Writer) {
 			fmt.Fprintf(w, "; %s still being written", console.Count(s.Unsettled, "document"))
 		}
 		fmt.Fprintf(w, "; %s\n", console.Count(s.Batches, "request"))
+		s.printLeftOut(w)
 		if len(s.LeftBehind) > 0 {
 			fmt.Fprintf(w, "%s: would leave behind %s:", console.Printable(s.Sync), console.Count(len(s.LeftBehind), "source"))
 			for _, l := range s.LeftBehind[:min(len(s.LeftBehind), 20)] {
@@ -117,6 +118,7 @@ func (p *planFile) markdown(w io.Writer) {
 		}
 		fmt.Fprintf(w, "\n| upload | bytes | requests | share a source | remove | unchanged | sources left behind |\n|---|---|---|---|---|---|---|\n"+
 			"| %d | %s | %d | %d | %d | %d | %d |\n", s.Upload, console.Bytes(s.Bytes), s.Batches, s.Share, s.Remove, s.Unchanged, len(s.LeftBehind))
+		s.markdownLeftOut(w)
 		for _, group := range []struct {
 			title string
 			is    []engine.Action

@@ -45,6 +45,7 @@ type summary struct {
 	Removed   int            `json:"removed"`
 	Unsettled int            `json:"unsettled"`
 	Skipped   map[string]int `json:"skipped"` // counts by reason
+	LeftOut   *leftOutView   `json:"left_out,omitempty"`
 	Marked    int            `json:"marked,omitempty"`
 
 	Uploaded  int   `json:"uploaded"`
@@ -99,6 +100,7 @@ func summarize(ctx context.Context, store *state.Store, o passOptions, p engine.
 	if s.Skipped == nil {
 		s.Skipped = map[string]int{}
 	}
+	s.LeftOut = viewLeftOut(scan.LeftOut)
 	if p.LeftToOther {
 		return s
 	}
@@ -266,6 +268,9 @@ func (s *summary) print(w io.Writer) {
 	line("found", "%s", found)
 	if len(s.Skipped) > 0 {
 		line("skipped", "%s", reasons(s.Skipped))
+	}
+	for i, row := range s.LeftOut.rows() {
+		line([]string{"left out", ""}[min(i, 1)], "%s", row)
 	}
 	uploaded := fmt.Sprintf("%s, %s in %s", console.Count(s.Uploaded, "document"), console.Bytes(s.Bytes), console.Count(s.Requests, "request"))
 	if s.Shared > 0 {

@@ -127,7 +127,7 @@ func (a *app) engineOptions(cfg *config.Config, store *state.Store, api *api, o 
 		Now:      a.now,
 		Cut:      a.signals.hard,
 		Accept:   engine.Accept{Destination: o.acceptDestination, Root: o.acceptRoot, State: o.acceptState},
-		OwnFiles: emulatorFiles(cfg),
+		OwnFiles: a.emulatorFiles(cfg),
 
 		UploadOnly: o.uploadOnly,
 
@@ -148,7 +148,7 @@ func (p *api) engine(cfg *config.Config) *engine.API {
 
 // openRoot opens the root of a sync with its filter. It reads no document.
 func (a *app) openRoot(cfg *config.Config, s config.Sync) (*engine.CountingRoot, error) {
-	return engine.OpenRoot(a.signals.soft, cfg, s, emulatorFiles(cfg)...)
+	return engine.OpenRoot(a.signals.soft, cfg, s, a.emulatorFiles(cfg)...)
 }
 
 // selected returns the syncs that the arguments chose.

@@ -252,21 +252,27 @@ func (c *Config) Dir() string {
 }
 
 // Private returns the files of kbsync that it must never upload, even if they are
-// in a root: the state, the config file, the token files and the status files.
-// The state also owns every path that begins with its own path and a dash or a
-// dot. A state in a database has no file.
+// in a root: the state, the config file, the token files, the status files and
+// the filter files. A state in a database has no file.
 func (c *Config) Private() []string {
-	file := c.State
-	if isDatabase(file) {
-		file = ""
-	}
 	var out []string
-	for _, p := range []string{file, c.configPath, c.API.TokenFile, c.ListenTokenFile, c.TouchFile, c.ErrorFile, c.MetricsFile} {
+	for _, p := range []string{c.StateFile(), c.configPath, c.API.TokenFile, c.ListenTokenFile, c.TouchFile, c.ErrorFile, c.MetricsFile} {
 		if p != "" {
 			out = append(out, p)
 		}
 	}
+	for _, s := range c.Syncs {
+		out = append(out, s.FilterFrom...)
+	}
 	return out
+}
+
+// StateFile returns the path of the state; empty if it is in a database.
+func (c *Config) StateFile() string {
+	if isDatabase(c.State) {
+		return ""
+	}
+	return c.State
 }
 
 // Input is the input of [Parse].

@@ -761,7 +761,7 @@ func TestPathInTheFileIsRelativeToTheFile(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got, want := c.Private(), []string{filepath.Join(dir, "f.db"), filepath.Join(conf, "kbsync.yaml"), filepath.Join(dir, "t")}; !slices.Equal(got, want) {
+	if got, want := c.Private(), []string{filepath.Join(dir, "f.db"), filepath.Join(conf, "kbsync.yaml"), filepath.Join(dir, "t"), filepath.Join(conf, "f1"), filepath.Join(conf, "f2")}; !slices.Equal(got, want) {
 		t.Errorf("Private = %q, want %q", got, want)
 	}
 }

@@ -107,6 +107,7 @@ func Classify(err error) Class {
 	}{
 		{ClassUsage, is[config.Errors]},
 		{ClassUsage, is[*watcher.PatternError]},
+		{ClassUsage, is[*watcher.RuleFileError]},
 		{ClassUsage, isOneOf(replycx.ErrNoToken, state.ErrNoAccess)},
 		{ClassGuard, is[*state.DestinationError]},
 		{ClassGuard, is[*watcher.GuardError]},

@@ -29,6 +29,7 @@ func TestClassify(t *testing.T) {
 		{WithClass(ClassUsage, context.Canceled), ClassUsage},
 		{replycx.ErrNoToken, ClassUsage},
 		{&watcher.PatternError{}, ClassUsage},
+		{&watcher.RuleFileError{Err: errors.New("not UTF-8")}, ClassUsage},
 		{fmt.Errorf("%w: /docs", watcher.ErrRootMissing), ClassRootMissing},
 		{&watcher.UnavailableError{Err: errors.New("no route")}, ClassTemporary},
 		{state.ErrLocked, ClassTemporary},

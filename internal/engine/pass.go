@@ -159,6 +159,7 @@ func (p *pass) scan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.warnLeftOut(result)
 	for _, e := range result.Incomplete {
 		p.logger.Warn("cannot list a part of the root, so no document counts as removed", "error", e)
 	}

@@ -15,6 +15,7 @@ import (
 // A Root is a root of either kind: a directory or a bucket.
 type Root interface {
 	watcher.Root
+	watcher.Surveyor
 	ingest.Root
 	Explain(ctx context.Context, key string) (watcher.Explanation, error)
 }
@@ -33,11 +34,20 @@ type CountingRoot struct {
 
 // List lists the documents below a prefix, as watcher.Root describes.
 func (r *CountingRoot) List(ctx context.Context, prefix string) iter.Seq2[watcher.Entry, error] {
+	return r.counted(r.Root.List(ctx, prefix))
+}
+
+// Survey lists all documents, as watcher.Surveyor describes.
+func (r *CountingRoot) Survey(ctx context.Context, left *watcher.LeftOut) iter.Seq2[watcher.Entry, error] {
+	return r.counted(r.Root.Survey(ctx, left))
+}
+
+func (r *CountingRoot) counted(listed iter.Seq2[watcher.Entry, error]) iter.Seq2[watcher.Entry, error] {
 	if r.Listed == nil {
-		return r.Root.List(ctx, prefix)
+		return listed
 	}
 	return func(yield func(watcher.Entry, error) bool) {
-		for e, err := range r.Root.List(ctx, prefix) {
+		for e, err := range listed {
 			r.Listed()
 			if !yield(e, err) {
 				return
@@ -64,6 +74,9 @@ func OpenRoot(ctx context.Context, cfg *config.Config, s config.Sync, ownFiles .
 	}
 	if s.Root.Dir != "" {
 		options.Own = watcher.OwnKeys(s.Root.Dir, append(cfg.Private(), ownFiles...)...)
+		if file := cfg.StateFile(); file != "" {
+			options.OwnState = watcher.OwnKeys(s.Root.Dir, file)
+		}
 	}
 	for _, path := range s.FilterFrom {
 		rules, err := readRules(path)

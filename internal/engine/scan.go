@@ -122,6 +122,7 @@ func (s *scanLoop) scan(ctx context.Context, prefixes []string) (watcher.Result,
 		s.source.Recorded(s.schedule.recorded(s.opts.Now(), result, redelivers(s.source)))
 	}
 	if whole {
+		s.warnLeftOut(result)
 		s.completed(ctx, result)
 	}
 	if result.New+result.Changed > 0 || whole {

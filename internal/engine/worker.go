@@ -34,6 +34,8 @@ type worker struct {
 		at         time.Time
 		failed     bool
 	}
+	// warned is what the last warning about rules and left out files said. The goroutine that scans owns it.
+	warned string
 }
 
 func newWorker(opts Options, s config.Sync) *worker {

@@ -52,6 +52,7 @@ func Run(t *testing.T, opts Options, place func(t *testing.T) Place) {
 	t.Run("never reads another version", func(t *testing.T) { testVersions(t, newFixture(t, place)) })
 	t.Run("fingerprints", func(t *testing.T) { testFingerprints(t, newFixture(t, place)) })
 	t.Run("filters", func(t *testing.T) { testFilters(t, newFixture(t, place)) })
+	t.Run("ignore files", func(t *testing.T) { testIgnores(t, newFixture(t, place)) })
 	t.Run("odd keys", func(t *testing.T) { testOdd(t, newFixture(t, place), opts) })
 	if !opts.NeverMissing {
 		t.Run("is missing", func(t *testing.T) { testMissing(t, newFixture(t, place)) })
@@ -303,6 +304,56 @@ func testFilters(t *testing.T, f *fixture) {
 	for e, err := range root.List(t.Context(), "") {
 		if err == nil {
 			t.Errorf("%s is listed although the ignore file is invalid", e.Key)
+		}
+	}
+}
+
+// testIgnores checks that ignore files hold at any depth, also for keys that a listing yields before the ignore file of their folder.
+func testIgnores(t *testing.T, f *fixture) {
+	for _, key := range []string{
+		"#top.md", "a.md", "notes/#b.md", "notes/(c)/d.md", "notes/-e/f.md", "notes/deep/!g.md", "notes/deep/h.md", "notes/deep/keep.md",
+		"notes/deep/more/i.md", "notes/z.md", "other/#b.md", "other/h.md",
+	} {
+		f.put(key, key)
+	}
+	f.put(".kbsyncignore", "h.md\n")
+	f.put("notes/.kbsyncignore", "#nothing\n\\#b.md\n(c)/\n/-e/f.md\n")
+	f.put("notes/deep/.kbsyncignore", "*\n!keep.md\n")
+	root := f.open(f.place.Root(nil))
+	want := []string{"#top.md", "a.md", "notes/deep/keep.md", "notes/z.md", "other/#b.md"}
+	f.lists(root, "", want...)
+	f.lists(root, "notes/", "notes/deep/keep.md", "notes/z.md")
+	f.lists(root, "notes/deep/", "notes/deep/keep.md")
+	f.lists(root, "notes/deep/keep.md", "notes/deep/keep.md")
+	f.lists(root, "notes/deep/!g.md")
+	f.lists(root, "notes/-e/")
+	f.lists(root, "notes/-e/f.md")
+	f.lists(root, "other/h.md")
+	for key, place := range map[string]string{
+		"notes/-e/f.md": "notes/.kbsyncignore:4", "notes/deep/more/i.md": "notes/deep/.kbsyncignore:1", "other/h.md": ".kbsyncignore:1", "other/#b.md": "",
+	} {
+		if x, err := root.Explain(t.Context(), key); err != nil || x.Place != place {
+			t.Errorf("%+v, %v, want the place %q", x, err, place)
+		}
+	}
+	if s, ok := root.(watcher.Surveyor); ok {
+		var left watcher.LeftOut
+		var got []string
+		for e, err := range s.Survey(t.Context(), &left) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, e.Key)
+		}
+		if !slices.Equal(got, want) || left.Files() != 5 || left.Directories() != 2 || left.UnmatchedCount != 0 {
+			t.Errorf("a survey has %q and %+v", got, left)
+		}
+	}
+	// A rule file that is not understood ends the listing.
+	f.put("notes/deep/.kbsyncignore", "Entw\xfcrfe/\n")
+	for e, err := range root.List(t.Context(), "notes/deep/") {
+		if err == nil || !strings.Contains(err.Error(), "notes/deep/.kbsyncignore") {
+			t.Errorf("listed %+v, %v", e, err)
 		}
 	}
 }

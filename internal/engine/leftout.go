@@ -1,0 +1,45 @@
+package engine
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/kbsync/kbsync/watcher"
+)
+
+// warnedRules is how many rules that matched nothing are logged by themselves.
+const warnedRules = 10
+
+// warnLeftOut warns of the rules that matched nothing in a scan of the whole root, and if it selected nothing although the root holds
+// files. It repeats nothing that the last warning said.
+func (w *worker) warnLeftOut(r watcher.Result) {
+	left := r.LeftOut
+	if left == nil || r.IncompleteCount > 0 {
+		return
+	}
+	selectsNothing := r.Listed == 0 && left.Files()+left.Directories() > 0
+	said := fmt.Sprint(left.Unmatched, left.UnmatchedCount, selectsNothing)
+	if said == w.warned {
+		return
+	}
+	w.warned = said
+	for i, u := range left.Unmatched {
+		if i == warnedRules {
+			w.logger.Warn("further rules matched nothing", "rules", left.UnmatchedCount-warnedRules)
+			break
+		}
+		args := []any{"rule", u.Rule, "place", u.Place}
+		if u.Hint != "" {
+			args = append(args, "hint", u.Hint)
+		}
+		w.logger.Warn("a rule matched nothing", args...)
+	}
+	if selectsNothing {
+		var reasons []string
+		for _, g := range left.Groups {
+			reasons = append(reasons, g.Reason)
+		}
+		w.logger.Warn("no document is selected, although the root holds files", "left_out", left.Files(), "directories_not_entered", left.Directories(),
+			"reasons", strings.Join(reasons, ", "))
+	}
+}
