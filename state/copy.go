@@ -16,8 +16,7 @@ import (
 var ErrNoCopy = errors.New("the state is not a file")
 
 const (
-	// backupMark is between the name of the state and the time in the name of a backup. Names that begin with the state's own and
-	// a dot are never documents.
+	// backupMark is between the name of the state and the time in the name of a backup. A backup is never a document; see IsSideFile.
 	backupMark   = ".backup-"
 	backupTime   = "20060102T150405Z"
 	keptBackups  = 3

@@ -3,14 +3,19 @@ package state
 import (
 	"encoding/hex"
 	"strings"
+	"time"
 )
 
 // IsSideFile reports whether a suffix of the path of a SQLite state names a file that belongs to the state: the logs and the journal
-// of SQLite, and the lock files of syncs.
+// of SQLite, the lock files of syncs, and backups. The suffix may be in lower case.
 func IsSideFile(suffix string) bool {
 	switch suffix {
 	case "-wal", "-shm", "-journal":
 		return true
+	}
+	if at, ok := strings.CutPrefix(suffix, backupMark); ok {
+		_, err := time.Parse(backupTime, strings.ToUpper(at))
+		return err == nil
 	}
 	name, ok := strings.CutSuffix(suffix, lockSuffix)
 	if !ok || !strings.HasPrefix(name, ".") {

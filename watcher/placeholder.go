@@ -12,8 +12,8 @@ import (
 // placeholderSkip is the reason why such a document is not uploaded.
 const placeholderSkip = "in the cloud only (a sync client has left a placeholder)" // of a dehydrated file, too
 
-// placeheld returns the name of the document that a placeholder stands for; empty if the name is not that of a placeholder.
-func placeheld(name string) string {
+// documentOf returns the name of the document that a placeholder stands for; empty if the name is not that of a placeholder.
+func documentOf(name string) string {
 	dot := strings.LastIndexByte(name, '.')
 	if dot <= 0 {
 		return ""
@@ -32,7 +32,7 @@ func placeheld(name string) string {
 // placeholders replaces the placeholders among the nodes of a directory by the documents that they stand for. A document that is
 // there beside its placeholder stays.
 func placeholders(nodes []node) []node {
-	if !slices.ContainsFunc(nodes, func(n node) bool { return n.kind == kindFile && placeheld(n.name) != "" }) {
+	if !slices.ContainsFunc(nodes, func(n node) bool { return n.kind == kindFile && documentOf(n.name) != "" }) {
 		return nodes
 	}
 	real := map[string]bool{}
@@ -43,7 +43,7 @@ func placeholders(nodes []node) []node {
 	for _, n := range nodes {
 		document := ""
 		if n.kind == kindFile {
-			document = placeheld(n.name)
+			document = documentOf(n.name)
 		}
 		switch {
 		case document == "":

@@ -107,22 +107,22 @@ func endings(counts map[string]int) string {
 }
 
 // printLeftOut prints what the listing left out, and the rules that matched nothing.
-func (p *syncPlan) printLeftOut(w io.Writer) {
-	for _, row := range p.LeftOut.rows() {
+func (s *syncPlan) printLeftOut(w io.Writer) {
+	for _, row := range s.LeftOut.rows() {
 		fmt.Fprintf(w, "  left out  %s\n", row)
 	}
-	for _, warning := range p.LeftOut.warnings(p.listed) {
+	for _, warning := range s.LeftOut.warnings(s.listed) {
 		fmt.Fprintf(w, "  warning   %s\n", console.Printable(warning))
 	}
 }
 
 // markdownLeftOut is printLeftOut for a comment on a pull request.
-func (p *syncPlan) markdownLeftOut(w io.Writer) {
-	rows := p.LeftOut.rows()
+func (s *syncPlan) markdownLeftOut(w io.Writer) {
+	rows := s.LeftOut.rows()
 	for i := range rows {
 		rows[i] = "Left out: " + rows[i]
 	}
-	rows = append(rows, p.LeftOut.warnings(p.listed)...)
+	rows = append(rows, s.LeftOut.warnings(s.listed)...)
 	if len(rows) > 0 {
 		fmt.Fprintln(w)
 	}
