@@ -115,6 +115,9 @@ func (a *app) explainKey(ctx context.Context, cfg *config.Config, s config.Sync,
 	if err != nil {
 		return e, err
 	}
+	if e.Uploaded && d.State == state.Skipped && state.IsBlocked(d.Reason) {
+		e.Uploaded, e.Reason, e.Rule, e.Place = false, d.Reason, "", ""
+	}
 	v, err := viewDocument(ctx, store, known, d)
 	e.Document = &v
 	return e, err

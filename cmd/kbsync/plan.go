@@ -205,7 +205,8 @@ func (p *syncPlanner) complete(ctx context.Context, known state.Sync) error {
 			uploads = append(uploads, upload{cmp.Or(h.DocumentID, math.MaxInt64), d.Size})
 		}
 		staying[d.SHA256] = true
-		if h.ContentID == 0 || d.SHA256 == hexOf(h.SHA256) || d.Action == string(engine.ActionUnreadable) || d.Action == string(engine.ActionFail) {
+		if h.ContentID == 0 || d.SHA256 == hexOf(h.SHA256) || d.Action == string(engine.ActionUnreadable) || d.Action == string(engine.ActionFail) ||
+			d.Action == string(engine.ActionBlock) {
 			continue
 		}
 		why := "changed"

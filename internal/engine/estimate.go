@@ -21,12 +21,18 @@ type Candidate struct {
 	Fingerprint state.Fingerprint
 }
 
-// PendingDocuments streams the documents that the state holds as pending.
+// PendingDocuments streams the documents that the state holds as pending, and then the blocked ones, whose verdict may change with the
+// policy.
 func PendingDocuments(ctx context.Context, store *state.Store, syncID int64) iter.Seq2[Candidate, error] {
 	return func(yield func(Candidate, error) bool) {
-		for d, err := range store.Documents.All(ctx, syncID, state.Pending) {
-			if !yield(Candidate{d.Key, d.Fingerprint}, err) {
-				return
+		for _, documents := range []iter.Seq2[state.Document, error]{
+			store.Documents.All(ctx, syncID, state.Pending),
+			store.Documents.Blocked(ctx, syncID),
+		} {
+			for d, err := range documents {
+				if !yield(Candidate{d.Key, d.Fingerprint}, err) {
+					return
+				}
 			}
 		}
 	}
