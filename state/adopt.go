@@ -152,10 +152,15 @@ func (t *tx) beginAdoption(syncID int64, docs []Adoption, sharing Sharing) (*ado
 	if a.known, err = t.knownSources(a.destination, ids); err != nil {
 		return nil, err
 	}
-	err = t.one(`SELECT coalesce(min(source_id), 0)
+	err = t.one(`SELECT source_id
 		FROM sources
 		WHERE destination_id = $1
-		  AND source_id < 0`, []any{a.destination}, &a.unknown)
+		  AND source_id < 0
+		ORDER BY source_id
+		LIMIT 1`, []any{a.destination}, &a.unknown)
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
 	return a, err
 }
 

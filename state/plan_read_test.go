@@ -21,9 +21,9 @@ var openIndexes = []string{
 }
 
 // narrow matches a condition that only a few rows meet. Other columns name a sync, a destination or a state. The expression is the
-// address of a content, which PostgreSQL prints as substr(sha256, 1, 16).
+// address of a content, which PostgreSQL prints as substr(sha256, 1, 16). Two bounds of the key are a directory.
 var narrow = regexp.MustCompile(`(\b(id|rowid|key|content_id|document_id|batch_id|source_id|size|inode|resend_of)|<expr>|substr\([^=]*\)) ?(=|IN )` +
-	`|source_id ?>.* AND \(?source_id ?<`)
+	`|source_id ?>.* AND \(?source_id ?<` + `|\bkey ?>=.* AND \(?key ?<`)
 
 // bounded matches a condition that gives the place where a reader begins.
 var bounded = regexp.MustCompile(`\b(id|rowid|key|source_id|batch_id|document_id)\)? ?[<>]`)
