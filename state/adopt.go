@@ -25,7 +25,7 @@ const adoptedCode = "ADOPTED"
 const unknownScope = "unknown content"
 
 // ClaimAll takes up to limit pending documents of the sync with a greater id than after, in the order of their ids, whatever they
-// wait for, even while the gate is shut. The caller releases those that it does not adopt.
+// wait for, even while the gate is shut. The caller releases the documents that it does not adopt.
 func (s *Queue) ClaimAll(ctx context.Context, syncID, after int64, limit int) ([]ClaimedDocument, error) {
 	var docs []ClaimedDocument
 	claim, err := s.newClaim(ctx)
@@ -60,7 +60,7 @@ func (s *Queue) ClaimAll(ctx context.Context, syncID, after int64, limit int) ([
 
 // Adopt records documents as uploaded without sending them, in one transaction. It reports by position which were adopted. It
 // does not adopt a document whose claim was lost, whose content is being uploaded, or whose sources the inventory has for other
-// contents; those that are still claimed are pending again. Errors: ErrMoved, ErrLockLost, ErrLeaseLost.
+// contents; such documents are pending again if they are still claimed. Errors: ErrMoved, ErrLockLost, ErrLeaseLost.
 //
 // A source with an unknown id has a negative number in the inventory. kbsync never asks the API about it.
 func (s *Journal) Adopt(ctx context.Context, syncID int64, docs []Adoption, sharing Sharing) (adopted []bool, err error) {

@@ -264,7 +264,7 @@ func (t *postgresTx) lockRow(query string, id any) error {
 	return err
 }
 
-// lockDestination takes an advisory lock, whose waiters are served in order. A row's lock would let those that share it starve
+// lockDestination takes an advisory lock, whose waiters are served in order. A row's lock would let the sharers starve
 // the one that needs it alone. The lock ends with the transaction, so it works through a pooler.
 func (t *postgresTx) lockDestination(column, from string, id int64, mode lockMode) error {
 	lock := "pg_advisory_xact_lock"

@@ -42,7 +42,7 @@ func TestFailureIsOfTheEndingItWasSentUnder(t *testing.T) {
 		// c.CSV has the ending that failed, b.txt has not.
 		r.wantSent("b.txt", r.sent(TrainingFailed, keys...))
 		r.want("a.csv=failed b.txt=failed c.CSV=failed")
-		// Each ending is tried once, whoever has it.
+		// Each ending is tried once, whichever document has it.
 		r.put("e.txt")
 		r.wantSent("", r.sent(TrainingFailed, keys...))
 		r.put("d.md")
@@ -148,7 +148,7 @@ func TestBlockedDocumentIsSkippedUntilItChanges(t *testing.T) {
 		r.must(err)
 		r.must(r.s.Queue.Block(r.ctx(), docs, []string{"it is a pointer", "it is a pointer"}))
 		r.want("a.md=skipped b.md=completed c.md=skipped")
-		// The good version stays: nobody is told to remove its source.
+		// The good version stays: no report asks to remove its source.
 		r.wantStanding(source, Live)
 		for k, err := range r.s.Scans.Known(r.ctx(), r.sync.ID, "") {
 			r.must(err)

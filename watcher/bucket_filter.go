@@ -10,7 +10,7 @@ type keyFilter struct {
 	filter *Filter
 	// load returns the ignore file of a folder, linked to parent; parent if there is none. Nil: there are no ignore files.
 	load func(dir string, parent *ignoreFile) (*ignoreFile, error)
-	left *LeftOut // nil if nobody counts
+	left *LeftOut // nil if nothing is counted
 
 	dir     string // of the last key, with a slash at its end
 	folders []keyFolder

@@ -32,7 +32,7 @@ type walk struct {
 	buffer  []byte
 	yield   func(Entry, error) bool
 	stopped bool
-	left    *LeftOut // nil if nobody counts
+	left    *LeftOut // nil if nothing is counted
 	partial bool     // a part was not listed
 }
 

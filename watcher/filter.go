@@ -159,7 +159,7 @@ type verdict struct {
 	place  string // of the pattern
 }
 
-// A tally notes which rules of a filter matched something; nil if nobody counts.
+// A tally notes which rules of a filter matched something; nil if nothing is counted.
 type tally []bool
 
 // document decides on a key. The filter has taken all its directories.

@@ -18,7 +18,7 @@ type ignoreFile struct {
 	folded  int    // the length of the folded dir
 	rules   []ignoreRule
 	parent  *ignoreFile
-	matched []bool // by rule: it matched something; nil if nobody counts
+	matched []bool // by rule: it matched something; nil if nothing is counted
 }
 
 type ignoreRule struct {

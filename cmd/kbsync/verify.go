@@ -20,7 +20,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [NAME]",
 		Short: "Compare the inventory with the API",
-		Long: `verify asks the API for the status of every source that nobody has acknowledged as removed. It prints the live sources that
+		Long: `verify asks the API for the status of every source that is not acknowledged as removed. It prints the live sources that
 differ from the state: sources that are gone from the knowledge base, that have another status than at the end of their
 training, or that are in another knowledge base. It also prints the left-behind sources that are gone, with the command that
 acknowledges them. It changes nothing. If a person removed a live source, run kbsync sources ack ID...; the next sync then
@@ -113,7 +113,7 @@ type verifyResult struct {
 	Elsewhere int         `json:"elsewhere"` // sources of another API or account, which verify skipped
 	Unknown   int         `json:"unknown"`   // sources of unknown id, which verify cannot ask for
 	Drifts    []driftView `json:"drifts"`    // of live sources
-	// LeftBehind counts the left-behind sources that were checked, and Gone are those that ReplyCX no longer returns.
+	// LeftBehind counts the left-behind sources that were checked, and Gone the ones that ReplyCX no longer returns.
 	LeftBehind int     `json:"left_behind"`
 	Gone       []int64 `json:"gone"`
 }

@@ -81,7 +81,7 @@ func (w *watchFixture) launch(args ...string) {
 	}
 	address := withPrefix(w.cloud.url(w.proxy.addr, w.bucket), folder)
 	args = append([]string{"watch", address, "--knowledge-base", "876", "--state", w.state, "--api-url", w.url, "--rate", "off", "--settle", "100ms",
-		"--batch-wait", "100ms", "--min-reupload-interval", "off", "--poll-min", "20ms", "--max-delete", "off", "--rescan", "off",
+		"--batch-wait", "100ms", "--min-reupload-interval", "off", "--poll-min", "20ms", "--max-delete", "off", "--max-change", "off", "--rescan", "off",
 		"--notifications", w.broker.url, "--listen", w.listen}, args...)
 	w.cmd = exec.Command(path, args...)
 	w.cmd.Env = append(os.Environ(), append(w.cloud.env(w.proxy.addr), "REPLYCX_TOKEN="+w.api.Token(emulator.DefaultFixture().Accounts[0].ID), "HOME="+w.TempDir())...)

@@ -25,7 +25,7 @@ func (w *worker) problem(err error) *hooks.Problem {
 	return &hooks.Problem{Text: err.Error(), Kind: class.String(), ExitCode: w.opts.ExitCode(class), InDoubt: InDoubt(err)}
 }
 
-// InDoubt reports whether an error says that the root or the state may be the wrong one, so that nobody must act on the documents which
+// InDoubt reports whether an error says that the root or the state may be the wrong one, so that a person must not act yet on the documents which
 // seem to be gone.
 func InDoubt(err error) bool {
 	return is[*watcher.GuardError](err) || is[*haltError](err) || is[*state.DestinationError](err) ||

@@ -18,7 +18,7 @@ type pdfEncryption uint8
 const (
 	pdfPlain   pdfEncryption = iota // not encrypted
 	pdfOpen                         // encrypted with an empty password: anyone can read it
-	pdfLocked                       // nobody can read it without the password or the certificate
+	pdfLocked                       // it cannot be read without the password or the certificate
 	pdfUnknown                      // the encryption could not be read
 )
 
