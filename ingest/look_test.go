@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/kbsync/kbsync/internal/preflight"
@@ -50,7 +51,7 @@ func TestDocumentThatCanNeverTrainIsNotSent(t *testing.T) {
 // A randomAccess is a tree whose documents can be read at any offset.
 type randomAccess struct {
 	*tree
-	read int // bytes read at an offset
+	read atomic.Int64 // bytes read at an offset
 }
 
 type readAtCloser struct {
@@ -61,7 +62,7 @@ type readAtCloser struct {
 
 func (r *readAtCloser) ReadAt(p []byte, offset int64) (int, error) {
 	n, err := r.at.ReadAt(p, offset)
-	r.root.read += n
+	r.root.read.Add(int64(n))
 	return n, err
 }
 
@@ -83,8 +84,8 @@ func TestLargeDocumentIsLookedAtWithoutReadingIt(t *testing.T) {
 	if err != nil || res.Blocked != 1 || res.Uploaded != 1 {
 		t.Fatalf("%+v, %v", res, err)
 	}
-	if root.read > 1<<20 {
-		t.Errorf("%d bytes were read to look", root.read)
+	if n := root.read.Load(); n > 1<<20 {
+		t.Errorf("%d bytes were read to look", n)
 	}
 }
 
