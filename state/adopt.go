@@ -27,35 +27,15 @@ const unknownScope = "unknown content"
 // ClaimAll takes up to limit pending documents of the sync with a greater id than after, in the order of their ids, whatever they
 // wait for, even while the gate is shut. The caller releases the documents that it does not adopt.
 func (s *Queue) ClaimAll(ctx context.Context, syncID, after int64, limit int) ([]ClaimedDocument, error) {
-	var docs []ClaimedDocument
-	claim, err := s.newClaim(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("claim documents: %w", err)
-	}
-	err = s.update(ctx, func(t *tx) error {
-		docs = nil
-		return t.each(`UPDATE documents
-			SET state = {doc.claimed}, claim = $1
-			WHERE id IN (
-				SELECT id
-				FROM documents
-				WHERE sync_id = $2
-				  AND state = {doc.pending}
-				  AND state < {doc.linked}
-				  AND id > $3
-				ORDER BY id
-				LIMIT $4 {skip.locked})
-			RETURNING `+claimedColumns, []any{claim, syncID, after, limit}, func(scan func(...any) error) error {
-			c, err := scanClaimed(scan, claim)
-			docs = append(docs, c)
-			return err
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("claim documents: %w", err)
-	}
-	sortByID(docs)
-	return docs, nil
+	always := func(*tx) (bool, error) { return true, nil }
+	return s.claimIf(ctx, always, `SELECT id
+			FROM documents
+			WHERE sync_id = $2
+			  AND state = {doc.pending}
+			  AND state < {doc.linked}
+			  AND id > $3
+			ORDER BY id
+			LIMIT $4 {skip.locked}`, []any{syncID, after, limit})
 }
 
 // Adopt records documents as uploaded without sending them, in one transaction. It reports by position which were adopted. It

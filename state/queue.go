@@ -70,6 +70,16 @@ func (t *tx) correctWaits(syncID int64) error {
 
 // claim claims the documents whose ids selection returns ($2 is the sync, $3 and up are args).
 func (s *db) claim(ctx context.Context, syncID int64, selection string, args ...any) ([]ClaimedDocument, error) {
+	return s.claimIf(ctx, func(t *tx) (bool, error) {
+		if held, err := t.paused(syncID); held || err != nil {
+			return false, err
+		}
+		return true, t.correctWaits(syncID)
+	}, selection, append([]any{syncID}, args...))
+}
+
+// claimIf claims the documents whose ids selection returns ($2 and up are args), if may allows it.
+func (s *db) claimIf(ctx context.Context, may func(*tx) (bool, error), selection string, args []any) ([]ClaimedDocument, error) {
 	var docs []ClaimedDocument
 	claim, err := s.newClaim(ctx)
 	if err != nil {
@@ -77,16 +87,13 @@ func (s *db) claim(ctx context.Context, syncID int64, selection string, args ...
 	}
 	err = s.updateLazily(ctx, func(t *tx) error {
 		docs = nil
-		if held, err := t.paused(syncID); held || err != nil {
-			return err
-		}
-		if err := t.correctWaits(syncID); err != nil {
+		if allowed, err := may(t); !allowed || err != nil {
 			return err
 		}
 		return t.each(`UPDATE documents
 			SET state = {doc.claimed}, claim = $1
 			WHERE id IN (`+selection+`)
-			RETURNING `+claimedColumns, append([]any{claim, syncID}, args...), func(scan func(...any) error) error {
+			RETURNING `+claimedColumns, append([]any{claim}, args...), func(scan func(...any) error) error {
 			c, err := scanClaimed(scan, claim)
 			docs = append(docs, c)
 			return err

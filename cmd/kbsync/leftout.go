@@ -70,7 +70,7 @@ func (v *leftOutView) rows() (rows []string) {
 		}
 	}
 	if v.Links > 0 {
-		rows = append(rows, console.Count(v.Links, "symbolic link")+" not followed; --copy-links follows those that stay inside the root")
+		rows = append(rows, console.Count(v.Links, "symbolic link")+" not followed; --copy-links follows a link that stays inside the root")
 	}
 	if v.Special > 0 {
 		rows = append(rows, console.Count(v.Special, "special file")+", such as a pipe or a socket")

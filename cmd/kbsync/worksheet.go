@@ -104,9 +104,8 @@ func (v sourceView) movedTo() string {
 	return ""
 }
 
-// sourceColumns returns the columns of the inventory. The brief ones of a list of left-behind sources are those that a person
-// needs to remove the sources by hand. brief is set for a table or a page, which
-// name the documents with the content only where the key does not.
+// sourceColumns returns the columns of the inventory. A person needs the brief columns of left-behind sources to remove the sources
+// by hand. brief is set for a table or a page. Both name the documents with the content only where the key does not.
 func sourceColumns(leftBehind, brief bool) []console.Column[sourceView] {
 	column := func(brief bool, name string, text func(sourceView) string) console.Column[sourceView] {
 		return console.Column[sourceView]{Name: name, Brief: brief, Text: text}

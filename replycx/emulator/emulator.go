@@ -266,7 +266,7 @@ type AcceptedSource struct {
 	SHA256   [sha256.Size]byte
 	Size     int64
 	Accepted time.Time
-	// Name and Status are those that a status answer has now.
+	// Name and Status have the values of a status answer.
 	Name, Status string
 	// Removed is set if Remove has removed it.
 	Removed bool
