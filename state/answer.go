@@ -155,7 +155,8 @@ func (t *tx) siblingDestination(id, knowledgeBase int64) (int64, error) {
 }
 
 // knownSources returns the contents of the ids that the inventory has. The ids of one answer are neighbours, so one range
-// costs less than a lookup for each.
+// costs less than a lookup for each. SQLite seeks from the first lower bound of the text, so the smallest id stands before the
+// condition of the index.
 func (t *tx) knownSources(destination int64, ids []int64) (map[int64]int64, error) {
 	known := map[int64]int64{}
 	if len(ids) == 0 {
@@ -174,10 +175,10 @@ func (t *tx) knownSources(destination int64, ids []int64) (map[int64]int64, erro
 		SELECT source_id, id
 		FROM contents
 		WHERE destination_id = $1
-		  AND state > {content.uncertain}
-		  AND source_id > 0
 		  AND source_id >= $2
-		  AND source_id <= $3`, []any{destination, max(slices.Min(ids), 1), slices.Max(ids)}, func(scan func(...any) error) error {
+		  AND source_id <= $3
+		  AND state > {content.uncertain}
+		  AND source_id > 0`, []any{destination, max(slices.Min(ids), 1), slices.Max(ids)}, func(scan func(...any) error) error {
 		var id, content int64
 		err := scan(&id, &content)
 		if asked[id] {
