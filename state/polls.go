@@ -65,7 +65,7 @@ func (s *Inventory) DueSources(ctx context.Context, destinationID int64, slack t
 const pollLease = 30 * time.Second
 
 func (t *tx) takeDueSources(destinationID int64, slack time.Duration, limit int) ([]DueSource, error) {
-	if err := t.lockDestination(destinationID); err != nil {
+	if err := t.session.lockPolls(destinationID); err != nil {
 		return nil, err
 	}
 	due, err := dueSources(destinationID, slack, limit, t.each)
@@ -165,18 +165,20 @@ func (s *Inventory) MakeStuckDue(ctx context.Context, destinationID int64) error
 // RecordPolls records the statuses of sources, and updates the contents that depend on them. It ignores a poll of a source
 // that was polled again since (see Poll.Polls). A source that MarkSourcesGone has acknowledged is not polled again.
 func (s *Inventory) RecordPolls(ctx context.Context, destinationID int64, polls []Poll) error {
-	err := s.update(ctx, func(t *tx) error { return t.recordPolls(destinationID, polls) })
+	err := s.db.together(func(mode lockMode) error {
+		return s.updateLazily(ctx, func(t *tx) error { return t.recordPolls(destinationID, polls, mode) })
+	})
 	if err != nil {
 		return fmt.Errorf("record statuses: %w", err)
 	}
 	return nil
 }
 
-func (t *tx) recordPolls(destinationID int64, polls []Poll) error {
-	if err := t.lockDestination(destinationID); err != nil {
+func (t *tx) recordPolls(destinationID int64, polls []Poll, mode lockMode) error {
+	if err := errors.Join(t.lockDestination(destinationID, mode), t.session.lockPolls(destinationID)); err != nil {
 		return err
 	}
-	r := polling{tx: t, destination: destinationID, at: now()}
+	r := polling{tx: t, mode: mode, destination: destinationID, at: now()}
 	err := t.one(`SELECT knowledge_base FROM destinations WHERE id = $1`, []any{destinationID}, &r.knowledgeBase)
 	if err != nil {
 		return err
@@ -190,11 +192,17 @@ const foreignPollPause = 10 * time.Minute
 // A polling records the polls of a destination's sources.
 type polling struct {
 	tx                             *tx
+	mode                           lockMode
 	destination, knowledgeBase, at int64
 }
 
 func (r *polling) foreign(p Poll) bool {
 	return p.KnowledgeBase != 0 && p.KnowledgeBase != r.knowledgeBase
+}
+
+// fitsContent reports whether the content says everything about the source after this poll.
+func (r *polling) fitsContent(p Poll) bool {
+	return !r.foreign(p) && p.Errors == "" && (p.Status == "" || p.Status == usualStatus(p.Outcome))
 }
 
 // record records polls: in the contents where the sources are there and still fit, else in the table of sources.
@@ -207,7 +215,9 @@ func (r *polling) record(polls []Poll) error {
 	for _, p := range polls {
 		content, ok := inContent[p.SourceID]
 		switch {
-		case ok && !r.foreign(p) && p.Errors == "" && (p.Status == "" || p.Status == usualStatus(p.Outcome)):
+		case r.mode == together && !(ok && r.fitsContent(p) && p.Outcome != TrainingFailed):
+			return errAlone
+		case ok && r.fitsContent(p):
 			usual = append(usual, p)
 			continue
 		case ok && !r.foreign(p):
@@ -399,7 +409,7 @@ func (s *Inventory) AnySource(ctx context.Context, destinationID int64) (int64, 
 // that is not in the inventory is an error that Is ErrNotFound, and then nothing is recorded.
 func (s *Inventory) MarkSourcesGone(ctx context.Context, destinationID int64, sourceIDs []int64) (pending int, err error) {
 	err = s.update(ctx, func(t *tx) error {
-		if err := t.lockDestination(destinationID); err != nil {
+		if err := t.lockDestination(destinationID, alone); err != nil {
 			return err
 		}
 		pending = 0

@@ -275,6 +275,11 @@ func (t *postgresTx) lockDestination(column, from string, id int64, mode lockMod
 	return err
 }
 
+func (t *postgresTx) lockPolls(destination int64) error {
+	_, err := t.exec(`SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' polls', $1))`, []any{destination})
+	return err
+}
+
 func (t *postgresTx) resetIdentities() error {
 	for _, table := range []string{"destinations", "syncs", "contents", "documents", "batches", "outbox"} {
 		_, err := t.exec(`SELECT setval(pg_get_serial_sequence('`+table+`', 'id'), coalesce(max(id), 0) + 1, false)

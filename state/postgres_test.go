@@ -203,7 +203,7 @@ func TestLockOfADestination(t *testing.T) {
 						if err := t.lockSync(r.sync.ID, alone); err != nil {
 							return err
 						}
-					} else if err := t.lockDestination(r.sync.Destination.ID); err != nil {
+					} else if err := t.lockDestination(r.sync.Destination.ID, alone); err != nil {
 						return err
 					}
 					var n int64

@@ -144,9 +144,25 @@ const resendable = linkedUnfinished + `
 func (s *db) claimResends(ctx context.Context, syncID int64, resendAfter time.Duration,
 	limit int, order string) ([]ClaimedDocument, error) {
 	var docs []ClaimedDocument
-	claim, err := s.newClaim(ctx)
+	// Mostly there is none. Then no other process need wait for a lock.
+	batch, err := resendableBatch(syncID, resendAfter, order, func(query string, args []any, dest ...any) error {
+		return s.queryOne(ctx, query, args, dest...)
+	})
+	if err == nil && batch != 0 {
+		docs, err = s.claimResendsAlone(ctx, syncID, resendAfter, limit, order)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("claim uncertain documents: %w", err)
+	}
+	sortByID(docs)
+	return docs, nil
+}
+
+func (s *db) claimResendsAlone(ctx context.Context, syncID int64, resendAfter time.Duration, limit int,
+	order string) (docs []ClaimedDocument, err error) {
+	claim, err := s.newClaim(ctx)
+	if err != nil {
+		return nil, err
 	}
 	err = s.update(ctx, func(t *tx) (err error) {
 		if err := t.lockSync(syncID, alone); err != nil {
@@ -155,25 +171,28 @@ func (s *db) claimResends(ctx context.Context, syncID int64, resendAfter time.Du
 		docs, err = t.claimResends(claim, syncID, resendAfter, limit, order)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("claim uncertain documents: %w", err)
+	return docs, err
+}
+
+// resendableBatch returns the batch of the first document that is due to be sent again; 0 if there is none.
+func resendableBatch(syncID int64, resendAfter time.Duration, order string,
+	one func(query string, args []any, dest ...any) error) (batch int64, err error) {
+	err = one(`SELECT c.batch_id `+resendable+`
+			  AND (c.since <= $2 OR c.since > $3)
+			ORDER BY `+order+`
+			LIMIT 1`, []any{syncID, now() - resendAfter.Milliseconds(), now()}, &batch)
+	if errors.Is(err, ErrNotFound) {
+		return 0, nil
 	}
-	sortByID(docs)
-	return docs, nil
+	return batch, err
 }
 
 func (t *tx) claimResends(claim, syncID int64, resendAfter time.Duration, limit int, order string) ([]ClaimedDocument, error) {
 	if held, err := t.paused(syncID); held || err != nil {
 		return nil, err
 	}
-	var batch int64
-	err := t.one(`SELECT c.batch_id `+resendable+`
-			  AND (c.since <= $2 OR c.since > $3)
-			ORDER BY `+order+`
-			LIMIT 1`, []any{syncID, now() - resendAfter.Milliseconds(), now()}, &batch)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	} else if err != nil {
+	batch, err := resendableBatch(syncID, resendAfter, order, t.one)
+	if err != nil || batch == 0 {
 		return nil, err
 	}
 	contents := map[int64]SHA256{} // by document

@@ -42,6 +42,10 @@ func (r *recorder) update(ctx context.Context, fn func(*tx) error) error {
 	return r.backend.update(ctx, func(t *tx) error { return fn(&tx{recordingSession{t.session, r}}) })
 }
 
+func (r *recorder) updateLazily(ctx context.Context, fn func(*tx) error) error {
+	return r.backend.updateLazily(ctx, func(t *tx) error { return fn(&tx{recordingSession{t.session, r}}) })
+}
+
 func (r *recorder) query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error {
 	r.note(query, args)
 	return r.backend.query(ctx, query, args, row)

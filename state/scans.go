@@ -109,39 +109,51 @@ func (s *Scans) Known(ctx context.Context, syncID int64, prefix string) iter.Seq
 // due at once, or when Scan.Rest has passed since its last upload.
 func (s *Scans) Record(ctx context.Context, scan Scan, changes []Change) error {
 	var puts []Change
+	together := scan.Rest <= 0 // else put reads batches that may be in the hands of others
 	for _, c := range changes {
 		if c.Op == Put {
 			puts = append(puts, c)
 		}
+		together = together && c.Op != Skip // which changes what the document's content is
 	}
-	err := s.update(ctx, func(t *tx) error {
-		if err := errors.Join(t.lockSync(scan.SyncID, alone), s.inPlace(t, scan.SyncID)); err != nil {
-			return err
-		}
-		at := now()
-		if err := eachChunk(puts, func(chunk []Change) error { return t.put(scan, chunk, at) }); err != nil {
-			return err
-		}
-		for i := range changes {
-			var err error
-			switch c := &changes[i]; c.Op {
-			case Skip:
-				err = t.skip(scan, c, at)
-			case Vanish:
-				_, err = t.exec(`UPDATE documents
-					SET vanished = $1
-					WHERE sync_id = $2
-					  AND key = $3
-					  AND state <> {doc.removed}`, scan.ID, scan.SyncID, []byte(c.Key))
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	record := func(mode lockMode) error {
+		return s.update(ctx, func(t *tx) error { return s.record(t, scan, changes, puts, mode) })
+	}
+	var err error
+	if together {
+		err = s.together(record)
+	} else {
+		err = record(alone)
+	}
 	if err != nil {
 		return fmt.Errorf("record changes: %w", err)
+	}
+	return nil
+}
+
+func (s *Scans) record(t *tx, scan Scan, changes, puts []Change, mode lockMode) error {
+	if err := errors.Join(t.lockSync(scan.SyncID, mode), s.inPlace(t, scan.SyncID)); err != nil {
+		return err
+	}
+	at := now()
+	if err := eachChunk(puts, func(chunk []Change) error { return t.put(scan, chunk, at) }); err != nil {
+		return err
+	}
+	for i := range changes {
+		var err error
+		switch c := &changes[i]; c.Op {
+		case Skip:
+			err = t.skip(scan, c, at)
+		case Vanish:
+			_, err = t.exec(`UPDATE documents
+				SET vanished = $1
+				WHERE sync_id = $2
+				  AND key = $3
+				  AND state <> {doc.removed}`, scan.ID, scan.SyncID, []byte(c.Key))
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

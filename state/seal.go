@@ -61,26 +61,17 @@ func (t *tx) uploadRow(u *Upload, mode lockMode) (b batchRow, err error) {
 	return b, err
 }
 
-// updateUpload runs fn with the row of an upload. In a shared state, the destination is locked together with other uploads at
-// first. If fn then returns errAlone, or another upload has written the same row, fn runs again with the destination locked alone.
+// updateUpload runs fn with the row of an upload, see together.
 func (s *Journal) updateUpload(ctx context.Context, u *Upload, fn func(*tx, batchRow, lockMode) error) error {
-	mode := alone
-	if s.shared() {
-		mode = together
-	}
-	for {
-		err := s.update(ctx, func(t *tx) error {
+	return s.db.together(func(mode lockMode) error {
+		return s.update(ctx, func(t *tx) error {
 			b, err := t.uploadRow(u, mode)
 			if err != nil {
 				return err
 			}
 			return fn(t, b, mode)
 		})
-		if mode == alone || !errors.Is(err, errAlone) && !isUniqueViolation(err) {
-			return err
-		}
-		mode = alone
-	}
+	})
 }
 
 // Seal reserves the members' contents and writes the batch to the journal as sealed, in one durable transaction; after it

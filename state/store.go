@@ -35,7 +35,7 @@ type backend interface {
 	// Errors: ErrNewerSchema.
 	update(ctx context.Context, fn func(*tx) error) error
 	// updateLazily is update, but a crash of the database may undo the transaction, if no durable one has followed. It is for what
-	// a process can do again: claims, the times of requests.
+	// a process can do again: claims, polls, the times of requests.
 	updateLazily(ctx context.Context, fn func(*tx) error) error
 	// query reads outside of transactions, and calls row for every row. row gets the function that scans it.
 	query(ctx context.Context, query string, args []any, row func(scan func(...any) error) error) error

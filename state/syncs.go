@@ -63,7 +63,7 @@ func (s *Syncs) Ensure(ctx context.Context, name, root string, dest Destination,
 		if err != nil {
 			return err
 		}
-		if err := t.lockDestination(destination); err != nil {
+		if err := t.lockDestination(destination, alone); err != nil {
 			return err
 		}
 		var id int64

@@ -20,6 +20,9 @@ type session interface {
 	// from is a FROM clause with the condition that selects the destination with the number id in column. It does nothing where
 	// there is only one writer.
 	lockDestination(column, from string, id int64, mode lockMode) error
+	// lockPolls locks the polls of a destination until the transaction ends. A transaction that locks the destination too locks it
+	// first. It does nothing where there is only one writer.
+	lockPolls(destination int64) error
 	// notify wakes the processes that share the state after the commit.
 	notify() error
 	// resetIdentities makes the next generated ids greater than every id in the tables.
@@ -72,18 +75,30 @@ const (
 	// alone lets no other transaction lock the destination. Everything that changes the breaker, or contents that are in the
 	// table, needs it.
 	alone lockMode = iota
-	// together lets others lock it together, too. It is enough for new contents and for the answers to them, which
-	// are most of the work of several processes.
+	// together lets others lock it together, too. It is enough for new contents, for the answers to them and for usual
+	// statuses, which are most of the work of several processes.
 	together
 )
 
 // errAlone ends a transaction that has locked a destination together with others, and needs it alone.
 var errAlone = errors.New("the destination must be locked alone")
 
+// together calls update in a shared state with the mode together. If that returns errAlone, or another process has written the
+// same row, it calls update again with the mode alone. In a file it calls update once, with the mode alone.
+func (s *db) together(update func(lockMode) error) error {
+	if s.shared() {
+		err := update(together)
+		if !errors.Is(err, errAlone) && !isUniqueViolation(err) {
+			return err
+		}
+	}
+	return update(alone)
+}
+
 // lockDestination locks the destination until the transaction ends. Other writers to its rows wait for each other row by row
 // only.
-func (t *tx) lockDestination(id int64) error {
-	return t.session.lockDestination("id", "FROM destinations WHERE id = $1", id, alone)
+func (t *tx) lockDestination(id int64, mode lockMode) error {
+	return t.session.lockDestination("id", "FROM destinations WHERE id = $1", id, mode)
 }
 
 // lockSync locks the destination of the sync, see lockDestination.

@@ -17,12 +17,22 @@ const maxGroup = 64
 // A job is one caller's transaction.
 type job struct {
 	fn   func(*tx) error
+	lazy bool // a crash of the machine may undo it, if no other job has followed
 	done chan error
 }
 
 // update gives the job to the only writer, see run.
 func (s *sqliteDB) update(ctx context.Context, fn func(*tx) error) error {
-	j := &job{fn: fn, done: make(chan error, 1)}
+	return s.submit(ctx, &job{fn: fn, done: make(chan error, 1)})
+}
+
+// updateLazily is update, but its commit does not wait for the disk. The next durable commit takes it along, because the log
+// is written in order.
+func (s *sqliteDB) updateLazily(ctx context.Context, fn func(*tx) error) error {
+	return s.submit(ctx, &job{fn: fn, lazy: true, done: make(chan error, 1)})
+}
+
+func (s *sqliteDB) submit(ctx context.Context, j *job) error {
 	select {
 	case s.jobs <- j:
 		return remedy(<-j.done)
@@ -31,11 +41,6 @@ func (s *sqliteDB) update(ctx context.Context, fn func(*tx) error) error {
 	case <-s.stop:
 		return errors.New("the state is closed")
 	}
-}
-
-// updateLazily is update: jobs that are committed together wait for the disk once.
-func (s *sqliteDB) updateLazily(ctx context.Context, fn func(*tx) error) error {
-	return s.update(ctx, fn)
 }
 
 // run is the only writer. With synchronous=FULL every commit waits for the disk, and many uploads end at the same time:
@@ -51,7 +56,9 @@ func (s *sqliteDB) run(conn *sql.Conn) {
 	for {
 		select {
 		case j := <-s.jobs:
-			s.commitGroup(t, j)
+			for j != nil {
+				j = s.commitGroup(t, j)
+			}
 			if due == nil {
 				due = time.After(checkpointDelay)
 			}
@@ -67,18 +74,25 @@ func (s *sqliteDB) run(conn *sql.Conn) {
 }
 
 // commitGroup runs first and the jobs that wait, and commits them. If a job loses the transaction, the group ends there, and
-// no job of it is on the disk.
-func (s *sqliteDB) commitGroup(t *sqliteTx, first *job) {
+// no job of it is on the disk. A group of lazy jobs ends before a durable one, which commitGroup returns.
+func (s *sqliteDB) commitGroup(t *sqliteTx, first *job) (next *job) {
 	var group []*job
 	var results []error
 	t.lost = nil
-	begun := t.command("BEGIN IMMEDIATE")
+	begun := t.waitForDisk(!first.lazy)
+	if begun == nil {
+		begun = t.command("BEGIN IMMEDIATE")
+	}
 	t.lost = nil // without a transaction none is lost
 	refused := begun
 	if begun == nil {
 		refused = s.schema.refuseNewer(&tx{t})
 	}
 	for j := first; j != nil; j = s.waiting(len(group)) {
+		if first.lazy && !j.lazy {
+			next = j
+			break
+		}
 		result := refused
 		if refused == nil {
 			result = t.savepoint(j.fn)
@@ -100,6 +114,7 @@ func (s *sqliteDB) commitGroup(t *sqliteTx, first *job) {
 	for i, j := range group {
 		j.done <- results[i]
 	}
+	return next
 }
 
 // waiting returns the next job for a group of n, or nil if no job waits or the group is full.
@@ -120,6 +135,7 @@ type sqliteTx struct {
 	conn  *sql.Conn
 	texts *sqliteTexts
 	stmts map[string]*sql.Stmt
+	lazy  bool  // commits do not wait for the disk
 	lost  error // why SQLite rolled back, or may have rolled back, the whole transaction
 }
 
@@ -131,6 +147,23 @@ func (t *sqliteTx) close() {
 
 func (t *sqliteTx) command(query string) error {
 	_, err := t.exec(query, nil)
+	return err
+}
+
+// waitForDisk sets whether the next commits wait for the disk. The statement is not prepared, because SQLite runs it when it is
+// compiled.
+func (t *sqliteTx) waitForDisk(wait bool) error {
+	if wait == !t.lazy {
+		return nil
+	}
+	level := "NORMAL"
+	if wait {
+		level = "FULL"
+	}
+	_, err := t.conn.ExecContext(context.Background(), "PRAGMA synchronous="+level)
+	if err == nil {
+		t.lazy = !wait
+	}
 	return err
 }
 
@@ -229,6 +262,8 @@ func (t *sqliteTx) read(query string, args []any, fn func(*sql.Rows) error) erro
 func (t *sqliteTx) lockRow(string, any) error { return nil }
 
 func (t *sqliteTx) lockDestination(string, string, int64, lockMode) error { return nil }
+
+func (t *sqliteTx) lockPolls(int64) error { return nil }
 
 // resetIdentities does nothing: SQLite continues after the greatest id.
 func (t *sqliteTx) resetIdentities() error { return nil }

@@ -12,12 +12,17 @@ import (
 // reportDelay collects changes that happen together into one report.
 const reportDelay = 50 * time.Millisecond
 
+// reportRest is how often the time of a report passes before the next one. The cost of a report grows with the number of
+// documents that are not completed, and while they are uploaded there is always a change to report.
+const reportRest = 10
+
 // runReports reports the sync after each change, until ctx ends: to the state, where kbsync status finds it, to the hooks, and in
 // the status files.
 func (l *loops) runReports(ctx context.Context) {
 	notifier := l.notifier()
 	l.changed.signal() // for the messages that an earlier process could not deliver
 	var next time.Time
+	var took time.Duration
 	for {
 		wait := time.Hour
 		if !next.IsZero() {
@@ -26,10 +31,12 @@ func (l *loops) runReports(ctx context.Context) {
 		if _, err := retry.SleepOrWake(ctx, wait, l.changed); err != nil {
 			return
 		}
-		if retry.Sleep(ctx, reportDelay) != nil {
+		if retry.Sleep(ctx, max(reportDelay, reportRest*took)) != nil {
 			return
 		}
+		begun := time.Now()
 		l.report(ctx, notifier)
+		took = time.Since(begun)
 		var err error
 		if next, err = notifier.Deliver(ctx); err != nil && ctx.Err() == nil {
 			l.logger.Error("cannot read the messages to the hooks", "error", err)
