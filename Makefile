@@ -124,9 +124,9 @@ bench-s3: ## compare with rclone on an unchanged S3 bucket of 100,000 objects (n
 bench-million: ## measure time and memory of a sync of 1,000,000 unchanged objects
 	$(GO) -C internal/cloudtest test -run '^$$' -bench BenchmarkUnchangedMillion -benchtime 3x -timeout 1h .
 
-# 10,000 files from the first byte to the last acceptance; the state beyond its keys; 1,000,000 documents against 10,000.
+# 10,000 files from the first byte to the last acceptance; the state beyond its keys, in training and after it; 1,000,000 documents against 10,000.
 .PHONY: bench-targets
-bench-targets: ## print P2 (files/s), P10 (state-bytes/document) and P4 (time-ratio, peak-ratio, peak-MiB)
+bench-targets: ## print P2 (files/s), P10 (state-bytes/document, once all are trained) and P4 (time-ratio, peak-ratio, peak-MiB)
 	$(GO) test -run '^$$' -bench BenchmarkFirstSync -benchtime 3x -timeout 30m ./cmd/kbsync
 	@$(MAKE) --silent --no-print-directory bench-million
 

@@ -88,9 +88,18 @@ func corpus(tb testing.TB, files, size int) string {
 	return root
 }
 
-func syncOnce(tb testing.TB, url, state, root string) {
+func fileSize(tb testing.TB, path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return info.Size()
+}
+
+func syncOnce(tb testing.TB, url, state, root string, flags ...string) {
 	var stderr strings.Builder
-	code := run(tb.Context(), []string{"sync", root, "--knowledge-base", "876", "--state", state, "--api-url", url, "--rate", "off", "--settle", "0s", "--wait=false", "-q"},
+	args := []string{"sync", root, "--knowledge-base", "876", "--state", state, "--api-url", url, "--rate", "off", "--settle", "0s", "--wait=false", "-q"}
+	code := run(tb.Context(), append(args, flags...),
 		[]string{"REPLYCX_TOKEN=x.y.z", "HOME=" + tb.TempDir()}, strings.NewReader(""), io.Discard, &stderr)
 	if code != exitDone && code != exitTemporary && code != exitTraining {
 		tb.Fatalf("exit %d: %s", code, stderr.String())
@@ -112,11 +121,12 @@ func BenchmarkFirstSync(b *testing.B) {
 					b.Fatalf("%d accepted", n)
 				}
 				b.ReportMetric(float64(c.files)/server.took().Seconds(), "files/s")
-				info, err := os.Stat(state)
-				if err != nil {
-					b.Fatal(err)
-				}
-				b.ReportMetric(float64(info.Size()-keys)/float64(c.files), "state-bytes/document")
+				b.StopTimer()
+				training := fileSize(b, state)
+				syncOnce(b, server.url, state, root, "--wait=true")
+				b.ReportMetric(float64(training-keys)/float64(c.files), "training-bytes/document")
+				b.ReportMetric(float64(fileSize(b, state)-keys)/float64(c.files), "state-bytes/document")
+				b.StartTimer()
 			}
 		})
 	}
