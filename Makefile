@@ -54,10 +54,14 @@ servers: ## install the servers for the tests of buckets into bin/servers
 	.ci/servers install
 
 # Under the race detector the tests of behaviour run on SQLite only: the goroutines are the same on both databases, and those of
-# the leases have tests of their own. The plans of queries and the tests of several processes would only be slower.
+# the leases have tests of their own. The plans of queries and the tests of several processes would only be slower. Of the
+# stories it runs those in which uploads, scans, signals and reloads meet.
+RACE_STORIES := watch|reload|drain|interrupted|sync|batching|hooks|outage|moved|refused|slow|bucket|cut
+
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -timeout 15m -skip 'TestHotQueries|TestPostgres|^Test.*/^postgres$$' ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m -skip 'TestHotQueries|TestPostgres|^Test.*/^postgres$$|TestScripts|TestKilledAtAnyMoment' ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m -run 'TestScripts/^($(RACE_STORIES))$$' ./cmd/kbsync
 
 # go test can fuzz only one target at a time.
 .PHONY: fuzz
