@@ -203,6 +203,9 @@ func (a *adoption) adopt(d *Adoption) (bool, error) {
 	if err := a.tx.linkDocument(d.DocumentID, c.id); err != nil {
 		return false, err
 	}
+	if err := a.tx.keepCore(c.id, d.Core); err != nil {
+		return false, err
+	}
 	return true, a.addFormer(d)
 }
 

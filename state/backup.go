@@ -55,6 +55,11 @@ var tables = []table{
 		"content_id, ending",
 	},
 	{
+		"cores",
+		[]string{"content_id", "core"},
+		"content_id",
+	},
+	{
 		"documents",
 		[]string{
 			"id", "sync_id", "key", "size", "mtime", "ctime_offset", "inode", "etag", "state", "content_id", "forced", "claim",
@@ -66,6 +71,11 @@ var tables = []table{
 		"past_contents",
 		[]string{"content_id", "document_id", "until"},
 		"content_id, document_id",
+	},
+	{
+		"resaves",
+		[]string{"document_id", "content_id", "sha256", "since"},
+		"document_id",
 	},
 	{
 		"batches",
@@ -152,6 +162,9 @@ func exportTo(w io.Writer, query queryFunc) error {
 	return out.Flush()
 }
 
+// isHash reports whether a column has hashes, which an export has in hexadecimal.
+func isHash(column string) bool { return column == "sha256" || column == "core" }
+
 func portable(column string, v any) any {
 	text := func(s string) any {
 		if utf8.ValidString(s) {
@@ -161,7 +174,7 @@ func portable(column string, v any) any {
 	}
 	switch v := v.(type) {
 	case []byte:
-		if column == "sha256" {
+		if isHash(column) {
 			return hex.EncodeToString(v)
 		}
 		return text(string(v))
@@ -180,7 +193,7 @@ func unportable(column string, v any) (any, error) {
 		return v.Int64()
 	case string:
 		switch {
-		case column == "sha256":
+		case isHash(column):
 			b, err := hex.DecodeString(v)
 			if err == nil && len(b) != len(SHA256{}) {
 				err = errors.New("not a SHA-256")

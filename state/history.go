@@ -34,7 +34,7 @@ func (h *history) add(at int64, what string, batch, source int64, sha []byte) {
 // History returns the events of a document, oldest first.
 func (s *Documents) History(ctx context.Context, documentID int64) ([]Event, error) {
 	h := history{db: s.db, document: documentID}
-	for _, read := range []func(context.Context) error{h.readBatches, h.readSources, h.readPastContents} {
+	for _, read := range []func(context.Context) error{h.readBatches, h.readSources, h.readPastContents, h.readResave} {
 		if err := read(ctx); err != nil {
 			return nil, fmt.Errorf("read history: %w", err)
 		}
@@ -214,6 +214,18 @@ func (h *history) readPastContents(ctx context.Context) error {
 		var sha []byte
 		err := scan(&at, &sha)
 		h.add(at, "this version was left behind", 0, 0, sha)
+		return err
+	})
+}
+
+func (h *history) readResave(ctx context.Context) error {
+	return h.db.query(ctx, `SELECT since, sha256
+		FROM resaves
+		WHERE document_id = $1`, []any{h.document}, func(scan func(...any) error) error {
+		var at int64
+		var sha []byte
+		err := scan(&at, &sha)
+		h.add(at, "saved again with only its metadata changed, so not uploaded", 0, 0, sha)
 		return err
 	})
 }

@@ -96,7 +96,7 @@ func (s *Queue) Resolve(ctx context.Context, syncID int64, docs []HashedDocument
 	verdicts := make([]Verdict, len(docs)) // ActionUpload
 	known, _, err := s.db.lookUp(ctx, syncID, docs, sharing)
 	// A new content needs no transaction: Seal looks again, and reports a lost claim.
-	if err == nil && len(known) > 0 {
+	if err == nil && (len(known) > 0 || hasResave(docs)) {
 		err = s.update(ctx, func(t *tx) (err error) {
 			verdicts, err = t.resolveAll(syncID, docs, sharing)
 			return err
@@ -148,6 +148,9 @@ func (t *tx) resolveAll(syncID int64, docs []HashedDocument, sharing Sharing) ([
 	for i := range docs {
 		c, ok := known[keys[i]]
 		if !ok {
+			if verdicts[i], err = t.resolveResaved(&docs[i], sharing); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if verdicts[i], err = t.resolve(&c, &docs[i], docs, sharing); err != nil {
@@ -183,7 +186,10 @@ func (t *tx) resolve(c *contentRow, doc *HashedDocument, docs []HashedDocument, 
 			return verdict, err
 		}
 	}
-	return Verdict{Action: ActionShare}, t.linkDocument(doc.DocumentID, c.id)
+	if err := t.linkDocument(doc.DocumentID, c.id); err != nil {
+		return Verdict{}, err
+	}
+	return Verdict{Action: ActionShare}, t.keepCore(c.id, doc.Core)
 }
 
 // resolveUploaded decides on a content that is in the knowledge base.
@@ -214,6 +220,9 @@ func (t *tx) contentLive(content int64) (live bool, err error) {
 
 // linkDocument gives a claimed document the content, and ends the claim.
 func (t *tx) linkDocument(document, content int64) error {
+	if err := t.endResave(document); err != nil {
+		return err
+	}
 	if err := t.keepPastContents(`d.id = $2 AND d.content_id <> $3`, document, content); err != nil {
 		return err
 	}

@@ -136,6 +136,9 @@ func (t *tx) seal(b batchRow, u *Upload, seals []Seal, mode lockMode) (id int64,
 		return 0, nil, err
 	}
 	if len(r.fail.Known) == 0 {
+		if err := r.keepCores(); err != nil {
+			return 0, nil, err
+		}
 		if err := r.link(); err != nil {
 			return 0, nil, err
 		}
@@ -316,7 +319,13 @@ func (r *reservation) reservable(m ClaimedDocument, c contentRow) (bool, error) 
 func (r *reservation) link() error {
 	members := r.upload.spec.Members
 	for i, m := range members {
-		if m.content == 0 || m.content == r.contents[i] {
+		if m.content == 0 {
+			continue
+		}
+		if err := r.tx.endResave(m.DocumentID); err != nil {
+			return err
+		}
+		if m.content == r.contents[i] {
 			continue
 		}
 		if err := r.tx.keepPastContents(`d.id = $2`, m.DocumentID); err != nil {

@@ -120,6 +120,8 @@ type HashedDocument struct {
 	ClaimedDocument
 	SHA256 SHA256
 	Size   int64
+	// Core is the digest of what a reader sees of the content; zero if it has none, or if that does not matter.
+	Core SHA256
 	// Verified: the caller has just seen every source of an earlier Verdict's Verify list in a status answer.
 	Verified bool
 }
@@ -128,6 +130,8 @@ type HashedDocument struct {
 type Verdict struct {
 	Action Action
 	Verify []int64 // source ids, of ActionVerify
+	// Resaved: the content has the core of the one that the document had. With ActionShare the document was linked to that one.
+	Resaved bool
 }
 
 // An Action is the outcome of Resolve for one document.
@@ -145,6 +149,7 @@ const (
 type Sharing struct {
 	Each          bool // duplicates: each
 	UploadRenamed bool // on_rename: upload
+	UploadResaved bool // resaved: warn
 }
 
 // A BatchSpec describes a batch before its first byte.
@@ -161,6 +166,7 @@ type BatchSpec struct {
 type Seal struct {
 	SHA256 SHA256
 	Size   int64
+	Core   SHA256 // see HashedDocument
 }
 
 // A SourceAnswer is a source in an upload's answer.

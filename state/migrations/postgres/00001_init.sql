@@ -77,6 +77,12 @@ CREATE TABLE failed_endings (
     PRIMARY KEY (content_id, ending)
 );
 
+-- The core of a content, the digest of what a reader sees of it, if it has one: of office documents and PDFs.
+CREATE TABLE cores (
+    content_id BIGINT NOT NULL PRIMARY KEY REFERENCES contents (id),
+    core       BYTEA  NOT NULL
+);
+
 -- ctime_offset is ctime - mtime, which is small. claim is 0 unless the document is claimed.
 -- States of documents: 0 pending, 1 claimed, 2 refused, 3 linked (the content's state is the document's), 4 skipped, 5 removed.
 CREATE TABLE documents (
@@ -113,6 +119,15 @@ CREATE TABLE past_contents (
     PRIMARY KEY (content_id, document_id)
 );
 CREATE INDEX past_contents_document ON past_contents (document_id);
+
+-- The bytes that a document has while it is linked to a content with the same core: it was saved again, and nothing was uploaded.
+-- A row counts only as long as the document is linked to that content.
+CREATE TABLE resaves (
+    document_id BIGINT NOT NULL PRIMARY KEY REFERENCES documents (id),
+    content_id  BIGINT NOT NULL REFERENCES contents (id),
+    sha256      BYTEA  NOT NULL,
+    since       BIGINT NOT NULL
+);
 
 -- The journal has every POST from its seal: an earlier row would prove nothing, because the API cannot have a whole
 -- request before. A probe of the breaker has its row from the start. States: 0 open, 1 sealed, 2 answered, 3 refused,
@@ -224,9 +239,11 @@ DROP TABLE outbox;
 DROP TABLE sources;
 DROP TABLE members;
 DROP TABLE batches;
+DROP TABLE resaves;
 DROP TABLE past_contents;
 DROP TABLE documents;
 DROP TABLE failed_endings;
+DROP TABLE cores;
 DROP TABLE contents;
 DROP TABLE syncs;
 DROP TABLE destinations;
