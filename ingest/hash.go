@@ -51,12 +51,20 @@ type hasher struct {
 	opts   *Options
 	buffer []byte
 	sha    hash.Hash
+	large  *largeBuffer
+}
+
+// A largeBuffer holds the content of one large document at a time, for all hashers.
+type largeBuffer struct {
+	mu   sync.Mutex
+	data []byte
 }
 
 func newHashers(opts *Options, root Root, cache *contentCache) []hasher {
 	hashers := make([]hasher, opts.Checkers)
+	large := &largeBuffer{}
 	for i := range hashers {
-		hashers[i] = hasher{root: root, cache: cache, opts: opts, buffer: make([]byte, bufferSize), sha: sha256.New()}
+		hashers[i] = hasher{root: root, cache: cache, opts: opts, buffer: make([]byte, bufferSize), sha: sha256.New(), large: large}
 	}
 	return hashers
 }
@@ -71,10 +79,29 @@ func (h *hasher) read(ctx context.Context, d *document) error {
 	if !d.toHash {
 		return h.lookInto(f, d)
 	}
-	if size := d.Fingerprint.Size; h.opts.looks() && size <= preflight.Whole && int64(len(h.buffer)) <= size {
-		h.buffer = make([]byte, size+1)
+	switch size := d.Fingerprint.Size; {
+	case size > preflight.Whole && h.opts.hasCore(d):
+		h.large.mu.Lock()
+		defer h.large.mu.Unlock()
+		h.large.data = withRoom(h.large.data, size)
+		return h.readWhole(ctx, f, d, h.large.data)
+	case size <= preflight.Whole && (h.opts.looks() || h.opts.hasCore(d)):
+		h.buffer = withRoom(h.buffer, size)
 	}
-	whole, err := h.hash(ctx, f, d)
+	return h.readWhole(ctx, f, d, h.buffer)
+}
+
+// withRoom returns a buffer for a content of that size, and a byte more.
+func withRoom(buffer []byte, size int64) []byte {
+	if int64(len(buffer)) > size {
+		return buffer
+	}
+	return make([]byte, size+1)
+}
+
+// readWhole hashes a document from f, and looks at it as a whole if that fits into the buffer.
+func (h *hasher) readWhole(ctx context.Context, f io.Reader, d *document, buffer []byte) error {
+	whole, err := h.hash(ctx, f, d, buffer)
 	if err != nil {
 		return err
 	}
@@ -89,11 +116,11 @@ func (h *hasher) read(ctx context.Context, d *document) error {
 }
 
 // hash reads a document from f and sets its hash. It returns the content if that is still in the buffer as a whole.
-func (h *hasher) hash(ctx context.Context, f io.Reader, d *document) (whole []byte, err error) {
+func (h *hasher) hash(ctx context.Context, f io.Reader, d *document, buffer []byte) (whole []byte, err error) {
 	h.sha.Reset()
 	var size int64
 	for {
-		n, err := io.ReadFull(f, h.buffer)
+		n, err := io.ReadFull(f, buffer)
 		size += int64(n)
 		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 		if err != nil && !last {
@@ -102,9 +129,9 @@ func (h *hasher) hash(ctx context.Context, f io.Reader, d *document) (whole []by
 		if size > d.Fingerprint.Size {
 			return nil, state.ErrChanged // a file that keeps growing would be read for ever
 		}
-		_, _ = h.sha.Write(h.buffer[:n]) // never fails
+		_, _ = h.sha.Write(buffer[:n]) // never fails
 		if last && size == int64(n) {
-			whole = h.buffer[:n]
+			whole = buffer[:n]
 		}
 		if last {
 			break
@@ -190,8 +217,8 @@ func (p *planner) prepare(ctx context.Context, docs []*document) ([]*document, e
 	return rest, nil
 }
 
-// needsHash reports whether a document must be hashed before its upload: a small one, or one whose size another content
-// has. A large document that is sent again has the hash of its first upload, which the upload reader compares.
+// needsHash reports whether a document must be hashed before its upload: a small one, one whose size another content has, or one
+// that may have been saved again with other metadata. A large document that is sent again has the hash of its first upload, which the upload reader compares.
 func (p *planner) needsHash(ctx context.Context, d *document) (bool, error) {
 	switch {
 	case d.hashed:
@@ -201,6 +228,8 @@ func (p *planner) needsHash(ctx context.Context, d *document) (bool, error) {
 	case d.ResendOf != 0:
 		d.sha, d.hashed = d.SHA256, true
 		return false, nil
+	case p.opts.hasCore(d):
+		return true, nil
 	}
 	return p.queue.SizeTaken(ctx, p.sync.Destination.ID, d.Fingerprint.Size, d.DocumentID)
 }

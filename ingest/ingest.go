@@ -83,6 +83,9 @@ type Options struct {
 	SendText bool
 	// Transcode sends text formats as UTF-8 also as files, up to a mebibyte.
 	Transcode bool
+	// Cores finds documents that were saved again with only their metadata changed. They keep the source that they have, unless
+	// Sharing.UploadResaved is set. It costs a second reading of office documents and PDFs of more than a mebibyte.
+	Cores bool
 	// Preflight decides which documents are not sent, by what they look like.
 	Preflight preflight.Policy
 

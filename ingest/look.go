@@ -16,8 +16,9 @@ import (
 type look struct {
 	toHash   bool // the hasher is to hash the document
 	looked   bool
-	blocked  string   // why it must not be sent; empty if it may be
-	warnings []string // to be logged when it is sent
+	core     state.SHA256 // zero if it has none, or if it was not asked for
+	blocked  string       // why it must not be sent; empty if it may be
+	warnings []string     // to be logged when it is sent
 	// charset is the encoding from which the document is decoded for its upload, and decoded its size in UTF-8. Empty if it is sent
 	// as it is. Its hash is always that of the file.
 	charset string
@@ -28,8 +29,16 @@ type look struct {
 // looks reports whether documents must be looked at before their upload.
 func (o *Options) looks() bool { return o.Preflight.Looks() || o.SendText || o.Transcode }
 
+// hasCore reports whether a document may have a core that the run needs.
+func (o *Options) hasCore(d *document) bool {
+	return o.Cores && preflight.HasCore(d.Key, d.Fingerprint.Size)
+}
+
 // lookAt looks at a content in memory.
 func (h *hasher) lookAt(content []byte, d *document) {
+	if h.opts.hasCore(d) {
+		d.core, _ = preflight.Core(d.Key, content)
+	}
 	if !h.opts.looks() || d.looked {
 		return
 	}

@@ -49,21 +49,26 @@ func (p *planner) resolveHashed(ctx context.Context, docs []*document) (left []u
 	hashed := make([]state.HashedDocument, len(docs))
 	for i, d := range docs {
 		hashed[i] = state.HashedDocument{
-			ClaimedDocument: d.ClaimedDocument, SHA256: d.sha, Size: d.Fingerprint.Size, Verified: d.verified,
+			ClaimedDocument: d.ClaimedDocument, SHA256: d.sha, Size: d.Fingerprint.Size, Core: d.core, Verified: d.verified,
 		}
 	}
 	verdicts, err := p.queue.Resolve(ctx, p.sync.ID, hashed, p.opts.Sharing)
 	if err != nil {
 		return nil, err
 	}
-	shared, bytes := 0, int64(0)
+	shared, resaved, bytes := 0, 0, int64(0)
 	for i, v := range verdicts {
 		d := docs[i]
+		if v.Resaved {
+			p.logResaved(d, v.Action)
+		}
 		switch v.Action {
 		case state.ActionUpload:
 			p.enqueue(d)
 		case state.ActionShare:
-			shared++
+			if shared++; v.Resaved {
+				resaved++
+			}
 			bytes += d.Fingerprint.Size
 			p.cache.drop(d)
 		case state.ActionLost:
@@ -73,8 +78,20 @@ func (p *planner) resolveHashed(ctx context.Context, docs []*document) (left []u
 		}
 	}
 	if shared > 0 {
-		p.report.update(func(res *Result) { res.Shared += shared })
+		p.report.update(func(res *Result) {
+			res.Shared += shared - resaved
+			res.Resaved += resaved
+		})
 		p.report.done(shared, bytes)
 	}
 	return left, nil
+}
+
+// logResaved logs that a document was saved again with only its metadata changed.
+func (p *planner) logResaved(d *document, action state.Action) {
+	if action == state.ActionUpload {
+		p.opts.Logger.Warn("a document was saved again with only its metadata changed, and is uploaded", "sync", p.sync.Name, "key", d.Key)
+		return
+	}
+	p.opts.Logger.Info("a document was saved again with only its metadata changed, so it is not uploaded", "sync", p.sync.Name, "key", d.Key)
 }

@@ -10,6 +10,7 @@ import (
 type Result struct {
 	Uploaded  int   // documents accepted by the API
 	Shared    int   // documents that share the source of their content, without an upload
+	Resaved   int   // documents that were saved again with only their metadata changed, and keep their source
 	Requests  int   // upload requests begun
 	Asked     int   // status requests, to verify left-behind contents and to probe the API
 	Bytes     int64 // content bytes of accepted documents

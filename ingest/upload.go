@@ -161,7 +161,7 @@ func (u *uploader) seal(ctx context.Context, q *request) error {
 	}
 	seals := make([]state.Seal, len(q.batch.docs))
 	for i, d := range q.batch.docs {
-		seals[i] = state.Seal{SHA256: d.sha, Size: d.Fingerprint.Size}
+		seals[i] = state.Seal{SHA256: d.sha, Size: d.Fingerprint.Size, Core: d.core}
 	}
 	if err := u.journal.Seal(ctx, q.upload, seals); err != nil {
 		if _, refused := errors.AsType[*state.SealError](err); refused || ctx.Err() == nil {

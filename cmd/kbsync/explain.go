@@ -142,6 +142,9 @@ func (e explainResult) print(w io.Writer) {
 		fmt.Fprintf(w, ", %s", console.Printable(e.Document.Reason))
 	}
 	fmt.Fprintln(w)
+	if e.Document.Resaved != nil {
+		fmt.Fprintf(w, "  not uploaded again: %s\n", e.Document.Resaved)
+	}
 }
 
 // keyBelow returns the key of a path below a root. The path lies in the root, or is itself a key.

@@ -26,6 +26,7 @@ type documentView struct {
 	Attempts    int           `json:"attempts"`
 	NextAttempt *time.Time    `json:"next_attempt,omitempty"`
 	Versions    []versionView `json:"versions"`
+	Resaved     *resavedView  `json:"resaved,omitempty"`
 	Sources     []sourceView  `json:"sources"`
 	History     []eventView   `json:"history"`
 }
@@ -38,6 +39,22 @@ type versionView struct {
 	State       string             `json:"state"`
 	Reason      string             `json:"reason,omitempty"`
 	UploadedFor state.DocumentName `json:"uploaded_for"`
+}
+
+// A resavedView says that the document was saved again with only its metadata changed, and keeps the source of the content that it had.
+type resavedView struct {
+	SHA256  string     `json:"sha256"` // of the file
+	Since   time.Time  `json:"since"`
+	Content string     `json:"content"` // the SHA-256 of the content that the source has
+	SentAt  *time.Time `json:"sent_at,omitempty"`
+}
+
+func (v resavedView) String() string {
+	text := fmt.Sprintf("saved again with only its metadata changed (found at %s); it keeps the content %s", console.Moment(v.Since), shortHash(v.Content))
+	if v.SentAt != nil {
+		text += ", uploaded at " + console.Moment(*v.SentAt)
+	}
+	return text
 }
 
 type eventView struct {
@@ -84,6 +101,13 @@ func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state
 		ChangedAt: timeOrNil(d.ChangedAt), Attempts: d.Attempts, NextAttempt: timeOrNil(d.NextAttempt),
 		Versions: []versionView{}, Sources: []sourceView{}, History: []eventView{},
 	}
+	resave, ok, err := store.Documents.Resave(ctx, d.ID)
+	if err != nil {
+		return v, err
+	}
+	if ok {
+		v.Resaved = &resavedView{hexOf(resave.SHA256), resave.Since, hexOf(resave.Content), timeOrNil(resave.SentAt)}
+	}
 	versions, err := store.Documents.Versions(ctx, d.ID)
 	if err != nil {
 		return v, err
@@ -118,6 +142,9 @@ func (v documentView) print(w io.Writer) {
 		fmt.Fprintf(w, ", sha256 %s", v.SHA256)
 	}
 	fmt.Fprintln(w)
+	if v.Resaved != nil {
+		fmt.Fprintf(w, "  %s\n", v.Resaved)
+	}
 	if v.ChangedAt != nil {
 		fmt.Fprintf(w, "  last change recorded at %s\n", console.Moment(*v.ChangedAt))
 	}

@@ -149,7 +149,7 @@ func (p *syncPlanner) run(ctx context.Context) error {
 	}
 	e := engine.Estimate{
 		Store: p.store, Root: root, Destination: known.Destination, Checkers: p.cfg.Checkers,
-		Policy: engine.PreflightPolicy(p.config), Report: p.add,
+		Policy: engine.PreflightPolicy(p.config), SyncID: known.ID, Resaved: p.config.Resaved, Report: p.add,
 	}
 	options := engine.ScanOptions(p.cfg, p.config, p.store, root, p.accept.acceptRoot)
 	options.Settle = 0 // a sync would wait until new files have settled
@@ -157,7 +157,7 @@ func (p *syncPlanner) run(ctx context.Context) error {
 	changes := watcher.NewScanner(root, options).Changes(ctx, p.store.Scans, known, "", &scan)
 	err = e.Add(ctx, planCandidates(changes, engine.PendingDocuments(ctx, p.store, known.ID), e.Emit))
 	plan := p.plan
-	plan.Upload, plan.Bytes, plan.Share, plan.Block, plan.Remove = e.Uploads, e.Bytes, e.Shares, e.Blocked, scan.Removed
+	plan.Upload, plan.Bytes, plan.Share, plan.Resaved, plan.Block, plan.Remove = e.Uploads, e.Bytes, e.Shares, e.SavedAgain, e.Blocked, scan.Removed
 	plan.Unchanged, plan.Unsettled = scan.Unchanged, scan.Unsettled
 	if scan.Skipped != nil {
 		plan.Skipped = scan.Skipped
@@ -206,7 +206,7 @@ func (p *syncPlanner) complete(ctx context.Context, known state.Sync) error {
 		}
 		staying[d.SHA256] = true
 		if h.ContentID == 0 || d.SHA256 == hexOf(h.SHA256) || d.Action == string(engine.ActionUnreadable) || d.Action == string(engine.ActionFail) ||
-			d.Action == string(engine.ActionBlock) {
+			d.Action == string(engine.ActionBlock) || d.Action == string(engine.ActionResaved) {
 			continue
 		}
 		why := "changed"

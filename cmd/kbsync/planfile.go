@@ -49,7 +49,8 @@ type syncPlan struct {
 	Batches    int             `json:"batches"` // requests, if none is refused
 	NewSources int             `json:"new_sources"`
 	Share      int             `json:"share"`
-	Block      int             `json:"block"` // they can never train
+	Resaved    int             `json:"resaved"` // saved again with only their metadata changed; not uploaded
+	Block      int             `json:"block"`   // they can never train
 	Remove     int             `json:"remove"`
 	Unchanged  int             `json:"unchanged"`
 	Unsettled  int             `json:"unsettled"`
@@ -73,7 +74,7 @@ type plannedSource struct {
 // A planItem is the action that sync would take for one document.
 type planItem struct {
 	Sync   string `json:"sync"`
-	Action string `json:"action"` // upload, share, fail, block, remove, skip, unreadable
+	Action string `json:"action"` // upload, share, resaved, fail, block, remove, skip, unreadable
 	Key    string `json:"key"`
 	// KeyBytes is the key if it is no UTF-8, and Key only resembles it.
 	KeyBytes    []byte          `json:"key_bytes,omitempty"`

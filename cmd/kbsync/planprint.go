@@ -81,6 +81,9 @@ func (p *planFile) text(w io.Writer) {
 			continue
 		}
 		fmt.Fprintf(w, "%s: would upload %d (%s), share %d, remove %d", console.Printable(s.Sync), s.Upload, console.Bytes(s.Bytes), s.Share, s.Remove)
+		if s.Resaved > 0 {
+			fmt.Fprintf(w, "; resaved, skipped %d", s.Resaved)
+		}
 		if s.Block > 0 {
 			fmt.Fprintf(w, "; block %d", s.Block)
 		}
@@ -126,7 +129,7 @@ func (p *planFile) markdown(w io.Writer) {
 			{"Uploads: each is permanent", []engine.Action{engine.ActionUpload}},
 			{"Share a source that is there", []engine.Action{engine.ActionShare}},
 			{"Removed from the root", []engine.Action{engine.ActionRemove}},
-			{"Left out", []engine.Action{engine.ActionBlock, engine.ActionSkip, engine.ActionFail, engine.ActionUnreadable}},
+			{"Left out", []engine.Action{engine.ActionResaved, engine.ActionBlock, engine.ActionSkip, engine.ActionFail, engine.ActionUnreadable}},
 		} {
 			var rows [][]string
 			for _, d := range s.Documents {

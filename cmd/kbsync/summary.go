@@ -50,6 +50,7 @@ type summary struct {
 
 	Uploaded  int   `json:"uploaded"`
 	Shared    int   `json:"shared"`
+	Resaved   int   `json:"resaved"` // saved again with only their metadata changed; not uploaded
 	Refused   int   `json:"refused"`
 	Resent    int   `json:"resent"`
 	Deferred  int   `json:"deferred"`
@@ -92,7 +93,7 @@ func summarize(ctx context.Context, store *state.Store, o passOptions, p engine.
 		Sync: c.Name, Root: c.Root.String(), KnowledgeBase: c.KnowledgeBase, Scanned: p.Scanned,
 		New: max(scan.New-scan.Renamed, 0), Changed: scan.Changed, Unchanged: scan.Unchanged, Renamed: scan.Renamed,
 		Removed: scan.Removed - scan.Renamed, Unsettled: scan.Unsettled, Skipped: scan.Skipped, Unlisted: scan.IncompleteCount,
-		Uploaded: uploads.Uploaded, Shared: uploads.Shared, Refused: uploads.Failed, Resent: uploads.Resent, Deferred: uploads.Deferred,
+		Uploaded: uploads.Uploaded, Shared: uploads.Shared, Resaved: uploads.Resaved, Refused: uploads.Failed, Resent: uploads.Resent, Deferred: uploads.Deferred,
 		Requests: uploads.Requests, asked: uploads.Asked, Bytes: uploads.Bytes, Unread: uploads.Unreadable, Warned: uploads.Warned,
 		Marked: p.Marked, wasMarked: o.mark != nil, leftOver: p.LeftToOther,
 		Documents: map[state.DocumentState]int{}, Problems: []troubledView{},
@@ -277,6 +278,9 @@ func (s *summary) print(w io.Writer) {
 		uploaded += fmt.Sprintf("; %d more share a content that is there", s.Shared)
 	}
 	line("uploaded", "%s", uploaded)
+	if s.Resaved > 0 {
+		line("resaved", "%s saved again with only metadata changed, and not uploaded", console.Count(s.Resaved, "document"))
+	}
 	if s.Warned > 0 {
 		line("warned", "%s may train badly; the log names them", console.Count(s.Warned, "document"))
 	}

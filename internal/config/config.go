@@ -169,6 +169,7 @@ type Sync struct {
 	Preflight   string // Off, Warn or Block
 	Secrets     string // Off, Warn or Block
 	Transcode   string // Off or On
+	Resaved     string // Upload, Skip or Warn
 
 	// MaxDelete is the maximum number of removals in a scan, and MaxChange that
 	// of changed documents; the sync halts above it.
@@ -223,6 +224,7 @@ const (
 	Share  = "share"
 	Each   = "each"
 	Upload = "upload"
+	Skip   = "skip"
 	Flat   = "flat"
 	Key    = "key"
 	Base   = "base"

@@ -85,6 +85,7 @@ func TestMinimalFileHasDefaults(t *testing.T) {
 			Preflight:     Block,
 			Secrets:       Warn,
 			Transcode:     Off,
+			Resaved:       Skip,
 			MaxSize:       100 << 20,
 			MaxDelete:     Limit{Percent: 50, ByPercent: true, Always: 20},
 			MaxChange:     Limit{Percent: 50, ByPercent: true, Always: 20},
@@ -162,6 +163,7 @@ syncs:
     preflight: warn
     secrets: block
     transcode: on
+    resaved: warn
     max_delete: 10
     max_change: 12.5%
     max_uploads: 500
@@ -206,7 +208,7 @@ func TestEveryKeyOfTheFile(t *testing.T) {
 			Name: "a", Root: Root{Dir: filepath.Join(dir, "docs")}, KnowledgeBase: 1,
 			Include: []string{"**/*.md", "**/*.pdf"}, Exclude: []string{"drafts/**"}, FilterFrom: []string{filepath.Join(dir, "filters.txt")},
 			MaxSize: 50 << 20, Batch: Batch{Documents: 5, Bytes: 1e6}, Settle: 7 * time.Second,
-			OnUncertain: Hold, OnRefused: Hold, Duplicates: Each, OnRename: Upload, UploadName: Base, SendAs: Text, Preflight: Warn, Secrets: Block, Transcode: On,
+			OnUncertain: Hold, OnRefused: Hold, Duplicates: Each, OnRename: Upload, UploadName: Base, SendAs: Text, Preflight: Warn, Secrets: Block, Transcode: On, Resaved: Warn,
 			MaxDelete: Limit{Count: 10}, MaxChange: Limit{Percent: 12.5, ByPercent: true}, MaxUploads: 500, AllowEmpty: true, CopyLinks: true, MinReupload: 5 * time.Minute, HeartbeatURL: "https://hc.example/1",
 			Hooks: Hooks{
 				OnSuccess: []string{"notify", "a b"}, OnFailure: []string{"https://hooks.example/x"}, OnOrphan: shell("mail -s kbsync ops <&0", runtime.GOOS),
@@ -216,7 +218,7 @@ func TestEveryKeyOfTheFile(t *testing.T) {
 		{
 			Name: "b", Root: b, KnowledgeBase: 2,
 			Batch: Batch{Documents: 5, Bytes: 32 << 20, Wait: 2 * time.Second}, Rescan: 10 * time.Minute, Settle: time.Second,
-			OnUncertain: Resend, OnRefused: Split, Duplicates: Share, OnRename: Share, UploadName: Flat, SendAs: File, Preflight: Block, Secrets: Warn, Transcode: Off, MaxSize: 100 << 20,
+			OnUncertain: Resend, OnRefused: Split, Duplicates: Share, OnRename: Share, UploadName: Flat, SendAs: File, Preflight: Block, Secrets: Warn, Transcode: Off, Resaved: Skip, MaxSize: 100 << 20,
 			MaxDelete: Limit{Percent: 100, ByPercent: true}, MaxChange: Limit{Percent: 50, ByPercent: true, Always: 20}, Hooks: Hooks{Timeout: 30 * time.Second},
 		},
 	}

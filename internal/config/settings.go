@@ -347,6 +347,12 @@ func Settings() []Setting {
 			sync:    func(s *Sync) any { return &s.Transcode },
 		},
 		{
+			Name: "resaved", Key: "syncs[].resaved", Kind: KindChoice, Scope: ScopeSync, Default: Skip,
+			Choices: []string{Upload, Skip, Warn},
+			Usage:   "Action for an office document or PDF that was saved again with only its metadata changed: upload, skip (keep its source) or warn (upload it with a warning).",
+			sync:    func(s *Sync) any { return &s.Resaved },
+		},
+		{
 			Name: "max-delete", Key: "syncs[].max_delete", Kind: KindPercent, Scope: ScopeSync, Default: "50%",
 			Usage: "Removals in one scan above which the sync halts, as a number or a percentage; off for no limit. The default always allows 20.",
 			sync:  func(s *Sync) any { return &s.MaxDelete },

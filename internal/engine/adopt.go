@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/state"
@@ -108,31 +106,26 @@ func (a *adopter) adoptAll(ctx context.Context) error {
 }
 
 func (a *adopter) adopt(ctx context.Context, docs []state.ClaimedDocument) error {
-	sums := make([]state.SHA256, len(docs))
-	failures := make([]error, len(docs))
-	var group errgroup.Group
-	group.SetLimit(max(a.opts.Config.Checkers, 1))
+	candidates := make([]Candidate, len(docs))
 	for i, d := range docs {
-		group.Go(func() error {
-			sums[i], _, failures[i] = read(ctx, a.root, Candidate{d.Key, d.Fingerprint}, false)
-			return nil
-		})
+		candidates[i] = Candidate{d.Key, d.Fingerprint}
 	}
-	_ = group.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	r := reader{root: a.root, cores: a.options.Cores}
+	readings, err := r.readAll(ctx, a.opts.Config.Checkers, candidates)
+	if err != nil {
+		return err
 	}
 	var adoptions []state.Adoption
 	var rest []state.ClaimedDocument
 	for i, d := range docs {
-		if failures[i] != nil {
-			a.logger.Warn("cannot read a document, so it is not adopted", "key", d.Key, "error", failures[i])
+		if err := readings[i].err; err != nil {
+			a.logger.Warn("cannot read a document, so it is not adopted", "key", d.Key, "error", err)
 			a.result.Unread++
 			rest = append(rest, d)
 			continue
 		}
 		adoption := state.Adoption{
-			HashedDocument: state.HashedDocument{ClaimedDocument: d, SHA256: sums[i], Size: d.Fingerprint.Size},
+			HashedDocument: state.HashedDocument{ClaimedDocument: d, SHA256: readings[i].sum, Size: d.Fingerprint.Size, Core: readings[i].core},
 			Name:           ingest.SourceName(d.Key, a.options.Names),
 		}
 		if a.listing != nil && !a.identify(&adoption) {

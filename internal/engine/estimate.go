@@ -2,15 +2,14 @@ package engine
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"io"
 	"io/fs"
 	"iter"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/preflight"
 	"github.com/kbsync/kbsync/state"
 )
@@ -45,6 +44,7 @@ type Action string
 const (
 	ActionUpload     Action = "upload"
 	ActionShare      Action = "share"      // its content is in the knowledge base
+	ActionResaved    Action = "resaved"    // it was saved again with only its metadata changed
 	ActionFail       Action = "fail"       // its content failed before
 	ActionSkip       Action = "skip"       // the rules exclude it, or it is changing
 	ActionRemove     Action = "remove"     // it is gone from the root
@@ -72,12 +72,16 @@ type Estimate struct {
 	Checkers int
 	// Policy decides which documents would not be sent.
 	Policy preflight.Policy
+	// SyncID is the sync, or 0 if the state does not have it. Resaved is its treatment of documents that were saved again with only
+	// their metadata changed, as the config has it.
+	SyncID  int64
+	Resaved string
 	// Report, if not nil, receives each item. It returns false to end the estimate.
 	Report func(PlanItem) bool
 
 	// The sums of the added documents.
-	Uploads, Shares, Failed, Blocked, Unreadable int
-	Bytes                                        int64 // of the uploads
+	Uploads, Shares, SavedAgain, Failed, Blocked, Unreadable int
+	Bytes                                                    int64 // of the uploads
 
 	contents map[state.SHA256]bool // added before: documents of one content are uploaded once
 	ended    bool
@@ -110,14 +114,14 @@ func (e *Estimate) Add(ctx context.Context, documents iter.Seq2[Candidate, error
 }
 
 func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
-	hashes := make([]state.SHA256, len(chunk))
-	reports := make([]preflight.Report, len(chunk))
-	failures := make([]error, len(chunk))
-	err := inParallel(ctx, e.Checkers, len(chunk), func(i int) {
-		hashes[i], reports[i], failures[i] = read(ctx, e.Root, chunk[i], e.Policy.Looks())
-	})
+	r := reader{root: e.Root, look: e.Policy.Looks(), cores: e.Resaved != config.Upload}
+	readings, err := r.readAll(ctx, e.Checkers, chunk)
 	if err != nil {
 		return err
+	}
+	hashes := make([]state.SHA256, len(chunk))
+	for i := range readings {
+		hashes[i] = readings[i].sum
 	}
 	known := make([]state.DocumentState, len(chunk))
 	if e.Destination.ID != 0 && len(chunk) > 0 {
@@ -126,17 +130,30 @@ func (e *Estimate) addChunk(ctx context.Context, chunk []Candidate) error {
 		}
 	}
 	for i, c := range chunk {
-		if !e.Emit(e.decide(c, hashes[i], reports[i], known[i], failures[i])) {
+		resaved := false
+		if known[i] == "" && e.SyncID != 0 {
+			if resaved, err = e.Store.Documents.IsResaved(ctx, e.SyncID, c.Key, readings[i].core); err != nil {
+				return err
+			}
+		}
+		if !e.Emit(e.decide(c, readings[i], known[i], resaved)) {
 			return nil
 		}
 	}
 	return nil
 }
 
+// savedAgain is how a document is described that was saved again with only its metadata changed.
+const savedAgain = "it was saved again with only its metadata changed"
+
 // decide adds one document to the sums.
-func (e *Estimate) decide(c Candidate, sum state.SHA256, report preflight.Report, known state.DocumentState, failure error) PlanItem {
+func (e *Estimate) decide(c Candidate, r reading, known state.DocumentState, resaved bool) PlanItem {
+	sum, failure := r.sum, r.err
 	item := PlanItem{Action: ActionUpload, Key: c.Key, Size: c.Fingerprint.Size, SHA256: sum, Fingerprint: c.Fingerprint}
-	blocked, warnings := e.Policy.Judge(report)
+	blocked, warnings := e.Policy.Judge(r.report)
+	if resaved {
+		warnings = append(warnings, savedAgain)
+	}
 	switch {
 	case errors.Is(failure, fs.ErrNotExist), errors.Is(failure, state.ErrChanged):
 		item.Action, item.SHA256, item.Reason = ActionSkip, state.SHA256{}, "the file is changing"
@@ -149,6 +166,9 @@ func (e *Estimate) decide(c Candidate, sum state.SHA256, report preflight.Report
 	case known != "" || e.contents[sum]:
 		e.Shares++
 		item.Action = ActionShare
+	case resaved && e.Resaved == config.Skip:
+		e.SavedAgain++
+		item.Action, item.Reason = ActionResaved, savedAgain
 	case blocked != "":
 		e.Blocked++
 		item.Action, item.Reason = ActionBlock, blocked
@@ -162,15 +182,6 @@ func (e *Estimate) decide(c Candidate, sum state.SHA256, report preflight.Report
 		e.contents[sum] = true
 	}
 	return item
-}
-
-// hashAll hashes documents, several at once. It returns a hash or an error for each, or the cause of the context's end.
-func hashAll(ctx context.Context, root *CountingRoot, checkers int, documents []Candidate) ([]state.SHA256, []error, error) {
-	hashes, failures := make([]state.SHA256, len(documents)), make([]error, len(documents))
-	err := inParallel(ctx, checkers, len(documents), func(i int) {
-		hashes[i], _, failures[i] = read(ctx, root, documents[i], false)
-	})
-	return hashes, failures, err
 }
 
 // inParallel calls fn with each number below n, several at once. It returns the cause of the context's end.
@@ -188,28 +199,4 @@ func inParallel(ctx context.Context, limit, n int, fn func(i int)) error {
 		return context.Cause(ctx)
 	}
 	return nil
-}
-
-// read hashes a document and, if look is set, looks at it.
-func read(ctx context.Context, root *CountingRoot, c Candidate, look bool) (sum state.SHA256, report preflight.Report, err error) {
-	r, err := root.Open(ctx, c.Key, c.Fingerprint)
-	if err != nil {
-		return sum, report, err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	h := sha256.New()
-	if look && c.Fingerprint.Size <= preflight.Whole {
-		content, err := io.ReadAll(r)
-		if err != nil {
-			return sum, report, err
-		}
-		return sha256.Sum256(content), preflight.LookWhole(c.Key, content), nil
-	}
-	if _, err := io.Copy(h, r); err != nil {
-		return sum, report, err
-	}
-	if content, ok := r.(io.ReaderAt); ok && look {
-		report, err = preflight.Look(c.Key, c.Fingerprint.Size, content)
-	}
-	return state.SHA256(h.Sum(nil)), report, err
 }

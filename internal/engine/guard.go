@@ -20,7 +20,10 @@ func (w *worker) guardUploads(ctx context.Context) error {
 		return err
 	}
 	// Some pending documents share a content that is in the knowledge base.
-	e := Estimate{Store: w.opts.Store, Root: w.root, Destination: w.sync.Destination, Checkers: w.opts.Config.Checkers, Policy: PreflightPolicy(w.config)}
+	e := Estimate{
+		Store: w.opts.Store, Root: w.root, Destination: w.sync.Destination, Checkers: w.opts.Config.Checkers,
+		Policy: PreflightPolicy(w.config), SyncID: w.sync.ID, Resaved: w.config.Resaved,
+	}
 	if err := e.Add(ctx, PendingDocuments(ctx, w.opts.Store, w.sync.ID)); err != nil {
 		return err
 	}

@@ -19,20 +19,23 @@ func ScanOptions(cfg *config.Config, s config.Sync, store *state.Store, root *Co
 		MaxChange:     watcher.Limit(s.MaxChange),
 		AllowEmpty:    s.AllowEmpty,
 		AcceptNewRoot: acceptRoot,
-		Edited:        (&contents{store, root, cfg.Checkers}).edited,
+		Edited:        (&contents{store, root, cfg.Checkers, s.Resaved == config.Skip}).edited,
 	}
 }
 
 // ingestOptions returns the options of a sync's uploads.
 func ingestOptions(cfg *config.Config, s config.Sync) ingest.Options {
 	o := ingest.Options{
-		Documents:      s.Batch.Documents,
-		Bytes:          int64(s.Batch.Bytes),
-		Transfers:      cfg.Transfers,
-		Checkers:       cfg.Checkers,
-		HoldUncertain:  s.OnUncertain == config.Hold,
-		HoldRefused:    s.OnRefused == config.Hold,
-		Sharing:        state.Sharing{Each: s.Duplicates == config.Each, UploadRenamed: s.OnRename == config.Upload},
+		Documents:     s.Batch.Documents,
+		Bytes:         int64(s.Batch.Bytes),
+		Transfers:     cfg.Transfers,
+		Checkers:      cfg.Checkers,
+		HoldUncertain: s.OnUncertain == config.Hold,
+		HoldRefused:   s.OnRefused == config.Hold,
+		Sharing: state.Sharing{
+			Each: s.Duplicates == config.Each, UploadRenamed: s.OnRename == config.Upload, UploadResaved: s.Resaved == config.Warn,
+		},
+		Cores:          s.Resaved != config.Upload,
 		SendText:       s.SendAs == config.Text,
 		Transcode:      s.Transcode == config.On,
 		Preflight:      PreflightPolicy(s),

@@ -220,6 +220,7 @@ func (p *pass) addUploads(r ingest.Result) {
 	before := p.result.Uploads
 	r.Uploaded += before.Uploaded
 	r.Shared += before.Shared
+	r.Resaved += before.Resaved
 	r.Requests += before.Requests
 	r.Asked += before.Asked
 	r.Bytes += before.Bytes

@@ -58,7 +58,7 @@ func (l *loops) runUploads(ctx context.Context) {
 		}
 		l.afterRun(ctx, result, err)
 		fruitless++
-		if result.Uploaded+result.Shared+result.Failed > 0 {
+		if result.Uploaded+result.Shared+result.Resaved+result.Failed > 0 {
 			fruitless = 0
 		}
 		notBefore = l.opts.Now().Add(uploadDelay(err, fruitless, l.streak(ctx) > streak))
@@ -215,8 +215,8 @@ func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
 	if errors.Is(err, ingest.ErrStopped) && ctx.Err() == nil {
 		err = state.ErrLeaseLost
 	}
-	if result.Uploaded+result.Shared+result.Failed > 0 {
-		l.logger.Info("uploaded", "documents", result.Uploaded, "shared", result.Shared, "bytes", result.Bytes,
+	if result.Uploaded+result.Shared+result.Resaved+result.Failed > 0 {
+		l.logger.Info("uploaded", "documents", result.Uploaded, "shared", result.Shared, "resaved", result.Resaved, "bytes", result.Bytes,
 			"requests", result.Requests, "failed", result.Failed)
 	}
 	return result, err

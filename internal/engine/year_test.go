@@ -36,6 +36,7 @@ type year struct {
 	rand     *rand.Rand
 	versions int
 	past     map[string][]string // the contents of each key
+	forms    map[string]*form
 }
 
 const simulatedDays = 365
@@ -70,6 +71,9 @@ func TestYearOfAHandbook(t *testing.T) {
 		}
 		y.compareInventories()
 		y.wantNoUpload("an unchanged handbook")
+		y.saveAllAgain()
+		y.wantNoUpload("documents that were saved again")
+		y.compare(simulatedDays)
 		y.lose()
 	})
 }
@@ -77,7 +81,7 @@ func TestYearOfAHandbook(t *testing.T) {
 // newYear copies the example handbook, and connects to an emulator over pipes: the clock of a bubble stands still while a socket
 // waits.
 func newYear(t *testing.T) *year {
-	y := &year{T: t, dir: t.TempDir(), rand: rand.New(rand.NewPCG(2026, 1)), past: map[string][]string{}}
+	y := &year{T: t, dir: t.TempDir(), rand: rand.New(rand.NewPCG(2026, 1)), past: map[string][]string{}, forms: map[string]*form{}}
 	if err := os.CopyFS(y.dir, os.DirFS(filepath.FromSlash("../../examples/handbook"))); err != nil {
 		t.Fatal(err)
 	}
@@ -176,13 +180,15 @@ func (y *year) options() Options {
 func (y *year) sync(marks int) {
 	y.Helper()
 	run := RunOptions{Options: y.options(), Began: time.Now(), Wait: true}
+	var keys []string
 	if marks > 0 {
-		keys := slices.Collect(maps.Keys(y.contents()))
+		keys = slices.Collect(maps.Keys(y.contents()))
 		y.rand.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 		run.Mark = func(ctx context.Context, store *state.Store, sync state.Sync) (int, error) {
 			return store.Queue.Mark(ctx, sync.ID, state.Selection{Match: func(key string) bool { return slices.Contains(keys[:marks], key) }})
 		}
 	}
+	y.linkForms(keys[:marks])
 	result := RunOnce(y.Context(), run)
 	for _, p := range result.Passes {
 		y.check(p.Err)
@@ -221,7 +227,10 @@ func (y *year) write(key, content string) {
 // contents returns the contents that can be uploaded, by key.
 func (y *year) contents() map[string][32]byte {
 	contents := map[string][32]byte{}
-	for _, key := range y.keys() {
+	for key, f := range y.forms {
+		contents[key] = sha256.Sum256(f.linked)
+	}
+	for _, key := range y.otherKeys() {
 		if text := y.read(key); text != "" {
 			contents[key] = sha256.Sum256([]byte(text))
 		}
@@ -231,11 +240,11 @@ func (y *year) contents() map[string][32]byte {
 
 // change does what a person does to a handbook.
 func (y *year) change() {
-	keys := y.keys()
+	keys := y.otherKeys()
 	key, other := keys[y.rand.IntN(len(keys))], keys[y.rand.IntN(len(keys))]
 	y.versions++
 	fresh := fmt.Sprintf("# Version %d\n", y.versions)
-	switch y.rand.IntN(12) {
+	switch y.rand.IntN(16) {
 	case 0, 1, 2:
 		y.write(key, fresh)
 	case 3:
@@ -264,6 +273,10 @@ func (y *year) change() {
 		y.write(other, text)
 	case 11: // its training fails
 		y.write(fmt.Sprintf("scans/%d.pdf", y.versions%5), fresh)
+	case 12:
+		y.edit(fmt.Sprintf("forms/%d.docx", y.versions%4), fresh)
+	default:
+		y.saveAgain()
 	}
 }
 
@@ -379,6 +392,8 @@ func (y *year) lose() {
 	y.store = y.open()
 	y.check(y.store.Import(y.Context(), strings.NewReader(export.String())))
 	y.wantNoUpload("an imported inventory")
+	y.saveAllAgain()
+	y.wantNoUpload("documents that were saved again after an import")
 	y.compareInventories()
 
 	handbook := y.config.Syncs[0]
@@ -390,6 +405,12 @@ func (y *year) lose() {
 		y.Errorf("adopted %d of %d documents: %+v", result.Adopted, documents, result)
 	}
 	y.wantNoUpload("adopted documents")
+	y.saveAllAgain()
+	y.wantNoUpload("documents that were saved again after their adoption")
+	// The listing has the contents that were uploaded.
+	for key, f := range y.forms {
+		y.check(os.WriteFile(y.path(key), f.linked, 0o644))
+	}
 
 	var listed []ListedSource
 	for _, a := range y.emulator.Accepted() {
