@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 //	http CODE METHOD URL       sends a request and writes the body of the answer to http.out
 //	signal NAME                sends a signal to the process that holds the lock of a sync
 //	keep NAME REGEXP           sets a variable to the first group of an expression in the last output
+//	$RESAVED                   a folder with documents of real programs that were saved again
 //	sleep DURATION             gives a background process time to reach a point that no output shows
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -64,7 +65,9 @@ func TestScripts(t *testing.T) {
 			}
 			port, err := freePort()
 			env.Setenv("PORT", port)
-			return err
+			resaved, absErr := filepath.Abs("../../internal/preflight/testdata/resaved")
+			env.Setenv("RESAVED", resaved)
+			return errors.Join(err, absErr)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    cmdExits,
