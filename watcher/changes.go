@@ -41,7 +41,7 @@ func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.
 				if !ok {
 					continue
 				}
-				if !yield(finding{change, p.edit(), p.known.NeverUploaded}, nil) {
+				if !yield(finding{change, p.edit(s.opts.Resizable), p.known.NeverUploaded}, nil) {
 					return
 				}
 			}

@@ -14,23 +14,23 @@ import (
 type edit uint8
 
 const (
-	noEdit   edit = iota
-	sameSize      // only the content can show whether it is an edit
+	noEdit  edit = iota
+	similar      // only the content can show whether it is an edit
 	resized
 	leftOut // the document must not be uploaded any more: it is empty, say
 )
 
-// edit returns the kind of edit of a pair that differs.
-func (p *Pair) edit() edit {
+// edit returns the kind of edit of a pair that differs. resizable is that of ScanOptions.
+func (p *Pair) edit(resizable func(key string, size int64) bool) edit {
 	switch {
 	case !p.isListed || !p.isKnown || p.known.NeverUploaded || p.known.Skip != "":
 		return noEdit
 	case p.entry.Skip != "":
 		return leftOut
-	case p.entry.Fingerprint.Size != p.known.Fingerprint.Size:
+	case p.entry.Fingerprint.Size != p.known.Fingerprint.Size && (resizable == nil || !resizable(p.entry.Key, p.entry.Fingerprint.Size)):
 		return resized
 	}
-	return sameSize
+	return similar
 }
 
 // A finding is a change, and its weight for the guards.
@@ -46,7 +46,7 @@ const keptEdits = 10_000
 // edits are the edits of one scan.
 type edits struct {
 	kept                      []finding // the first ones
-	leftOut, resized, similar int       // similar have the same size
+	leftOut, resized, similar int       // similar must be read to know
 	empty                     int       // those of leftOut that are empty now
 	example                   string    // the key of one
 }
@@ -124,7 +124,7 @@ func (w *weighing) all(ctx context.Context) iter.Seq2[finding, error] {
 
 // check returns a *GuardError if more of the known documents were edited than MaxChange allows.
 //
-// A change of the size is an edit. A document of the same size may be an edit, or it was only touched, checked out again or
+// A change of the size is an edit, unless ScanOptions.Resizable says otherwise. A document of the same size may be an edit, or it was only touched, checked out again or
 // restored. Such documents are read only if they decide: not while all of them together are within the limit, and only until they
 // are surely within it or above it.
 func (w *weighing) check(ctx context.Context, known int) error {
@@ -155,7 +155,7 @@ func (w *weighing) check(ctx context.Context, known int) error {
 	}
 }
 
-// similarChunks yields the documents of the same size, some at a time.
+// similarChunks yields the documents that must be read, some at a time.
 func (w *weighing) similarChunks(ctx context.Context) iter.Seq2[[]state.Change, error] {
 	return func(yield func([]state.Change, error) bool) {
 		chunk := make([]state.Change, 0, checkAtOnce)
@@ -164,7 +164,7 @@ func (w *weighing) similarChunks(ctx context.Context) iter.Seq2[[]state.Change, 
 				yield(nil, err)
 				return
 			}
-			if f.edit != sameSize {
+			if f.edit != similar {
 				continue
 			}
 			if chunk = append(chunk, f.Change); len(chunk) < checkAtOnce {

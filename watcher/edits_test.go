@@ -109,6 +109,15 @@ func TestMaxChange(t *testing.T) {
 			t.Error("no document was compared")
 		}
 	})
+	t.Run("documents that may only have been saved again are compared", func(t *testing.T) {
+		f := newEditFixture(t, 60)
+		f.opts.Resizable = func(string, int64) bool { return true }
+		f.rewrite(0, 60, "another text")
+		f.scan("", "0 new 60 changed 0 unchanged 0 removed 0 renamed 0 unsettled")
+		if f.compared == 0 {
+			t.Error("no document was compared")
+		}
+	})
 	t.Run("documents of the same size are compared until they decide", func(t *testing.T) {
 		f := newEditFixture(t, 3000)
 		f.touch(0, 3000, true)

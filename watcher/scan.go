@@ -61,6 +61,9 @@ type ScanOptions struct {
 	// Edited returns how many documents have another content than the one that was uploaded last. Documents that cannot be read, and
 	// documents that change meanwhile, do not count: nothing of them is uploaded now. Without it, each document counts.
 	Edited func(ctx context.Context, sync state.Sync, documents []state.Change) (edited int, err error)
+	// Resizable reports whether a document of this key and size may be one that was edited in nothing that counts, although its
+	// size has changed. Edited then decides. Without it, each change of the size is an edit.
+	Resizable func(key string, size int64) bool
 }
 
 // A Scanner records the changes of a root. One goroutine at a time may use it. It remembers between scans since when each

@@ -13,7 +13,7 @@ import (
 
 // ScanOptions returns the options of a sync's scans of the root.
 func ScanOptions(cfg *config.Config, s config.Sync, store *state.Store, root *CountingRoot, acceptRoot bool) watcher.ScanOptions {
-	return watcher.ScanOptions{
+	o := watcher.ScanOptions{
 		Settle:        s.Settle,
 		MaxDelete:     watcher.Limit(s.MaxDelete),
 		MaxChange:     watcher.Limit(s.MaxChange),
@@ -21,6 +21,10 @@ func ScanOptions(cfg *config.Config, s config.Sync, store *state.Store, root *Co
 		AcceptNewRoot: acceptRoot,
 		Edited:        (&contents{store, root, cfg.Checkers, s.Resaved == config.Skip}).edited,
 	}
+	if s.Resaved == config.Skip {
+		o.Resizable = preflight.HasCore
+	}
+	return o
 }
 
 // ingestOptions returns the options of a sync's uploads.

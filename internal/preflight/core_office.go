@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"encoding/xml"
+	"errors"
 	"io"
 	"net/url"
 	"path"
@@ -186,7 +187,7 @@ func readElements(r io.Reader, namespace, root string, allowed map[string][]stri
 	depth, ended := 0, false
 	for {
 		token, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return elements, ended
 		}
 		if err != nil || len(elements) > maxListed {

@@ -171,9 +171,8 @@ func (f *pdfFile) readTableStream(at int) (trailer pdfDict, ok bool) {
 		return nil, false
 	}
 	var w [3]int
-	for i, x := range widths {
-		number, _ := x.(pdfNumberToken)
-		if w[i], ok = number.integer(); !ok || w[i] > 7 {
+	for i := range widths {
+		if w[i], ok = widths.integer(i); !ok || w[i] > 7 {
 			return nil, false
 		}
 	}
@@ -181,25 +180,28 @@ func (f *pdfFile) readTableStream(at int) (trailer pdfDict, ok bool) {
 	if !isArray {
 		index = pdfArray{pdfNumberToken("0"), stream.dict["Size"]}
 	}
+	return stream.dict, f.addEntries(table, w, index)
+}
+
+// addEntries adds the entries of a table whose fields have these widths. index has the first number and the count of each part.
+func (f *pdfFile) addEntries(table []byte, widths [3]int, index pdfArray) bool {
 	own := map[int]bool{}
+	width := widths[0] + widths[1] + widths[2]
 	for i := 0; i+1 < len(index); i += 2 {
-		first, _ := index[i].(pdfNumberToken)
-		count, _ := index[i+1].(pdfNumberToken)
-		from, ok1 := first.integer()
-		n, ok2 := count.integer()
-		width := w[0] + w[1] + w[2]
-		if !ok1 || !ok2 || from > maxPDFObjects || width == 0 || n > len(table)/width {
-			return nil, false
+		first, ok1 := index.integer(i)
+		n, ok2 := index.integer(i + 1)
+		if !ok1 || !ok2 || first > maxPDFObjects || width == 0 || n > len(table)/width {
+			return false
 		}
-		for number := from; number < from+n; number++ {
-			e := tableEntry(table, w)
+		for number := first; number < first+n; number++ {
+			e := tableEntry(table, widths)
 			if table = table[width:]; own[number] || e.kind > 2 || e.at < 0 || !f.add(number, e) {
-				return nil, false
+				return false
 			}
 			own[number] = true
 		}
 	}
-	return stream.dict, len(table) == 0 && len(index)%2 == 0
+	return len(table) == 0 && len(index)%2 == 0
 }
 
 // tableEntry reads the first entry of a stream of entries, whose fields have these widths.

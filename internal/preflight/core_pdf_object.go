@@ -35,6 +35,12 @@ func (n pdfNumberToken) integer() (int, bool) {
 	return number, err == nil && number <= 1<<30
 }
 
+// integer returns the number at a position, as that of pdfNumberToken does.
+func (a pdfArray) integer(i int) (int, bool) {
+	n, _ := a[i].(pdfNumberToken)
+	return n.integer()
+}
+
 // A pdfParser reads values.
 type pdfParser struct {
 	data []byte

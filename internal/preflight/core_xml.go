@@ -42,7 +42,7 @@ func (s *xmlScanner) copy(r io.Reader) bool {
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return s.any && !s.hide
 		case err != nil:
 			return false

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -83,7 +84,7 @@ func writeMember(f *zip.File, left *int64, write func(io.Reader) bool) bool {
 	*left = limited.N
 	// The end of the content checks its CRC.
 	n, err := r.Read(make([]byte, 1))
-	return n == 0 && err == io.EOF
+	return n == 0 && errors.Is(err, io.EOF)
 }
 
 // isPlainMember reports whether all programs see the same name and the same content of a member.
