@@ -6,7 +6,7 @@
 //
 // Core is another look: it tells whether a document was only saved again, with nothing changed that a reader sees.
 //
-// A detector reads documents of up to 1 MiB whole, and of a larger one only the beginning, the end and, for a ZIP or a PDF, the
+// A detector of [Look] reads documents of up to 1 MiB whole, and of a larger one only the beginning, the end and, for a ZIP or a PDF, the
 // directory that the end names.
 package preflight
 
@@ -83,6 +83,9 @@ func Look(name string, size int64, content io.ReaderAt) (Report, error) {
 // LookWhole reports on a content that is in memory.
 func LookWhole(name string, data []byte) Report {
 	s := sample{name: name, size: int64(len(data)), head: data, tail: data, whole: true}
+	if s.size > Whole {
+		s.tail = data[s.size-edge:] // the end of a cut PDF must not be found in its middle
+	}
 	s.content = &window{sample: &s}
 	return s.look()
 }
@@ -103,7 +106,7 @@ func readAt(content io.ReaderAt, p []byte, offset int64) (int, error) {
 type sample struct {
 	name       string
 	size       int64
-	head, tail []byte // equal if whole is set
+	head, tail []byte // head has the whole content if whole is set
 	whole      bool
 	content    *window
 }

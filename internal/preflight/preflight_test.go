@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -327,4 +328,22 @@ func FuzzLook(f *testing.F) {
 			_, _ = Decode(whole.Charset, data)
 		}
 	})
+}
+
+// A large PDF in memory is cut if its end is missing, whatever an earlier save of it ends in.
+func TestLargePDFInMemory(t *testing.T) {
+	scan := fixture(t, "scan.pdf")
+	filler := bytes.Repeat([]byte("% filler\n"), Whole/8)
+	for _, c := range []struct {
+		content []byte
+		want    string
+	}{
+		{slices.Concat(scan, filler), "block: is cut off: the end of the PDF is missing"},
+		{slices.Concat(scan, filler, []byte("startxref\n0\n%%EOF\n")), "warn: seems to have no text, like a scan without text recognition"},
+		{slices.Concat(scan, filler, []byte("<</Type/Font>>\nstartxref\n0\n%%EOF\n")), ""},
+	} {
+		if got := verdict(LookWhole("a.pdf", c.content)); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
 }
