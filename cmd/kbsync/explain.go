@@ -13,6 +13,7 @@ import (
 
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/console"
+	"github.com/kbsync/kbsync/internal/engine"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -22,7 +23,8 @@ func (a *app) explainCommand() *cobra.Command {
 		Use:   "explain PATH",
 		Short: "Show whether a sync uploads a file, and why",
 		Long: `explain prints, for each sync whose root contains PATH, whether the sync uploads the file, the rule that decides it, the
-place of that rule, and the state of the document. PATH is the path of a file or a key below the root.`,
+place of that rule, and the state of the document. If the file is new or has changed, explain reads it, and prints what the next sync
+would do with it. PATH is the path of a file or a key below the root.`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var selection []string
@@ -50,6 +52,14 @@ type explainResult struct {
 	Rule     string        `json:"rule,omitempty"`
 	Place    string        `json:"place,omitempty"`
 	Document *documentView `json:"document,omitempty"`
+	// Now is what the next sync would do with the file; nil if the file is the one that the state knows, or if no sync takes it.
+	Now *explainedFile `json:"now,omitempty"`
+}
+
+// An explainedFile is the action for a file as it is now.
+type explainedFile struct {
+	Action string `json:"action"` // as in a plan
+	Reason string `json:"reason,omitempty"`
 }
 
 func (a *app) explain(ctx context.Context, cfg *config.Config, path string) (err error) {
@@ -102,25 +112,56 @@ func (a *app) explainKey(ctx context.Context, cfg *config.Config, s config.Sync,
 	}
 	e := explainResult{Sync: s.Name, Key: x.Key, Uploaded: x.Taken, Reason: x.Reason, Rule: x.Rule, Place: x.Place}
 	known, err := store.Syncs.Get(ctx, s.Name)
-	if errors.Is(err, state.ErrNotFound) {
-		return e, nil
+	var d state.Document
+	if err == nil {
+		d, err = store.Documents.Get(ctx, known.ID, key)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
 		return e, err
 	}
-	d, err := store.Documents.Get(ctx, known.ID, key)
-	if errors.Is(err, state.ErrNotFound) {
+	if e.Uploaded {
+		if err := e.look(ctx, s, store, root, known, d); err != nil {
+			return e, err
+		}
+	}
+	if d.ID == 0 {
 		return e, nil
 	}
-	if err != nil {
-		return e, err
-	}
-	if e.Uploaded && d.State == state.Skipped && state.IsBlocked(d.Reason) {
+	if e.Uploaded && e.Now == nil && d.State == state.Skipped && state.IsBlocked(d.Reason) {
 		e.Uploaded, e.Reason, e.Rule, e.Place = false, d.Reason, "", ""
 	}
 	v, err := viewDocument(ctx, store, known, d)
 	e.Document = &v
 	return e, err
+}
+
+// look reads the file unless the state knows it as it is.
+func (e *explainResult) look(ctx context.Context, s config.Sync, store *state.Store, root *engine.CountingRoot,
+	known state.Sync, d state.Document) error {
+	estimate := engine.Estimate{
+		Store: store, Root: root, Destination: known.Destination, Checkers: 1,
+		Policy: engine.PreflightPolicy(s), SyncID: known.ID, Resaved: s.Resaved,
+		Report: func(i engine.PlanItem) bool {
+			e.Now = &explainedFile{string(i.Action), i.Reason}
+			return true
+		},
+	}
+	for entry, err := range root.List(ctx, e.Key) {
+		if err != nil {
+			return err
+		}
+		if entry.Key != e.Key || d.ID != 0 && entry.Fingerprint == d.Fingerprint && d.State != state.Pending {
+			continue
+		}
+		candidate := engine.Candidate{Key: entry.Key, Fingerprint: entry.Fingerprint}
+		if err := estimate.Add(ctx, func(yield func(engine.Candidate, error) bool) { yield(candidate, nil) }); err != nil {
+			return err
+		}
+	}
+	if e.Now != nil && e.Now.Action == string(engine.ActionBlock) {
+		e.Uploaded, e.Reason, e.Rule, e.Place = false, "blocked: "+e.Now.Reason, "", ""
+	}
+	return nil
 }
 
 func (e explainResult) print(w io.Writer) {
@@ -133,6 +174,13 @@ func (e explainResult) print(w io.Writer) {
 		fmt.Fprintf(w, " (%s)", console.Printable(rule))
 	}
 	fmt.Fprintln(w)
+	if e.Now != nil {
+		fmt.Fprintf(w, "  as it is now: %s", e.Now.Action)
+		if e.Now.Reason != "" {
+			fmt.Fprintf(w, " (%s)", console.Printable(e.Now.Reason))
+		}
+		fmt.Fprintln(w)
+	}
 	if e.Document == nil {
 		fmt.Fprintln(w, "  not in the state yet")
 		return
