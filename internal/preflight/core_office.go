@@ -46,8 +46,7 @@ func (officeParts) write(h coreHash, name string, kept map[string]bool, content 
 	case strings.HasSuffix(name, ".rels"):
 		return writeRelationships(h, name, content)
 	case strings.HasPrefix(name, "word/") && strings.HasSuffix(name, ".xml"):
-		s := xmlScanner{out: h, tag: withoutRevisionIDs()}
-		return s.copy(content)
+		return copyWord(h, content)
 	}
 	_, err := io.Copy(h, content)
 	return err == nil

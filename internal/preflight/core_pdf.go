@@ -360,12 +360,14 @@ func (f *pdfFile) readContainer(number int) (*pdfContainer, bool) {
 	}
 	c := &pdfContainer{data: data}
 	p := pdfParser{data: data[:begin]}
+	own := map[int]bool{}
 	for range n {
 		number, ok1 := p.integer()
 		offset, ok2 := p.integer()
-		if !ok1 || !ok2 || offset >= len(data)-begin || slices.Contains(c.numbers[max(0, len(c.numbers)-1):], number) {
+		if !ok1 || !ok2 || offset >= len(data)-begin || own[number] {
 			return nil, false
 		}
+		own[number] = true
 		c.numbers, c.offsets = append(c.numbers, number), append(c.offsets, begin+offset)
 	}
 	return c, true

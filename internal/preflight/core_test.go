@@ -199,6 +199,24 @@ func TestCoreOfZIP(t *testing.T) {
 			c.replace("word/document.xml", "<w:body>", `<!DOCTYPE a [<!ENTITY b "c">]><w:body>`)
 		}},
 		{"word: another namespace", none, func(c *container) { c.replace("word/document.xml", "wordprocessingml/2006/main", "other") }},
+		{"word: a field that shows a page", another, func(c *container) {
+			c.replace("word/document.xml", "Hello", `Hello</w:t><w:instrText> PAGE </w:instrText><w:t>`)
+		}},
+		{"word: a field that shows metadata", none, func(c *container) {
+			c.replace("word/document.xml", "Hello", `Hello</w:t><w:instrText> DOCPRO</w:instrText></w:r><w:r><w:instrText>PERTY Number </w:instrText><w:t>`)
+		}},
+		{"word: a field that shows metadata, escaped", none, func(c *container) {
+			c.replace("word/document.xml", "Hello", `Hello</w:t><w:instrText><![CDATA[ TIT]]>&#76;E </w:instrText><w:t>`)
+		}},
+		{"word: a simple field that shows metadata", none, func(c *container) {
+			c.replace("word/document.xml", "<w:r>", `<w:fldSimple w:instr=" Title "/><w:r>`)
+		}},
+		{"word: a text bound to metadata", none, func(c *container) {
+			c.replace("word/document.xml", "<w:r>", `<w:dataBinding w:prefixMappings="xmlns:a='http://schemas.openxmlformats.org/package/2006/metadata/core-properties'"/><w:r>`)
+		}},
+		{"word: a second prefix", none, func(c *container) {
+			c.replace("word/document.xml", "<w:r>", `<w:r xmlns:x="http://schemas.openxmlformats.org/wordprocessingml/2006/main">`)
+		}},
 		{"word: cut XML", none, func(c *container) { c.replace("word/document.xml", "</w:document>", `<w:r w:val="`) }},
 		{"word: no types", none, func(c *container) { c.names = c.names[1:] }},
 		{"odf: title and picture of the first page", same, func(c *container) {
@@ -212,6 +230,10 @@ func TestCoreOfZIP(t *testing.T) {
 		{"odf: text", another, func(c *container) { c.replace("content.xml", "Hello", "Hallo") }},
 		{"odf: picture in the text", none, func(c *container) {
 			c.replace("content.xml", "<text>", `<image xlink:href="./Thumb&#110;%61ils/thumbnail.png"/><text>`)
+		}},
+		{"odf: a field that shows metadata", none, func(c *container) { c.replace("content.xml", "<text>", `<text:title/><text>`) }},
+		{"odf: a field under another prefix", none, func(c *container) {
+			c.replace("content.xml", "<text>", `<t:title xmlns:t="urn:oasis:names:tc:opendocument:xmlns:text:1.0"/><text>`)
 		}},
 		{"odf: encrypted", none, func(c *container) {
 			c.replace("META-INF/manifest.xml", `m:media-type="t"/>`, `m:media-type="t"><m:encryption-data/></m:file-entry>`)

@@ -20,6 +20,8 @@ type xmlScanner struct {
 	// tag returns what is copied of a tag, without its brackets; nil for nothing. hide hides what follows up to the next tag, which may
 	// only be numbers. The copy ends if ok is false.
 	tag func(tag []byte) (kept []byte, hide, ok bool)
+	// seen, if not nil, sees the texts between tags, in pieces. The copy ends if it returns false.
+	seen func(text []byte) bool
 
 	in   *bufio.Reader
 	hide bool
@@ -61,6 +63,9 @@ func (s *xmlScanner) text(text []byte) bool {
 	}
 	if s.hide {
 		return run(text, "0123456789- \t\r\n") == len(text)
+	}
+	if s.seen != nil && !s.seen(text) {
+		return false
 	}
 	_, err := s.out.Write(text)
 	return err == nil
@@ -132,6 +137,9 @@ func (s *xmlScanner) until(end string, check func([]byte) bool) error {
 	if check != nil && !check(seen) {
 		return errNotCertain
 	}
+	if text, ok := bytes.CutPrefix(seen, []byte("![CDATA[")); ok && s.seen != nil && !s.seen(bytes.TrimSuffix(text, []byte(end))) {
+		return errNotCertain
+	}
 	return s.write("<", string(seen), "")
 }
 
@@ -187,41 +195,6 @@ func attributes(tag []byte, fn func(start, end int, name, value []byte) bool) bo
 	return true
 }
 
-// withoutRevisionIDs edits the parts of a Word document. Word gives a random number to each session in which a document is edited,
-// writes it into the attributes of what was edited (w:rsidR and others), and lists all in the settings (w:rsids). No reader sees them.
-func withoutRevisionIDs() func(tag []byte) (kept []byte, hide, ok bool) {
-	inList := false
-	return func(tag []byte) (kept []byte, hide, ok bool) {
-		name := string(tag[:len(tag)-len(bytes.TrimLeft(tag, "/"+alnum+":_-."))])
-		empty := bytes.HasSuffix(tag, []byte("/"))
-		switch trimmed := strings.TrimSuffix(name, "/"); {
-		case inList:
-			inList = name != "/w:rsids"
-			return nil, inList, !inList || empty && (trimmed == "w:rsid" || trimmed == "w:rsidRoot")
-		case trimmed == "w:rsids":
-			inList = !empty
-			return nil, inList, true
-		}
-		kept = make([]byte, 0, len(tag)+1)
-		done := 0
-		ok = attributes(tag, func(start, end int, name, value []byte) bool {
-			if string(name) == "xmlns:w" {
-				return slices.Contains(wordNamespaces, string(value))
-			}
-			if bytes.HasPrefix(name, []byte("w:rsid")) && len(value) == 8 && run(value, "0123456789ABCDEFabcdef") == 8 {
-				kept = append(kept, tag[done:start]...)
-				done = end
-			}
-			return true
-		})
-		return append(kept, tag[done:]...), false, ok
-	}
-}
-
-var wordNamespaces = []string{
-	"http://schemas.openxmlformats.org/wordprocessingml/2006/main", "http://purl.oclc.org/ooxml/wordprocessingml/main",
-}
-
 // withoutPlaceOfWindow edits the settings of an OpenDocument file. LibreOffice keeps the random numbers of the editing sessions there, and
 // where the window stood in the text.
 func withoutPlaceOfWindow() func(tag []byte) (kept []byte, hide, ok bool) {
@@ -249,10 +222,34 @@ var windowSettings = []string{
 	"Rsid", "RsidRoot", "ViewLeft", "ViewTop", "VisibleLeft", "VisibleTop", "VisibleRight", "VisibleBottom", "ZoomFactor",
 }
 
+const textNamespace = "urn:oasis:names:tc:opendocument:xmlns:text:1.0"
+
+// metadataFields are the beginnings of the names of fields that show metadata.
+var metadataFields = []string{
+	"title", "subject", "keywords", "description", "user-defined", "initial-creator", "creator", "creation-", "modification-", "print-",
+	"printed-", "editing-", "template-name",
+}
+
+// tagName returns the name of a tag, without the slash at its end.
+func tagName(tag []byte) string {
+	n := bytes.IndexAny(tag, " \t\r\n")
+	if n < 0 {
+		n = len(tag)
+	}
+	return strings.TrimSuffix(string(tag[:n]), "/")
+}
+
 // withoutLinksToMetadata refuses a tag that may refer to a part that counts as metadata, such as a picture in the folder of the
-// thumbnails.
+// thumbnails, and a field that shows metadata.
 func withoutLinksToMetadata(tag []byte) (kept []byte, hide, ok bool) {
-	return tag, false, attributes(tag, func(_, _ int, _, value []byte) bool {
+	name := tagName(tag)
+	if field, ok := strings.CutPrefix(name, "text:"); ok && slices.ContainsFunc(metadataFields, func(start string) bool { return strings.HasPrefix(field, start) }) {
+		return nil, false, false
+	}
+	return tag, false, attributes(tag, func(_, _ int, name, value []byte) bool {
+		if bytes.HasPrefix(name, []byte("xmlns")) && (string(name) == "xmlns:text") != (string(value) == textNamespace) {
+			return false
+		}
 		if bytes.IndexByte(value, '&') >= 0 {
 			value = []byte(html.UnescapeString(string(value)))
 		}

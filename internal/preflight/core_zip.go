@@ -119,19 +119,24 @@ func isGapless(data []byte, files []*zip.File) bool {
 		}
 		head := data[at:m.at]
 		name, extra := int64(binary.LittleEndian.Uint16(head[26:])), int64(binary.LittleEndian.Uint16(head[28:]))
+		described := m.Flags&8 != 0
+		if !described && (uint64(binary.LittleEndian.Uint32(head[18:])) != m.CompressedSize64 || binary.LittleEndian.Uint32(head[14:]) != m.CRC32) {
+			return false
+		}
 		if !bytes.HasPrefix(head, []byte(magicZIP)) || int64(len(head)) != 30+name+extra || string(head[30:30+name]) != m.Name ||
-			binary.LittleEndian.Uint16(head[8:]) != m.Method {
+			binary.LittleEndian.Uint16(head[8:]) != m.Method || (binary.LittleEndian.Uint16(head[6:])^m.Flags)&9 != 0 {
 			return false
 		}
 		if m.CompressedSize64 > uint64(len(data)) || m.at+int64(m.CompressedSize64) > int64(len(data)) {
 			return false
 		}
 		var ok bool
-		if at, ok = afterMember(data, m.at+int64(m.CompressedSize64), m.Flags&8 != 0); !ok {
+		if at, ok = afterMember(data, m.at+int64(m.CompressedSize64), described); !ok {
 			return false
 		}
 	}
-	return bytes.HasPrefix(data[at:], []byte("PK\x01\x02"))
+	// A second record of an end, in the comment, may name another directory.
+	return bytes.HasPrefix(data[at:], []byte("PK\x01\x02")) && bytes.Count(data[at:], []byte("PK\x05\x06")) == 1
 }
 
 // afterMember returns where the next record of a ZIP begins, after a member that may have a descriptor.
