@@ -79,13 +79,30 @@ const (
 // configNames returns the names of a config file in the working directory, in the order in which kbsync looks for them.
 func configNames() []string { return []string{"kbsync.yaml", "kbsync.yml"} }
 
-// load reads the config, the environment, the flags of cmd, and NAME or ROOT arguments.
+// load reads the config, the environment, the flags of cmd, and NAME or ROOT arguments, and applies the settings of the log.
 func (a *app) load(cmd *cobra.Command, args ...string) (*config.Config, error) {
+	cfg, err := a.read(cmd, args...)
+	if err == nil {
+		a.applyLog(cfg)
+	}
+	return cfg, err
+}
+
+// read is load, and changes nothing: a running process may refuse the config.
+func (a *app) read(cmd *cobra.Command, args ...string) (*config.Config, error) {
 	path, data, err := a.configFile()
 	if err != nil {
 		return nil, err
 	}
 	return a.parse(cmd, path, data, args...)
+}
+
+// applyLog applies the settings of the log, and logs the warnings about a config.
+func (a *app) applyLog(cfg *config.Config) {
+	a.out.SetLog(cfg.Log.Format, cfg.Log.Level)
+	for _, w := range cfg.Warnings {
+		a.out.Log.Warn(w.String())
+	}
 }
 
 // configFile finds and reads the config file. A missing file is an error only if --config names it.
@@ -132,10 +149,6 @@ func (a *app) parse(cmd *cobra.Command, path string, data []byte, args ...string
 	}
 	a.out.Hide(cfg.API.Token.Reveal())
 	a.out.Hide(cfg.StatePassword.Reveal())
-	a.out.SetLog(cfg.Log.Format, cfg.Log.Level)
-	for _, w := range cfg.Warnings {
-		a.out.Log.Warn(w.String())
-	}
 	if a.useEmulator {
 		if cfg.LocalState == "" {
 			return nil, usageError("--emulator keeps its inventory in a file, and there is no directory for it; write --state FILE")

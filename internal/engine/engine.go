@@ -70,6 +70,9 @@ type API struct {
 	// Local is set if the API is served on this machine, so a state that is soon lost does no harm. Embedded is set if this process
 	// serves it, with a knowledge base that belongs to the state.
 	Local, Embedded bool
+	// RenewToken gets the token from its command again, and returns a function that uses it from then on. It is nil if no command
+	// gives the token.
+	RenewToken func(context.Context) (use func(), err error)
 	// Close ends the connections.
 	Close func() error
 }
@@ -91,11 +94,11 @@ func (a *API) Serves(d state.Destination) bool {
 }
 
 // Graceful returns a context for work that may finish after soft has ended: it ends with hard, or when the grace after the end
-// of soft is over.
-func Graceful(soft, hard context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+// of soft is over. grace is called at the end of soft.
+func Graceful(soft, hard context.Context, grace func() time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(hard)
 	release := context.AfterFunc(soft, func() {
-		timer := time.NewTimer(grace)
+		timer := time.NewTimer(grace())
 		defer timer.Stop()
 		select {
 		case <-timer.C:

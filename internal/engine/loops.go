@@ -19,8 +19,11 @@ import (
 type host struct {
 	page     *statuspage.Page
 	files    *hooks.StatusFiles
-	trackers *Trackers // replaced only while no loops run
-	changed  wakeup    // the status of a sync may have changed
+	trackers *Trackers
+	changed  wakeup // the status of a sync may have changed
+	// process ends softly with the process. work ends when the grace after that is over, or when a person cuts it: requests that were
+	// begun are finished in it. No reload ends either.
+	process, work context.Context
 }
 
 // The loops of a sync drive its worker for as long as the daemon has the sync. There are three, which share only the state and

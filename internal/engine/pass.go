@@ -183,7 +183,7 @@ func (p *pass) addScan(r watcher.Result, first bool) {
 
 // uploadOnce uploads the documents that are due. The first signal ends it softly: it waits for the answers to requests that are under way.
 func (p *pass) uploadOnce(ctx context.Context) error {
-	work, cancel := Graceful(p.soft, p.opts.Cut, p.opts.Config.ShutdownGrace)
+	work, cancel := Graceful(p.soft, p.opts.Cut, func() time.Duration { return p.opts.Config.ShutdownGrace })
 	defer cancel()
 	options := ingestOptions(p.opts.Config, p.config)
 	owning, end, err := p.whileOwner(p.soft)

@@ -186,12 +186,11 @@ func (l *loops) gather(ctx context.Context) bool {
 	}
 }
 
-// uploadDue uploads until no document is due. When ctx ends, it waits for the answers to sealed requests, within the grace.
+// uploadDue uploads until no document is due. When ctx ends, it waits for the answers to sealed requests: as long as they may take
+// if the sync ends or is replaced, and within the grace if the process ends.
 func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
 	l.uploading.Store(true)
 	defer l.uploading.Store(false)
-	work, cut := Graceful(ctx, l.opts.Cut, l.opts.Config.ShutdownGrace)
-	defer cut()
 	wake := newWakeup()
 	options := ingestOptions(l.opts.Config, l.config)
 	// These bound a pass, which has an end.
@@ -206,10 +205,10 @@ func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
 	options.Gate = &l.gate
 	options.Wake = wake
 	options.Progress = l.uploadProgress()
-	running, end := context.WithCancel(ctx)
+	running, end := context.WithCancel(l.host.work)
 	var helper sync.WaitGroup
 	helper.Go(func() { l.accompany(running, wake) })
-	result, err := l.upload(work, options)
+	result, err := l.upload(l.host.work, options)
 	end()
 	helper.Wait()
 	if errors.Is(err, ingest.ErrStopped) && ctx.Err() == nil {
