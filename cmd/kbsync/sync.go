@@ -110,10 +110,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	result.Seconds = a.now().Sub(began).Seconds()
 	result.Emulator = api.emulator.report()
 	progress.End()
-	if err := a.out.Result(result, result.print); err != nil {
-		return err
-	}
-	return result.err()
+	return errors.Join(result.err(), a.out.Result(result, result.print))
 }
 
 // engineOptions returns the options of the engine.

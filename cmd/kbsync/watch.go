@@ -27,6 +27,9 @@ SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes 
 
   kbsync watch --listen :9090`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !oneTime {
+				a.signals.reloadOnHangup() // as early as possible
+			}
 			cfg, err := a.load(cmd, args...)
 			if err != nil {
 				return err
@@ -53,7 +56,7 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, read
 			"which it shares with the process that scans"))
 	}
 	// Before all else, because a signal without a receiver ends the process.
-	reload, dump, end := watchRequests()
+	dump, end := dumpRequests()
 	defer end()
 	a.out.FixLog() // a reload does not change --log-format
 	file := &tokenWatch{}
@@ -80,7 +83,7 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, read
 		Loaded:       a.applyLog,
 		TokenChanged: file.changed,
 		MatchKeys:    keyMatcher,
-		Reload:       reload,
+		Reload:       a.signals.reloadOnHangup(),
 		Dump:         dump,
 	}
 	if !a.useEmulator {

@@ -21,6 +21,7 @@ SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes 
 
   kbsync worker --state postgres://kbsync@db.example/kbsync`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			a.signals.reloadOnHangup() // as early as possible
 			cfg, err := a.load(cmd, args...)
 			if err != nil {
 				return err
