@@ -236,8 +236,12 @@ func (l *logged) count(text string) int {
 
 const oneSync = "{name: docs, root: docs, knowledge_base: 876, settle: 0s, batch: {wait: 0s}}"
 
-func startDaemon(t *testing.T, file string) *running {
+// startDaemon starts a daemon, after the preparations.
+func startDaemon(t *testing.T, file string, prepare ...func(*fixture)) *running {
 	f := newFixture(t)
+	for _, do := range prepare {
+		do(f)
+	}
 	r := &running{
 		fixture: f, reload: make(chan os.Signal, 1), loaded: make(chan *config.Config, 1), log: &logged{}, ended: make(chan error, 1),
 		client: &slowClient{Client: f.opts.API.Client, sealed: make(chan struct{}, 10), answer: make(chan struct{}, 10), lost: make(chan error, 10)},
@@ -266,10 +270,12 @@ func startDaemon(t *testing.T, file string) *running {
 	return r
 }
 
+// dir returns the directory of the roots.
+func (r *running) dir() string { return filepath.Dir(r.opts.Config.Syncs[0].Root.Dir) }
+
 func (r *running) config(file string) *config.Config {
 	r.Helper()
-	dir := filepath.Dir(r.opts.Config.Syncs[0].Root.Dir)
-	cfg, err := config.Parse(config.Input{Path: "kbsync.yaml", Dir: dir, File: []byte(file)})
+	cfg, err := config.Parse(config.Input{Path: "kbsync.yaml", Dir: r.dir(), File: []byte(file)})
 	r.must(err)
 	return cfg
 }
@@ -365,8 +371,8 @@ func TestOpenRequestsHoldUpNeitherReloadsNorTheEnd(t *testing.T) {
 	r := startDaemon(t, "{poll: {min: 20ms}, shutdown_grace: 1h, syncs: ["+oneSync+"]}")
 	receive(t, r.client.sealed)
 	r.reloadTo("{poll: {min: 20ms}, shutdown_grace: 1h, syncs: [" + edited + "]}")
-	r.must(os.Mkdir(filepath.Join(filepath.Dir(r.opts.Config.Syncs[0].Root.Dir), "rest"), 0o700))
-	r.must(os.WriteFile(filepath.Join(filepath.Dir(r.opts.Config.Syncs[0].Root.Dir), "rest", "new.md"), []byte("new"), 0o600))
+	r.must(os.Mkdir(filepath.Join(r.dir(), "rest"), 0o700))
+	r.must(os.WriteFile(filepath.Join(r.dir(), "rest", "new.md"), []byte("new"), 0o600))
 	const rest = "{name: rest, root: rest, knowledge_base: 876, settle: 0s, batch: {wait: 0s}}"
 	r.reloadTo("{poll: {min: 20ms}, shutdown_grace: 1h, syncs: [" + rest + "]}")
 	receive(t, r.client.sealed) // of the other sync

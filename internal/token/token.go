@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/kbsync/kbsync/internal/console"
+	"github.com/kbsync/kbsync/internal/process"
 )
 
 // timeout is the time limit of a Command.
@@ -89,12 +89,11 @@ func (c *Command) Token(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
+	cmd := process.Command(ctx, c.Args)
 	cmd.Env = c.Env
 	cmd.Stdout = &out
 	cmd.Stderr = c.Console.Stderr
-	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	if err := process.Run(cmd); err != nil {
 		return "", fmt.Errorf("run token_command %s: %w", console.Printable(c.Args[0]), err)
 	}
 	text, err := Parse(out.Bytes(), c.Console)
