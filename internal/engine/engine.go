@@ -2,11 +2,14 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/tracker"
 )
@@ -73,8 +76,23 @@ type API struct {
 	// RenewToken gets the token from its command again, and returns a function that uses it from then on. It is nil if no command
 	// gives the token.
 	RenewToken func(context.Context) (use func(), err error)
+	// HasNewToken reports, after the API refused a token, whether the next request has another one. If it is nil, there is none.
+	HasNewToken func(context.Context) bool
 	// Close ends the connections.
 	Close func() error
+}
+
+// A renewal decides whether work that the API refused for its token goes on at once, because there is another token by now. The zero
+// value is ready to use.
+type renewal struct{ fruitless bool }
+
+// next returns true if the work goes on: err is such a refusal, there is another token, and the work has progressed since the last
+// renewal. Without progress, a command that gives a wrong token each time would never end.
+func (r *renewal) next(ctx context.Context, api *API, err error, progressed bool) bool {
+	e, ok := errors.AsType[*replycx.Error](err)
+	again := ok && e.StatusCode == http.StatusUnauthorized && (progressed || !r.fruitless) && api.HasNewToken != nil && api.HasNewToken(ctx)
+	r.fruitless = again
+	return again
 }
 
 // A Client makes the requests of the stages.

@@ -78,7 +78,7 @@ func (d *daemon) triggerReindex(ctx context.Context, trigger statuspage.Reindex)
 	}
 	if len(trigger.Globs) > 0 {
 		if selection.Match, err = d.opts.MatchKeys(trigger.Globs); err != nil {
-			return 0, err
+			return 0, fmt.Errorf("%w: %w", statuspage.ErrInvalid, err)
 		}
 	}
 	return d.mark(ctx, found, selection)

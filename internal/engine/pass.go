@@ -19,6 +19,7 @@ type pass struct {
 	trackers *Trackers
 	result   PassResult
 	isMarked bool
+	renewal  renewal
 }
 
 // A PassResult is the result of a pass.
@@ -211,6 +212,10 @@ func (p *pass) uploadOnce(ctx context.Context) error {
 	if result.Requests > 0 || err != nil {
 		p.run.Progress.step("uploaded", "sync", p.sync.Name, "documents", result.Uploaded, "shared", result.Shared, "bytes", result.Bytes,
 			"requests", result.Requests, "failed", result.Failed)
+	}
+	if p.renewal.next(p.soft, p.opts.API, err, result.Uploaded+result.Shared+result.Failed > 0) {
+		p.run.Progress.step("the API refused the token; going on with a new one", "sync", p.sync.Name)
+		return p.uploadOnce(ctx)
 	}
 	return err
 }

@@ -209,6 +209,8 @@ type running struct {
 	reload chan os.Signal
 	loaded chan *config.Config
 	load   func() (*config.Config, error) // for the next reload
+	token  error                          // of the command that gives it
+	used   chan struct{}                  // receives when a new token is used
 	log    *logged
 	end    context.CancelFunc
 	ended  chan error
@@ -244,10 +246,12 @@ func startDaemon(t *testing.T, file string, prepare ...func(*fixture)) *running 
 	}
 	r := &running{
 		fixture: f, reload: make(chan os.Signal, 1), loaded: make(chan *config.Config, 1), log: &logged{}, ended: make(chan error, 1),
+		used:   make(chan struct{}, 10),
 		client: &slowClient{Client: f.opts.API.Client, sealed: make(chan struct{}, 10), answer: make(chan struct{}, 10), lost: make(chan error, 10)},
 	}
 	f.opts.Config = r.config(file)
 	f.opts.API.Client = r.client
+	f.opts.API.RenewToken = func(context.Context) (func(), error) { return func() { r.used <- struct{}{} }, r.token }
 	f.opts.Logger = slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), r.log), nil))
 	var ctx context.Context
 	ctx, r.end = context.WithCancel(t.Context())
@@ -296,6 +300,9 @@ func (r *running) reloadTo(file string) {
 	r.load = func() (*config.Config, error) { return cfg, nil }
 	r.reload <- os.Interrupt
 	receive(r.T, r.loaded)
+	if cfg.API.Rate == r.opts.Config.API.Rate {
+		receive(r.T, r.used)
+	}
 }
 
 // receive receives a value within 20 seconds.
@@ -397,15 +404,21 @@ func TestRefusedReloadChangesNothing(t *testing.T) {
 		"no rule file": func() (*config.Config, error) {
 			return r.config("{log: {level: debug}, syncs: [" + oneSync + ", {name: rest, root: rest, knowledge_base: 876, filter_from: [missing.txt]}]}"), nil
 		},
+		"no token": func() (*config.Config, error) {
+			r.token = errors.New("no token")
+			return r.config("{log: {level: debug}, syncs: [" + oneSync + "]}"), nil
+		},
 	} {
 		const refused = "keeping the previous one"
 		before := r.log.count(refused)
-		r.load = load
+		r.load, r.token = load, nil
 		r.reload <- os.Interrupt
 		until(t, func() bool { return r.log.count(refused) > before })
 		select {
 		case <-r.loaded:
 			t.Errorf("%s: the config is in effect", name)
+		case <-r.used:
+			t.Errorf("%s: the new token is used", name)
 		case err := <-r.client.lost:
 			t.Errorf("%s: the request was cut: %v", name, err)
 		case <-time.After(10 * time.Millisecond):

@@ -42,7 +42,17 @@ func NewTrackers(ctx context.Context, opts Options, progress func(tracker.Result
 	return newPool(ctx, func(ctx context.Context, t *tracking) (tracker.Result, error) {
 		options := trackerOptions(opts.Config, opts.Logger)
 		options.Wake, options.Progress = t.wake, progress
-		return tracker.New(opts.Store, opts.API.Client, t.destination, options).Run(ctx)
+		var sum tracker.Result
+		for renewal := (renewal{}); ; {
+			result, err := tracker.New(opts.Store, opts.API.Client, t.destination, options).Run(ctx)
+			sum.Completed += result.Completed
+			sum.Failed += result.Failed
+			sum.Stuck += result.Stuck
+			sum.Requests += result.Requests
+			if !renewal.next(ctx, opts.API, err, result.Requests > 1) { // only the last one was refused
+				return sum, err
+			}
+		}
 	})
 }
 

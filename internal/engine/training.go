@@ -45,11 +45,15 @@ func followEndlessly(
 			report.progressed(id)
 		}
 	}
+	var renewal renewal
 	for failures := 0; ; failures++ {
 		began := time.Now()
-		_, err := tracker.New(opts.Store, opts.API.Client, t.destination, options).Run(ctx)
+		result, err := tracker.New(opts.Store, opts.API.Client, t.destination, options).Run(ctx)
 		if ctx.Err() != nil {
 			return tracker.Result{}, context.Cause(ctx)
+		}
+		if renewal.next(ctx, opts.API, err, result.Requests > 1) {
+			continue
 		}
 		if time.Since(began) > maxDelay {
 			failures = 0

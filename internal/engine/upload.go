@@ -31,6 +31,7 @@ const (
 func (l *loops) runUploads(ctx context.Context) {
 	fruitless := 0 // runs in a row that uploaded nothing
 	var notBefore time.Time
+	var renewal renewal
 	for {
 		wait, err := l.untilDue(ctx, notBefore)
 		if err != nil && ctx.Err() == nil {
@@ -56,9 +57,14 @@ func (l *loops) runUploads(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		progressed := result.Uploaded+result.Shared+result.Failed > 0
+		if renewal.next(ctx, l.opts.API, err, progressed) {
+			l.logger.Info("the API refused the token; going on with a new one")
+			continue
+		}
 		l.afterRun(ctx, result, err)
 		fruitless++
-		if result.Uploaded+result.Shared+result.Failed > 0 {
+		if progressed {
 			fruitless = 0
 		}
 		notBefore = l.opts.Now().Add(uploadDelay(err, fruitless, l.streak(ctx) > streak))
