@@ -28,6 +28,9 @@ type answer struct {
 
 func (c *Client) readAnswer(op string, resp *http.Response, token string) *answer {
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusUnauthorized && c.refused != nil {
+		c.refused(token)
+	}
 	buf := c.answers.Get().(*bytes.Buffer)
 	buf.Reset()
 	_, err := io.Copy(buf, io.LimitReader(resp.Body, MaxAnswer+1))

@@ -40,6 +40,10 @@ type Options struct {
 	// the token given to New. The client may call it concurrently and does not cache
 	// its result.
 	TokenSource func(ctx context.Context) (string, error)
+	// TokenRefused, if set, is called with the token of each request that the API
+	// answers with 401, before the method returns. A TokenSource that keeps its token
+	// can get another one then. The client may call it concurrently.
+	TokenRefused func(token string)
 	// HTTPClient supplies a Transport and a Jar in place of the client's own transport,
 	// which speaks HTTP/1.1 and takes proxies from the environment (HTTPS_PROXY). Its
 	// Timeout and CheckRedirect are ignored, because one total timeout aborts large
@@ -108,6 +112,7 @@ func (t Timeouts) withDefaults() Timeouts {
 type Client struct {
 	base      *url.URL // no trailing slash
 	token     func(ctx context.Context) (string, error)
+	refused   func(token string) // nil if nobody wants to know
 	account   int64
 	http      *http.Client
 	userAgent string
@@ -137,6 +142,7 @@ func New(token string, opts Options) (*Client, error) {
 	c := &Client{
 		base:      base,
 		token:     source,
+		refused:   opts.TokenRefused,
 		account:   opts.AccountID,
 		userAgent: opts.UserAgent,
 		log:       opts.Logger,

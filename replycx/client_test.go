@@ -100,6 +100,41 @@ func TestRequestsStayBelowTheBasePath(t *testing.T) {
 	}
 }
 
+func TestTokenRefusedGetsTheTokenOfEach401(t *testing.T) {
+	statuses := []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusUnauthorized}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(statuses[0])
+		statuses = statuses[1:]
+	}))
+	defer server.Close()
+	n := 0
+	var refused []string
+	c, err := replycx.New("", replycx.Options{
+		BaseURL: server.URL,
+		TokenSource: func(context.Context) (string, error) {
+			n++
+			return fmt.Sprint("token-", n), nil
+		},
+		TokenRefused: func(token string) { refused = append(refused, token) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseIdleConnections()
+	for range 2 {
+		if _, err := c.SourceStatus(t.Context(), []int64{0}); err == nil {
+			t.Error("a refused request succeeded")
+		}
+	}
+	if _, err := c.UploadSources(t.Context(), 876, []replycx.Part{replycx.TextPart("a", "text")}, nil); err == nil {
+		t.Error("a refused upload succeeded")
+	}
+	if fmt.Sprint(refused) != "[token-1 token-3]" {
+		t.Errorf("refused are %v", refused)
+	}
+}
+
 func TestTokenSource(t *testing.T) {
 	var got []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -2,12 +2,19 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
 
 // The Outbox holds the messages to hooks until they are delivered.
 type Outbox struct{ *db }
+
+// MaxMessages is how many messages of one event wait for the hook of a sync at most.
+const MaxMessages = 20
+
+// ErrOutboxFull means that MaxMessages messages of the event wait.
+var ErrOutboxFull = errors.New("too many messages wait for the hook")
 
 // A Message is to be delivered to hooks, at least once.
 type Message struct {
@@ -21,13 +28,24 @@ type Message struct {
 // Enqueue compares the items that are true of a sync now with the items that were reported before. New items make one
 // message, with the body that body returns for them. Items that are no longer true are forgotten, and are new when they
 // come again. Enqueue returns the number of new items. The state alone decides which are new, so a process that is
-// killed between an outcome and Enqueue loses no message: its successor finds the same items.
+// killed between an outcome and Enqueue loses no message: its successor finds the same items. Errors: ErrOutboxFull; then the items count
+// as not compared, and a later call finds them.
 func (s *Outbox) Enqueue(ctx context.Context, syncID int64, event string, items []string,
 	body func(fresh []string) ([]byte, error)) (int, error) {
 	var fresh []string
 	err := s.update(ctx, func(t *tx) (err error) {
 		if fresh, err = t.report(syncID, event, items); err != nil || len(fresh) == 0 {
 			return err
+		}
+		var waiting int
+		if err := t.one(`SELECT count(*)
+			FROM outbox
+			WHERE sync_id = $1
+			  AND event = $2`, []any{syncID, event}, &waiting); err != nil {
+			return err
+		}
+		if waiting >= MaxMessages {
+			return ErrOutboxFull
 		}
 		text, err := body(fresh)
 		if err != nil {

@@ -178,3 +178,40 @@ func TestChangedDocumentRestsAfterItsUpload(t *testing.T) {
 		}
 	})
 }
+
+// While too many messages of an event wait, its news stay unreported; other events have room.
+func TestEnqueueRefusesNewsWhileTooManyMessagesWait(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		enqueue := func(event string, items ...string) error {
+			_, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, event, items, func(fresh []string) ([]byte, error) {
+				return []byte(strings.Join(fresh, " ")), nil
+			})
+			return err
+		}
+		var items []string
+		for i := range MaxMessages {
+			items = append(items, fmt.Sprint(i))
+			r.must(enqueue("failure", items...))
+		}
+		r.must(enqueue("failure", items...)) // no news
+		for range 2 {
+			if err := enqueue("failure", append(items, "x", "y")...); !errors.Is(err, ErrOutboxFull) {
+				t.Fatalf("with %d messages waiting: %v", MaxMessages, err)
+			}
+		}
+		r.must(enqueue("orphan", "x"))
+		due, err := r.s.Outbox.Due(r.ctx(), r.sync.ID, 100)
+		r.must(err)
+		if len(due) != MaxMessages+1 {
+			t.Fatalf("%d messages wait", len(due))
+		}
+		r.must(r.s.Outbox.Ack(r.ctx(), due[0].ID))
+		r.must(enqueue("failure", append(items, "x", "y", "z")...))
+		due, err = r.s.Outbox.Due(r.ctx(), r.sync.ID, 100)
+		r.must(err)
+		if last := due[len(due)-1]; string(last.Body) != "x y z" {
+			t.Errorf("the message after that is %q", last.Body)
+		}
+	})
+}

@@ -181,10 +181,8 @@ func (p *listedPage) find(key string) (o *object, known bool) {
 // entries yields all objects below prefix in the cloud's order.
 func (b *Bucket) entries(ctx context.Context, prefix string, at *listedPage) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		token, first := "", true
-		last := ""
-		for {
-			page, next, err := b.fetch(ctx, b.prefix+prefix, token)
+		first, last := true, ""
+		for page, err := range b.pages(ctx, b.prefix+prefix) {
 			if err != nil {
 				if !first && ctx.Err() == nil {
 					err = &ListError{Path: prefix, Err: fmt.Errorf("the listing broke off: %w", err)}
@@ -192,9 +190,9 @@ func (b *Bucket) entries(ctx context.Context, prefix string, at *listedPage) ite
 				yield(Entry{}, err)
 				return
 			}
-			at.objects, at.last = page, next == ""
-			for i := range page {
-				o := &page[i]
+			at.objects, at.last = page.objects, page.last
+			for i := range page.objects {
+				o := &page.objects[i]
 				at.next = i + 1
 				key, ok := strings.CutPrefix(o.key, b.prefix)
 				if !ok || !covers(prefix, key) || isMarker(key, o.fingerprint.Size) {
@@ -210,10 +208,10 @@ func (b *Bucket) entries(ctx context.Context, prefix string, at *listedPage) ite
 			}
 			// In an ordered listing an object's key comes before the longer keys that begin with it.
 			single := prefix != "" && !strings.HasSuffix(prefix, "/")
-			if next == "" || single && len(page) > 0 && !b.unordered() {
+			if single && len(page.objects) > 0 && !b.unordered() {
 				return
 			}
-			token, first = next, false
+			first = false
 		}
 	}
 }

@@ -118,13 +118,11 @@ func (b *Bucket) Explain(ctx context.Context, key string) (Explanation, error) {
 	if v.out {
 		return x, nil
 	}
-	token := ""
-	for {
-		page, next, err := b.fetch(ctx, b.prefix+key, token)
+	for page, err := range b.pages(ctx, b.prefix+key) {
 		if err != nil {
 			return x, err
 		}
-		for _, o := range page {
+		for _, o := range page.objects {
 			if o.key != b.prefix+key {
 				continue
 			}
@@ -140,10 +138,10 @@ func (b *Bucket) Explain(ctx context.Context, key string) (Explanation, error) {
 			x.Taken = true
 			return x, nil
 		}
-		if next == "" || len(page) > 0 && !b.unordered() {
-			x.Reason, x.Rule, x.Place = "there is no such object", "", ""
-			return x, nil
+		if len(page.objects) > 0 && !b.unordered() {
+			break
 		}
-		token = next
 	}
+	x.Reason, x.Rule, x.Place = "there is no such object", "", ""
+	return x, nil
 }

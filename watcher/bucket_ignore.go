@@ -103,22 +103,20 @@ func (b *Bucket) cachedIgnores(ctx context.Context, dir string, mayBeOld bool) (
 // findIgnores asks the bucket for the ignore file of a folder; nil if there is none.
 func (b *Bucket) findIgnores(ctx context.Context, dir string) (*ignoreFile, error) {
 	key := b.prefix + dir + ignoreName
-	token := ""
-	for {
-		page, next, err := b.fetch(ctx, key, token)
+	for page, err := range b.pages(ctx, key) {
 		if err != nil {
 			return nil, err
 		}
-		for _, o := range page {
+		for _, o := range page.objects {
 			if o.key == key {
 				return b.readIgnores(ctx, dir, &o)
 			}
 		}
-		if next == "" || len(page) > 0 && !b.unordered() {
-			return nil, nil
+		if len(page.objects) > 0 && !b.unordered() {
+			break
 		}
-		token = next
 	}
+	return nil, nil
 }
 
 func (b *Bucket) readIgnores(ctx context.Context, dir string, o *object) (*ignoreFile, error) {

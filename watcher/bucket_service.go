@@ -110,9 +110,6 @@ func (b *Bucket) fetch(ctx context.Context, prefix, token string) (page []object
 		ctx, cancel := context.WithTimeout(ctx, b.limits.pageTimeout)
 		defer cancel()
 		page, next, err = b.service.page(ctx, prefix, token)
-		if err == nil && next != "" && next == token {
-			err = &cloudFault{faultPermanent, errors.New("the listing repeats a page endlessly")}
-		}
 		return err
 	})
 	switch {

@@ -384,3 +384,80 @@ func TestInOrderSortsAnyListing(t *testing.T) {
 		t.Error(n, errs)
 	}
 }
+
+// An endlessBucket is a bucket whose listing never ends. It answers each page with the next of its rounds.
+type endlessBucket struct {
+	fakeBucket
+	pages int
+	next  func(n int) ([]object, string) // the page after n others
+}
+
+func (s *endlessBucket) page(_ context.Context, prefix, _ string) ([]object, string, error) {
+	if strings.HasSuffix(prefix, ignoreName) {
+		return nil, "", nil
+	}
+	s.pages++
+	objects, token := s.next(s.pages - 1)
+	return objects, token, nil
+}
+
+func TestListingThatNeverEndsIsAnError(t *testing.T) {
+	t.Parallel()
+	objects := numbered(9)
+	for _, test := range []struct {
+		name      string
+		unordered bool
+		next      func(n int) ([]object, string)
+		mostPages int
+	}{
+		{"one page again and again", false, func(int) ([]object, string) { return objects[:3], "same" }, 3},
+		{"three tokens in turn", false, func(n int) ([]object, string) { return nil, strconv.Itoa(n % 3) }, 12},
+		{"three tokens in turn after many pages", true, func(n int) ([]object, string) {
+			if n < 100 {
+				return nil, fmt.Sprint("first ", n)
+			}
+			return objects[n%3 : n%3+1], strconv.Itoa(n % 3)
+		}, 300},
+		{"other tokens and the same documents", false, func(n int) ([]object, string) { return objects[:3], strconv.Itoa(n) }, maxIdlePages + 2},
+		{"other tokens and the same documents in another order", true, func(n int) ([]object, string) {
+			n %= 3
+			return objects[3*n : 3*n+3], strconv.Itoa(rand.Int())
+		}, 12},
+		{"other tokens and nothing", false, func(n int) ([]object, string) { return nil, strconv.Itoa(n) }, maxIdlePages + 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := &endlessBucket{next: test.next}
+			b := s.bucket()
+			b.service.objects, b.service.unordered = s, test.unordered
+			entries, errs := errorsOf(b.List(t.Context(), ""))
+			if len(errs) == 0 || s.pages > test.mostPages {
+				t.Errorf("%d entries in %d pages, and the errors are %v", entries, s.pages, errs)
+			}
+			_, _ = b.Explain(t.Context(), "nowhere") // ends as well
+		})
+	}
+}
+
+// Empty pages and documents on two pages are no sign of an endless listing.
+func TestListingWithEmptyPagesEnds(t *testing.T) {
+	t.Parallel()
+	objects := numbered(600)
+	for _, unordered := range []bool{false, true} {
+		s := &endlessBucket{next: func(n int) ([]object, string) {
+			if n%2 == 0 {
+				return nil, strconv.Itoa(n)
+			}
+			at := n / 2
+			if at == 299 {
+				return objects[2*at:], ""
+			}
+			return objects[2*at : 2*at+3], strconv.Itoa(n)
+		}}
+		b := s.bucket()
+		b.service.objects, b.service.unordered = s, unordered
+		if entries, errs := errorsOf(b.List(t.Context(), "")); entries != len(objects) || errs != nil {
+			t.Errorf("unordered: %v: %d entries, errors %v", unordered, entries, errs)
+		}
+	}
+}

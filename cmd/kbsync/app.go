@@ -18,7 +18,6 @@ import (
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
-	"github.com/kbsync/kbsync/internal/token"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 )
@@ -79,13 +78,30 @@ const (
 // configNames returns the names of a config file in the working directory, in the order in which kbsync looks for them.
 func configNames() []string { return []string{"kbsync.yaml", "kbsync.yml"} }
 
-// load reads the config, the environment, the flags of cmd, and NAME or ROOT arguments.
+// load reads the config, the environment, the flags of cmd, and NAME or ROOT arguments, and applies the settings of the log.
 func (a *app) load(cmd *cobra.Command, args ...string) (*config.Config, error) {
+	cfg, err := a.read(cmd, args...)
+	if err == nil {
+		a.applyLog(cfg)
+	}
+	return cfg, err
+}
+
+// read is load, and changes nothing: a running process may refuse the config.
+func (a *app) read(cmd *cobra.Command, args ...string) (*config.Config, error) {
 	path, data, err := a.configFile()
 	if err != nil {
 		return nil, err
 	}
 	return a.parse(cmd, path, data, args...)
+}
+
+// applyLog applies the settings of the log, and logs the warnings about a config.
+func (a *app) applyLog(cfg *config.Config) {
+	a.out.SetLog(cfg.Log.Format, cfg.Log.Level)
+	for _, w := range cfg.Warnings {
+		a.out.Log.Warn(w.String())
+	}
 }
 
 // configFile finds and reads the config file. A missing file is an error only if --config names it.
@@ -132,10 +148,6 @@ func (a *app) parse(cmd *cobra.Command, path string, data []byte, args ...string
 	}
 	a.out.Hide(cfg.API.Token.Reveal())
 	a.out.Hide(cfg.StatePassword.Reveal())
-	a.out.SetLog(cfg.Log.Format, cfg.Log.Level)
-	for _, w := range cfg.Warnings {
-		a.out.Log.Warn(w.String())
-	}
 	if a.useEmulator {
 		if cfg.LocalState == "" {
 			return nil, usageError("--emulator keeps its inventory in a file, and there is no directory for it; write --state FILE")
@@ -175,6 +187,7 @@ type api struct {
 	account  string
 	emulator *embedded // nil for ReplyCX
 	limiter  *engine.Limiter
+	token    *tokenSource // nil for the emulator
 }
 
 // close closes the connections and stops the emulator, if there is one.
@@ -204,7 +217,8 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		BaseURL:       cfg.API.URL,
 		AllowInsecure: cfg.API.AllowInsecure,
 		AccountID:     cfg.API.AccountID,
-		TokenSource:   source,
+		TokenSource:   source.token,
+		TokenRefused:  source.refuse,
 		CAFile:        cfg.API.CACert,
 		UserAgent:     "kbsync/" + buildVersion(),
 		Logger:        a.out.Log,
@@ -220,38 +234,11 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 		return nil, err
 	}
 	p := &api{client: engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0), origin: client.Origin() + basePath(cfg.API.URL),
-		limiter: limiter}
+		limiter: limiter, token: source}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)
 	}
 	return p, nil
-}
-
-var errNoToken = errors.New("no API token: set REPLYCX_TOKEN, or api.token_file or api.token_command in the config " +
-	"(--emulator needs no token)")
-
-// tokenSource returns the source of the API token: REPLYCX_TOKEN, or the token_file, read again when it changes, or the
-// output of the token_command, run once.
-func (a *app) tokenSource(cfg *config.Config) (func(context.Context) (string, error), error) {
-	var read func(context.Context) (string, error)
-	switch {
-	case !cfg.API.Token.IsZero():
-		text := cfg.API.Token.Reveal()
-		return func(context.Context) (string, error) { return text, nil }, nil
-	case cfg.API.TokenFile != "":
-		read = (&token.File{Path: cfg.API.TokenFile, Console: a.out}).Token
-	case len(cfg.API.TokenCommand) > 0:
-		read = (&token.Command{Args: cfg.API.TokenCommand, Env: a.env, Console: a.out}).Token
-	default:
-		return nil, engine.WithClass(engine.ClassUsage, errNoToken)
-	}
-	return func(ctx context.Context) (string, error) {
-		text, err := read(ctx)
-		if err != nil {
-			return "", engine.WithClass(engine.ClassUsage, err)
-		}
-		return text, nil
-	}, nil
 }
 
 // basePath returns the path of the URL of an API, without a slash at its end. It is part of the destination, because one

@@ -158,9 +158,11 @@ func (o emulatorOptions) read() (options emulator.Options, err error) {
 }
 
 func (a *app) serveEmulator(cmd *cobra.Command, o emulatorOptions) (err error) {
-	if _, err := a.parse(cmd, "", nil); err != nil {
+	cfg, err := a.parse(cmd, "", nil)
+	if err != nil {
 		return err
 	}
+	a.applyLog(cfg)
 	options, err := o.read()
 	if err != nil {
 		return err

@@ -62,10 +62,7 @@ func (a *app) plan(ctx context.Context, cfg *config.Config, o passOptions) (err 
 			return err
 		}
 	}
-	if err := a.printPlan(file); err != nil {
-		return err
-	}
-	return engine.JoinErrors(failures)
+	return errors.Join(engine.JoinErrors(failures), a.printPlan(file))
 }
 
 // makePlan plans the selected syncs. It calls report with each action. failures has an error for each sync that is not planned

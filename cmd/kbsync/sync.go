@@ -110,10 +110,7 @@ func (a *app) sync(ctx context.Context, cfg *config.Config, o passOptions) (err 
 	result.Seconds = a.now().Sub(began).Seconds()
 	result.Emulator = api.emulator.report()
 	progress.End()
-	if err := a.out.Result(result, result.print); err != nil {
-		return err
-	}
-	return result.err()
+	return errors.Join(result.err(), a.out.Result(result, result.print))
 }
 
 // engineOptions returns the options of the engine.
@@ -142,8 +139,15 @@ func (p *api) shareRate(store *state.Store) { p.limiter.Share(store, p.origin+" 
 
 // engine returns the connection as the engine uses it.
 func (p *api) engine(cfg *config.Config) *engine.API {
-	return &engine.API{Client: p.client, Origin: p.origin, Account: p.account, Local: p.emulator != nil || cfg.API.Local(),
+	api := &engine.API{Client: p.client, Origin: p.origin, Account: p.account, Local: p.emulator != nil || cfg.API.Local(),
 		Embedded: p.emulator != nil, Close: p.close}
+	if p.token != nil {
+		api.HasNewToken = p.token.isNew
+		if p.token.command != nil {
+			api.RenewToken = p.token.renew
+		}
+	}
+	return api
 }
 
 // openRoot opens the root of a sync with its filter. It reads no document.

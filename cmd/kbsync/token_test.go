@@ -22,7 +22,7 @@ func TestTokenFileIsReadAgainWhenItChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := source(t.Context()); exitCode(err) != exitUsage {
+	if _, err := source.token(t.Context()); exitCode(err) != exitUsage {
 		t.Errorf("without a file: %v", err)
 	}
 	for _, token := range []string{"token-one", "token-two", "another-token"} {
@@ -34,7 +34,7 @@ func TestTokenFileIsReadAgainWhenItChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if got, err := source(t.Context()); err != nil || got != token {
+			if got, err := source.token(t.Context()); err != nil || got != token {
 				t.Errorf("got %q, %v, want %q", got, err, token)
 			}
 		}
@@ -47,7 +47,7 @@ func TestTokenFileIsReadAgainWhenItChanges(t *testing.T) {
 		if err := os.WriteFile(path, []byte(wrong), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := source(t.Context()); exitCode(err) != exitUsage || got != "" {
+		if got, err := source.token(t.Context()); exitCode(err) != exitUsage || got != "" {
 			t.Errorf("%q gives %q, %v", wrong, got, err)
 		}
 	}

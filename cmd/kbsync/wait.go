@@ -94,10 +94,7 @@ func (a *app) wait(ctx context.Context, cfg *config.Config, args []string) (err 
 		failures = append(failures, errs...)
 	}
 	progress.End()
-	if err := a.out.Result(result, result.print); err != nil {
-		return err
-	}
-	return engine.JoinErrors(failures)
+	return errors.Join(engine.JoinErrors(failures), a.out.Result(result, result.print))
 }
 
 // add counts the documents of a sync. It returns the reasons why the sync is not done.

@@ -27,6 +27,9 @@ SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes 
 
   kbsync watch --listen :9090`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !oneTime {
+				a.signals.reloadOnHangup() // as early as possible
+			}
 			cfg, err := a.load(cmd, args...)
 			if err != nil {
 				return err
@@ -34,7 +37,7 @@ SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes 
 			if oneTime {
 				return a.sync(cmd.Context(), cfg, o)
 			}
-			return a.watch(cmd.Context(), cfg, o, func() (*config.Config, error) { return a.load(cmd, args...) })
+			return a.watch(cmd.Context(), cfg, o, func() (*config.Config, error) { return a.read(cmd, args...) })
 		},
 	}
 	settingFlags(cmd.Flags(), config.ScopeSync, config.ScopeWatch)
@@ -43,8 +46,8 @@ SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes 
 	return cmd
 }
 
-// watch works on the selected syncs until ctx ends.
-func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load func() (*config.Config, error)) (err error) {
+// watch works on the selected syncs until ctx ends. read reads the config again.
+func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, read func() (*config.Config, error)) (err error) {
 	if _, err := selected(cfg); err != nil {
 		return err
 	}
@@ -53,7 +56,7 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 			"which it shares with the process that scans"))
 	}
 	// Before all else, because a signal without a receiver ends the process.
-	reload, dump, end := watchRequests()
+	dump, end := dumpRequests()
 	defer end()
 	a.out.FixLog() // a reload does not change --log-format
 	file := &tokenWatch{}
@@ -70,16 +73,17 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, load
 	options := engine.DaemonOptions{
 		Options: a.engineOptions(cfg, store, api, o),
 		Load: func() (*config.Config, error) {
-			cfg, err := load()
+			cfg, err := read()
 			if err != nil {
 				return nil, err
 			}
 			_, err = selected(cfg)
 			return cfg, err
 		},
+		Loaded:       a.applyLog,
 		TokenChanged: file.changed,
 		MatchKeys:    keyMatcher,
-		Reload:       reload,
+		Reload:       a.signals.reloadOnHangup(),
 		Dump:         dump,
 	}
 	if !a.useEmulator {

@@ -2,5 +2,5 @@ package main
 
 import "os"
 
-// watchRequests returns channels that never receive, because Windows has no such signals. POST /-/reload reloads the config.
-func watchRequests() (reload, dump <-chan os.Signal, end func()) { return nil, nil, func() {} }
+// dumpRequests returns a channel that never receives, because Windows has no such signal.
+func dumpRequests() (dump <-chan os.Signal, end func()) { return nil, func() {} }

@@ -21,6 +21,7 @@ SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes 
 
   kbsync worker --state postgres://kbsync@db.example/kbsync`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			a.signals.reloadOnHangup() // as early as possible
 			cfg, err := a.load(cmd, args...)
 			if err != nil {
 				return err
@@ -29,7 +30,7 @@ SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes 
 				return engine.WithClass(engine.ClassUsage, errors.New("worker cannot use --emulator: each process would have an emulator of its own"))
 			}
 			return a.watch(cmd.Context(), cfg, passOptions{wait: true, uploadOnly: true},
-				func() (*config.Config, error) { return a.load(cmd, args...) })
+				func() (*config.Config, error) { return a.read(cmd, args...) })
 		},
 	}
 	settingFlags(cmd.Flags(), config.ScopeSync, config.ScopeWatch)

@@ -49,7 +49,7 @@ type Connection struct {
 
 // graceful returns a context for work that may finish after the first signal.
 func (p *Program) graceful(cmd *cobra.Command, s *Session) (context.Context, context.CancelFunc) {
-	return engine.Graceful(cmd.Context(), p.Hard(), s.Config.ShutdownGrace)
+	return engine.Graceful(cmd.Context(), p.Hard(), func() time.Duration { return s.Config.ShutdownGrace })
 }
 
 // withAPI runs a command that needs the API and no state. A command that writes may finish after the first signal, so that

@@ -229,7 +229,8 @@ func (p *Program) listen(cmd *cobra.Command, o listenOptions) error {
 		return err
 	}
 	p.Console.Note("%s received", console.Count(int(l.events.Load()), "event"))
-	if cause := context.Cause(ctx); err == nil && cmd.Context().Err() == nil && !errors.Is(cause, errCountReached) {
+	cause := context.Cause(ctx)
+	if err == nil && cmd.Context().Err() == nil && !errors.Is(cause, errCountReached) && !errors.Is(cause, errNoReader) {
 		err = cause
 	}
 	return err
@@ -274,8 +275,11 @@ func (p *Program) serveEvents(ctx context.Context, socket net.Listener, handler 
 	return true, err
 }
 
-// errCountReached ends a listener that has received --count events.
-var errCountReached = errors.New("received the requested number of events")
+// These end a listener: it has received --count events, or nobody reads what it prints.
+var (
+	errCountReached = errors.New("received the requested number of events")
+	errNoReader     = errors.New("nobody reads the events")
+)
 
 // A listener prints events.
 type listener struct {
@@ -304,6 +308,10 @@ func (l *listener) event(_ context.Context, e replycx.Event) error {
 			err = fmt.Errorf("print event: %w", err)
 			l.stop(err)
 			return err
+		}
+		if l.out.Closed() {
+			l.stop(errNoReader)
+			return errNoReader
 		}
 	}
 	if n := l.events.Add(1); l.count > 0 && n >= l.count {

@@ -107,7 +107,7 @@ func Settings() []Setting {
 		},
 		{
 			Key: "api.token_command", Kind: KindCommand, Scope: ScopeFile, example: "[pass, show, replycx]",
-			Usage:  "Program and arguments that print the API token. kbsync runs it without a shell.",
+			Usage:  "Program and arguments that print the API token. kbsync runs it without a shell, and again when the API refuses the token or the config is reloaded.",
 			config: func(c *Config) any { return &c.API.TokenCommand },
 		},
 		{

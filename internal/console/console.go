@@ -26,7 +26,8 @@ const (
 //
 // The fields are set before the first goroutine uses the console; several goroutines may then print at the same time.
 type Console struct {
-	// Stdout and Stderr replace hidden secrets. They find a secret only within one Write, so write whole lines.
+	// Stdout and Stderr replace hidden secrets. They find a secret only within one Write, so write whole lines. A write to Stderr never
+	// fails, and a write to Stdout not because its reader is gone; see Closed.
 	Stdout, Stderr io.Writer
 	// Log writes to Stderr. SetLog replaces it.
 	Log *slog.Logger
@@ -42,20 +43,22 @@ type Console struct {
 	level    slog.LevelVar
 	logFixed bool // SetLog keeps the format, because goroutines use the log
 	hidden   *redactor
+	output   *output     // stdout
 	bars     *divertible // stderr, or the bars, which print lines above themselves
 }
 
 // New returns a console that prints text and logs at level info. Progress bars are shown only if stderr is a terminal and
 // dumb is false.
 func New(stdout, stderr io.Writer, dumb bool) *Console {
-	hidden := &redactor{}
+	hidden, output := &redactor{}, &output{w: stdout}
 	bars := &divertible{w: stderr}
 	c := &Console{
-		Stdout:   hidden.writer(stdout),
+		Stdout:   hidden.writer(output),
 		Stderr:   hidden.writer(bars),
 		Format:   FormatText,
 		terminal: IsTerminal(stderr) && !dumb,
 		hidden:   hidden,
+		output:   output,
 		bars:     bars,
 	}
 	c.logAs(FormatText)
@@ -150,7 +153,8 @@ func IsTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// A divertible writer is stderr. While progress bars are shown, divert sends its output to the bars.
+// A divertible writer is stderr. While progress bars are shown, divert sends its output to the bars. What cannot be printed, because
+// the terminal or the reader is gone or the disk is full, is dropped: the work goes on.
 type divertible struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -159,7 +163,8 @@ type divertible struct {
 func (d *divertible) Write(p []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.w.Write(p)
+	_, _ = d.w.Write(p)
+	return len(p), nil
 }
 
 // divert sends all output to w until the returned function is called.

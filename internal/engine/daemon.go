@@ -18,8 +18,10 @@ import (
 // DaemonOptions are the options of RunDaemon.
 type DaemonOptions struct {
 	Options
-	// Load reads the config again. The config that it returns selects at least one sync.
-	Load func() (*config.Config, error)
+	// Load reads the config again and changes nothing. The config that it returns selects at least one sync. Loaded, if not nil, is
+	// called with the config once it is in effect.
+	Load   func() (*config.Config, error)
+	Loaded func(*config.Config)
 	// Connect connects to the API of another config. If it is nil, the connection stays the same.
 	Connect func(context.Context, *config.Config) (*API, error)
 	// TokenChanged reports whether the token of the config has changed since the last call. It must be quick.
@@ -34,14 +36,17 @@ type DaemonOptions struct {
 
 // A daemon supervises the loops of all its syncs.
 type daemon struct {
-	opts    DaemonOptions // Config and API are those of the last reload
-	host    host
-	service *service
-	reloads chan chan error // requests of the page
-	group   *errgroup.Group
+	opts      DaemonOptions // Config and API are those of the last reload; mu guards writes of the event loop
+	host      host
+	service   *service
+	reloads   chan chan error // requests of the page
+	reloading reloading       // of the event loop
+	group     *errgroup.Group
 
 	mu    sync.Mutex
 	loops map[string]*loops // by the name of the sync
+	// ending has the loops that a reload has stopped and that have not ended, by the name of the sync, only the last ones of each.
+	ending map[string]*loops
 }
 
 // statusEvery is how often the daemon looks at the token and writes the metrics file.
@@ -56,7 +61,10 @@ const (
 
 // RunDaemon works on the selected syncs until ctx ends. It closes the API.
 func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
-	d := &daemon{opts: opts, service: newService(), reloads: make(chan chan error), loops: map[string]*loops{}}
+	d := &daemon{
+		opts: opts, service: newService(), reloads: make(chan chan error), reloading: reloading{planned: make(chan *reload, 1)},
+		loops: map[string]*loops{}, ending: map[string]*loops{},
+	}
 	defer func() { err = errors.Join(err, d.opts.API.Close()) }()
 	if err := d.openPage(); err != nil {
 		return err
@@ -75,10 +83,13 @@ func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 	// The context of the group ends when a part fails that all syncs need.
 	group, running := errgroup.WithContext(ctx)
 	d.group = group
+	work, cut := Graceful(running, opts.Cut, d.grace)
+	defer cut()
+	d.host.process, d.host.work = running, work
 	if serve != nil {
 		group.Go(func() error { return serve(running) })
 	}
-	d.host.trackers = d.newTrackers(running, d.opts.Options)
+	d.host.trackers = newPool(running, d.endless())
 	for _, l := range prepared {
 		d.begin(running, l)
 	}
@@ -86,6 +97,7 @@ func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 		d.eventLoop(running)
 		return nil
 	})
+	endReports := d.report(running)
 	group.Go(func() error {
 		opts.Store.Listen(running, d.wakeUploads)
 		return nil
@@ -94,8 +106,9 @@ func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 		backUpDaily(running, opts.Options)
 		return nil
 	})
-	err = group.Wait()
+	err = errors.Join(group.Wait(), d.reloading.discard())
 	d.host.trackers.stop()
+	endReports()
 	switch {
 	case opts.Cut.Err() != nil:
 		return errors.Join(err, WithClass(ClassInterrupted, errors.New("cut before everything was done")))
@@ -104,6 +117,17 @@ func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 	}
 	opts.Logger.Info("shut down cleanly")
 	return nil
+}
+
+// report reports to the service manager until the returned function is called.
+func (d *daemon) report(ctx context.Context) (end func()) {
+	ended := make(chan struct{})
+	var reports sync.WaitGroup
+	reports.Go(func() { d.service.run(ctx, ended, d.healthy, d.grace) })
+	return func() {
+		close(ended)
+		reports.Wait()
+	}
 }
 
 // prepare returns the loops of the selected syncs, with their locks. If another process works on one of them, it fails: waiting
@@ -137,22 +161,72 @@ func discard(prepared []*loops) (err error) {
 	return err
 }
 
-// begin starts the loops of a sync.
+// begin starts the loops of a sync, once those that they replace have ended.
 func (d *daemon) begin(ctx context.Context, l *loops) {
 	ctx, l.cancel = context.WithCancel(ctx)
+	name := l.config.Name
 	d.mu.Lock()
-	d.loops[l.config.Name] = l
+	d.loops[name] = l
+	previous := d.ending[name]
 	d.mu.Unlock()
+	if previous != nil {
+		l.syncID.Store(previous.syncID.Load()) // documents can be marked meanwhile
+	}
 	d.group.Go(func() error {
 		defer close(l.done)
+		if previous != nil {
+			<-previous.done
+		}
 		l.run(ctx)
+		d.ended(l)
 		return nil
 	})
 }
 
-// newTrackers returns a pool of trackers that report to the loops.
-func (d *daemon) newTrackers(ctx context.Context, opts Options) *Trackers {
-	return newEndlessTrackers(ctx, opts, d.host.page.Metrics, trainingReport{
+// stop ends the loops of a sync: they begin nothing new, and end when the answers to their requests are recorded.
+func (d *daemon) stop(l *loops) {
+	name := l.config.Name
+	d.mu.Lock()
+	delete(d.loops, name)
+	d.ending[name] = l
+	d.mu.Unlock()
+	l.cancel()
+	d.group.Go(func() error {
+		select {
+		case <-l.done:
+			return nil
+		case <-time.After(time.Second):
+		}
+		l.logger.Info("waiting for the answers to requests that were sent before the reload")
+		<-l.done
+		l.logger.Info("the requests from before the reload have ended")
+		return nil
+	})
+}
+
+// ended notes that the loops of a sync have ended.
+func (d *daemon) ended(l *loops) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ending[l.config.Name] != l {
+		return // the process ends
+	}
+	delete(d.ending, l.config.Name)
+	if d.host.process.Err() == nil {
+		d.host.files.SetProblem(l.config.Name, nil)
+	}
+}
+
+// grace returns how long the process waits at its end for the answers to sealed requests.
+func (d *daemon) grace() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.opts.Config.ShutdownGrace
+}
+
+// endless returns the function that runs a tracker, with the present options. It reports to the loops.
+func (d *daemon) endless() runTracker {
+	return endless(d.opts.Options, d.host.page.Metrics, trainingReport{
 		progressed: func(id int64) {
 			for _, l := range d.at(id) {
 				l.changed.signal()
@@ -206,24 +280,20 @@ func (d *daemon) eventLoop(ctx context.Context) {
 	}
 	recovery := time.NewTicker(every)
 	defer recovery.Stop()
-	watchdog := d.service.ticker()
-	defer watchdog.Stop()
 	ready := false
 	for {
 		select {
 		case <-ctx.Done():
-			d.service.notify("STOPPING=1")
+			d.reloading.refuse()
 			return
 		case <-d.opts.Reload:
-			_ = d.reload(ctx) // it logs its error
+			d.demandReload(ctx, nil)
 		case answer := <-d.reloads:
-			answer <- d.reload(ctx)
+			d.demandReload(ctx, answer)
+		case r := <-d.reloading.planned:
+			d.endReload(ctx, r)
 		case <-d.opts.Dump:
 			d.dump(ctx)
-		case <-watchdog.C:
-			if d.healthy() {
-				d.service.notify("WATCHDOG=1")
-			}
 		case <-ticker.C:
 			if d.opts.TokenChanged(d.opts.Config) {
 				d.opts.Logger.Info("the token file changed, retrying")

@@ -2,11 +2,14 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/tracker"
 )
@@ -70,8 +73,26 @@ type API struct {
 	// Local is set if the API is served on this machine, so a state that is soon lost does no harm. Embedded is set if this process
 	// serves it, with a knowledge base that belongs to the state.
 	Local, Embedded bool
+	// RenewToken gets the token from its command again, and returns a function that uses it from then on. It is nil if no command
+	// gives the token.
+	RenewToken func(context.Context) (use func(), err error)
+	// HasNewToken reports, after the API refused a token, whether the next request has another one. If it is nil, there is none.
+	HasNewToken func(context.Context) bool
 	// Close ends the connections.
 	Close func() error
+}
+
+// A renewal decides whether work that the API refused for its token goes on at once, because there is another token by now. The zero
+// value is ready to use.
+type renewal struct{ fruitless bool }
+
+// next returns true if the work goes on: err is such a refusal, there is another token, and the work has progressed since the last
+// renewal. Without progress, a command that gives a wrong token each time would never end.
+func (r *renewal) next(ctx context.Context, api *API, err error, progressed bool) bool {
+	e, ok := errors.AsType[*replycx.Error](err)
+	again := ok && e.StatusCode == http.StatusUnauthorized && (progressed || !r.fruitless) && api.HasNewToken != nil && api.HasNewToken(ctx)
+	r.fruitless = again
+	return again
 }
 
 // A Client makes the requests of the stages.
@@ -91,11 +112,11 @@ func (a *API) Serves(d state.Destination) bool {
 }
 
 // Graceful returns a context for work that may finish after soft has ended: it ends with hard, or when the grace after the end
-// of soft is over.
-func Graceful(soft, hard context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+// of soft is over. grace is called at the end of soft.
+func Graceful(soft, hard context.Context, grace func() time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(hard)
 	release := context.AfterFunc(soft, func() {
-		timer := time.NewTimer(grace)
+		timer := time.NewTimer(grace())
 		defer timer.Stop()
 		select {
 		case <-timer.C:

@@ -19,13 +19,17 @@ import (
 type host struct {
 	page     *statuspage.Page
 	files    *hooks.StatusFiles
-	trackers *Trackers // replaced only while no loops run
-	changed  wakeup    // the status of a sync may have changed
+	trackers *Trackers
+	changed  wakeup // the status of a sync may have changed
+	// process ends softly with the process. work ends when the grace after that is over, or when a person cuts it: requests that were
+	// begun are finished in it. No reload ends either.
+	process, work context.Context
 }
 
 // The loops of a sync drive its worker for as long as the daemon has the sync. There are three, which share only the state and
-// signals: one scans the parts that may have changed, one uploads the documents that are due, and one reports. So a large upload
-// delays no scan, and the state holds everything that an interrupted loop goes on with.
+// signals: one scans the parts that may have changed, one uploads the documents that are due, and one reports. Two more only call what a
+// person has configured: hooks and heartbeats. So a large upload
+// delays no scan, a slow hook delays no report, and the state holds everything that an interrupted loop goes on with.
 //
 // While a scan runs, and while a guard halts the sync or its root is missing, the gate is shut and uploads claim nothing: the
 // changes of a scan count only when its guards have passed them.
@@ -36,11 +40,14 @@ type loops struct {
 	done   chan struct{} // closed when they have ended
 
 	gate     ingest.Gate
-	scanNow  wakeup // a full scan is demanded
-	scanSoon wakeup // a full scan would help
-	due      wakeup // documents may be due for upload
-	retryNow wakeup // an attempt that failed may succeed now
-	changed  wakeup // there may be something to report
+	scanNow  wakeup                         // a full scan is demanded
+	scanSoon wakeup                         // a full scan would help
+	due      wakeup                         // documents may be due for upload
+	retryNow wakeup                         // an attempt that failed may succeed now
+	changed  wakeup                         // there may be something to report
+	messages wakeup                         // there may be messages to the hooks
+	complete wakeup                         // the heartbeat is due
+	notifier atomic.Pointer[hooks.Notifier] // nil until the state knows the sync
 
 	syncID, destinationID atomic.Int64 // 0 until the sync is open
 	firstScanEnded        atomic.Bool  // well or not
@@ -70,6 +77,7 @@ func newLoops(ctx context.Context, opts Options, h *host, s config.Sync) (*loops
 	l := &loops{
 		worker: newWorker(opts, s), host: h, done: make(chan struct{}),
 		scanNow: newWakeup(), scanSoon: newWakeup(), due: newWakeup(), retryNow: newWakeup(), changed: newWakeup(),
+		messages: newWakeup(), complete: newWakeup(),
 	}
 	if address := s.Notifications; address != "" {
 		if err := watcher.CheckSubscription(address); err != nil {
@@ -91,6 +99,11 @@ func (l *loops) run(ctx context.Context) {
 		}
 	}()
 	l.gate.Shut() // until the first scan has ended well
+	var running sync.WaitGroup
+	defer running.Wait()
+	if !l.opts.Store.Shared() {
+		l.call(ctx, &running)
+	}
 	if !l.start(ctx) {
 		return
 	}
@@ -101,11 +114,9 @@ func (l *loops) run(ctx context.Context) {
 		l.share(ctx)
 		return
 	}
-	var running sync.WaitGroup
 	running.Go(func() { l.withScanLiveness(func() { l.runScans(ctx) }) })
 	running.Go(func() { l.withUploadLiveness(func() { l.runUploads(ctx) }) })
 	running.Go(func() { l.runReports(ctx) })
-	running.Wait()
 }
 
 // withScanLiveness runs the scan loop with a liveness.

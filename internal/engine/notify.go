@@ -9,10 +9,11 @@ import (
 	"github.com/kbsync/kbsync/watcher"
 )
 
-// notifier returns the notifier of the sync, which must be open.
-func (w *worker) notifier() *hooks.Notifier {
+// newNotifier returns a notifier of the sync, which the state must know. room, if not nil, is called when news that waited can be
+// enqueued.
+func (w *worker) newNotifier(room func()) *hooks.Notifier {
 	return hooks.NewNotifier(w.opts.Store, w.sync, hooks.Options{
-		Hooks: w.config.Hooks, Environ: w.opts.Environ, UserAgent: w.opts.userAgent(), Logger: w.opts.Logger, Now: w.opts.Now,
+		Hooks: w.config.Hooks, Environ: w.opts.Environ, UserAgent: w.opts.userAgent(), Logger: w.opts.Logger, Now: w.opts.Now, Room: room,
 	})
 }
 
@@ -32,9 +33,8 @@ func InDoubt(err error) bool {
 		isOneOf(watcher.ErrRootMissing, watcher.ErrRootChanged, state.ErrMoved, state.ErrLockLost)(err)
 }
 
-// reportComplete touches the touch file and requests the heartbeat, because every document of the sync is uploaded and trained.
-func (w *worker) reportComplete(ctx context.Context, files *hooks.StatusFiles) {
-	files.Touch()
+// heartbeat requests the heartbeat, because every document of the sync is uploaded and trained.
+func (w *worker) heartbeat(ctx context.Context) {
 	url := w.config.HeartbeatURL
 	if url == "" {
 		return

@@ -78,19 +78,27 @@ func (d *daemon) triggerReindex(ctx context.Context, trigger statuspage.Reindex)
 	}
 	if len(trigger.Globs) > 0 {
 		if selection.Match, err = d.opts.MatchKeys(trigger.Globs); err != nil {
-			return 0, err
+			return 0, fmt.Errorf("%w: %w", statuspage.ErrInvalid, err)
 		}
 	}
 	return d.mark(ctx, found, selection)
 }
 
-// triggerReload hands the reload to the event loop, and waits for it.
+// errEnding is the answer to a reload that the end of the process precedes.
+var errEnding = errors.New("kbsync is ending")
+
+// triggerReload hands the reload to the event loop, and waits until the config is in effect.
 func (d *daemon) triggerReload(ctx context.Context) error {
 	answer := make(chan error, 1)
 	select {
 	case d.reloads <- answer:
-		return <-answer
 	case <-ctx.Done():
-		return errors.New("kbsync is ending, or busy")
+		return errEnding
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return errEnding
 	}
 }

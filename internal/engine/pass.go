@@ -19,6 +19,7 @@ type pass struct {
 	trackers *Trackers
 	result   PassResult
 	isMarked bool
+	renewal  renewal
 }
 
 // A PassResult is the result of a pass.
@@ -183,7 +184,7 @@ func (p *pass) addScan(r watcher.Result, first bool) {
 
 // uploadOnce uploads the documents that are due. The first signal ends it softly: it waits for the answers to requests that are under way.
 func (p *pass) uploadOnce(ctx context.Context) error {
-	work, cancel := Graceful(p.soft, p.opts.Cut, p.opts.Config.ShutdownGrace)
+	work, cancel := Graceful(p.soft, p.opts.Cut, func() time.Duration { return p.opts.Config.ShutdownGrace })
 	defer cancel()
 	options := ingestOptions(p.opts.Config, p.config)
 	owning, end, err := p.whileOwner(p.soft)
@@ -211,6 +212,10 @@ func (p *pass) uploadOnce(ctx context.Context) error {
 	if result.Requests > 0 || err != nil {
 		p.run.Progress.step("uploaded", "sync", p.sync.Name, "documents", result.Uploaded, "shared", result.Shared, "bytes", result.Bytes,
 			"requests", result.Requests, "failed", result.Failed)
+	}
+	if p.renewal.next(p.soft, p.opts.API, err, result.Uploaded+result.Shared+result.Failed > 0) {
+		p.run.Progress.step("the API refused the token; going on with a new one", "sync", p.sync.Name)
+		return p.uploadOnce(ctx)
 	}
 	return err
 }

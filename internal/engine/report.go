@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/kbsync/kbsync/internal/hooks"
@@ -16,19 +17,14 @@ const reportDelay = 50 * time.Millisecond
 // documents that are not completed, and while they are uploaded there is always a change to report.
 const reportRest = 10
 
-// runReports reports the sync after each change, until ctx ends: to the state, where kbsync status finds it, to the hooks, and in
-// the status files.
+// runReports reports the sync after each change, until ctx ends: to the state, where kbsync status finds it, and in the status files. It
+// enqueues the messages to the hooks.
 func (l *loops) runReports(ctx context.Context) {
-	notifier := l.notifier()
+	notifier := l.newNotifier(l.changed.signal)
 	l.changed.signal() // for the messages that an earlier process could not deliver
-	var next time.Time
 	var took time.Duration
 	for {
-		wait := time.Hour
-		if !next.IsZero() {
-			wait = max(next.Sub(l.opts.Now()), 0)
-		}
-		if _, err := retry.SleepOrWake(ctx, wait, l.changed); err != nil {
+		if _, err := retry.SleepOrWake(ctx, time.Hour, l.changed); err != nil {
 			return
 		}
 		if retry.Sleep(ctx, max(reportDelay, reportRest*took)) != nil {
@@ -37,6 +33,41 @@ func (l *loops) runReports(ctx context.Context) {
 		begun := time.Now()
 		l.report(ctx, notifier)
 		took = time.Since(begun)
+		l.notifier.Store(notifier)
+		l.messages.signal()
+	}
+}
+
+// call runs the loops that call hooks and heartbeats until ctx ends, in group. A call may take long, and delays no report.
+func (l *loops) call(ctx context.Context, group *sync.WaitGroup) {
+	group.Go(func() { l.runDeliveries(ctx) })
+	group.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-l.complete:
+				l.heartbeat(ctx)
+			}
+		}
+	})
+}
+
+// runDeliveries calls the hooks of the sync until ctx ends.
+func (l *loops) runDeliveries(ctx context.Context) {
+	var next time.Time
+	for {
+		wait := time.Hour
+		if !next.IsZero() {
+			wait = max(next.Sub(l.opts.Now()), 0)
+		}
+		if _, err := retry.SleepOrWake(ctx, wait, l.messages); err != nil {
+			return
+		}
+		notifier := l.notifier.Load()
+		if notifier == nil {
+			continue
+		}
 		var err error
 		if next, err = notifier.Deliver(ctx); err != nil && ctx.Err() == nil {
 			l.logger.Error("cannot read the messages to the hooks", "error", err)
@@ -72,7 +103,8 @@ func (l *loops) report(ctx context.Context, notifier *hooks.Notifier) {
 		l.logger.Error("cannot save the messages to the hooks", "error", err)
 	}
 	if complete && l.scanned.CompareAndSwap(true, false) {
-		l.reportComplete(ctx, l.host.files)
+		l.host.files.Touch()
+		l.complete.signal()
 	}
 }
 
@@ -93,12 +125,10 @@ func (l *loops) reportStart(ctx context.Context, failure error) {
 		return
 	}
 	l.saveLastError(ctx, failure)
-	notifier := l.notifier()
-	err := notifier.Enqueue(ctx, l.problem(failure), false)
-	if err == nil {
-		_, err = notifier.Deliver(ctx)
+	notifier := l.newNotifier(nil)
+	if err := notifier.Enqueue(ctx, l.problem(failure), false); err != nil && ctx.Err() == nil {
+		l.logger.Error("cannot save the messages to the hooks", "error", err)
 	}
-	if err != nil && ctx.Err() == nil {
-		l.logger.Error("cannot notify the hooks", "error", err)
-	}
+	l.notifier.Store(notifier)
+	l.messages.signal()
 }

@@ -122,21 +122,29 @@ func ReportPasses(ctx context.Context, opts Options, passes []PassResult, outcom
 		return
 	}
 	files := newStatusFiles(&opts, page)
+	reported := func(i int) bool { return !passes[i].LeftToOther && Classify(outcomes[i]) != ClassInterrupted }
+	// The files come first, because the calls may take long.
 	for i, p := range passes {
-		outcome, name := outcomes[i], p.Config.Name
-		if p.LeftToOther || Classify(outcome) == ClassInterrupted {
+		if !reported(i) {
 			continue
 		}
-		files.SetProblem(name, p.worker.problem(outcome))
-		if outcome == nil {
-			p.worker.reportComplete(ctx, files)
+		files.SetProblem(p.Config.Name, p.worker.problem(outcomes[i]))
+		if outcomes[i] == nil {
+			files.Touch()
 		}
-		page.Metrics.BytesSent(name, p.Uploads.Bytes)
-		if p.Sync.ID != 0 {
-			p.notify(ctx, outcome == nil)
-		}
+		page.Metrics.BytesSent(p.Config.Name, p.Uploads.Bytes)
 	}
 	files.WriteMetrics()
+	for i, p := range passes {
+		if reported(i) && outcomes[i] == nil {
+			p.worker.heartbeat(ctx)
+		}
+	}
+	for i, p := range passes {
+		if reported(i) && p.Sync.ID != 0 {
+			p.notify(ctx, outcomes[i] == nil)
+		}
+	}
 }
 
 // notify reports a pass to the hooks of its sync.
@@ -145,7 +153,7 @@ func (p *PassResult) notify(ctx context.Context, complete bool) {
 	if Classify(failure) == ClassBudget {
 		failure = nil
 	}
-	notifier := p.worker.notifier()
+	notifier := p.worker.newNotifier(nil)
 	err := notifier.Enqueue(ctx, p.worker.problem(failure), complete)
 	if err == nil {
 		var next time.Time

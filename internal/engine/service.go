@@ -1,10 +1,16 @@
 package engine
 
 import (
+	"cmp"
+	"context"
+	"fmt"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 )
+
+// stopMargin is the time that a stopping process may need beside the grace for its requests.
+const stopMargin = 10 * time.Second
 
 // A service reports to systemd how the process is, if a unit of Type=notify started it; elsewhere it does nothing.
 type service struct {
@@ -37,12 +43,23 @@ func (s *service) reloading() {
 	s.notify(sd.SdNotifyReloading + "\n" + sd.SdNotifyMonotonicUsec())
 }
 
-// ticker ticks as often as the service manager expects a report that the process is healthy; never without a watchdog.
-func (s *service) ticker() *time.Ticker {
-	if s.watchdog > 0 {
-		return time.NewTicker(s.watchdog)
+// run reports until ended is closed: that the process lives while healthy says so, whatever the event loop waits for, and that it stops
+// when ctx ends. The service manager then waits longer than grace, even if the stop timeout of its unit is shorter.
+func (s *service) run(ctx context.Context, ended <-chan struct{}, healthy func() bool, grace func() time.Duration) {
+	ticker := time.NewTicker(cmp.Or(s.watchdog, time.Hour))
+	defer ticker.Stop()
+	stopping := ctx.Done()
+	for {
+		select {
+		case <-ended:
+			return
+		case <-stopping:
+			s.notify(fmt.Sprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%d", (grace() + stopMargin).Microseconds()))
+			stopping = nil
+		case <-ticker.C:
+			if s.watchdog > 0 && healthy() {
+				s.notify("WATCHDOG=1")
+			}
+		}
 	}
-	t := time.NewTicker(time.Hour)
-	t.Stop()
-	return t
 }

@@ -80,6 +80,7 @@ func (l *loops) runTerm(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { l.withScanLiveness(func() { l.runScans(term) }) })
 	running.Go(func() { l.runReports(term) })
+	l.call(term, &running)
 	if l.config.Root.URL == "" {
 		running.Go(func() { l.withUploadLiveness(func() { l.runUploads(term) }) })
 	}

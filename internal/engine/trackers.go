@@ -13,14 +13,17 @@ import (
 // Trackers is a pool of trackers, one for each destination. They follow the training while uploads go on, and afterwards.
 type Trackers struct {
 	parent context.Context
-	ctx    context.Context
-	cancel context.CancelFunc
-	run    func(context.Context, *tracking) (tracker.Result, error)
 
 	mu      sync.Mutex
+	ctx     context.Context
+	cancel  context.CancelFunc
+	run     runTracker
 	running map[int64]*tracking // by destination
 	group   sync.WaitGroup
 }
+
+// A runTracker runs the tracker of a destination until it ends or the context does.
+type runTracker func(context.Context, *tracking) (tracker.Result, error)
 
 // A tracking is the tracker of one destination.
 type tracking struct {
@@ -39,11 +42,21 @@ func NewTrackers(ctx context.Context, opts Options, progress func(tracker.Result
 	return newPool(ctx, func(ctx context.Context, t *tracking) (tracker.Result, error) {
 		options := trackerOptions(opts.Config, opts.Logger)
 		options.Wake, options.Progress = t.wake, progress
-		return tracker.New(opts.Store, opts.API.Client, t.destination, options).Run(ctx)
+		var sum tracker.Result
+		for renewal := (renewal{}); ; {
+			result, err := tracker.New(opts.Store, opts.API.Client, t.destination, options).Run(ctx)
+			sum.Completed += result.Completed
+			sum.Failed += result.Failed
+			sum.Stuck += result.Stuck
+			sum.Requests += result.Requests
+			if !renewal.next(ctx, opts.API, err, result.Requests > 1) { // only the last one was refused
+				return sum, err
+			}
+		}
 	})
 }
 
-func newPool(ctx context.Context, run func(context.Context, *tracking) (tracker.Result, error)) *Trackers {
+func newPool(ctx context.Context, run runTracker) *Trackers {
 	p := &Trackers{parent: ctx, run: run, running: map[int64]*tracking{}}
 	p.ctx, p.cancel = context.WithCancel(ctx)
 	return p
@@ -53,12 +66,16 @@ func newPool(ctx context.Context, run func(context.Context, *tracking) (tracker.
 func (p *Trackers) Follow(d state.Destination) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running[d.ID] != nil {
-		return
+	if p.running[d.ID] == nil {
+		p.start(d)
 	}
+}
+
+func (p *Trackers) start(d state.Destination) {
+	ctx, run := p.ctx, p.run
 	t := &tracking{destination: d, wake: newWakeup(), retryNow: newWakeup()}
 	p.running[d.ID] = t
-	p.group.Go(func() { t.result, t.err = p.run(p.ctx, t) })
+	p.group.Go(func() { t.result, t.err = run(ctx, t) })
 }
 
 // wakeAll signals to all trackers that there may be new sources.
@@ -90,8 +107,27 @@ func (p *Trackers) retryAll() {
 
 // stop ends the trackers and waits for them.
 func (p *Trackers) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.cancel()
 	p.group.Wait()
+}
+
+// restart ends the trackers, and starts those of the destinations that serves accepts again, with run.
+func (p *Trackers) restart(run runTracker, serves func(state.Destination) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cancel()
+	p.group.Wait()
+	p.ctx, p.cancel = context.WithCancel(p.parent)
+	p.run = run
+	before := p.running
+	p.running = map[int64]*tracking{}
+	for _, t := range before {
+		if serves(t.destination) {
+			p.start(t.destination)
+		}
+	}
 }
 
 // Wait waits until the trackers have ended: once nothing is in training any more if patient, else at once. It returns the sum of

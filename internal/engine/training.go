@@ -18,11 +18,11 @@ type trainingReport struct {
 	failed     func(destinationID int64, _ error) // nil if the API answers again
 }
 
-// newEndlessTrackers returns a pool whose trackers run until ctx ends. One that fails is started again after a delay.
-func newEndlessTrackers(ctx context.Context, opts Options, metrics *statuspage.Metrics, report trainingReport) *Trackers {
-	return newPool(ctx, func(ctx context.Context, t *tracking) (tracker.Result, error) {
+// endless returns a function that runs a tracker until its context ends. If it fails, it is started again after a delay.
+func endless(opts Options, metrics *statuspage.Metrics, report trainingReport) runTracker {
+	return func(ctx context.Context, t *tracking) (tracker.Result, error) {
 		return followEndlessly(ctx, t, opts, metrics, report)
-	})
+	}
 }
 
 func followEndlessly(
@@ -45,11 +45,15 @@ func followEndlessly(
 			report.progressed(id)
 		}
 	}
+	var renewal renewal
 	for failures := 0; ; failures++ {
 		began := time.Now()
-		_, err := tracker.New(opts.Store, opts.API.Client, t.destination, options).Run(ctx)
+		result, err := tracker.New(opts.Store, opts.API.Client, t.destination, options).Run(ctx)
 		if ctx.Err() != nil {
 			return tracker.Result{}, context.Cause(ctx)
+		}
+		if renewal.next(ctx, opts.API, err, result.Requests > 1) {
+			continue
 		}
 		if time.Since(began) > maxDelay {
 			failures = 0

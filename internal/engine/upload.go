@@ -31,6 +31,7 @@ const (
 func (l *loops) runUploads(ctx context.Context) {
 	fruitless := 0 // runs in a row that uploaded nothing
 	var notBefore time.Time
+	var renewal renewal
 	for {
 		wait, err := l.untilDue(ctx, notBefore)
 		if err != nil && ctx.Err() == nil {
@@ -56,9 +57,14 @@ func (l *loops) runUploads(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		progressed := result.Uploaded+result.Shared+result.Resaved+result.Failed > 0
+		if renewal.next(ctx, l.opts.API, err, progressed) {
+			l.logger.Info("the API refused the token; going on with a new one")
+			continue
+		}
 		l.afterRun(ctx, result, err)
 		fruitless++
-		if result.Uploaded+result.Shared+result.Resaved+result.Failed > 0 {
+		if progressed {
 			fruitless = 0
 		}
 		notBefore = l.opts.Now().Add(uploadDelay(err, fruitless, l.streak(ctx) > streak))
@@ -186,12 +192,11 @@ func (l *loops) gather(ctx context.Context) bool {
 	}
 }
 
-// uploadDue uploads until no document is due. When ctx ends, it waits for the answers to sealed requests, within the grace.
+// uploadDue uploads until no document is due. When ctx ends, it waits for the answers to sealed requests: as long as they may take
+// if the sync ends or is replaced, and within the grace if the process ends.
 func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
 	l.uploading.Store(true)
 	defer l.uploading.Store(false)
-	work, cut := Graceful(ctx, l.opts.Cut, l.opts.Config.ShutdownGrace)
-	defer cut()
 	wake := newWakeup()
 	options := ingestOptions(l.opts.Config, l.config)
 	// These bound a pass, which has an end.
@@ -206,10 +211,10 @@ func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
 	options.Gate = &l.gate
 	options.Wake = wake
 	options.Progress = l.uploadProgress()
-	running, end := context.WithCancel(ctx)
+	running, end := context.WithCancel(l.host.work)
 	var helper sync.WaitGroup
 	helper.Go(func() { l.accompany(running, wake) })
-	result, err := l.upload(work, options)
+	result, err := l.upload(l.host.work, options)
 	end()
 	helper.Wait()
 	if errors.Is(err, ingest.ErrStopped) && ctx.Err() == nil {

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"os/exec"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/process"
 	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
 )
@@ -46,7 +46,7 @@ func (n *Notifier) Deliver(ctx context.Context) (time.Time, error) {
 
 // deliver calls the hook for one message. A message without a hook is dropped. The error is that of ctx or of the state.
 func (n *Notifier) deliver(ctx context.Context, m state.Message) error {
-	if m.Event == eventOrphan && n.inDoubt {
+	if m.Event == eventOrphan && n.inDoubt.Load() {
 		return n.store.Outbox.Retry(ctx, m.ID, n.now().Add(doubtDelay))
 	}
 	var failure error
@@ -57,11 +57,22 @@ func (n *Notifier) deliver(ctx context.Context, m state.Message) error {
 		return context.Cause(ctx)
 	}
 	if failure == nil {
-		return n.store.Outbox.Ack(ctx, m.ID)
+		return n.acknowledge(ctx, m)
 	}
 	delay := retry.EqualJitter(time.Second, maxRetryDelay).Delay(m.Attempts, rand.Float64())
 	n.logger.Warn("a hook failed, retrying", "sync", n.sync.Name, "event", m.Event, "notice", m.ID, "error", failure, "wait", delay)
 	return n.store.Outbox.Retry(ctx, m.ID, n.now().Add(delay))
+}
+
+// acknowledge deletes a delivered message. News that waited for its place can be enqueued then.
+func (n *Notifier) acknowledge(ctx context.Context, m state.Message) error {
+	if err := n.store.Outbox.Ack(ctx, m.ID); err != nil {
+		return err
+	}
+	if n.postponed.Swap(false) && n.opts.Room != nil {
+		n.opts.Room()
+	}
+	return nil
 }
 
 // call calls a hook once.
@@ -84,14 +95,13 @@ func (n *Notifier) call(ctx context.Context, hook []string, m state.Message) err
 // run runs a command. Its variables do not begin with KBSYNC_ because the command may call kbsync, which takes such variables for
 // settings.
 func (n *Notifier) run(ctx context.Context, hook []string, m state.Message) error {
-	cmd := exec.CommandContext(ctx, hook[0], hook[1:]...)
+	cmd := process.Command(ctx, hook)
 	cmd.Env = append(n.opts.Environ[:len(n.opts.Environ):len(n.opts.Environ)],
 		"KBHOOK_EVENT="+m.Event, "KBHOOK_SYNC="+n.sync.Name, "KBHOOK_ID="+strconv.FormatInt(m.ID, 10))
 	cmd.Stdin = bytes.NewReader(m.Body)
 	var output limitedBuffer
 	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	if err := process.Run(cmd); err != nil {
 		if text := strings.TrimSpace(output.String()); text != "" {
 			return fmt.Errorf("run %s: %w: %s", hook[0], err, text)
 		}

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/kbsync/kbsync/internal/config"
@@ -33,9 +35,11 @@ type Options struct {
 	UserAgent string
 	Logger    *slog.Logger     // none if nil
 	Now       func() time.Time // time.Now if nil
+	// Room, if not nil, is called when Enqueue can enqueue news for which the outbox had no room. It must be quick.
+	Room func()
 }
 
-// A Notifier calls the hooks of one sync. Its caller holds the lock of the sync.
+// A Notifier calls the hooks of one sync. Its caller holds the lock of the sync. One goroutine may call Enqueue and another one Deliver.
 type Notifier struct {
 	store  *state.Store
 	sync   state.Sync
@@ -43,7 +47,9 @@ type Notifier struct {
 	logger *slog.Logger
 	now    func() time.Time
 	// inDoubt is set while a guard halts the sync: messages about sources left behind wait.
-	inDoubt bool
+	inDoubt atomic.Bool
+	// postponed is set while news wait for room in the outbox.
+	postponed atomic.Bool
 }
 
 // NewNotifier returns the notifier of a sync.
@@ -70,15 +76,16 @@ func (n *Notifier) hook(event string) []string {
 
 // Enqueue puts the news of the sync into the outbox: a problem (nil for none), documents that failed, sources that were left
 // behind, and with complete that every known document is uploaded and trained. While a guard is in doubt, no source is called left
-// behind: a person would remove it for good.
+// behind: a person would remove it for good. For each hook at most state.MaxMessages messages wait. While so many do, the news stay
+// unreported, and one later message has all that are still true.
 func (n *Notifier) Enqueue(ctx context.Context, problem *Problem, complete bool) error {
-	n.inDoubt = problem != nil && problem.InDoubt
+	n.inDoubt.Store(problem != nil && problem.InDoubt)
 	if len(n.hook(eventFailure)) > 0 {
 		if err := n.enqueueFailures(ctx, problem); err != nil {
 			return err
 		}
 	}
-	if len(n.hook(eventOrphan)) > 0 && !n.inDoubt {
+	if len(n.hook(eventOrphan)) > 0 && !n.inDoubt.Load() {
 		if err := n.enqueueOrphans(ctx); err != nil {
 			return err
 		}
@@ -173,5 +180,9 @@ func (n *Notifier) enqueue(ctx context.Context, event string, items []string, ad
 		}
 		return json.Marshal(m)
 	})
+	if errors.Is(err, state.ErrOutboxFull) {
+		n.postponed.Store(true)
+		return nil
+	}
 	return err
 }

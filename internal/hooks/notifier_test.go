@@ -195,3 +195,28 @@ func TestHeartbeatErrorHidesTheURL(t *testing.T) {
 		t.Errorf("after the end of the context: %v", err)
 	}
 }
+
+// A hook is out of order while the trouble of the sync changes again and again. Afterwards the last trouble is reported as well.
+func TestAtMostTwentyMessagesWaitForAHook(t *testing.T) {
+	r := newFixture(t)
+	room := 0
+	r.opts.Room = func() { room++ }
+	trouble := func(n int) {
+		t.Helper()
+		if err := r.Enqueue(t.Context(), &Problem{Text: "trouble", Kind: fmt.Sprint(n)}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range state.MaxMessages + 5 {
+		trouble(n)
+	}
+	r.wantDelivered(false)
+	if calls := len(r.calls); calls != state.MaxMessages || room != 1 {
+		t.Fatalf("%d calls, and Room was called %d times", calls, room)
+	}
+	trouble(state.MaxMessages + 4)
+	r.wantDelivered(false)
+	if calls := len(r.calls); calls != state.MaxMessages+1 || room != 1 {
+		t.Errorf("%d calls after the last trouble, and Room was called %d times", calls, room)
+	}
+}

@@ -78,11 +78,29 @@ func NewStatusFiles(opts StatusFilesOptions) *StatusFiles {
 	return f
 }
 
-// SetPaths changes the paths, after the config was read again.
+// SetPaths changes the paths, after the config was read again. The error file moves to its new path.
 func (f *StatusFiles) SetPaths(paths Paths) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.paths, f.cleared = paths, false
+	before := f.paths
+	f.paths, f.stale = paths, true
+	if paths.Error == before.Error {
+		return
+	}
+	if err := removeIfThere(before.Error); err != nil {
+		f.logger.Warn("cannot remove the error file", "error", err)
+	}
+	f.rewriteErrors()
+}
+
+func removeIfThere(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // SetProblem records the problem of a sync; nil if it has none or is no longer worked on.
@@ -101,6 +119,11 @@ func (f *StatusFiles) SetProblem(sync string, problem *Problem) {
 	default:
 		f.problems[sync] = fileProblem{sync, problem.ExitCode, problem.Text, f.now().UTC()}
 	}
+	f.rewriteErrors()
+}
+
+// rewriteErrors writes or removes the error file, if there is to be one.
+func (f *StatusFiles) rewriteErrors() {
 	f.cleared = true
 	if f.paths.Error == "" {
 		return
@@ -112,11 +135,7 @@ func (f *StatusFiles) SetProblem(sync string, problem *Problem) {
 
 func (f *StatusFiles) writeErrors() error {
 	if len(f.problems) == 0 {
-		err := os.Remove(f.paths.Error)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
+		return removeIfThere(f.paths.Error)
 	}
 	all := []fileProblem{}
 	for _, p := range f.problems {

@@ -40,6 +40,19 @@ func TestErrorFileListsProblemsAndGoesWithTheLast(t *testing.T) {
 	}
 }
 
+func TestErrorFileMovesWithItsPath(t *testing.T) {
+	first, second := filepath.Join(t.TempDir(), "first.json"), filepath.Join(t.TempDir(), "second.json")
+	f := NewStatusFiles(StatusFilesOptions{Paths: Paths{Error: first}})
+	f.SetProblem("a", &Problem{Text: "a guard", ExitCode: 11})
+	f.SetPaths(Paths{Error: second})
+	if _, err := os.Stat(first); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file at the first path: %v", err)
+	}
+	if _, err := os.Stat(second); err != nil {
+		t.Errorf("the file at the second path: %v", err)
+	}
+}
+
 func TestErrorFileOfAnEarlierProcessIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "errors.json")
 	if err := os.WriteFile(path, []byte("{}"), 0o600); err != nil {

@@ -76,18 +76,24 @@ func (c *cloudObjects) put(ctx context.Context, key string, write func(io.Writer
 	return w.Close()
 }
 
+// maxPages is the number of pages, of a thousand keys each, after which a listing of snapshots is taken for one that never ends.
+const maxPages = 1000
+
 func (c *cloudObjects) keys(ctx context.Context, prefix string) (keys []string, err error) {
-	list := c.bucket.List(&blob.ListOptions{Prefix: prefix})
-	for {
-		o, err := list.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return keys, nil
-		}
-		if err != nil {
+	token := blob.FirstPageToken
+	for range maxPages {
+		var page []*blob.ListObject
+		if page, token, err = c.bucket.ListPage(ctx, token, 1000, &blob.ListOptions{Prefix: prefix}); err != nil {
 			return nil, err
 		}
-		keys = append(keys, o.Key)
+		for _, o := range page {
+			keys = append(keys, o.Key)
+		}
+		if len(token) == 0 {
+			return keys, nil
+		}
 	}
+	return nil, errors.New("the listing never ends")
 }
 
 func (c *cloudObjects) open(ctx context.Context, key string) (io.ReadCloser, error) {

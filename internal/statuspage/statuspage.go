@@ -14,6 +14,7 @@ package statuspage
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -41,7 +42,7 @@ type Options struct {
 
 	// Sync, Reindex and Reload are the functions of the triggers. A trigger without a function responds with 501. Sync and
 	// Reindex start the work and return without waiting for its end. For an unknown sync they return an error that wraps
-	// state.ErrNotFound.
+	// state.ErrNotFound, and for a parameter that cannot be used one that wraps ErrInvalid.
 	Sync    func(ctx context.Context, sync string) error // a sync's name, or "" for all
 	Reindex func(ctx context.Context, request Reindex) (documents int, err error)
 	Reload  func(ctx context.Context) error
@@ -57,6 +58,9 @@ type Sync struct {
 	// good choice.
 	MaxLag time.Duration
 }
+
+// ErrInvalid means that a trigger cannot use a parameter. The page responds with 400.
+var ErrInvalid = errors.New("invalid parameter")
 
 // A Reindex is a request to upload documents again regardless of their content. At least one field other than Sync is set.
 type Reindex struct {

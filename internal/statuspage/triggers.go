@@ -118,6 +118,8 @@ func (p *Page) trigger(w http.ResponseWriter, r *http.Request, supported bool, s
 	switch {
 	case errors.Is(err, state.ErrNotFound):
 		respond(w, http.StatusNotFound, err.Error(), nil)
+	case errors.Is(err, ErrInvalid):
+		respond(w, http.StatusBadRequest, err.Error(), nil)
 	case err != nil:
 		respond(w, http.StatusInternalServerError, err.Error(), nil)
 	case strings.Contains(r.Header.Get("Accept"), "text/html"):

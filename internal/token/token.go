@@ -8,12 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/kbsync/kbsync/internal/console"
+	"github.com/kbsync/kbsync/internal/process"
 )
 
 // timeout is the time limit of a Command.
@@ -69,7 +69,8 @@ func (f *File) Token(context.Context) (string, error) {
 	return text, nil
 }
 
-// A Command runs a program once and reads the token from its output. Several goroutines can use it.
+// A Command runs a program and reads the token from its output: for the first request, and again after Refuse and for Renew. Several
+// goroutines can use it.
 type Command struct {
 	Args    []string         // the program and its arguments
 	Env     []string         // the environment of the program
@@ -79,28 +80,57 @@ type Command struct {
 	text string
 }
 
-// Token returns the token. It runs the program for at most a minute, and again after a failure.
+// Token returns the token. It runs the program if there is none yet, for at most a minute, and again after a failure.
 func (c *Command) Token(ctx context.Context) (string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.text != "" {
 		return c.text, nil
 	}
+	text, err := c.run(ctx)
+	if err == nil {
+		c.text = text
+	}
+	return text, err
+}
+
+// Refuse forgets the token if it is text, which the API has refused: the next request runs the program.
+func (c *Command) Refuse(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.text == text {
+		c.text = ""
+	}
+}
+
+// Renew runs the program, for at most a minute. The token is its output after a call of use. Meanwhile, and after an error, it is the
+// earlier one.
+func (c *Command) Renew(ctx context.Context) (use func(), err error) {
+	text, err := c.run(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.text = text
+	}, nil
+}
+
+func (c *Command) run(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
+	cmd := process.Command(ctx, c.Args)
 	cmd.Env = c.Env
 	cmd.Stdout = &out
 	cmd.Stderr = c.Console.Stderr
-	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	if err := process.Run(cmd); err != nil {
 		return "", fmt.Errorf("run token_command %s: %w", console.Printable(c.Args[0]), err)
 	}
 	text, err := Parse(out.Bytes(), c.Console)
 	if err != nil {
 		return "", fmt.Errorf("token_command %s %w", console.Printable(c.Args[0]), err)
 	}
-	c.text = text
 	return text, nil
 }
