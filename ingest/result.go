@@ -39,6 +39,9 @@ func (r Result) Incomplete() bool {
 	return r.Deferred > 0 || r.Uncertain > 0 || r.Changed > 0 || r.Unreadable > 0
 }
 
+// Progressed reports whether the run ended the work on a document.
+func (r Result) Progressed() bool { return r.Uploaded+r.Shared+r.Resaved+r.Failed > 0 }
+
 // A Failure is a document and the reason of its failure.
 type Failure struct {
 	Key    string

@@ -213,7 +213,7 @@ func (p *pass) uploadOnce(ctx context.Context) error {
 		p.run.Progress.step("uploaded", "sync", p.sync.Name, "documents", result.Uploaded, "shared", result.Shared, "bytes", result.Bytes,
 			"requests", result.Requests, "failed", result.Failed)
 	}
-	if p.renewal.next(p.soft, p.opts.API, err, result.Uploaded+result.Shared+result.Failed > 0) {
+	if p.renewal.next(p.soft, p.opts.API, err, result.Progressed()) {
 		p.run.Progress.step("the API refused the token; going on with a new one", "sync", p.sync.Name)
 		return p.uploadOnce(ctx)
 	}

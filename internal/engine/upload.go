@@ -57,7 +57,7 @@ func (l *loops) runUploads(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		progressed := result.Uploaded+result.Shared+result.Resaved+result.Failed > 0
+		progressed := result.Progressed()
 		if renewal.next(ctx, l.opts.API, err, progressed) {
 			l.logger.Info("the API refused the token; going on with a new one")
 			continue
@@ -220,7 +220,7 @@ func (l *loops) uploadDue(ctx context.Context) (ingest.Result, error) {
 	if errors.Is(err, ingest.ErrStopped) && ctx.Err() == nil {
 		err = state.ErrLeaseLost
 	}
-	if result.Uploaded+result.Shared+result.Resaved+result.Failed > 0 {
+	if result.Progressed() {
 		l.logger.Info("uploaded", "documents", result.Uploaded, "shared", result.Shared, "resaved", result.Resaved, "bytes", result.Bytes,
 			"requests", result.Requests, "failed", result.Failed)
 	}
