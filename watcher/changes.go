@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	gosync "sync"
-	"time"
 
 	"github.com/kbsync/kbsync/state"
 )
@@ -16,7 +15,7 @@ import (
 func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.Sync, prefixes []string, result *Result) iter.Seq2[finding, error] {
 	return func(yield func(finding, error) bool) {
 		var vacant vacantDirectories
-		unsettled := map[string]time.Time{}
+		unsettled := map[string]sighting{}
 		left := &LeftOut{}
 		for prefix, listed := range s.listings(ctx, prefixes, left) {
 			if s.sort {
@@ -33,7 +32,7 @@ func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.
 				result.countPair(&p)
 				result.countLost(&p)
 				vacant.visit(&p)
-				if s.holdUnsettled(&p, unsettled, result) {
+				if s.holdUnsettled(ctx, &p, unsettled, result) {
 					continue
 				}
 				change, ok := p.Change()
@@ -157,37 +156,40 @@ func lookupsOf(results []lookup) iter.Seq2[Entry, error] {
 }
 
 // holdUnsettled reports whether a listed document is new or changed and may still be written to. It counts such a document.
-func (s *Scanner) holdUnsettled(p *Pair, unsettled map[string]time.Time, result *Result) bool {
-	if !p.isListed || !p.differs() {
+func (s *Scanner) holdUnsettled(ctx context.Context, p *Pair, unsettled map[string]sighting, result *Result) bool {
+	if !p.isListed || !p.differs() || s.opts.TakeUnsettled {
 		return false
 	}
 	seen := p.entry.Seen
 	if seen.IsZero() {
 		seen = s.now()
 	}
-	at := SettledAt(p.entry.Fingerprint, seen, s.opts.Settle)
-	if !at.After(seen) {
+	s.watchClock(seen)
+	key, fp := p.entry.Key, p.entry.Fingerprint
+	now, again := s.look(key, fp, s.elapsed(seen))
+	held := s.pauseOf(ctx, &p.entry, seen, now)
+	if held.wait <= 0 {
+		if again && p.edit(s.opts.Resizable) != noEdit && len(unsettled) < keptUnsettled {
+			unsettled[key] = now // the edits may be listed again to be recorded
+		}
 		return false
 	}
 	result.Unsettled++
-	if fp := p.entry.Fingerprint; !p.isKnown && fp.CTime != 0 && seen.Sub(time.Unix(0, fp.MTime)) >= s.opts.Settle {
+	if !p.isKnown && held.resting {
 		result.renaming++
 	}
-	if at.After(result.SettleAt) {
+	if at := seen.Add(held.wait); at.After(result.SettleAt) {
 		result.SettleAt = at
 	}
-	key := p.entry.Key
 	if len(result.Again) <= keptAgain {
 		result.Again = append(result.Again, key)
 	}
-	since, ok := s.unsettled[key]
-	if !ok || since.After(seen) { // the clock was set back
-		since = seen
-	}
 	if len(unsettled) < keptUnsettled {
-		unsettled[key] = since
+		unsettled[key] = now
+	} else {
+		result.Postponed++
 	}
-	if seen.Sub(since) >= s.opts.MaxWait {
+	if s.elapsed(seen)-now.since >= s.opts.MaxWait {
 		if result.Restless++; len(result.RestlessKeys) < keptRestless {
 			result.RestlessKeys = append(result.RestlessKeys, key)
 		}
@@ -197,15 +199,15 @@ func (s *Scanner) holdUnsettled(p *Pair, unsettled map[string]time.Time, result 
 
 // rememberUnsettled stores the documents below the prefixes that have not settled. An incomplete listing leaves the documents that
 // it did not show as they were.
-func (s *Scanner) rememberUnsettled(unsettled map[string]time.Time, prefixes []string, result *Result) {
+func (s *Scanner) rememberUnsettled(unsettled map[string]sighting, prefixes []string, result *Result) {
 	if result.IncompleteCount == 0 {
-		maps.DeleteFunc(s.unsettled, func(key string, _ time.Time) bool {
+		maps.DeleteFunc(s.unsettled, func(key string, _ sighting) bool {
 			return slices.ContainsFunc(prefixes, func(prefix string) bool { return covers(prefix, key) })
 		})
 	}
-	for key, since := range unsettled {
+	for key, seen := range unsettled {
 		if len(s.unsettled) < keptUnsettled {
-			s.unsettled[key] = since
+			s.unsettled[key] = seen
 		}
 	}
 }

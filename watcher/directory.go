@@ -19,6 +19,8 @@ import (
 type DirectoryOptions struct {
 	Filter    *Filter // nil for the filter of the zero FilterOptions
 	CopyLinks bool    // follow symbolic links that stay inside the root
+	// Settle is the least time between two readings that must agree if time stamps do not hold still.
+	Settle time.Duration
 }
 
 // A Directory is a root on a file system. Several goroutines may use it.
@@ -34,15 +36,20 @@ type Directory struct {
 	filter *Filter
 	links  bool
 	now    func() time.Time
-	// A test sets fault to fail the reading of a directory or of a file's metadata, by its key.
-	fault func(key string) error
+	unsteady
+	// A test sets fault to fail the reading of a directory or of a file's metadata, by its key; stamp to change the fingerprint of
+	// a file, as a file server does; and foreign to say that the stamps are those of another clock.
+	fault   func(key string) error
+	stamp   func(key string, fp state.Fingerprint) state.Fingerprint
+	foreign func(f *folder, n node, device uint64) bool
 }
 
 var _ Root = (*Directory)(nil)
 
 // NewDirectory returns the root at path. It does not access the path.
 func NewDirectory(path string, opts DirectoryOptions) *Directory {
-	d := &Directory{path: path, filter: opts.Filter, links: opts.CopyLinks, now: time.Now}
+	d := &Directory{path: path, filter: opts.Filter, links: opts.CopyLinks, now: time.Now, foreign: foreignStamps}
+	d.settle = max(opts.Settle, racy)
 	if d.filter == nil {
 		d.filter = &Filter{}
 	}

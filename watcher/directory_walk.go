@@ -34,6 +34,8 @@ type walk struct {
 	stopped bool
 	left    *LeftOut // nil if nothing is counted
 	partial bool     // a part was not listed
+	// clocks says which file systems have time stamps from another clock, by device.
+	clocks map[uint64]bool
 }
 
 // List yields the documents below prefix; see Root. It holds the names of the entries of each directory from the root to the
@@ -459,7 +461,7 @@ func (w *walk) file(f *frame, n node) {
 	case i.kind == kindFile && i.dehydrated:
 		w.emitPlaceholder(key)
 	case i.kind == kindFile:
-		w.emit(Entry{Key: key, Fingerprint: i.fingerprint, Skip: w.filter.skip(i.fingerprint.Size), Seen: seen}, nil)
+		w.emit(Entry{Key: key, Fingerprint: w.steadied(key, i.fingerprint), Skip: w.filter.skip(i.fingerprint.Size), Seen: seen, Foreign: w.isForeign(f, n, i.device)}, nil)
 	}
 }
 
@@ -470,12 +472,30 @@ func (w *walk) inspect(f *frame, n node) (info, error) {
 			return info{}, err
 		}
 	}
-	if !n.via {
-		return f.folder.stat(n.name)
+	i, err := info{}, error(nil)
+	if n.via {
+		if i, err = w.stat(f.key + n.name); err != nil && leadsNowhere(err) {
+			err = errGone
+		}
+	} else {
+		i, err = f.folder.stat(n.name)
 	}
-	i, err := w.stat(f.key + n.name)
-	if err != nil && leadsNowhere(err) {
-		return i, errGone
+	if w.Directory.stamp != nil {
+		i.fingerprint = w.Directory.stamp(f.key+n.name, i.fingerprint)
 	}
 	return i, err
+}
+
+// isForeign reports whether the time stamps of the file n of f come from another clock than this machine's.
+func (w *walk) isForeign(f *frame, n node, device uint64) bool {
+	foreign, known := w.clocks[device]
+	if !known {
+		foreign = w.foreign(f.folder, n, device)
+		if w.clocks == nil {
+			w.clocks = map[uint64]bool{}
+		}
+		w.clocks[device] = foreign
+		w.noteClock(device, foreign)
+	}
+	return foreign
 }

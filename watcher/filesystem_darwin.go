@@ -20,3 +20,13 @@ func unreliableEvents(f *folder) string {
 	}
 	return ""
 }
+
+// foreignStamps reports whether the time stamps of the files in f come from another clock than this machine's. Those of FAT are rounded
+// to two seconds, so they prove as little.
+func foreignStamps(f *folder, _ node, _ uint64) bool {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(f.fd, &st); err != nil {
+		return true // as far as is known
+	}
+	return unreliableEvents(f) != "" || unix.ByteSliceToString(st.Fstypename[:]) == "msdos"
+}

@@ -42,3 +42,29 @@ var remote = map[uint32]string{
 	0x47504653:                 "GPFS",
 	0x01161970:                 "GFS2",
 }
+
+// foreignStamps reports whether the time stamps of the file n of f, on this device, come from another clock than this machine's. Those
+// of FAT are rounded to two seconds, so they prove as little.
+func foreignStamps(f *folder, n node, _ uint64) bool {
+	flags := unix.O_PATH | unix.O_CLOEXEC
+	if !n.via {
+		flags |= unix.O_NOFOLLOW
+	}
+	fd, err := unix.Openat(f.fd, n.name, flags, 0)
+	if err != nil {
+		return true // as far as is known
+	}
+	defer unix.Close(fd)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil {
+		return true
+	}
+	switch kind := uint32(st.Type); kind {
+	case unix.OVERLAYFS_SUPER_MAGIC, unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC:
+		return false
+	case unix.MSDOS_SUPER_MAGIC:
+		return true
+	default:
+		return remote[kind] != ""
+	}
+}

@@ -2,7 +2,10 @@
 
 package watcher
 
-import "runtime"
+import (
+	"path/filepath"
+	"runtime"
+)
 
 // Apart from Windows these systems have kqueue, where a watch needs an open file for every file.
 const (
@@ -16,4 +19,9 @@ func unreliableEvents(*folder) string {
 		return "on Windows, the directories above a watched one cannot be renamed"
 	}
 	return ""
+}
+
+// foreignStamps reports whether the time stamps of the files in f come from another clock than this machine's.
+func foreignStamps(f *folder, _ node, _ uint64) bool {
+	return remoteVolume(filepath.VolumeName(f.root.Name()))
 }

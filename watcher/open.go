@@ -2,8 +2,10 @@ package watcher
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -14,7 +16,8 @@ import (
 
 // Open opens the version of a document that was listed with this fingerprint. The reader yields exactly the fingerprint's size in
 // bytes. If the file is another version, at the start or after the last byte, the error is state.ErrChanged, and the last bytes are
-// not returned. One goroutine may use the reader, which is an io.ReaderAt too. It fails when ctx ends.
+// not returned. If time stamps do not hold still, the content decides which version it is; see DirectoryTree. One goroutine may use
+// the reader, which is an io.ReaderAt too. It fails when ctx ends.
 //
 // Errors: state.ErrChanged, ErrRootMissing, fs.ErrNotExist.
 func (d *Directory) Open(ctx context.Context, key string, fp state.Fingerprint) (io.ReadCloser, error) {
@@ -29,16 +32,21 @@ func (d *Directory) Open(ctx context.Context, key string, fp state.Fingerprint) 
 		return nil, err
 	}
 	defer root.Close()
-	file, err := openVersion(root, key, fp)
+	file, err := openRegular(root, key)
 	if err != nil {
 		return nil, err
 	}
-	return &version{ctx: ctx, file: file, key: key, fingerprint: fp, left: fp.Size}, nil
+	v := &version{ctx: ctx, directory: d, file: file, left: fp.Size}
+	v.reading = reading{key: key, listed: fp, began: d.now()}
+	if err := v.begin(); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return v, nil
 }
 
-// openVersion opens a file and checks that it is the listed version. It follows links inside the root: the fingerprint shows
-// whether they lead to the listed file.
-func openVersion(root *os.Root, key string, fp state.Fingerprint) (*os.File, error) {
+// openRegular opens a file. It follows links inside the root: the fingerprint shows whether they lead to the listed file.
+func openRegular(root *os.Root, key string) (*os.File, error) {
 	file, err := root.OpenFile(filepath.FromSlash(key), os.O_RDONLY|nonblock, 0)
 	if err != nil {
 		if leadsNowhere(err) && !errors.Is(err, fs.ErrNotExist) {
@@ -47,35 +55,54 @@ func openVersion(root *os.Root, key string, fp state.Fingerprint) (*os.File, err
 		}
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	if err := compare(file, key, fp); err != nil {
-		file.Close()
-		return nil, err
-	}
 	return file, nil
-}
-
-// compare returns state.ErrChanged if an open file does not have this fingerprint.
-func compare(file *os.File, key string, fp state.Fingerprint) error {
-	i, err := infoOfFile(file)
-	if err != nil {
-		return fmt.Errorf("read %q: %w", key, err)
-	}
-	fp.ETag = ""
-	if i.kind != kindFile || i.fingerprint != fp {
-		return fmt.Errorf("read %q: %w", key, state.ErrChanged)
-	}
-	return nil
 }
 
 // A version reads one version of a document.
 type version struct {
-	ctx         context.Context
-	file        *os.File
-	key         string
-	fingerprint state.Fingerprint
-	left        int64 // bytes that Read has not returned yet
-	verified    bool
-	err         error
+	ctx       context.Context
+	directory *Directory
+	file      *os.File
+	reading
+	hash     hash.Hash // nil if the fingerprint alone decides
+	left     int64     // bytes that Read has not returned yet
+	verified bool
+	err      error
+}
+
+// begin compares the open file with the listed version.
+func (v *version) begin() error {
+	i, err := v.info()
+	if err != nil {
+		return err
+	}
+	listed := v.listed
+	listed.ETag = ""
+	unsteady := v.directory.mayBeUnsteady(v.key, i.device)
+	if i.kind != kindFile || i.fingerprint.Size != listed.Size || !unsteady && i.fingerprint != listed {
+		return v.changed("")
+	}
+	if unsteady {
+		v.hash = sha256.New()
+	}
+	v.before = i.fingerprint
+	return nil
+}
+
+// info returns the metadata of the open file.
+func (v *version) info() (info, error) {
+	i, err := infoOfFile(v.file)
+	if err != nil {
+		return info{}, fmt.Errorf("read %q: %w", v.key, err)
+	}
+	if v.directory.stamp != nil {
+		i.fingerprint = v.directory.stamp(v.key, i.fingerprint)
+	}
+	return i, nil
+}
+
+func (v *version) changed(why string) error {
+	return fmt.Errorf("read %q: %w%s", v.key, state.ErrChanged, why)
 }
 
 func (v *version) Read(p []byte) (n int, err error) {
@@ -97,9 +124,12 @@ func (v *version) Read(p []byte) (n int, err error) {
 	}
 	n, err = v.file.Read(p[:min(int64(len(p)), v.left)])
 	v.left -= int64(n)
+	if v.hash != nil {
+		_, _ = v.hash.Write(p[:n]) // never fails
+	}
 	switch {
 	case err == io.EOF:
-		return 0, fmt.Errorf("read %q: %w: the file is shorter than listed", v.key, state.ErrChanged)
+		return 0, v.changed(": the file is shorter than listed")
 	case err != nil:
 		return 0, fmt.Errorf("read: %w", err)
 	case v.left == 0:
@@ -118,11 +148,22 @@ func (v *version) verify() error {
 	var more [1]byte
 	switch n, err := v.file.Read(more[:]); {
 	case n > 0:
-		return fmt.Errorf("read %q: %w: the file is longer than listed", v.key, state.ErrChanged)
+		return v.changed(": the file is longer than listed")
 	case err != nil && err != io.EOF:
 		return fmt.Errorf("read: %w", err)
 	}
-	if err := compare(v.file, v.key, v.fingerprint); err != nil {
+	i, err := v.info()
+	if err != nil {
+		return err
+	}
+	v.after, v.ended = i.fingerprint, v.directory.now()
+	if v.hash != nil {
+		v.hash.Sum(v.sum[:0])
+		err = v.directory.accept(&v.reading)
+	} else if v.after != v.before {
+		err = v.changed("")
+	}
+	if err != nil {
 		return err
 	}
 	v.verified = true
@@ -134,7 +175,26 @@ func (v *version) ReadAt(p []byte, offset int64) (int, error) {
 	if err := v.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return io.NewSectionReader(v.file, 0, v.fingerprint.Size).ReadAt(p, offset)
+	return io.NewSectionReader(v.file, 0, v.listed.Size).ReadAt(p, offset)
 }
 
 func (v *version) Close() error { return v.file.Close() }
+
+// BeingWritten implements DirectoryTree. It knows only of this machine's processes, and on Linux only for files of this user, or with
+// CAP_LEASE.
+func (d *Directory) BeingWritten(ctx context.Context, key string) bool {
+	if ctx.Err() != nil || !validKey(key) {
+		return false
+	}
+	root, err := d.open()
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	file, err := openRegular(root, key)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return hasWriter(file)
+}

@@ -21,7 +21,9 @@ type Result struct {
 	Placeholders int
 	Unsettled    int       // new or changed documents that may still be written to; not recorded yet
 	SettleAt     time.Time // when all documents of Unsettled will have settled if no further write happens; zero for none
-	Again        []string  // the prefixes to scan again at SettleAt; nil for none
+	// Postponed counts the documents of Unsettled that there was no room to remember. A scan after the next one takes them.
+	Postponed int
+	Again     []string // the prefixes to scan again at SettleAt; nil for none
 
 	// Restless counts the documents of Unsettled that have been changing for longer than ScanOptions.MaxWait. They are recorded
 	// only when they settle, because half a document must not be uploaded. RestlessKeys are the first hundred.
@@ -41,7 +43,7 @@ type Result struct {
 
 	// uploaded counts the documents of Known of which a version was ever sent.
 	uploaded int
-	// renaming counts the new documents of Unsettled that only their ctime holds back, as after a rename.
+	// renaming counts the new documents of Unsettled whose content seems to be old, as after a rename.
 	renaming int
 	// vacant are the directories that list nothing and from which uploaded documents vanished.
 	vacant []string
@@ -56,7 +58,7 @@ const (
 	keptErrors    = 100
 	keptAgain     = 100
 	keptRestless  = 100
-	keptUnsettled = 10_000
+	keptUnsettled = 50_000
 )
 
 func (r *Result) incomplete(err error) {

@@ -46,6 +46,7 @@ var _ Store = (*state.Scans)(nil)
 // ScanOptions configure a Scanner. The zero value is the most careful one.
 type ScanOptions struct {
 	Settle        time.Duration // the quiet time after which a file counts as written; at least 20 ms
+	TakeUnsettled bool          // take files that may still be written to: for a preview
 	MaxDelete     Limit
 	MaxChange     Limit
 	AllowEmpty    bool // a root or a directory that lists nothing removes the documents that were known there
@@ -66,15 +67,22 @@ type ScanOptions struct {
 	Resizable func(key string, size int64) bool
 }
 
-// A Scanner records the changes of a root. One goroutine at a time may use it. It remembers between scans since when each
-// unsettled document has been changing, in bounded memory.
+// A Scanner records the changes of a root. One goroutine at a time may use it. It remembers between scans what it has
+// seen of each unsettled document, in bounded memory.
 type Scanner struct {
 	root Root
 	opts ScanOptions
 	now  func() time.Time
-	// unsettled is the time at which each document that has not settled was first seen so, by key.
-	unsettled map[string]time.Time
+	// wall returns the time of the wall clock. A test moves it against the monotonic clock.
+	wall func(time.Time) time.Time
+	// unsettled has the documents that have not settled, by key.
+	unsettled map[string]sighting
 	sort      bool // the root does not list in byte order
+
+	began, wallBegan time.Time
+	offset           time.Duration // of the wall clock to the monotonic one, against that at the beginning
+	stepped          bool          // the wall clock was set, at steppedAt by the monotonic one
+	steppedAt        time.Duration
 }
 
 // NewScanner returns a Scanner of the root.
@@ -82,7 +90,10 @@ func NewScanner(root Root, opts ScanOptions) *Scanner {
 	if opts.MaxWait <= 0 {
 		opts.MaxWait = max(10*opts.Settle, time.Minute)
 	}
-	return &Scanner{root: root, opts: opts, now: time.Now, unsettled: map[string]time.Time{}}
+	s := &Scanner{root: root, opts: opts, now: time.Now, unsettled: map[string]sighting{}, began: time.Now()}
+	s.wall = func(t time.Time) time.Time { return t.Round(0) } // without the monotonic clock
+	s.wallBegan = s.wall(s.began)
+	return s
 }
 
 // batchSize is the number of changes in one transaction.

@@ -94,6 +94,11 @@ type DirectoryTree interface {
 	Vacant(ctx context.Context, key string) (bool, error)
 	// Mounts returns the directories on which file systems are mounted, with a slash at their ends, where the system tells.
 	Mounts(ctx context.Context) ([]string, error)
+	// BeingWritten reports whether a process has the document open for writing, as far as the system tells this process.
+	BeingWritten(ctx context.Context, key string) bool
+	// CompareContents makes Open return the document only after two readings of the same size and content, at least the settle
+	// time apart: its time stamps do not hold still. Until then Open returns state.ErrChanged at the end of each reading.
+	CompareContents(key string)
 }
 
 var _ DirectoryTree = (*Directory)(nil)

@@ -20,8 +20,8 @@ type WatchOptions struct {
 	// time as the delay, a file that was written once has settled when it is scanned, and a file that is written all the time
 	// causes one scan a delay.
 	Delay time.Duration
-	// Poll is the period at which the whole of a polled root is scanned, and at which the targets of followed symbolic links
-	// are; 30 s if zero.
+	// Poll is the time from the end of a scan of a polled root to its next scan, and the period at which the targets of followed
+	// symbolic links are scanned; 30 s if zero.
 	Poll time.Duration
 	// Check is the period at which the path of the root is looked at, because mounting over it and unmounting it lazily cause
 	// no event. 2 s if zero, 10 s at most.
@@ -70,6 +70,7 @@ type Watch struct {
 	fault func(key string) error
 
 	restart     chan struct{} // of size one: events were lost
+	scanned     chan struct{} // of size one: the whole root was scanned
 	pollReasons chan string   // of size one: a reason to poll the root from now on
 	cancel      context.CancelFunc
 	done        chan struct{}
@@ -99,7 +100,7 @@ func newWatch(d *Directory, opts WatchOptions) *Watch {
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
 	w := &Watch{
 		dir: d, path: d.path, opts: opts, open: fsnotify.NewWatcher,
-		restart: make(chan struct{}, 1), pollReasons: make(chan string, 1), done: make(chan struct{}),
+		restart: make(chan struct{}, 1), scanned: make(chan struct{}, 1), pollReasons: make(chan string, 1), done: make(chan struct{}),
 		dirtyQueue: newDirtyQueue(opts.Delay), logged: map[string]bool{},
 	}
 	if abs, err := filepath.Abs(d.path); err == nil {
@@ -142,6 +143,15 @@ func (w *Watch) Missed(n int) {
 	reason := fmt.Sprintf("events are missing: two scans in a row found more than %d changes without an event", w.opts.Missed)
 	select {
 	case w.pollReasons <- reason:
+	default:
+	}
+}
+
+// Scanned reports that a scan of the whole root has ended. A polled root is dirty again WatchOptions.Poll after that: where a scan takes
+// longer than Poll, the next one must not follow at once.
+func (w *Watch) Scanned() {
+	select {
+	case w.scanned <- struct{}{}:
 	default:
 	}
 }
@@ -198,7 +208,7 @@ func (w *Watch) setMissing(missing bool) {
 	w.stats.RootMissing = missing
 }
 
-// poll marks the whole root dirty every Poll until the root is replaced.
+// poll marks the whole root dirty Poll after the end of each scan, until the root is replaced.
 func (w *Watch) poll(ctx context.Context, identity, reason string) {
 	w.mu.Lock()
 	w.polling = reason
@@ -213,15 +223,26 @@ func (w *Watch) poll(ctx context.Context, identity, reason string) {
 		w.polling = ""
 		w.mu.Unlock()
 	}()
+	select {
+	case <-w.scanned: // of before
+	default:
+	}
 	w.Mark("")
-	check, tick := time.NewTicker(w.opts.Check), time.NewTicker(w.opts.Poll)
+	check, tick := time.NewTicker(w.opts.Check), time.NewTimer(w.opts.Poll)
 	defer check.Stop()
 	defer tick.Stop()
-	for {
+	tick.Stop() // until the scan has ended
+	for due := true; ; {
 		select {
 		case <-ctx.Done():
 			return
+		case <-w.scanned:
+			if due {
+				due = false
+				tick.Reset(w.opts.Poll)
+			}
 		case <-tick.C:
+			due = true
 			w.Mark("")
 		case <-check.C:
 			if now, err := identityAt(w.path); err != nil || now != identity {

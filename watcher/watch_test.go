@@ -146,6 +146,9 @@ func (f *watchFixture) scan() {
 	scanFixture := &scanFixture{dir: f.dir, store: f.store}
 	r, err := NewScanner(f.root, f.opts).ScanAll(f.t.Context(), f.store, scanFixture.sync(), dirty)
 	f.puts = append(f.puts, f.store.puts...)
+	if err == nil && slices.Contains(dirty, "") {
+		f.watch.Scanned()
+	}
 	switch {
 	case errors.Is(err, ErrRootMissing):
 	case err != nil:
@@ -499,6 +502,7 @@ func TestWatchWakesOncePerDelay(t *testing.T) {
 				continue // a wakeup for a prefix that was taken already
 			}
 			wakes++
+			f.dirty = append(f.dirty, got...)
 			if !slices.Equal(got, []string{"hot.md"}) {
 				t.Errorf("dirty: %q", got)
 			}

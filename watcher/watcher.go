@@ -28,11 +28,13 @@ type Entry struct {
 	Fingerprint state.Fingerprint
 	// Skip is the reason why the document must not be uploaded; empty if it may be.
 	Skip string
-	// Seen is a time just before the fingerprint was taken, by this machine's clock: two writes close to it may have equal time
+	// Seen is a time just before the fingerprint was taken, by this machine's clocks: two writes close to it may have equal time
 	// stamps. Zero if the root does not know it.
 	Seen time.Time
 	// Unreadable is true if Skip is about reading: a version that is already known then stays known.
 	Unreadable bool
+	// Foreign is true if the time stamps may come from another clock than this machine's: that of a file server.
+	Foreign bool
 	// Placeholder is true for a document of which only a placeholder of a cloud client is there.
 	Placeholder bool
 }

@@ -149,7 +149,7 @@ func (p *syncPlanner) run(ctx context.Context) error {
 		Policy: engine.PreflightPolicy(p.config), SyncID: known.ID, Resaved: p.config.Resaved, Report: p.add,
 	}
 	options := engine.ScanOptions(p.cfg, p.config, p.store, root, p.accept.acceptRoot)
-	options.Settle = 0 // a sync would wait until new files have settled
+	options.TakeUnsettled = true // a sync would wait until new files have settled
 	var scan watcher.Result
 	changes := watcher.NewScanner(root, options).Changes(ctx, p.store.Scans, known, "", &scan)
 	err = e.Add(ctx, planCandidates(changes, engine.PendingDocuments(ctx, p.store, known.ID), e.Emit))

@@ -67,10 +67,11 @@ func (l *loops) openChanges(ctx context.Context) (changeSource, error) {
 	return nil, nil
 }
 
-// redelivers reports whether a source waits until its changes are recorded, so a failed scan must be repeated soon.
-func redelivers(source changeSource) bool {
-	_, ok := source.(*notifications)
-	return ok
+// scannedAll reports the end of a scan of the whole root, after which a polled root waits until its next one.
+func scannedAll(source changeSource) {
+	if e, ok := source.(*fileEvents); ok {
+		e.Scanned()
+	}
 }
 
 // rootMissing reports whether the watch of a directory has not found it yet.

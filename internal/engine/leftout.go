@@ -43,3 +43,25 @@ func (w *worker) warnLeftOut(r watcher.Result) {
 			"reasons", strings.Join(reasons, ", "))
 	}
 }
+
+// An unsteadyRoot is a root that tells of documents whose time stamps do not hold still.
+type unsteadyRoot interface {
+	Unsteady() (documents int, key string)
+}
+
+var _ unsteadyRoot = (*watcher.Directory)(nil)
+
+// warnUnsteady says once that the time stamps of documents do not hold still.
+func (w *worker) warnUnsteady(root Root) {
+	unsteady, ok := root.(unsteadyRoot)
+	if !ok || w.warnedUnsteady {
+		return
+	}
+	documents, key := unsteady.Unsteady()
+	if documents == 0 {
+		return
+	}
+	w.warnedUnsteady = true
+	w.logger.Warn("the time stamps of documents do not hold still, so each is read twice and its content decides whether it has changed; "+
+		"check the clocks of the file servers, or what keeps touching the files", "documents", documents, "first", key)
+}

@@ -142,19 +142,22 @@ func (p *pass) mark(ctx context.Context) (err error) {
 	return err
 }
 
-// scan records the changes of the root. It waits once for files that are still being written.
+// scan records the changes of the root. It waits once for files that may still be written to, and for further ones as long as there are
+// too many to look at together.
 func (p *pass) scan(ctx context.Context) error {
 	scanner := watcher.NewScanner(p.root, ScanOptions(p.opts.Config, p.config, p.opts.Store, p.root, p.opts.Accept.Root))
 	first := !p.result.Scanned
 	result, err := scanner.Scan(ctx, p.opts.Store.Scans, p.sync, "")
 	p.addScan(result, first)
-	if err == nil && result.Unsettled > 0 {
+	for more := true; more && err == nil && result.Unsettled > 0; {
+		more = result.Postponed > 0
 		wait := max(0, min(result.SettleAt.Sub(p.opts.Now()), p.config.Settle+time.Second))
-		p.run.Progress.step("waiting for files that were just written", "sync", p.sync.Name, "documents", result.Unsettled, "wait", wait)
+		p.run.Progress.step("waiting for files that may still be written to", "sync", p.sync.Name, "documents", result.Unsettled, "wait", wait)
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 		result, err = scanner.Scan(ctx, p.opts.Store.Scans, p.sync, "")
+		more = more && result.New+result.Changed > 0
 		p.addScan(result, false)
 	}
 	if err != nil {

@@ -90,7 +90,7 @@ func OpenRoot(ctx context.Context, cfg *config.Config, s config.Sync, ownFiles .
 		return nil, WithClass(ClassUsage, err)
 	}
 	if s.Root.URL == "" {
-		return &CountingRoot{Root: watcher.NewDirectory(s.Root.Dir, watcher.DirectoryOptions{Filter: filter, CopyLinks: s.CopyLinks})}, nil
+		return &CountingRoot{Root: watcher.NewDirectory(s.Root.Dir, watcher.DirectoryOptions{Filter: filter, CopyLinks: s.CopyLinks, Settle: s.Settle})}, nil
 	}
 	bucket, err := watcher.OpenBucket(ctx, s.Root.URL, watcher.BucketOptions{Filter: filter})
 	if is[*watcher.UnavailableError](err) {
@@ -129,4 +129,17 @@ func (r *CountingRoot) Mounts(ctx context.Context) ([]string, error) {
 		return nil, nil
 	}
 	return tree.Mounts(ctx)
+}
+
+// BeingWritten reports whether a process has the document open for writing. No process has an object of a bucket open.
+func (r *CountingRoot) BeingWritten(ctx context.Context, key string) bool {
+	tree, ok := r.Root.(watcher.DirectoryTree)
+	return ok && tree.BeingWritten(ctx, key)
+}
+
+// CompareContents lets the content of a document decide which version it is. The objects of a bucket have their ETags.
+func (r *CountingRoot) CompareContents(key string) {
+	if tree, ok := r.Root.(watcher.DirectoryTree); ok {
+		tree.CompareContents(key)
+	}
 }

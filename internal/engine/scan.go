@@ -25,17 +25,24 @@ type scanLoop struct {
 
 // runScans scans until ctx ends.
 func (l *loops) runScans(ctx context.Context) {
-	s := &scanLoop{loops: l, known: l.sync, acceptRoot: l.opts.Accept.Root}
-	s.schedule.interval = cmp.Or(l.opts.Config.Period, l.config.Rescan)
-	s.scanner = s.newScanner()
 	source, err := l.openChanges(ctx)
 	if err != nil {
 		return // ctx has ended
 	}
-	var wake <-chan struct{}
 	if source != nil {
 		defer func() { _ = source.Close() }()
-		s.source, wake = source, source.Wake()
+	}
+	l.scanOn(ctx, source)
+}
+
+// scanOn scans what the source names, or only by time if it is nil, until ctx ends.
+func (l *loops) scanOn(ctx context.Context, source changeSource) {
+	s := &scanLoop{loops: l, source: source, known: l.sync, acceptRoot: l.opts.Accept.Root}
+	s.schedule.interval = cmp.Or(l.opts.Config.Period, l.config.Rescan)
+	s.scanner = s.newScanner()
+	var wake <-chan struct{}
+	if source != nil {
+		wake = source.Wake()
 	} else {
 		s.schedule.next = l.opts.Now()
 	}
@@ -118,18 +125,26 @@ func (s *scanLoop) scan(ctx context.Context, prefixes []string) (watcher.Result,
 	s.logScan(result, whole)
 	s.host.page.Metrics.RestlessFiles(s.config.Name, result.Restless)
 	s.schedule.succeeded(result)
+	left := s.schedule.recorded(s.opts.Now(), result)
 	if s.source != nil {
-		s.source.Recorded(s.schedule.recorded(s.opts.Now(), result, redelivers(s.source)))
+		s.source.Recorded(left)
 	}
 	if whole {
 		s.warnLeftOut(result)
 		s.completed(ctx, result)
+		scannedAll(s.source)
+	}
+	if result.IncompleteCount > 0 {
+		s.setError(stageListing, unlisted(result))
+	} else if len(s.schedule.unlisted) == 0 {
+		s.setError(stageListing, nil)
 	}
 	if result.New+result.Changed > 0 || whole {
 		s.due.signal()
 	}
 	s.changed.signal()
-	// Scans take half of the time at most, so that uploads can claim the documents which scans find.
+	// Scans take half of the time at most, so that uploads can claim the documents which scans find. A longer scan of everything rests in
+	// the schedule.
 	_ = retry.Sleep(ctx, min(s.schedule.took, 2*time.Second))
 	return result, true
 }
@@ -164,7 +179,6 @@ func (s *scanLoop) completed(ctx context.Context, result watcher.Result) {
 		s.acceptRoot = false // it was for this root
 		s.scanner = s.newScanner()
 	}
-	s.setError(stageListing, unlisted(result))
 	s.clearUploadError(ctx)
 	s.scanned.Store(s.schedule.clean)
 }
@@ -190,7 +204,7 @@ func unlisted(result watcher.Result) error {
 	if result.IncompleteCount == 0 {
 		return nil
 	}
-	return WithClass(ClassTemporary, fmt.Errorf("cannot list %s of the root, so no document counts as removed: %w",
+	return WithClass(ClassTemporary, fmt.Errorf("cannot list %s of the root, so no document counts as removed there until a scan has listed it: %w",
 		count(result.IncompleteCount, "part"), result.Incomplete[0]))
 }
 

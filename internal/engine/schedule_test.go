@@ -17,31 +17,78 @@ func TestPartThatWasNotListedIsScannedAgainAndIsNotRecorded(t *testing.T) {
 	s := &scanSchedule{again: []string{"young.md"}}
 	listed := watcher.Result{Prefixes: []string{"a.md", "b/"}}
 	broken := watcher.Result{Prefixes: []string{"a.md", "b/"}, IncompleteCount: 1, Incomplete: []error{errors.New("cut")}}
-	if left := s.recorded(start, listed, true); !slices.Equal(left, []string{"young.md"}) || !s.againAt.IsZero() {
-		t.Fatalf("left %q, again at %v", left, s.againAt)
+	if left := s.recorded(start, listed); !slices.Equal(left, []string{"young.md"}) || !s.relistAt.IsZero() {
+		t.Fatalf("left %q, again at %v", left, s.relistAt)
 	}
+	s.again = nil
 	var delays []time.Duration
+	now := start
 	for range 10 {
-		s.again, s.againAt = nil, time.Time{}
-		left := s.recorded(start, broken, true)
-		if want := []string{"a.md", "b/"}; !slices.Equal(left, want) || !slices.Equal(s.again, want) {
-			t.Fatalf("left %q, again %q", left, s.again)
+		if left := s.recorded(now, broken); !slices.Equal(left, []string{"a.md", "b/"}) {
+			t.Fatalf("left %q", left)
 		}
-		delays = append(delays, s.againAt.Sub(start))
+		delays = append(delays, s.relistAt.Sub(now))
+		// Meanwhile another part fails, and a third one is listed. Neither puts the next attempt off.
+		at := s.relistAt
+		s.recorded(now, watcher.Result{Prefixes: []string{"b/c.md"}, IncompleteCount: 1})
+		s.recorded(now, watcher.Result{Prefixes: []string{"b.md"}})
+		if got, _ := s.take(at.Add(-1), nil, false); s.relistAt != at || got != nil || s.wait(now) != min(at.Sub(now), livenessEvery) {
+			t.Errorf("again at %v, not at %v; took %q", s.relistAt, at, got)
+		}
+		now = at
+		if got, periodic := s.take(now, []string{"x.md"}, false); !slices.Equal(got, []string{"x.md", "a.md", "b/"}) || periodic {
+			t.Errorf("took %q, periodic %v", got, periodic)
+		}
 	}
 	if delays[0] != minDelay || delays[9] != maxDelay || !slices.IsSorted(delays) {
 		t.Errorf("scanned again after %v", delays)
 	}
-	s.again, s.againAt = nil, time.Time{}
-	s.recorded(start, listed, true)
-	if s.recorded(start, broken, true); s.againAt.Sub(start) != minDelay {
+	s.recorded(now, watcher.Result{Prefixes: []string{"a.md"}})
+	if left := s.recorded(now, watcher.Result{Prefixes: []string{"a/", "b/c/"}}); !slices.Equal(left, []string{"b/"}) {
+		t.Errorf("left %q", left)
+	}
+	if left := s.recorded(now, watcher.Result{Prefixes: []string{""}}); len(left) > 0 || !s.relistAt.IsZero() {
+		t.Errorf("left %q after a complete scan", left)
+	}
+	if s.recorded(now, broken); s.relistAt.Sub(now) != minDelay {
 		t.Error("a scan that listed everything did not reset the delay")
 	}
+	if s.failed(now, errors.New("gone")); len(s.unlisted) > 0 || s.wait(now) != minDelay {
+		t.Errorf("after a failure %q wait %v", s.unlisted, s.wait(now))
+	}
+}
 
-	// A directory delivers no event again, and is scanned as a whole.
-	s.again, s.againAt = nil, time.Time{}
-	if left := s.recorded(start, broken, false); left != nil || !s.againAt.IsZero() {
-		t.Errorf("left %q", left)
+// Scans of everything that take long must leave half of the time to uploads, whatever demands them.
+func TestScansOfEverythingRestAsLongAsTheyTake(t *testing.T) {
+	t.Parallel()
+	for name, demand := range map[string]func(s *scanSchedule){
+		"a poll":               nil,
+		"a short interval":     func(*scanSchedule) {},
+		"a part is not listed": func(s *scanSchedule) { s.recorded(start, watcher.Result{Prefixes: []string{""}, IncompleteCount: 1}) },
+	} {
+		s := &scanSchedule{took: time.Minute, interval: time.Second}
+		s.completed(start, watcher.Result{})
+		var dirty []string
+		if demand == nil {
+			dirty = []string{""}
+		} else {
+			demand(s)
+		}
+		soon := start.Add(30 * time.Second)
+		if got, periodic := s.take(soon, dirty, false); got != nil || periodic {
+			t.Errorf("%s: scanned %q, periodic %v", name, got, periodic)
+		}
+		if wait := s.wait(soon); wait <= 0 || wait > 30*time.Second {
+			t.Errorf("%s: waits %v", name, wait)
+		}
+		if got, periodic := s.take(soon, nil, true); !slices.Equal(got, []string{""}) || periodic {
+			t.Errorf("%s: a person's demand is not met: %q", name, got)
+		}
+		s.completed(start, watcher.Result{})
+		s.take(soon, dirty, false)
+		if got, periodic := s.take(start.Add(time.Minute), nil, false); !slices.Equal(got, []string{""}) && !periodic {
+			t.Errorf("%s: not scanned after the rest: %q, %v", name, got, periodic)
+		}
 	}
 }
 

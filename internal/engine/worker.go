@@ -36,6 +36,8 @@ type worker struct {
 	}
 	// warned is what the last warning about rules and left out files said. The goroutine that scans owns it.
 	warned string
+	// warnedUnsteady is true if the log says that time stamps do not hold still. The goroutine that uploads owns it.
+	warnedUnsteady bool
 }
 
 func newWorker(opts Options, s config.Sync) *worker {
@@ -150,6 +152,7 @@ func (w *worker) upload(ctx context.Context, options ingest.Options) (ingest.Res
 	defer w.mark(context.WithoutCancel(ctx))
 	result, err := ingest.New(w.opts.Store, w.opts.API.Client, w.root, w.sync, options).Run(ctx)
 	w.unfinished = err != nil
+	w.warnUnsteady(w.root.Root)
 	return result, err
 }
 

@@ -1,0 +1,6 @@
+//go:build !linux && !darwin && !windows
+
+package watcher
+
+// remoteVolume reports nothing: these systems have no volumes.
+func remoteVolume(string) bool { return false }
