@@ -44,9 +44,21 @@ func (c *contentCache) drop(d *document) {
 	d.content = nil
 }
 
+// An openFunc opens a document as Root.Open does.
+type openFunc = func(ctx context.Context, key string, fp state.Fingerprint) (io.ReadCloser, error)
+
+// neighboursOf returns a function that opens documents of a root that mostly lie in the directory of the one before.
+func neighboursOf(root Root) (open openFunc, end func()) {
+	if r, ok := root.(interface{ Neighbours() (openFunc, func()) }); ok {
+		return r.Neighbours()
+	}
+	return root.Open, func() {}
+}
+
 // A hasher hashes documents and looks at them, one at a time.
 type hasher struct {
 	root   Root
+	open   openFunc // for the documents of one readAll
 	cache  *contentCache
 	opts   *Options
 	buffer []byte
@@ -71,7 +83,7 @@ func newHashers(opts *Options, root Root, cache *contentCache) []hasher {
 
 // read opens a document, hashes it if toHash is set, and looks at it.
 func (h *hasher) read(ctx context.Context, d *document) error {
-	f, err := h.root.Open(ctx, d.Key, d.Fingerprint)
+	f, err := h.open(ctx, d.Key, d.Fingerprint)
 	if err != nil {
 		return err
 	}
@@ -155,12 +167,17 @@ func readAll(ctx context.Context, hashers []hasher, docs []*document) ([]error, 
 	var group sync.WaitGroup
 	for worker := range min(len(hashers), len(docs)) {
 		group.Go(func() {
+			h, end := &hashers[worker], func() {}
+			if h.open = h.root.Open; len(docs) > 1 {
+				h.open, end = neighboursOf(h.root)
+			}
+			defer end()
 			for {
 				i := int(next.Add(1)) - 1
 				if i >= len(docs) || ctx.Err() != nil {
 					return
 				}
-				failed[i] = hashers[worker].read(ctx, docs[i])
+				failed[i] = h.read(ctx, docs[i])
 			}
 		})
 	}

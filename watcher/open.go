@@ -32,7 +32,12 @@ func (d *Directory) Open(ctx context.Context, key string, fp state.Fingerprint) 
 		return nil, err
 	}
 	defer root.Close()
-	file, err := openRegular(root, key)
+	return d.openBelow(ctx, root, key, key, fp)
+}
+
+// openBelow opens a version by its name below a directory of the root.
+func (d *Directory) openBelow(ctx context.Context, directory *os.Root, name, key string, fp state.Fingerprint) (io.ReadCloser, error) {
+	file, err := openRegular(directory, name)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +71,7 @@ type version struct {
 	reading
 	hash     hash.Hash // nil if the fingerprint alone decides
 	left     int64     // bytes that Read has not returned yet
+	atEnd    bool      // the file had no more bytes
 	verified bool
 	err      error
 }
@@ -122,7 +128,11 @@ func (v *version) Read(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err = v.file.Read(p[:min(int64(len(p)), v.left)])
+	room := int(min(int64(len(p)), v.left+1)) // with a byte more, one read also shows that the file has ended
+	n, err = v.file.Read(p[:room])
+	if int64(n) > v.left {
+		return 0, v.changed(longer)
+	}
 	v.left -= int64(n)
 	if v.hash != nil {
 		_, _ = v.hash.Write(p[:n]) // never fails
@@ -133,6 +143,7 @@ func (v *version) Read(p []byte) (n int, err error) {
 	case err != nil:
 		return 0, fmt.Errorf("read: %w", err)
 	case v.left == 0:
+		v.atEnd = n < room
 		if err := v.verify(); err != nil {
 			return 0, err
 		}
@@ -140,17 +151,21 @@ func (v *version) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
+const longer = ": the file is longer than listed"
+
 // verify checks that the bytes read are the whole version.
 func (v *version) verify() error {
 	if v.verified {
 		return nil
 	}
-	var more [1]byte
-	switch n, err := v.file.Read(more[:]); {
-	case n > 0:
-		return v.changed(": the file is longer than listed")
-	case err != nil && err != io.EOF:
-		return fmt.Errorf("read: %w", err)
+	if !v.atEnd {
+		var more [1]byte
+		switch n, err := v.file.Read(more[:]); {
+		case n > 0:
+			return v.changed(longer)
+		case err != nil && err != io.EOF:
+			return fmt.Errorf("read: %w", err)
+		}
 	}
 	i, err := v.info()
 	if err != nil {

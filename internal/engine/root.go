@@ -9,6 +9,7 @@ import (
 
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/watcher"
 )
 
@@ -40,6 +41,14 @@ func (r *CountingRoot) List(ctx context.Context, prefix string) iter.Seq2[watche
 // Survey lists all documents, as watcher.Surveyor describes.
 func (r *CountingRoot) Survey(ctx context.Context, left *watcher.LeftOut) iter.Seq2[watcher.Entry, error] {
 	return r.counted(r.Root.Survey(ctx, left))
+}
+
+// Neighbours returns a function that opens documents which mostly lie in the directory of the one before; see watcher.Directory.
+func (r *CountingRoot) Neighbours() (open func(ctx context.Context, key string, fp state.Fingerprint) (io.ReadCloser, error), end func()) {
+	if d, ok := r.Root.(*watcher.Directory); ok {
+		return d.Neighbours()
+	}
+	return r.Open, func() {}
 }
 
 func (r *CountingRoot) counted(listed iter.Seq2[watcher.Entry, error]) iter.Seq2[watcher.Entry, error] {
