@@ -107,6 +107,7 @@ func TestSettingRestartsWhatItTouches(t *testing.T) {
 			"syncs[].upload_name":           {"base", sync},
 			"syncs[].send_as":               {"text", sync},
 			"syncs[].preflight":             {"off", sync},
+			"syncs[].resaved":               {"upload", sync},
 			"syncs[].secrets":               {"off", sync},
 			"syncs[].transcode":             {"on", sync},
 			"syncs[].max_delete":            {"9", sync},
