@@ -130,7 +130,7 @@ func (s *watchSession) handleEvents(ctx context.Context, identity string, began 
 			if now, err := identityAt(s.path); err != nil || now != identity {
 				return errRootLost
 			}
-			if s.lostWatches() {
+			if s.mounts.changed() || s.lostWatches() {
 				return errWatchesLost
 			}
 		}
