@@ -30,7 +30,7 @@ func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.
 					continue
 				}
 				result.countPair(&p)
-				result.countLost(&p)
+				result.countMounts(&p)
 				vacant.visit(&p)
 				if s.holdUnsettled(ctx, &p, unsettled, result) {
 					continue

@@ -29,8 +29,9 @@ type DirectoryOptions struct {
 // Nothing stays open between calls, so the file system can be unmounted. The path may be a symbolic link, as with git-sync. All
 // other accesses start from the opened directory and never leave it, even if a name is replaced by a link at the same time.
 //
-// Only regular files are documents. Symbolic links are left out unless CopyLinks is set. A ..data link identifies a mounted
-// Kubernetes ConfigMap: links at the root through ..data are followed there, and names that begin with two dots are left out.
+// Only regular files are documents. Symbolic links are left out unless CopyLinks is set. A ..data link identifies a directory as a mounted
+// Kubernetes ConfigMap: links in it through ..data are followed, and names that begin with two dots are left out. The links of git-sync to
+// its worktrees are followed as well, and the worktrees are left out.
 type Directory struct {
 	path   string
 	filter *Filter

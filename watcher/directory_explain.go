@@ -47,16 +47,13 @@ func (d *Directory) Explain(ctx context.Context, key string) (Explanation, error
 			return x, err
 		}
 		f, rest = child, below
-		if err := w.identify(f); err != nil {
-			return x, &ListError{Path: f.key, Err: err}
-		}
 	}
 }
 
 // explainName looks at one name in f on the way to key. The verdict has a reason if the explanation ends here.
 func (w *walk) explainName(f *frame, name, key string, isDir bool) (node, verdict, error) {
 	if w.hidden(f, name) {
-		return node{}, verdict{reason: "names that begin with two dots are internal to a mounted ConfigMap"}, nil
+		return node{}, verdict{reason: "it is internal to a mounted ConfigMap or to git-sync, which publish it by a link"}, nil
 	}
 	n, err := w.look(f, name)
 	if errors.Is(err, errGone) {

@@ -20,7 +20,8 @@ type frame struct {
 	key     string // ends in a slash; "" for the root
 	ignores *ignoreFile
 	parent  *frame
-	self    info // set only if links are followed
+	self    info // see identity
+	publication
 }
 
 // A walk is one listing.
@@ -28,7 +29,6 @@ type walk struct {
 	*Directory
 	ctx     context.Context
 	root    *os.Root
-	mounted bool // the root is a mounted ConfigMap or the like
 	buffer  []byte
 	yield   func(Entry, error) bool
 	stopped bool
@@ -62,12 +62,7 @@ func (d *Directory) listBelow(ctx context.Context, prefix string, left *LeftOut)
 		defer w.end()
 		defer top.folder.close()
 		w.yield, w.left = yield, left
-		before := w.mountTarget()
 		w.descend(top, prefix)
-		if !w.stopped && w.mountTarget() != before {
-			// The listing mixes the old and the new directory, and the old one may have been emptied.
-			w.report("..data", ErrRootChanged)
-		}
 		if left != nil {
 			left.end(d.filter, !w.partial && !w.stopped)
 		}
@@ -84,46 +79,15 @@ func (d *Directory) begin(ctx context.Context) (_ *walk, _ *frame, err error) {
 		return nil, nil, err
 	}
 	w := &walk{Directory: d, ctx: ctx, root: root}
-	defer func() {
-		if err != nil {
-			w.end()
-		}
-	}()
 	folder, err := openFolder(root, ".")
 	if err != nil {
+		w.end()
 		return nil, nil, d.openError(err)
 	}
-	data, err := folder.stat("..data")
-	w.mounted = err == nil && data.kind == kindLink
-	top := &frame{folder: folder}
-	if err := w.identify(top); err != nil {
-		folder.close()
-		return nil, nil, fmt.Errorf("open root %s: %w", d.path, err)
-	}
-	return w, top, nil
+	return w, &frame{folder: folder}, nil
 }
 
 func (w *walk) end() { w.root.Close() }
-
-// mountTarget returns the target of the ..data link of a mounted ConfigMap.
-func (w *walk) mountTarget() string {
-	if !w.mounted {
-		return ""
-	}
-	target, err := w.root.Readlink("..data")
-	if err != nil {
-		return err.Error()
-	}
-	return target
-}
-
-// identify sets f.self if links are followed, to find links back to the directory.
-func (w *walk) identify(f *frame) (err error) {
-	if w.links || w.mounted {
-		f.self, err = f.folder.self()
-	}
-	return err
-}
 
 // report yields an error of a part of the listing. A rule file that was not understood ends the listing: documents that it was
 // meant to leave out may be pending since an earlier scan.
@@ -160,6 +124,7 @@ func (w *walk) descend(f *frame, prefix string) {
 		return
 	}
 	n, err := w.look(f, name)
+	defer w.checkSwaps(f)
 	switch {
 	case errors.Is(err, errGone):
 	case err != nil:
@@ -195,23 +160,12 @@ func (w *walk) look(f *frame, name string) (node, error) {
 	return n, nil
 }
 
-// hidden reports whether a name is internal to a mounted ConfigMap.
-func (w *walk) hidden(f *frame, name string) bool {
-	return w.mounted && f.key == "" && strings.HasPrefix(name, "..")
-}
-
 // follow returns the target of a link. The node stays a link if links are not followed, and if the link leads nowhere, in a circle
 // or out of the root.
 func (w *walk) follow(f *frame, n node) (node, error) {
 	key := f.key + n.name
-	if !w.links {
-		if !w.mounted || f.key != "" {
-			return n, nil
-		}
-		target, err := w.root.Readlink(key)
-		if err != nil || !strings.HasPrefix(filepath.ToSlash(target), "..data/") {
-			return n, nil
-		}
+	if !w.published(f, n.name) && !w.links {
+		return n, nil
 	}
 	info, err := w.stat(key)
 	if err != nil {
@@ -223,7 +177,7 @@ func (w *walk) follow(f *frame, n node) (node, error) {
 	n.kind, n.via = info.kind, true
 	if n.kind == kindDirectory {
 		for up := f; up != nil; up = up.parent {
-			if up.self.device == info.device && up.self.fingerprint.Inode == info.fingerprint.Inode && info.fingerprint.Inode != 0 {
+			if self := up.identity(); self.device == info.device && self.fingerprint.Inode == info.fingerprint.Inode && info.fingerprint.Inode != 0 {
 				n.kind = kindLink // to a directory above it
 			}
 		}
@@ -339,12 +293,7 @@ func (w *walk) enter(f *frame, n node, visit func(*frame)) {
 		return
 	}
 	defer child.close()
-	down := &frame{folder: child, key: key, parent: f}
-	if err := w.identify(down); err != nil {
-		w.report(key, err)
-		return
-	}
-	visit(down)
+	visit(&frame{folder: child, key: key, parent: f})
 }
 
 // list yields the documents in f and below it. Its ignores were read.
@@ -387,6 +336,7 @@ func (w *walk) list(f *frame) {
 			})
 		}
 	}
+	w.checkSwaps(f)
 	if w.left != nil && f.ignores != nil && f.ignores.dir == f.key {
 		w.left.ignoreFile(f.ignores)
 	}
@@ -406,12 +356,15 @@ func (w *walk) read(f *frame) ([]node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.isSynced == unknown && slices.ContainsFunc(nodes, func(n node) bool { return isWorktree(n.name) }) {
+		w.findSynced(f, nodes)
+	}
 	kept := nodes[:0]
 	for _, n := range nodes {
 		if w.hidden(f, n.name) {
 			continue
 		}
-		if n.kind == kindUnknown || n.kind == kindLink && (w.links || w.mounted && f.key == "") {
+		if n.kind == kindUnknown || n.kind == kindLink && (w.links || w.published(f, n.name)) {
 			found, err := w.look(f, n.name)
 			if errors.Is(err, errGone) {
 				continue

@@ -16,6 +16,7 @@ const (
 	GuardEmptyDirectory Guard = "empty-directory" // a directory of the root is there, is empty, and had documents
 	GuardNewRoot        Guard = "new-root"        // the root is another directory or bucket, with less than half of the known documents
 	GuardLostMount      Guard = "lost-mount"      // a file system below the root is not mounted any more
+	GuardNewMount       Guard = "new-mount"       // a file system is mounted over documents of the root
 	GuardMaxDelete      Guard = "max-delete"      // more removals than allowed
 	GuardMaxChange      Guard = "max-change"      // more changed documents than allowed
 )
@@ -26,7 +27,7 @@ type GuardError struct {
 	Guard     Guard
 	Sync      string
 	Root      string
-	Directory string // of GuardEmptyDirectory and GuardLostMount
+	Directory string // of GuardEmptyDirectory, GuardLostMount and GuardNewMount
 	Known     int    // known documents of which a version was ever uploaded; all if there is none
 	Removals  int    // documents of Known that the scan would remove, not counting renamed ones
 	Limit     Limit
@@ -48,6 +49,9 @@ func (e *GuardError) Error() string {
 	case GuardLostMount:
 		return fmt.Sprintf("sync %q: the file system that was mounted at %q in %s is not mounted any more, and %d of its %d documents are gone. "+
 			"Mount it again; if the documents are really gone, run again with --accept-new-root", e.Sync, e.Directory, e.Root, e.Removals, e.Known)
+	case GuardNewMount:
+		return fmt.Sprintf("sync %q: a file system was mounted at %q in %s, and %d of the %d documents that were known there are gone. "+
+			"Unmount it, or mount it elsewhere; if it is to replace the documents, run again with --accept-new-root", e.Sync, e.Directory, e.Root, e.Removals, e.Known)
 	case GuardNewRoot:
 		return fmt.Sprintf("sync %q: %s is another directory or bucket than at the last scan, and lists less than half of the %d known documents "+
 			"(%d are missing). If it is the right one, run again with --accept-new-root; if not, check that it is mounted", e.Sync, e.Root, e.Known, e.Removals)

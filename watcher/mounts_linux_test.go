@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,10 +19,11 @@ func TestMountsBelow(t *testing.T) {
 41 36 0:54 / /srv/docs-other rw - nfs host:/d rw
 `
 	got, err := mountsBelow(strings.NewReader(info), "/srv/docs")
-	if want := []string{"nfs/", `with space\/b/`}; err != nil || !slices.Equal(got, want) {
+	want := []mounted{{"nfs/", "38 0:51"}, {"nfs/", "40 0:53"}, {`with space\/b/`, "39 0:52"}}
+	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v; want %q", got, err, want)
 	}
-	if got, err := mountsBelow(strings.NewReader(info), "/"); err != nil || !slices.Contains(got, "srv/docs/") {
+	if got, err := mountsBelow(strings.NewReader(info), "/"); err != nil || !slices.Contains(got, mounted{"srv/docs/", "37 0:50"}) {
 		t.Errorf("got %q, %v", got, err)
 	}
 	identity, mounts := splitMounts(withMounts("1:2:3", []string{"a/", "\xff\n/"}))
@@ -34,9 +36,16 @@ func TestMountsBelow(t *testing.T) {
 type mountedDirectory struct {
 	*Directory
 	mounts []string
+	then   func() // after the first look
 }
 
-func (d *mountedDirectory) Mounts(context.Context) ([]string, error) { return d.mounts, nil }
+func (d *mountedDirectory) Mounts(context.Context) ([]string, error) {
+	mounts, then := d.mounts, d.then
+	if d.then = nil; then != nil {
+		then()
+	}
+	return mounts, nil
+}
 
 // A file system that is gone below the root is weighed as another root is: also where its mount point is gone, or holds other files.
 func TestLostMount(t *testing.T) {
@@ -45,7 +54,7 @@ func TestLostMount(t *testing.T) {
 		put(t, s.dir, name+".md")
 	}
 	put(t, s.dir, "nfs/1.md", "nfs/2.md", "nfs/3.md")
-	root := &mountedDirectory{s.root, []string{"nfs/"}}
+	root := &mountedDirectory{Directory: s.root, mounts: []string{"nfs/"}}
 	scan := func() error {
 		_, err := NewScanner(root, s.opts).Scan(t.Context(), s.store, s.sync(), "")
 		return err
@@ -78,5 +87,63 @@ func TestLostMount(t *testing.T) {
 	s.opts.AcceptNewRoot = true
 	if err := scan(); err != nil || len(s.store.known) != 9 {
 		t.Errorf("%d known, %v", len(s.store.known), err)
+	}
+}
+
+// Mounting over a directory of the root orphans nothing, and neither do a mount that changes during a scan and a scan of a part.
+func TestChangedMountsRemoveNothing(t *testing.T) {
+	s := newScanFixture(t)
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		put(t, s.dir, name+".md")
+	}
+	put(t, s.dir, "nfs/1.md", "nfs/2.md", "nfs/sub/3.md")
+	root := &mountedDirectory{Directory: s.root}
+	scan := func(prefix string) (Result, error) {
+		return NewScanner(root, s.opts).Scan(t.Context(), s.store, s.sync(), prefix)
+	}
+	if _, err := scan(""); err != nil {
+		t.Fatal(err)
+	}
+	below, away := filepath.Join(s.dir, "nfs"), s.dir+".away"
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	halted := func(prefix string, guard Guard) {
+		t.Helper()
+		_, err := scan(prefix)
+		if !isGuard(err, guard) || !strings.Contains(err.Error(), `"nfs/"`) || !strings.Contains(err.Error(), "3 of ") ||
+			!strings.Contains(err.Error(), "--accept-new-root") || len(s.store.known) < 11 {
+			t.Errorf("below %q: %v, %d known", prefix, err, len(s.store.known))
+		}
+	}
+	// It is mounted during a scan.
+	root.then = func() {
+		move(below, away)
+		put(t, s.dir, "nfs/")
+		root.mounts = []string{"nfs/"}
+	}
+	if r, err := scan(""); err != nil || r.IncompleteCount != 1 || !errors.Is(r.Incomplete[0], ErrRootChanged) || r.Removed > 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for _, prefix := range []string{"", "nfs/", "nfs/1.md", "nfs/sub/"} {
+		halted(prefix, GuardNewMount)
+	}
+	if _, err := scan("a.md"); err != nil {
+		t.Errorf("another part: %v", err)
+	}
+	if err := os.Remove(below); err != nil {
+		t.Fatal(err)
+	}
+	move(away, below)
+	if r, err := scan(""); err != nil || r.Unchanged != 11 {
+		t.Errorf("%+v, %v", r, err) // and from now on it is a known mount
+	}
+	move(below, away)
+	root.mounts = nil
+	for _, prefix := range []string{"", "nfs/", "nfs/1.md", "nfs/sub/"} {
+		halted(prefix, GuardLostMount)
 	}
 }

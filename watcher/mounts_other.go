@@ -6,3 +6,12 @@ import "context"
 
 // Mounts returns no directory: only Linux tells.
 func (d *Directory) Mounts(context.Context) ([]string, error) { return nil, nil }
+
+// A mountWatch notices nothing: only Linux tells.
+type mountWatch struct{}
+
+func (d *Directory) watchMounts() *mountWatch { return &mountWatch{} }
+
+func (*mountWatch) changed() bool { return false }
+
+func (*mountWatch) close() {}

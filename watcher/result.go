@@ -47,8 +47,8 @@ type Result struct {
 	renaming int
 	// vacant are the directories that list nothing and from which uploaded documents vanished.
 	vacant []string
-	// lost are the directories on which no file system is mounted any more.
-	lost []lostMount
+	// mounts are the directories on which a file system is mounted, and was not at the last scan, or the other way round.
+	mounts []changedMount
 	// disordered is true if the root does not list in byte order.
 	disordered bool
 }

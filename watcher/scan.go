@@ -179,6 +179,9 @@ func (s *Scanner) scan(ctx context.Context, store Store, sync state.Sync, prefix
 	if after != identity {
 		result.incomplete(ErrRootChanged)
 	}
+	if err := s.checkSameMounts(ctx, mounts, &result); err != nil {
+		return result, err
+	}
 	if result.disordered && !s.sort {
 		result.Changed -= held.resized + held.similar // the sorted listing finds them
 		return result, nil

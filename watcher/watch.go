@@ -59,7 +59,7 @@ type WatchStats struct {
 // The reason is logged once. Events are tried again when the root is replaced.
 //
 // A Watch follows a root that is missing, replaced, unmounted or mounted over: the whole root is dirty when it disappears and
-// when it is back. A Watch does not prevent unmounting a file system.
+// when it is back. On Linux it is dirty, too, when a file system is mounted or unmounted below it. A Watch does not prevent unmounting a file system.
 // Several goroutines may use a Watch.
 type Watch struct {
 	dir  *Directory
@@ -74,6 +74,7 @@ type Watch struct {
 	pollReasons chan string   // of size one: a reason to poll the root from now on
 	cancel      context.CancelFunc
 	done        chan struct{}
+	mounts      *mountWatch
 	failing     bool // the last attempt to watch the root failed; used by the goroutine of run only
 
 	dirtyQueue
@@ -167,6 +168,8 @@ func (w *Watch) Stats() WatchStats {
 func (w *Watch) run(ctx context.Context) {
 	defer close(w.done)
 	defer w.end()
+	w.mounts = w.dir.watchMounts()
+	defer w.mounts.close()
 	missing := false
 	for ctx.Err() == nil {
 		identity, err := identityAt(w.path)
@@ -245,7 +248,7 @@ func (w *Watch) poll(ctx context.Context, identity, reason string) {
 			due = true
 			w.Mark("")
 		case <-check.C:
-			if now, err := identityAt(w.path); err != nil || now != identity {
+			if now, err := identityAt(w.path); err != nil || now != identity || w.mounts.changed() {
 				return
 			}
 		}

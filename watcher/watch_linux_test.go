@@ -174,3 +174,50 @@ func TestInotifyLimitFallsBackToPolling(t *testing.T) {
 		t.Errorf("%d lines: %s, %d known", n, f.log.String(), len(f.store.known))
 	}
 }
+
+// Mounting over a directory of the root and unmounting it is noticed at the next check, watched or polled, and orphans nothing.
+func TestMountsInsideTheRootOrphanNothing(t *testing.T) {
+	if !inNamespace(t, syscall.CLONE_NEWNS) {
+		return
+	}
+	mount(t, "", "/", "", "", unix.MS_REC|unix.MS_PRIVATE)
+	for _, polled := range []bool{false, true} {
+		f := newWatchFixture(t)
+		for i := range 8 {
+			put(t, f.dir, fmt.Sprintf("beside/%d.md", i))
+		}
+		put(t, f.dir, "inside/1.md", "inside/2.md", "inside/deep/3.md")
+		f.opts = ScanOptions{MaxDelete: Limit{Percent: 50, ByPercent: true, Always: 20}}
+		f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Millisecond, Poll: time.Hour, NoEvents: polled}, nil)
+		scans := func(change string, guard Guard) {
+			t.Helper()
+			f.await(change, func() bool { return slices.Contains(f.dirty, "") })
+			f.dirty = nil
+			_, err := NewScanner(f.root, f.opts).ScanAll(t.Context(), f.store, (&scanFixture{dir: f.dir, store: f.store}).sync(), []string{""})
+			f.watch.Scanned()
+			if guard == "" && err != nil || guard != "" && !isGuard(err, guard) {
+				t.Errorf("polled %v, after %s: got %v, want the guard %q", polled, change, err, guard)
+			}
+			for _, key := range []string{"inside/1.md", "inside/2.md", "inside/deep/3.md"} {
+				if _, ok := f.store.known[key]; !ok {
+					t.Fatalf("polled %v, after %s: %s is orphaned", polled, change, key)
+				}
+			}
+		}
+		mount(t, "one", f.path("inside"), "tmpfs", "", 0)
+		scans("a mount over documents", GuardNewMount)
+		f.try(unix.Unmount(f.path("inside"), 0))
+		scans("its unmount", "")
+		mount(t, f.path("inside"), f.path("inside"), "", "", unix.MS_BIND)
+		scans("a mount of the same documents", "")
+		mount(t, "two", f.path("inside/deep"), "tmpfs", "", 0)
+		scans("a mount in it", GuardNewMount)
+		f.try(unix.Unmount(f.path("inside/deep"), 0))
+		scans("its unmount", "")
+		mount(t, "three", f.path("beside"), "tmpfs", "", 0)
+		scans("a mount over most of the documents", GuardNewMount)
+		f.try(unix.Unmount(f.path("beside"), unix.MNT_DETACH))
+		scans("its lazy unmount", "")
+		f.watch.Close()
+	}
+}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	gosync "sync"
 	"syscall"
@@ -27,7 +25,7 @@ type watchSession struct {
 	count    int                          // of watched directories
 	entries  int                          // names in all directories, where the number of watches depends on it
 	buffer   []byte                       // of walks
-	target   string                       // of the ..data link of a mounted ConfigMap
+	swapped  map[*watchedDirectory]bool   // those that have swaps
 	denied   bool                         // a permission was missing to read something
 
 	// Both are as of the last look at the root.
@@ -132,7 +130,7 @@ func (s *watchSession) handleEvents(ctx context.Context, identity string, began 
 			if now, err := identityAt(s.path); err != nil || now != identity {
 				return errRootLost
 			}
-			if s.lostWatches() {
+			if s.mounts.changed() || s.lostWatches() {
 				return errWatchesLost
 			}
 		}
@@ -167,10 +165,12 @@ func (s *watchSession) setDirectories(n int) {
 	s.stats.Directories = n
 }
 
-// lostWatches looks for changes without an event. It marks the root dirty if its ..data link has another target. It reports
+// lostWatches looks for changes without an event. It marks directories dirty whose published version is another one. It reports
 // whether watches ended that kbsync did not end: those of an unmounted file system do.
 func (s *watchSession) lostWatches() bool {
-	s.checkMountTarget()
+	for d := range s.swapped {
+		s.checkSwaps(d)
+	}
 	// A watch ends before its event arrives. So the loss counts at the second look without an event in between.
 	short := len(s.notifier.WatchList()) < s.count
 	lost := short && s.short && s.quiet
@@ -183,26 +183,8 @@ func (s *watchSession) lostWatches() bool {
 	return lost
 }
 
-// checkMountTarget marks the root dirty if the ..data link of a mounted ConfigMap has another target than before.
-func (s *watchSession) checkMountTarget() {
-	if target := s.mountTarget(); target != s.target {
-		s.target = target
-		s.Mark("")
-	}
-}
-
-// mountTarget returns the target of the ..data link; empty if there is none.
-func (s *watchSession) mountTarget() string {
-	target, err := os.Readlink(filepath.Join(s.path, "..data"))
-	if err != nil {
-		return ""
-	}
-	return target
-}
-
 // begin watches the root and all directories below it.
 func (s *watchSession) begin(ctx context.Context) error {
-	s.target = s.mountTarget()
 	err := s.walk(ctx, func(w *walk, top *frame) error { return s.addTree(w, top, nil, "") })
 	if err == nil && s.root == nil {
 		err = ErrRootMissing
@@ -224,14 +206,14 @@ func (s *watchSession) handle(ctx context.Context, e fsnotify.Event) error {
 		return nil
 	case key == "":
 		return s.handleRoot(e)
-	case strings.HasPrefix(key, "..") && !strings.Contains(key, "/") && (key == "..data" || s.target != ""):
-		s.checkMountTarget()
-		return nil
 	}
 	parent, name := s.find(key)
 	if parent == nil {
 		// Its directory was moved or removed in the meantime.
 		s.Mark(key[:strings.LastIndexByte(key, '/')+1])
+		return nil
+	}
+	if e.Has(fsnotify.Create|fsnotify.Remove|fsnotify.Rename) && s.handleSwap(parent, name) {
 		return nil
 	}
 	if name == ignoreName {

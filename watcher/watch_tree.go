@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,8 @@ type watchedDirectory struct {
 	id       fileID
 	ignores  *ignoreFile
 	links    []string // names of followed symbolic links; a link to a directory ends in a slash
+	// swaps are the links by which others publish versions of the directory, with their targets.
+	swaps map[string]string
 }
 
 // key returns the directory's key with a slash at its end; "" for the root.
@@ -97,6 +100,7 @@ func (s *watchSession) addTree(w *walk, f *frame, parent *watchedDirectory, name
 	if err != nil {
 		return s.walkError(f.key, err)
 	}
+	s.setSwaps(d, f.links)
 	if s.entries += len(nodes); watchPerFile && s.entries > maxWatchedEntries {
 		return &mustPollError{fmt.Sprintf("it has more than %d files and directories, and this system needs an open file to watch each", maxWatchedEntries)}
 	}
@@ -187,7 +191,53 @@ func (s *watchSession) drop(d *watchedDirectory) {
 	if d.parent != nil {
 		delete(d.parent.children, d.name)
 	}
+	delete(s.swapped, d)
 	s.count--
+}
+
+// setSwaps records the swapped links of a directory.
+func (s *watchSession) setSwaps(d *watchedDirectory, links map[string]string) {
+	if len(links) == 0 {
+		return
+	}
+	d.swaps = links
+	if s.swapped == nil {
+		s.swapped = map[*watchedDirectory]bool{}
+	}
+	s.swapped[d] = true
+}
+
+// checkSwaps marks the directory if one of its links has another target than before.
+func (s *watchSession) checkSwaps(d *watchedDirectory) {
+	for name, before := range d.swaps {
+		target, _ := os.Readlink(s.pathOf(d.key() + name)) // empty if there is none
+		if target != before {
+			d.swaps[name] = target
+			s.Mark(d.key())
+		}
+	}
+}
+
+// handleSwap handles an event of a name that is internal to a published directory, or is the link that publishes it.
+func (s *watchSession) handleSwap(parent *watchedDirectory, name string) (handled bool) {
+	_, isMount := parent.swaps[dataLink]
+	if _, known := parent.swaps[name]; known || isMount && strings.HasPrefix(name, "..") {
+		s.checkSwaps(parent)
+		return true
+	}
+	target, err := os.Readlink(s.pathOf(parent.key() + name))
+	if err != nil || name != dataLink && !publishes(target) {
+		return false
+	}
+	// It is the first version.
+	swaps := maps.Clone(parent.swaps)
+	if swaps == nil {
+		swaps = map[string]string{}
+	}
+	swaps[name] = target
+	s.setSwaps(parent, swaps)
+	s.Mark(parent.key())
+	return true
 }
 
 // addPath watches the directory at key, which ends in a slash, and all directories below it, and marks it dirty. The
