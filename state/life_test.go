@@ -28,6 +28,7 @@ var life = []lifeStep{
 	}},
 	{"Scans.Begin Scans.Record Scans.Known Scans.Count Scans.CountBelow Scans.Finish Scans.Drop Scans.SetGate", (*fixture).liveScans},
 	{"Queue.Claim Queue.Resolve Queue.SizeTaken Journal.Begin Journal.Seal Journal.Accept Inventory.RecordPolls", (*fixture).liveUploads},
+	{"Documents.IsResaved Documents.Resave", (*fixture).liveSaves},
 	{"Queue.ClaimAll Journal.Adopt Journal.AdoptStrays Inventory.Missing", (*fixture).liveAdoptions},
 	{"Journal.Refuse Queue.Release Queue.Reopen", (*fixture).liveRefusals},
 	{"Journal.MarkUncertain Queue.ClaimResends Queue.ClaimSmallest Journal.Breaker", (*fixture).liveLosses},

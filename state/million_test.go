@@ -89,6 +89,10 @@ var fills = []struct {
 		FROM stated`},
 	{500, `INSERT INTO past_contents (content_id, document_id, until)
 		` + numbers + ` SELECT 100 * i, 50 * i, $3 FROM numbers`},
+	{5, `INSERT INTO cores (content_id, core)
+		` + numbers + ` SELECT 5 * i, CAST('0123456789abcdef' AS {bytes}) FROM numbers WHERE $3 > 0`},
+	{100, `INSERT INTO resaves (document_id, content_id, sha256, since)
+		` + numbers + ` SELECT 100 * i, 100 * i, CAST('0123456789abcdef' AS {bytes}), $3 FROM numbers`},
 	{20, `INSERT INTO members (batch_id, document_id, content_id)
 		` + numbers + ` SELECT i, 20 * i, 20 * i FROM numbers WHERE $3 > 0`},
 	{2, `INSERT INTO sources (destination_id, source_id, content_id, batch_id, document_id, name, type, status, outcome, created_at,

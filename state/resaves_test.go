@@ -255,3 +255,15 @@ func TestSaveWithoutItsClaim(t *testing.T) {
 		r.wantResave("a.docx", "", "")
 	})
 }
+
+// liveSaves runs every text about saves, for TestHotQueriesReadNoWholeTable.
+func (r *fixture) liveSaves() {
+	r.put("saved.docx")
+	r.uploadCores(TrainingCompleted, map[string]string{"saved.docx": "A/text"})
+	r.wantResaved("saved.docx", "A2/text", resaved)
+	r.wantResave("saved.docx", "A2/text", "A/text")
+	_, err := r.s.Documents.IsResaved(r.ctx(), r.sync.ID, "saved.docx", hash("text"))
+	r.must(err)
+	docs := r.wantResaved("saved.docx", "A3/another text", changed)
+	r.trained(TrainingCompleted, r.accept(r.sealCores(docs), 1)...)
+}
