@@ -269,7 +269,7 @@ func startDaemon(t *testing.T, file string, prepare ...func(*fixture)) *running 
 		r.end()
 		r.answerAll()
 		if r.ended != nil {
-			<-r.ended
+			_ = receive(t, r.ended) // Cut has ended with the test
 		}
 	})
 	return r
