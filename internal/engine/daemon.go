@@ -285,6 +285,11 @@ func (d *daemon) eventLoop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			d.reloading.refuse()
+			select {
+			case <-d.opts.Dump: // it came before the end
+				d.dump(context.WithoutCancel(ctx))
+			default:
+			}
 			return
 		case <-d.opts.Reload:
 			d.demandReload(ctx, nil)
