@@ -34,7 +34,7 @@ var trainingStates = []state.DocumentState{state.Completed, state.Failed}
 var notificationCodes = []string{"taken", "elsewhere", "unknown"}
 
 // guards are the values of the label code of kbsync_guard_trips_total, beside "other".
-var guards = []string{"empty", "empty-directory", "new-root", "lost-mount", "max-delete", "max-change", "max-uploads", "new-state", "lost-state", "destination"}
+var guards = []string{"empty", "empty-directory", "new-root", "lost-mount", "new-mount", "max-delete", "max-change", "max-uploads", "new-state", "lost-state", "destination"}
 
 // Metrics counts the work of the running loops. Its methods are cheap and safe for concurrent use. A label has either the name
 // of a sync or a value from a fixed list, regardless of the arguments, so the number of series is bounded.

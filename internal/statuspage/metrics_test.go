@@ -160,6 +160,7 @@ kbsync_guard_trips_total{code="lost-state",sync="handbook"} 1
 kbsync_guard_trips_total{code="max-change",sync="handbook"} 1
 kbsync_guard_trips_total{code="max-delete",sync="handbook"} 1
 kbsync_guard_trips_total{code="max-uploads",sync="handbook"} 1
+kbsync_guard_trips_total{code="new-mount",sync="handbook"} 1
 kbsync_guard_trips_total{code="new-root",sync="handbook"} 1
 kbsync_guard_trips_total{code="new-state",sync="handbook"} 1
 kbsync_guard_trips_total{code="other",sync="handbook"} 2
