@@ -57,6 +57,26 @@ func (s *Documents) Outstanding(ctx context.Context, syncID int64) (map[Document
 	return s.counts(ctx, outstanding, syncID)
 }
 
+// AnyInTraining reports whether a document of the destination is in training.
+func (s *Documents) AnyInTraining(ctx context.Context, destinationID int64) (bool, error) {
+	var training bool
+	err := s.queryOne(ctx, `SELECT EXISTS (
+			SELECT 1
+			FROM contents c
+			JOIN documents d ON d.content_id = c.id
+			JOIN syncs s ON s.id = d.sync_id
+			WHERE c.destination_id = $1
+			  AND c.state <> {content.completed}
+			  AND c.state = {content.training}
+			  AND d.state = {doc.linked}
+			  AND s.destination_id = $1
+			  AND s.forgotten_at = 0)`, []any{destinationID}, &training)
+	if err != nil {
+		return false, fmt.Errorf("read training: %w", err)
+	}
+	return training, nil
+}
+
 // Counts returns the number of the sync's documents by state. It reads all of them, and sums: a GROUP BY would sort them all
 // in memory.
 func (s *Documents) Counts(ctx context.Context, syncID int64) (map[DocumentState]int, error) {

@@ -77,9 +77,11 @@ var life = []lifeStep{
 		_, err = r.s.Journal.Recent(r.ctx(), 10)
 		r.must(err)
 	}},
-	{"Documents.Outstanding Documents.Progress Documents.NeedingAttention Documents.Get Documents.History Documents.Versions " +
+	{"Documents.Outstanding Documents.AnyInTraining Documents.Progress Documents.NeedingAttention Documents.Get Documents.History Documents.Versions " +
 		"Documents.All Inventory.OfDocument", func(r *fixture) {
 		_, err := r.s.Documents.Outstanding(r.ctx(), r.sync.ID)
+		r.must(err)
+		_, err = r.s.Documents.AnyInTraining(r.ctx(), r.sync.Destination.ID)
 		r.must(err)
 		_, err = r.s.Documents.Progress(r.ctx(), r.sync.ID)
 		r.must(err)

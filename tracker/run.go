@@ -73,7 +73,8 @@ func slack(least time.Duration) time.Duration { return least / 2 }
 // keeps the run going.
 func (r *run) wait(ctx context.Context) (more bool, err error) {
 	if r.wake == nil {
-		if training, err := r.training(ctx); err != nil || !training {
+		// A source that no document has may train longer; the run does not wait for it.
+		if training, err := r.documents.AnyInTraining(ctx, r.dest.ID); err != nil || !training {
 			return false, err
 		}
 	}
@@ -117,28 +118,6 @@ func (r *run) closed() bool {
 	default:
 	}
 	return r.wake == nil
-}
-
-// training reports whether a document of the destination is in training. A source that no document has may train longer;
-// the run does not wait for it.
-func (r *run) training(ctx context.Context) (bool, error) {
-	syncs, err := r.syncs.All(ctx)
-	if err != nil {
-		return false, err
-	}
-	for _, s := range syncs {
-		if s.Destination.ID != r.dest.ID {
-			continue
-		}
-		outstanding, err := r.documents.Outstanding(ctx, s.ID)
-		if err != nil {
-			return false, err
-		}
-		if outstanding[state.Training] > 0 {
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // ask asks for the due sources and records the answers.

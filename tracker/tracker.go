@@ -57,7 +57,6 @@ type Result struct {
 // A Tracker follows the sources of one destination. Two trackers of one destination ask twice, and do no other harm.
 type Tracker struct {
 	inventory *state.Inventory
-	syncs     *state.Syncs
 	documents *state.Documents
 	api       API
 	dest      state.Destination
@@ -74,7 +73,7 @@ func New(store *state.Store, api API, dest state.Destination, opts Options) *Tra
 	opts.Patience = cmp.Or(opts.Patience, 5*time.Minute)
 	opts.RetryAfterCap = cmp.Or(max(opts.RetryAfterCap, 0), 15*time.Minute)
 	return &Tracker{
-		inventory: store.Inventory, syncs: store.Syncs, documents: store.Documents,
+		inventory: store.Inventory, documents: store.Documents,
 		api: api, dest: dest, opts: opts,
 	}
 }
