@@ -28,7 +28,7 @@ type planner struct {
 
 	toSend           []*document   // in no batch yet
 	blocked          []*document   // must not be sent; to be recorded
-	inHand           []*document   // of the step under way; those that a failed step leaves are claimed still
+	inHand           []*document   // of the step under way; after a failed step they are claimed still
 	resends          map[int64]int // how often this run claimed an uncertain document, by its id
 	resendsExhausted bool          // a document was resent maxResends times: this run resends no more
 	breakerProbes    int           // batches tried while the breaker was open

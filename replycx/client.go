@@ -112,7 +112,7 @@ func (t Timeouts) withDefaults() Timeouts {
 type Client struct {
 	base      *url.URL // no trailing slash
 	token     func(ctx context.Context) (string, error)
-	refused   func(token string) // nil if nobody wants to know
+	refused   func(token string) // may be nil
 	account   int64
 	http      *http.Client
 	userAgent string

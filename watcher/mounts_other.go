@@ -4,10 +4,10 @@ package watcher
 
 import "context"
 
-// Mounts returns no directory: only Linux tells.
+// Mounts returns no directory: only Linux lists them.
 func (d *Directory) Mounts(context.Context) ([]string, error) { return nil, nil }
 
-// A mountWatch notices nothing: only Linux tells.
+// A mountWatch notices nothing: only Linux lists them.
 type mountWatch struct{}
 
 func (d *Directory) watchMounts() *mountWatch { return &mountWatch{} }

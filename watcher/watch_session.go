@@ -25,7 +25,7 @@ type watchSession struct {
 	count    int                          // of watched directories
 	entries  int                          // names in all directories, where the number of watches depends on it
 	buffer   []byte                       // of walks
-	swapped  map[*watchedDirectory]bool   // those that have swaps
+	swapped  map[*watchedDirectory]bool   // the ones with swaps
 	denied   bool                         // a permission was missing to read something
 
 	// Both are as of the last look at the root.

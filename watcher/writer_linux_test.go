@@ -36,7 +36,7 @@ func TestFileThatIsOpenForWritingHasNotSettled(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := leases(t, f.dir); err != nil {
-		t.Skipf("THIS FILE SYSTEM GIVES NO LEASES, so nobody can ask who writes: %v", err)
+		t.Skipf("THIS FILE SYSTEM GIVES NO LEASES, so no program can ask who writes: %v", err)
 	}
 	put(t, f.dir, "b.md")
 	f.want(f.at(5*time.Second), "b.md")

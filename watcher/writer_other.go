@@ -4,5 +4,5 @@ package watcher
 
 import "os"
 
-// hasWriter reports nothing: only Linux tells cheaply.
+// hasWriter reports nothing: only Linux shows it cheaply.
 func hasWriter(*os.File) bool { return false }

@@ -275,10 +275,10 @@ func (p *Program) serveEvents(ctx context.Context, socket net.Listener, handler 
 	return true, err
 }
 
-// These end a listener: it has received --count events, or nobody reads what it prints.
+// These end a listener: it has received --count events, or its output is closed.
 var (
 	errCountReached = errors.New("received the requested number of events")
-	errNoReader     = errors.New("nobody reads the events")
+	errNoReader     = errors.New("the output is closed")
 )
 
 // A listener prints events.

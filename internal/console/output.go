@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// An output is stdout. When nobody reads it any more, as in kbsync sources | head, it drops what is printed: the work goes on, and its
+// An output is stdout. After its reader has ended, as in kbsync sources | head, it drops what is printed: the work goes on, and its
 // result decides the exit code. Any other error, such as a full disk, is returned.
 type output struct {
 	w      io.Writer
@@ -24,5 +24,5 @@ func (o *output) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Closed reports whether nobody reads stdout any more. A command that prints until it is interrupted ends then.
+// Closed reports whether the reader of stdout has ended. A command that prints until it is interrupted ends then.
 func (c *Console) Closed() bool { return c.output.closed.Load() }

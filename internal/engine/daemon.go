@@ -161,7 +161,7 @@ func discard(prepared []*loops) (err error) {
 	return err
 }
 
-// begin starts the loops of a sync, once those that they replace have ended.
+// begin starts the loops of a sync, once their predecessors have ended.
 func (d *daemon) begin(ctx context.Context, l *loops) {
 	ctx, l.cancel = context.WithCancel(ctx)
 	name := l.config.Name

@@ -44,7 +44,7 @@ func (w *worker) warnLeftOut(r watcher.Result) {
 	}
 }
 
-// An unsteadyRoot is a root that tells of documents whose time stamps do not hold still.
+// An unsteadyRoot is a root that reports documents whose time stamps do not hold still.
 type unsteadyRoot interface {
 	Unsteady() (documents int, key string)
 }

@@ -59,7 +59,7 @@ var metadataTypes = []string{
 }
 
 // writeRelationships writes the relationships of a part, those of the package without their ids, which nothing refers to, and without
-// those that lead to metadata. It returns false if another relationship leads there: then that part is more than metadata.
+// the ones that lead to metadata. It returns false if another relationship leads there: then that part is more than metadata.
 func writeRelationships(h coreHash, name string, content io.Reader) bool {
 	elements, ok := readElements(content, relsNamespace, "Relationships", map[string][]string{
 		"Relationship": {"Id", "Type", "Target", "TargetMode"},

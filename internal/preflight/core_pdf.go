@@ -441,7 +441,7 @@ func unpredict(data []byte, parameters pdfDict) ([]byte, bool) {
 				}
 			case 2:
 				row[i] += above[i]
-			default: // nobody uses them for tables
+			default: // no known program uses them for tables
 				return nil, false
 			}
 		}

@@ -4,7 +4,7 @@
 // The detectors are pure functions of the name and the content. A finding of the level [Block] is certain: no program can read
 // the document as what its name says. Everything else is at most a [Warn], because a needless block hides a good document.
 //
-// Core is another look: it tells whether a document was only saved again, with nothing changed that a reader sees.
+// Core is another look: it shows whether a document was only saved again, with nothing changed that a reader sees.
 //
 // A detector of [Look] reads documents of up to 1 MiB whole, and of a larger one only the beginning, the end and, for a ZIP or a PDF, the
 // directory that the end names.
