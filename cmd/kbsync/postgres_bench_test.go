@@ -13,9 +13,10 @@ import (
 )
 
 // BenchmarkPostgresWorkers prints the throughput of 1, 2, 4 and 8 workers on one database, against an API that takes 200 ms for a
-// request. POSTGRES_WORKER_DOCUMENTS sets the number of documents for each worker.
+// request. POSTGRES_WORKER_DOCUMENTS sets the number of documents for each worker, and POSTGRES_WORKER_TRANSFERS the requests that each
+// sends at once.
 func BenchmarkPostgresWorkers(b *testing.B) {
-	each := envInt(b, "POSTGRES_WORKER_DOCUMENTS", 2000)
+	each, transfers := envInt(b, "POSTGRES_WORKER_DOCUMENTS", 2000), envInt(b, "POSTGRES_WORKER_TRANSFERS", 4)
 	const latency, documents = 200 * time.Millisecond, 20
 	for b.Loop() {
 		var table strings.Builder
@@ -23,7 +24,9 @@ func BenchmarkPostgresWorkers(b *testing.B) {
 		fmt.Fprintln(w, "workers\tdocuments\tdocuments/s\trequests/s\ttimes one worker\t")
 		one := 0.0
 		for _, workers := range []int{1, 2, 4, 8} {
-			f := newSharedFixture(b, sharedSetup{database: pgtest.Start(b).Database(b), delay: latency, documents: documents})
+			f := newSharedFixture(b, sharedSetup{
+				database: pgtest.Start(b).Database(b), delay: latency, documents: documents, transfers: transfers, poll: "{min: 2s}",
+			})
 			f.bucket.fill("first", workers*each)
 			speed := f.measureWorkers(workers)
 			if workers == 1 {
@@ -33,7 +36,7 @@ func BenchmarkPostgresWorkers(b *testing.B) {
 			b.ReportMetric(speed, fmt.Sprintf("documents/s-%d", workers))
 		}
 		w.Flush()
-		b.Logf("requests of %d documents that take %v each, four at once in each worker\n%s", documents, latency, table.String())
+		b.Logf("requests of %d documents that take %v each, %d at once in each worker\n%s", documents, latency, transfers, table.String())
 	}
 }
 

@@ -132,6 +132,8 @@ type sharedSetup struct {
 	database  string
 	delay     time.Duration // of the answers to uploads, 50 ms by default
 	documents int           // in a batch, 5 by default
+	transfers int           // of each process, 4 by default
+	poll      string        // {min: 20ms, max: 200ms} by default
 }
 
 func newSharedFixture(tb testing.TB, setup sharedSetup) *sharedFixture {
@@ -153,14 +155,15 @@ func newSharedFixture(tb testing.TB, setup sharedSetup) *sharedFixture {
 		bucket:  newBucketServer(tb), api: api, database: setup.database,
 	}
 	f.must(os.WriteFile(f.configPath(), fmt.Appendf(nil, `api: {rate: off}
-poll: {min: 20ms, max: 200ms}
+transfers: %d
+poll: %s
 syncs:
   - name: docs
     root: %q
     knowledge_base: 876
     rescan: 1s
     batch: {documents: %d, wait: 50ms}
-`, f.bucket.root, cmp.Or(setup.documents, 5)), 0o600))
+`, cmp.Or(setup.transfers, 4), cmp.Or(setup.poll, "{min: 20ms, max: 200ms}"), f.bucket.root, cmp.Or(setup.documents, 5)), 0o600))
 	return f
 }
 
