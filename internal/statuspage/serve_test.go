@@ -43,7 +43,7 @@ func TestListenUsesTheLoopbackByDefault(t *testing.T) {
 }
 
 func TestServeCompletesRequestsInProgress(t *testing.T) {
-	p := newFixture(t).page(Options{})
+	p := newFixture(t).page(Options{ReadLocally: true})
 	l, err := Listen(t.Context(), ":0")
 	if err != nil {
 		t.Fatal(err)
