@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/kbsync/kbsync/internal/retry"
 )
 
 // patience bounds the wait of a test for an event.
@@ -703,6 +705,44 @@ func TestExhaustedWatchesFallBackToPolling(t *testing.T) {
 				t.Errorf("%d lines: %s", n, f.log.String())
 			}
 		})
+	}
+}
+
+// A shortage ends, and begins again. A reason that does not pass is not tried again.
+func TestEventsAreTriedAgainAfterAShortage(t *testing.T) {
+	var short atomic.Bool
+	short.Store(true)
+	f := newWatchFixture(t)
+	put(t, f.dir, "early/a.md")
+	f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond, Check: 10 * time.Millisecond}, func(w *Watch) {
+		w.attempts.policy = retry.Policy{Min: 50 * time.Millisecond, Max: 100 * time.Millisecond}
+		w.fault = func(string) error {
+			if short.Load() {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+	})
+	for n := 1; n <= 2; n++ {
+		f.await("polling", func() bool { return strings.Contains(f.watch.pollReason(), "max_user_watches") })
+		put(t, f.dir, fmt.Sprint(n, "/polled.md"))
+		f.synced()
+		short.Store(false)
+		f.await("events", func() bool { return f.watch.pollReason() == "" && f.watch.Stats().Directories == 1+2*n })
+		before := f.watch.Stats().Events
+		put(t, f.dir, fmt.Sprint("early/", n, ".md"))
+		f.synced()
+		if f.watch.Stats().Events == before {
+			t.Error("no events")
+		}
+		if lines := strings.Count(f.log.String(), "level="); lines != 2*n {
+			t.Errorf("%d lines: %s", lines, f.log.String())
+		}
+		short.Store(true)
+		put(t, f.dir, fmt.Sprint(n, "late/c.md"))
+	}
+	if newWatch(f.root, WatchOptions{}).tryAgain(&mustPollError{reason: "it is on NFS"}) != nil {
+		t.Error("a network file system is tried again")
 	}
 }
 

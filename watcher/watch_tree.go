@@ -102,7 +102,7 @@ func (s *watchSession) addTree(w *walk, f *frame, parent *watchedDirectory, name
 	}
 	s.setSwaps(d, f.links)
 	if s.entries += len(nodes); watchPerFile && s.entries > maxWatchedEntries {
-		return &mustPollError{fmt.Sprintf("it has more than %d files and directories, and this system needs an open file to watch each", maxWatchedEntries)}
+		return &mustPollError{reason: fmt.Sprintf("it has more than %d files and directories, and this system needs an open file to watch each", maxWatchedEntries)}
 	}
 	for _, n := range nodes {
 		switch {
@@ -129,7 +129,7 @@ func (s *watchSession) addWatch(f *frame, parent *watchedDirectory, name string)
 	id := fileID{self.device, self.fingerprint.Inode}
 	if parent == nil || id.device != parent.id.device {
 		if reason := unreliableEvents(f.folder); reason != "" {
-			return nil, &mustPollError{withDirectory(reason, f.key)}
+			return nil, &mustPollError{reason: withDirectory(reason, f.key)}
 		}
 	}
 	if err := s.dropMoved(id, f.key); err != nil {
@@ -168,7 +168,7 @@ func (s *watchSession) dropMoved(id fileID, key string) error {
 	}
 	if oldKey := old.key(); oldKey != key {
 		if s.isAt(oldKey, id) && s.isAt(key, id) && s.isAt(oldKey, id) {
-			return &mustPollError{fmt.Sprintf("the directory %q is also mounted at %q, and events name only one of them", oldKey, key)}
+			return &mustPollError{reason: fmt.Sprintf("the directory %q is also mounted at %q, and events name only one of them", oldKey, key)}
 		}
 		// The event of the move is still to come. By then a file may be at the old key, and nothing records that a directory
 		// was there.

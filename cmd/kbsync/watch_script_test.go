@@ -115,6 +115,20 @@ func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs("http.out"), body, 0o600))
 }
 
+// cmdHold opens connections that send nothing, and holds them until the end of the script.
+func cmdHold(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: hold n address")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for range n {
+		c, err := net.Dial("tcp", args[1])
+		ts.Check(err)
+		ts.Defer(func() { c.Close() })
+	}
+}
+
 // cmdSignal sends a signal to the process that holds the lock of a sync.
 func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
