@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kbsync/kbsync/internal/statuspage"
@@ -48,6 +49,14 @@ func (d *daemon) pageSyncs() []statuspage.Sync {
 			s.MaxLag = 3*every + time.Minute
 		}
 		syncs = append(syncs, s)
+	}
+	// A reload may be between stopping the loops of a sync and beginning the next ones. The sync has not left the config.
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range d.opts.Config.Selected {
+		if !slices.ContainsFunc(syncs, func(s statuspage.Sync) bool { return s.Name == name }) {
+			syncs = append(syncs, statuspage.Sync{Name: name})
+		}
 	}
 	return syncs
 }
