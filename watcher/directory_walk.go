@@ -192,7 +192,7 @@ func (w *walk) stat(key string) (info, error) {
 	var err error
 	for range 3 {
 		var fi fs.FileInfo
-		if fi, err = w.root.Stat(filepath.FromSlash(key)); err == nil {
+		if fi, err = throughLinks(w.root, filepath.FromSlash(key), w.root.Stat); err == nil {
 			return infoOf(fi), nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -256,7 +256,7 @@ func (w *walk) lookAgain(f *frame) error {
 var errNoRuleFile = fmt.Errorf("it is not a regular file of at most %s", sizeText(maxIgnoreSize))
 
 func (w *walk) readRuleFile(key string) ([]byte, error) {
-	file, err := w.root.OpenFile(filepath.FromSlash(key), os.O_RDONLY|nonblock, 0)
+	file, err := openThroughLinks(w.root, key)
 	if err != nil {
 		return nil, err
 	}
