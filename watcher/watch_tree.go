@@ -253,7 +253,7 @@ func (s *watchSession) addPath(ctx context.Context, key string) error {
 func (s *watchSession) addPathBelow(w *walk, f *frame, d *watchedDirectory, rest string) error {
 	f.ignores = d.ignores
 	name, rest, _ := strings.Cut(rest, "/")
-	n, err := w.look(f, name)
+	n, err := w.lookExactly(f, name)
 	if err != nil {
 		return s.walkError(f.key+name, err)
 	}
