@@ -78,6 +78,7 @@ type Watch struct {
 	mounts      *mountWatch
 	attempts    attempts
 	failing     bool // the last attempt to watch the root failed; used by the goroutine of run only
+	swapped     bool // the last attempt met errDirectorySwapped
 
 	dirtyQueue
 	stats       WatchStats

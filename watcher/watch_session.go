@@ -47,6 +47,7 @@ var (
 	errIgnoresChanged     = errors.New("the ignore file of the root changed")
 	errPermissionsChanged = errors.New("the permissions of the root changed")
 	errWatchesLost        = errors.New("watches ended by themselves")
+	errDirectorySwapped   = errors.New("a directory was replaced while its watch was set")
 )
 
 // minSessionTime is the least time between two sessions that lost events. Setting watches more often gains nothing where
@@ -78,6 +79,15 @@ func (w *Watch) watchEvents(ctx context.Context, identity string) *mustPollError
 		if poll, ok := errors.AsType[*mustPollError](err); ok {
 			return poll
 		}
+		if errors.Is(err, errDirectorySwapped) {
+			if w.swapped {
+				return &mustPollError{"directories are replaced all the time while their watches are set", true}
+			}
+			w.swapped = true
+			s.countRestart()
+			_ = retry.Sleep(ctx, minSessionTime)
+			return nil
+		}
 		// The root was removed or cannot be read. A scan reports that.
 		if !w.failing {
 			w.failing = true
@@ -86,7 +96,7 @@ func (w *Watch) watchEvents(ctx context.Context, identity string) *mustPollError
 		_ = retry.Sleep(ctx, w.opts.Check)
 		return nil
 	}
-	w.failing = false
+	w.failing, w.swapped = false, false
 	if now, err := identityAt(w.path); err != nil || now != identity {
 		return nil
 	}

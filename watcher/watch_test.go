@@ -708,6 +708,63 @@ func TestExhaustedWatchesFallBackToPolling(t *testing.T) {
 	}
 }
 
+// A directory is replaced by a link to another one just before its watch is set. The other one keeps its watch.
+func TestDirectorySwappedForALinkWhileWatchesAreSet(t *testing.T) {
+	for name, target := range map[string]string{"inside": "zz", "outside": "../outside"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newWatchFixture(t)
+			put(t, f.base, "outside/secret.md")
+			put(t, f.dir, "zz/a.md", "z/z.md", "z/deep/er.md")
+			swap := func() {
+				f.try(os.Rename(f.path("z"), f.base+"/away"))
+				f.try(os.Symlink(target, f.path("z")))
+			}
+			var once sync.Once
+			f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Second}, func(w *Watch) {
+				w.fault = func(key string) error {
+					if key == "z/" {
+						once.Do(swap)
+					}
+					return nil
+				}
+			})
+			f.synced()
+			f.await("all watches", func() bool { return f.watch.Stats().Directories == 2 })
+			put(t, f.dir, "zz/late.md")
+			put(t, f.base, "outside/late.md")
+			f.synced()
+			// The directory is back.
+			f.try(os.Remove(f.path("z")))
+			f.try(os.Rename(f.base+"/away", f.path("z")))
+			put(t, f.dir, "zz/later.md", "z/deep/later.md")
+			f.synced()
+			if s := f.watch.Stats(); s.Directories != 4 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+func TestConstantSwapsArePolled(t *testing.T) {
+	f := newWatchFixture(t)
+	put(t, f.dir, "a/a.md")
+	f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
+		w.fault = func(key string) error {
+			if key != "a/" {
+				return nil
+			}
+			if err := os.Rename(f.path("a"), f.path(fmt.Sprint("b", time.Now().UnixNano()))); err != nil {
+				return err
+			}
+			return os.Mkdir(f.path("a"), 0o700)
+		}
+	})
+	if !strings.Contains(f.watch.pollReason(), "replaced all the time") {
+		t.Errorf("polled because %q", f.watch.pollReason())
+	}
+}
+
 // A shortage ends, and begins again. A reason that does not pass is not tried again.
 func TestEventsAreTriedAgainAfterAShortage(t *testing.T) {
 	var short atomic.Bool

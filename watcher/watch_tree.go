@@ -143,6 +143,13 @@ func (s *watchSession) addWatch(f *frame, parent *watchedDirectory, name string)
 	if err := s.notifier.Add(s.pathOf(f.key)); err != nil {
 		return nil, s.walkError(f.key, err)
 	}
+	// The watch is set by path. If a link is there by now, it leads to another directory, which may get a watch of its own, and the system
+	// has one for each: the two would share it, and end it together. A later replacement causes an event, because the directory above has a watch.
+	if parent != nil && id.inode != 0 && !s.isAt(f.key, id) {
+		if _, exists := s.directoryInfo(f.key); exists {
+			return nil, errDirectorySwapped
+		}
+	}
 	d := &watchedDirectory{name: name, parent: parent, id: id}
 	s.count++
 	if parent == nil {
