@@ -440,6 +440,20 @@ func (s *Queue) Mark(ctx context.Context, syncID int64, sel Selection) (int, err
 	return marked, nil
 }
 
+// CountSelected returns how many documents Mark would mark now.
+func (s *Queue) CountSelected(ctx context.Context, syncID int64, sel Selection) (int, error) {
+	selected := 0
+	err := s.update(ctx, func(t *tx) error {
+		ids, err := t.selected(syncID, sel)
+		selected = len(ids)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("count documents: %w", err)
+	}
+	return selected, nil
+}
+
 func (sel Selection) matches(state DocumentState, key []byte) bool {
 	return state != Uploading &&
 		(len(sel.States) == 0 || slices.Contains(sel.States, state)) &&

@@ -39,10 +39,12 @@ type Directory struct {
 	now    func() time.Time
 	unsteady
 	// A test sets fault to fail the reading of a directory or of a file's metadata, by its key; stamp to change the fingerprint of
-	// a file, as a file server does; and foreign to say that the stamps are those of another clock.
+	// a file, as a file server does; foreign to say that the stamps are those of another clock; and finds to give the name in a
+	// directory that another name finds, as a file system that ignores case does.
 	fault   func(key string) error
 	stamp   func(key string, fp state.Fingerprint) state.Fingerprint
 	foreign func(f *folder, n node, device uint64) bool
+	finds   func(f *folder, name string) string
 }
 
 var _ Root = (*Directory)(nil)

@@ -55,7 +55,7 @@ func (w *walk) explainName(f *frame, name, key string, isDir bool) (node, verdic
 	if w.hidden(f, name) {
 		return node{}, verdict{reason: "it is internal to a mounted ConfigMap or to git-sync, which publish it by a link"}, nil
 	}
-	n, err := w.look(f, name)
+	n, err := w.lookExactly(f, name)
 	if errors.Is(err, errGone) {
 		// The filter decides on a missing file as well.
 		if v := w.filter.document(key, f.ignores, nil); v.out {

@@ -123,7 +123,7 @@ func (w *walk) descend(f *frame, prefix string) {
 	if !validName(name) {
 		return
 	}
-	n, err := w.look(f, name)
+	n, err := w.lookExactly(f, name)
 	defer w.checkSwaps(f)
 	switch {
 	case errors.Is(err, errGone):
@@ -141,7 +141,7 @@ func (w *walk) look(f *frame, name string) (node, error) {
 	if w.hidden(f, name) {
 		return node{}, errGone
 	}
-	info, err := f.folder.stat(name)
+	info, err := f.folder.stat(w.nameIn(f, name))
 	if errors.Is(err, errGone) {
 		return w.lookForPlaceholder(f, name)
 	}
@@ -192,7 +192,7 @@ func (w *walk) stat(key string) (info, error) {
 	var err error
 	for range 3 {
 		var fi fs.FileInfo
-		if fi, err = w.root.Stat(filepath.FromSlash(key)); err == nil {
+		if fi, err = throughLinks(w.root, filepath.FromSlash(key), w.root.Stat); err == nil {
 			return infoOf(fi), nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -256,7 +256,7 @@ func (w *walk) lookAgain(f *frame) error {
 var errNoRuleFile = fmt.Errorf("it is not a regular file of at most %s", sizeText(maxIgnoreSize))
 
 func (w *walk) readRuleFile(key string) ([]byte, error) {
-	file, err := w.root.OpenFile(filepath.FromSlash(key), os.O_RDONLY|nonblock, 0)
+	file, err := openThroughLinks(w.root, key)
 	if err != nil {
 		return nil, err
 	}
@@ -283,7 +283,7 @@ func (w *walk) enter(f *frame, n node, visit func(*frame)) {
 	if n.via {
 		child, err = openFolder(w.root, filepath.FromSlash(key[:len(key)-1]))
 	} else {
-		child, err = f.folder.child(n.name[:len(n.name)-1])
+		child, err = f.folder.child(w.nameIn(f, n.name[:len(n.name)-1]))
 	}
 	if errors.Is(err, errGone) {
 		return
@@ -431,7 +431,7 @@ func (w *walk) inspect(f *frame, n node) (info, error) {
 			err = errGone
 		}
 	} else {
-		i, err = f.folder.stat(n.name)
+		i, err = f.folder.stat(w.nameIn(f, n.name))
 	}
 	if w.Directory.stamp != nil {
 		i.fingerprint = w.Directory.stamp(f.key+n.name, i.fingerprint)

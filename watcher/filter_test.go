@@ -107,7 +107,7 @@ func TestFilter(t *testing.T) {
 				"kbsync.db.md", "kbsync.db-notes.md", "kbsync.db.0123456789ab.lock.md", "kbsync.db.docs.lock",
 			},
 			out: []string{
-				"kbsync.db", "kbsync.db-wal", "kbsync.db-shm", "kbsync.db-journal", "kbsync.db.0123456789ab.lock", "kbsync.db.backup-20261126T064500Z", "conf/kbsync.yaml", "docs/token", "docs/Token",
+				"kbsync.db", "kbsync.db-wal", "kbsync.db-shm", "kbsync.db-journal", "kbsync.db.0123456789ab.lock", "kbsync.db.listen-token", "kbsync.db.backup-20261126T064500Z", "conf/kbsync.yaml", "docs/token", "docs/Token",
 			},
 		},
 	} {

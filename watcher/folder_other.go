@@ -20,7 +20,7 @@ type folder struct{ root *os.Root }
 
 // openFolder opens a directory of the root, following links that stay inside it.
 func openFolder(root *os.Root, name string) (*folder, error) {
-	sub, err := root.OpenRoot(name)
+	sub, err := throughLinks(root, name, root.OpenRoot)
 	if err != nil {
 		return nil, gone(err)
 	}

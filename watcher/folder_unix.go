@@ -23,7 +23,9 @@ type folder struct{ fd int }
 
 // openFolder opens a directory of the root, following links that stay inside it.
 func openFolder(root *os.Root, name string) (*folder, error) {
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	f, err := throughLinks(root, name, func(name string) (*os.File, error) {
+		return root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	})
 	if err != nil {
 		return nil, gone(err)
 	}

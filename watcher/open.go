@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/kbsync/kbsync/state"
 )
@@ -52,7 +51,7 @@ func (d *Directory) openBelow(ctx context.Context, directory *os.Root, name, key
 
 // openRegular opens a file. It follows links inside the root: the fingerprint shows whether they lead to the listed file.
 func openRegular(root *os.Root, key string) (*os.File, error) {
-	file, err := root.OpenFile(filepath.FromSlash(key), os.O_RDONLY|nonblock, 0)
+	file, err := openThroughLinks(root, key)
 	if err != nil {
 		if leadsNowhere(err) && !errors.Is(err, fs.ErrNotExist) {
 			// The file was replaced by a link, or a directory above it by a file.
@@ -206,7 +205,7 @@ func (d *Directory) BeingWritten(ctx context.Context, key string) bool {
 		return false
 	}
 	defer root.Close()
-	file, err := openRegular(root, key)
+	file, err := openThroughLinks(root, key)
 	if err != nil {
 		return false
 	}

@@ -1,9 +1,11 @@
 package watcher
 
 import (
+	"errors"
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Two programs publish the versions of a directory by a link that they swap at once: Kubernetes, which mounts ConfigMaps, and git-sync. The
@@ -112,6 +114,12 @@ func (w *walk) findSynced(f *frame, nodes []node) {
 // target returns the target of a link in f; empty if there is none.
 func (w *walk) target(f *frame, name string) string {
 	target, err := w.root.Readlink(filepath.FromSlash(f.key + name))
+	if errors.Is(err, syscall.ELOOP) {
+		var dir string
+		if dir, err = linkTarget(w.root, filepath.FromSlash(f.key)); err == nil {
+			target, err = w.root.Readlink(filepath.Join(dir, name))
+		}
+	}
 	if err != nil {
 		return ""
 	}

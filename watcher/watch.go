@@ -56,7 +56,8 @@ type WatchStats struct {
 //   - on Windows, where the directories above a watched one cannot be renamed;
 //   - when periodic scans find changes without events (see Missed).
 //
-// The reason is logged once. Events are tried again when the root is replaced.
+// The reason is logged once. Events are tried again when the root is replaced, and after a shortage or an error of the system as well:
+// after a minute at first, later after up to an hour.
 //
 // A Watch follows a root that is missing, replaced, unmounted or mounted over: the whole root is dirty when it disappears and
 // when it is back. On Linux it is dirty, too, when a file system is mounted or unmounted below it. A Watch does not prevent unmounting a file system.
@@ -75,7 +76,9 @@ type Watch struct {
 	cancel      context.CancelFunc
 	done        chan struct{}
 	mounts      *mountWatch
+	attempts    attempts
 	failing     bool // the last attempt to watch the root failed; used by the goroutine of run only
+	swapped     bool // the last attempt met errDirectorySwapped
 
 	dirtyQueue
 	stats       WatchStats
@@ -102,7 +105,7 @@ func newWatch(d *Directory, opts WatchOptions) *Watch {
 	w := &Watch{
 		dir: d, path: d.path, opts: opts, open: fsnotify.NewWatcher,
 		restart: make(chan struct{}, 1), scanned: make(chan struct{}, 1), pollReasons: make(chan string, 1), done: make(chan struct{}),
-		dirtyQueue: newDirtyQueue(opts.Delay), logged: map[string]bool{},
+		dirtyQueue: newDirtyQueue(opts.Delay), logged: map[string]bool{}, attempts: attempts{policy: againPolicy},
 	}
 	if abs, err := filepath.Abs(d.path); err == nil {
 		w.path = abs
@@ -186,13 +189,11 @@ func (w *Watch) run(ctx context.Context) {
 			missing = false
 			w.setMissing(false)
 		}
-		reason := ""
-		if w.opts.NoEvents {
-			reason = "events are turned off"
-		} else {
+		reason := &mustPollError{reason: "events are turned off"}
+		if !w.opts.NoEvents {
 			reason = w.watchEvents(ctx, identity)
 		}
-		if reason != "" {
+		if reason != nil {
 			w.poll(ctx, identity, reason)
 		}
 	}
@@ -211,8 +212,9 @@ func (w *Watch) setMissing(missing bool) {
 	w.stats.RootMissing = missing
 }
 
-// poll marks the whole root dirty Poll after the end of each scan, until the root is replaced.
-func (w *Watch) poll(ctx context.Context, identity, reason string) {
+// poll marks the whole root dirty Poll after the end of each scan, until the root is replaced, or events are to be tried again.
+func (w *Watch) poll(ctx context.Context, identity string, why *mustPollError) {
+	reason := why.reason
 	w.mu.Lock()
 	w.polling = reason
 	logged := w.logged[reason]
@@ -235,6 +237,7 @@ func (w *Watch) poll(ctx context.Context, identity, reason string) {
 	defer check.Stop()
 	defer tick.Stop()
 	tick.Stop() // until the scan has ended
+	again := w.tryAgain(why)
 	for due := true; ; {
 		select {
 		case <-ctx.Done():
@@ -247,6 +250,8 @@ func (w *Watch) poll(ctx context.Context, identity, reason string) {
 		case <-tick.C:
 			due = true
 			w.Mark("")
+		case <-again:
+			return
 		case <-check.C:
 			if now, err := identityAt(w.path); err != nil || now != identity || w.mounts.changed() {
 				return

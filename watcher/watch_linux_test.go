@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kbsync/kbsync/internal/retry"
 )
 
 // inNamespace runs the test again in a separate process with new kernel namespaces, so that mounts and limits affect no other
@@ -147,7 +149,7 @@ func TestOverlayIsPolled(t *testing.T) {
 	}
 }
 
-// The real limit of the system.
+// The real limit of the system. The root is watched again when the limit is raised.
 func TestInotifyLimitFallsBackToPolling(t *testing.T) {
 	if !inNamespace(t, 0) {
 		return
@@ -160,7 +162,7 @@ func TestInotifyLimitFallsBackToPolling(t *testing.T) {
 	for i := range 15 {
 		put(t, f.dir, "d"+strconv.Itoa(i)+"/a.md")
 	}
-	f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, nil)
+	f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) { w.attempts.policy = retry.Policy{Min: 300 * time.Millisecond, Max: time.Second} })
 	if s := f.watch.Stats(); s.Directories != 16 || f.watch.pollReason() != "" {
 		t.Fatalf("%+v, polling %q", s, f.watch.pollReason())
 	}
@@ -172,6 +174,13 @@ func TestInotifyLimitFallsBackToPolling(t *testing.T) {
 	f.synced()
 	if n := strings.Count(f.log.String(), "level="); n != 1 || len(f.store.known) != 31+f.fences {
 		t.Errorf("%d lines: %s, %d known", n, f.log.String(), len(f.store.known))
+	}
+	f.try(os.WriteFile(limit, []byte("1000"), 0))
+	f.await("events", func() bool { return f.watch.pollReason() == "" && f.watch.Stats().Directories == 31 })
+	put(t, f.dir, "e3/b.md")
+	f.synced()
+	if !strings.Contains(f.log.String(), "watched by events again") {
+		t.Errorf("the log: %s", f.log.String())
 	}
 }
 

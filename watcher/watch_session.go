@@ -34,7 +34,10 @@ type watchSession struct {
 }
 
 // A mustPollError is the reason why a root cannot be watched.
-type mustPollError struct{ reason string }
+type mustPollError struct {
+	reason  string
+	passing bool // events may work again without a change of the root
+}
 
 func (e *mustPollError) Error() string { return e.reason }
 
@@ -44,6 +47,7 @@ var (
 	errIgnoresChanged     = errors.New("the ignore file of the root changed")
 	errPermissionsChanged = errors.New("the permissions of the root changed")
 	errWatchesLost        = errors.New("watches ended by themselves")
+	errDirectorySwapped   = errors.New("a directory was replaced while its watch was set")
 )
 
 // minSessionTime is the least time between two sessions that lost events. Setting watches more often gains nothing where
@@ -51,11 +55,11 @@ var (
 const minSessionTime = time.Second
 
 // watchEvents watches the root of this identity. It returns when the session is over, with a reason if the root is to be
-// polled.
-func (w *Watch) watchEvents(ctx context.Context, identity string) (pollReason string) {
+// polled, else nil.
+func (w *Watch) watchEvents(ctx context.Context, identity string) *mustPollError {
 	notifier, err := w.open()
 	if err != nil {
-		return noWatches(err)
+		return &mustPollError{noWatches(err), true}
 	}
 	s := &watchSession{Watch: w, notifier: notifier, byID: map[fileID]*watchedDirectory{}}
 	var errs gosync.WaitGroup
@@ -73,7 +77,16 @@ func (w *Watch) watchEvents(ctx context.Context, identity string) (pollReason st
 	began := time.Now()
 	if err := s.begin(ctx); err != nil {
 		if poll, ok := errors.AsType[*mustPollError](err); ok {
-			return poll.reason
+			return poll
+		}
+		if errors.Is(err, errDirectorySwapped) {
+			if w.swapped {
+				return &mustPollError{"directories are replaced all the time while their watches are set", true}
+			}
+			w.swapped = true
+			s.countRestart()
+			_ = retry.Sleep(ctx, minSessionTime)
+			return nil
 		}
 		// The root was removed or cannot be read. A scan reports that.
 		if !w.failing {
@@ -81,21 +94,22 @@ func (w *Watch) watchEvents(ctx context.Context, identity string) (pollReason st
 			w.Mark("")
 		}
 		_ = retry.Sleep(ctx, w.opts.Check)
-		return ""
+		return nil
 	}
-	w.failing = false
+	w.failing, w.swapped = false, false
 	if now, err := identityAt(w.path); err != nil || now != identity {
-		return ""
+		return nil
 	}
+	w.eventsWork()
 	s.Mark("")
 	err = s.handleEvents(ctx, identity, began)
 	if poll, ok := errors.AsType[*mustPollError](err); ok {
-		return poll.reason
+		return poll
 	}
 	if err != nil {
 		s.countRestart()
 	}
-	return ""
+	return nil
 }
 
 // handleEvents handles events until ctx or the source of events ends. It returns an error if all watches have to be set
@@ -123,7 +137,7 @@ func (s *watchSession) handleEvents(ctx context.Context, identity string, began 
 		case <-restart:
 			return errWatchesLost
 		case reason := <-s.pollReasons:
-			return &mustPollError{reason}
+			return &mustPollError{reason: reason}
 		case <-links.C:
 			s.Mark(s.root.followedLinks(nil)...)
 		case <-check.C:
@@ -293,14 +307,14 @@ func (s *watchSession) walkError(key string, err error) error {
 	case err == nil:
 		return nil
 	case exhausted(err):
-		return &mustPollError{noWatches(err)}
+		return &mustPollError{noWatches(err), true}
 	case errors.Is(err, errGone), errors.Is(err, fs.ErrNotExist), denied:
 		if key == "" {
 			return err // the Watch waits for the root
 		}
 		return nil // the directory above gets an event when this changes
 	case ofSystem:
-		return &mustPollError{withDirectory(fmt.Sprintf("cannot watch it: %v", err), key)}
+		return &mustPollError{withDirectory(fmt.Sprintf("cannot watch it: %v", err), key), true}
 	default:
 		return nil // an invalid ignore file
 	}
@@ -316,10 +330,10 @@ func noWatches(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Sprintf("the user has no inotify watches left (%v); raise fs.inotify.max_user_watches with "+
-			"`sysctl -w fs.inotify.max_user_watches=1048576` on the host, and restart kbsync", err)
+			"`sysctl -w fs.inotify.max_user_watches=1048576` on the host; kbsync tries again", err)
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return fmt.Sprintf("too many files or inotify instances are open (%v); raise the limits with `ulimit -n 65536` and "+
-			"`sysctl -w fs.inotify.max_user_instances=1024` on the host, and restart kbsync", err)
+			"`sysctl -w fs.inotify.max_user_instances=1024` on the host; kbsync tries again", err)
 	default:
 		return fmt.Sprintf("the system gives no watches: %v", err)
 	}

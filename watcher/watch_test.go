@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/kbsync/kbsync/internal/retry"
 )
 
 // patience bounds the wait of a test for an event.
@@ -703,6 +705,101 @@ func TestExhaustedWatchesFallBackToPolling(t *testing.T) {
 				t.Errorf("%d lines: %s", n, f.log.String())
 			}
 		})
+	}
+}
+
+// A directory is replaced by a link to another one just before its watch is set. The other one keeps its watch.
+func TestDirectorySwappedForALinkWhileWatchesAreSet(t *testing.T) {
+	for name, target := range map[string]string{"inside": "zz", "outside": "../outside"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newWatchFixture(t)
+			put(t, f.base, "outside/secret.md")
+			put(t, f.dir, "zz/a.md", "z/z.md", "z/deep/er.md")
+			swap := func() {
+				f.try(os.Rename(f.path("z"), f.base+"/away"))
+				f.try(os.Symlink(target, f.path("z")))
+			}
+			var once sync.Once
+			f.begin(DirectoryOptions{}, WatchOptions{Check: 10 * time.Second}, func(w *Watch) {
+				w.fault = func(key string) error {
+					if key == "z/" {
+						once.Do(swap)
+					}
+					return nil
+				}
+			})
+			f.synced()
+			f.await("all watches", func() bool { return f.watch.Stats().Directories == 2 })
+			put(t, f.dir, "zz/late.md")
+			put(t, f.base, "outside/late.md")
+			f.synced()
+			// The directory is back.
+			f.try(os.Remove(f.path("z")))
+			f.try(os.Rename(f.base+"/away", f.path("z")))
+			put(t, f.dir, "zz/later.md", "z/deep/later.md")
+			f.synced()
+			if s := f.watch.Stats(); s.Directories != 4 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+func TestConstantSwapsArePolled(t *testing.T) {
+	f := newWatchFixture(t)
+	put(t, f.dir, "a/a.md")
+	f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond}, func(w *Watch) {
+		w.fault = func(key string) error {
+			if key != "a/" {
+				return nil
+			}
+			if err := os.Rename(f.path("a"), f.path(fmt.Sprint("b", time.Now().UnixNano()))); err != nil {
+				return err
+			}
+			return os.Mkdir(f.path("a"), 0o700)
+		}
+	})
+	if !strings.Contains(f.watch.pollReason(), "replaced all the time") {
+		t.Errorf("polled because %q", f.watch.pollReason())
+	}
+}
+
+// A shortage ends, and begins again. A reason that does not pass is not tried again.
+func TestEventsAreTriedAgainAfterAShortage(t *testing.T) {
+	var short atomic.Bool
+	short.Store(true)
+	f := newWatchFixture(t)
+	put(t, f.dir, "early/a.md")
+	f.begin(DirectoryOptions{}, WatchOptions{Poll: 20 * time.Millisecond, Check: 10 * time.Millisecond}, func(w *Watch) {
+		w.attempts.policy = retry.Policy{Min: 50 * time.Millisecond, Max: 100 * time.Millisecond}
+		w.fault = func(string) error {
+			if short.Load() {
+				return syscall.ENOSPC
+			}
+			return nil
+		}
+	})
+	for n := 1; n <= 2; n++ {
+		f.await("polling", func() bool { return strings.Contains(f.watch.pollReason(), "max_user_watches") })
+		put(t, f.dir, fmt.Sprint(n, "/polled.md"))
+		f.synced()
+		short.Store(false)
+		f.await("events", func() bool { return f.watch.pollReason() == "" && f.watch.Stats().Directories == 1+2*n })
+		before := f.watch.Stats().Events
+		put(t, f.dir, fmt.Sprint("early/", n, ".md"))
+		f.synced()
+		if f.watch.Stats().Events == before {
+			t.Error("no events")
+		}
+		if lines := strings.Count(f.log.String(), "level="); lines != 2*n {
+			t.Errorf("%d lines: %s", lines, f.log.String())
+		}
+		short.Store(true)
+		put(t, f.dir, fmt.Sprint(n, "late/c.md"))
+	}
+	if newWatch(f.root, WatchOptions{}).tryAgain(&mustPollError{reason: "it is on NFS"}) != nil {
+		t.Error("a network file system is tried again")
 	}
 }
 

@@ -102,7 +102,7 @@ func (s *watchSession) addTree(w *walk, f *frame, parent *watchedDirectory, name
 	}
 	s.setSwaps(d, f.links)
 	if s.entries += len(nodes); watchPerFile && s.entries > maxWatchedEntries {
-		return &mustPollError{fmt.Sprintf("it has more than %d files and directories, and this system needs an open file to watch each", maxWatchedEntries)}
+		return &mustPollError{reason: fmt.Sprintf("it has more than %d files and directories, and this system needs an open file to watch each", maxWatchedEntries)}
 	}
 	for _, n := range nodes {
 		switch {
@@ -129,7 +129,7 @@ func (s *watchSession) addWatch(f *frame, parent *watchedDirectory, name string)
 	id := fileID{self.device, self.fingerprint.Inode}
 	if parent == nil || id.device != parent.id.device {
 		if reason := unreliableEvents(f.folder); reason != "" {
-			return nil, &mustPollError{withDirectory(reason, f.key)}
+			return nil, &mustPollError{reason: withDirectory(reason, f.key)}
 		}
 	}
 	if err := s.dropMoved(id, f.key); err != nil {
@@ -142,6 +142,13 @@ func (s *watchSession) addWatch(f *frame, parent *watchedDirectory, name string)
 	}
 	if err := s.notifier.Add(s.pathOf(f.key)); err != nil {
 		return nil, s.walkError(f.key, err)
+	}
+	// The watch is set by path. If a link is there by now, it leads to another directory, which may get a watch of its own, and the system
+	// has one for each: the two would share it, and end it together. A later replacement causes an event, because the directory above has a watch.
+	if parent != nil && id.inode != 0 && !s.isAt(f.key, id) {
+		if _, exists := s.directoryInfo(f.key); exists {
+			return nil, errDirectorySwapped
+		}
 	}
 	d := &watchedDirectory{name: name, parent: parent, id: id}
 	s.count++
@@ -168,7 +175,7 @@ func (s *watchSession) dropMoved(id fileID, key string) error {
 	}
 	if oldKey := old.key(); oldKey != key {
 		if s.isAt(oldKey, id) && s.isAt(key, id) && s.isAt(oldKey, id) {
-			return &mustPollError{fmt.Sprintf("the directory %q is also mounted at %q, and events name only one of them", oldKey, key)}
+			return &mustPollError{reason: fmt.Sprintf("the directory %q is also mounted at %q, and events name only one of them", oldKey, key)}
 		}
 		// The event of the move is still to come. By then a file may be at the old key, and nothing records that a directory
 		// was there.
@@ -253,7 +260,7 @@ func (s *watchSession) addPath(ctx context.Context, key string) error {
 func (s *watchSession) addPathBelow(w *walk, f *frame, d *watchedDirectory, rest string) error {
 	f.ignores = d.ignores
 	name, rest, _ := strings.Cut(rest, "/")
-	n, err := w.look(f, name)
+	n, err := w.lookExactly(f, name)
 	if err != nil {
 		return s.walkError(f.key+name, err)
 	}

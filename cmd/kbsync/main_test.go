@@ -85,6 +85,7 @@ func TestScripts(t *testing.T) {
 			"sealed":   cmdSealed,
 			"until":    cmdUntil,
 			"http":     cmdHTTP,
+			"hold":     cmdHold,
 			"signal":   cmdSignal,
 		},
 	})

@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/engine"
-	"github.com/kbsync/kbsync/internal/token"
 )
 
 func (a *app) watchCommand() *cobra.Command {
@@ -100,23 +98,6 @@ func (a *app) watch(ctx context.Context, cfg *config.Config, o passOptions, read
 		return errors.Join(err, api.close())
 	}
 	return engine.RunDaemon(ctx, options)
-}
-
-// listenToken reads the token that the page asks for; empty for none.
-func (a *app) listenToken(cfg *config.Config) (string, error) {
-	path := cfg.ListenTokenFile
-	if path == "" {
-		return "", nil
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("read --listen-token-file: %w", err))
-	}
-	text, err := token.Parse(data, a.out)
-	if err != nil {
-		return "", engine.WithClass(engine.ClassUsage, fmt.Errorf("--listen-token-file %s %w", path, err))
-	}
-	return text, nil
 }
 
 // A tokenWatch notices that the token file of the API has changed.

@@ -77,10 +77,18 @@ func cmdSealed(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// cmdHTTP sends a request, checks the status of the answer and writes its body to http.out.
+// cmdHTTP sends a request, with the token in a file if one is named. It checks the status of the answer and writes its body to http.out.
 func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 3 {
-		ts.Fatalf("usage: http status method url")
+	if neg || len(args) < 3 || len(args) > 4 {
+		ts.Fatalf("usage: http status method url [tokenfile]")
+	}
+	token := ""
+	if len(args) == 4 {
+		poll(ts, args[3], func() bool {
+			_, err := os.Stat(ts.MkAbs(args[3]))
+			return err == nil
+		})
+		token = strings.TrimSpace(ts.ReadFile(args[3]))
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -89,6 +97,9 @@ func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 	poll(ts, args[2], func() bool {
 		req, err := http.NewRequest(args[1], args[2], nil)
 		ts.Check(err)
+		if token != "" {
+			req.Header.Set("Authorization", "Bearer "+token)
+		}
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			return false
@@ -102,6 +113,20 @@ func cmdHTTP(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("HTTP status %d, want %d: %s", status, want, body)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs("http.out"), body, 0o600))
+}
+
+// cmdHold opens connections that send nothing, and holds them until the end of the script.
+func cmdHold(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: hold n address")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for range n {
+		c, err := net.Dial("tcp", args[1])
+		ts.Check(err)
+		ts.Defer(func() { c.Close() })
+	}
 }
 
 // cmdSignal sends a signal to the process that holds the lock of a sync.

@@ -46,6 +46,9 @@ type Config struct {
 	// Listen is the host:port of the status page, empty for none. The host is
 	// never empty: Parse turns ":9090" into an address of the loopback.
 	Listen string
+	// ListenRead is "token" if reading the status page needs the token, or
+	// "loopback" if requests from this machine read it without.
+	ListenRead string
 	// ListenTokenFile is the path of the file with the token of the status
 	// page; empty for none.
 	ListenTokenFile string

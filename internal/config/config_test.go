@@ -63,6 +63,7 @@ func TestMinimalFileHasDefaults(t *testing.T) {
 		State:         filepath.Join(dir, "conf", "kbsync.db"),
 		LocalState:    filepath.Join(dir, "conf", "kbsync.db"),
 		Log:           Log{Level: "info", Format: "text"},
+		ListenRead:    "token",
 		ShutdownGrace: 20 * time.Second,
 		Transfers:     4,
 		Checkers:      4,
@@ -125,6 +126,7 @@ state: var/state.db
 log: {level: debug, format: json}
 listen: :9090
 listen_token_file: secrets/listen
+listen_read: loopback
 period: 30s
 touch_file: run/touch
 error_file: run/error.json
@@ -188,11 +190,11 @@ func TestEveryKeyOfTheFile(t *testing.T) {
 		t.Errorf("API = %+v, want %+v", c.API, want)
 	}
 	got := []any{
-		c.State, c.Log, c.Listen, c.ListenTokenFile, c.Period, c.TouchFile, c.ErrorFile, c.MetricsFile, c.ShutdownGrace, c.LockTimeout, c.Transfers, c.Checkers,
+		c.State, c.Log, c.Listen, c.ListenTokenFile, c.ListenRead, c.Period, c.TouchFile, c.ErrorFile, c.MetricsFile, c.ShutdownGrace, c.LockTimeout, c.Transfers, c.Checkers,
 		c.BWLimit, c.MaxTransfer, c.MaxDuration, c.Poll, c.TrainTimeout,
 	}
 	want := []any{
-		filepath.Join(dir, "var", "state.db"), Log{"debug", "json"}, "127.0.0.1:9090", filepath.Join(dir, "secrets", "listen"), 30 * time.Second,
+		filepath.Join(dir, "var", "state.db"), Log{"debug", "json"}, "127.0.0.1:9090", filepath.Join(dir, "secrets", "listen"), "loopback", 30 * time.Second,
 		filepath.Join(dir, "run", "touch"), filepath.Join(dir, "run", "error.json"), filepath.Join(dir, "run", "kbsync.prom"), time.Minute, 5 * time.Second, 8, 2,
 		Size(1 << 20), Size(1e9), 90 * time.Minute, Poll{time.Second, 5 * time.Minute}, 24 * time.Hour,
 	}
@@ -255,7 +257,7 @@ func TestEachMistakeHasPlaceAndRemedy(t *testing.T) {
 		{"flag's name as key", syncs("batch_documents: 3"), []string{"5:5: syncs[0].batch_documents: is not a setting here; write it as a sync's batch.documents"}},
 		{"key of one sync in defaults", "defaults: {root: docs}\n" + minimal, []string{"1:12: defaults.root: belongs to one sync; write it below syncs"}},
 		{"token in the file", "api:\n  token: eyJhbGciOi\n" + minimal, []string{"2:3: api.token: is not a setting, and a token does not belong in the file; set REPLYCX_TOKEN, or write api.token_file or api.token_command"}},
-		{"odd key", "\"a\\nb\": 1\n" + minimal, []string{`1:1: "a\nb": is not a setting; the keys here are defaults, api, state, log, listen, listen_token_file, period, touch_file, error_file, metrics_file, shutdown_grace, lock_timeout, transfers, checkers, bwlimit, max_transfer, max_duration, poll, train_timeout, syncs`}},
+		{"odd key", "\"a\\nb\": 1\n" + minimal, []string{`1:1: "a\nb": is not a setting; the keys here are defaults, api, state, log, listen, listen_token_file, listen_read, period, touch_file, error_file, metrics_file, shutdown_grace, lock_timeout, transfers, checkers, bwlimit, max_transfer, max_duration, poll, train_timeout, syncs`}},
 
 		{"list for a mapping", syncs("batch: [1]"), []string{"5:12: syncs[0].batch: a list is not a mapping; write keys and values: documents, bytes, wait"}},
 		{"text for a mapping", "api: https://api.reply.cx\n" + minimal, []string{`1:6: api: "https://api.reply.cx" is not a mapping; write keys and values: url, token_file, token_command, account_id, rate, ca_cert, allow_insecure`}},

@@ -154,8 +154,14 @@ func Settings() []Setting {
 		},
 		{
 			Name: "listen-token-file", Key: "listen_token_file", Kind: KindPath, Scope: ScopeWatch, example: "/run/secrets/kbsync-listen",
-			Usage:  "File with the token for the status page and its triggers. Without a token, only this machine can use them.",
+			Usage:  "File with the token for the status page and its triggers. By default, watch writes a token to a file beside the state, with .listen-token after its name.",
 			config: func(c *Config) any { return &c.ListenTokenFile },
+		},
+		{
+			Name: "listen-read", Key: "listen_read", Kind: KindChoice, Scope: ScopeWatch, Default: "token",
+			Choices: []string{"token", "loopback"},
+			Usage:   "Who can read the status page: token (whoever has the token), or loopback (every user and every proxy of this machine, too).",
+			config:  func(c *Config) any { return &c.ListenRead },
 		},
 		{
 			Name: "period", Key: "period", Kind: KindDuration, Scope: ScopeWatch, Default: "off", off: true, example: "30s",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kbsync/kbsync/internal/statuspage"
@@ -13,14 +14,15 @@ import (
 // openPage makes the page. It counts even if it is not served.
 func (d *daemon) openPage() (err error) {
 	d.host.page, err = statuspage.New(statuspage.Options{
-		State:   d.opts.Store,
-		Log:     d.opts.Logger,
-		Version: d.opts.Version,
-		Token:   d.opts.ListenToken,
-		Syncs:   d.pageSyncs,
-		Sync:    d.triggerSync,
-		Reindex: d.triggerReindex,
-		Reload:  d.triggerReload,
+		State:       d.opts.Store,
+		Log:         d.opts.Logger,
+		Version:     d.opts.Version,
+		Token:       d.opts.ListenToken,
+		ReadLocally: d.opts.Config.ListenRead == "loopback",
+		Syncs:       d.pageSyncs,
+		Sync:        d.triggerSync,
+		Reindex:     d.triggerReindex,
+		Reload:      d.triggerReload,
 	})
 	return err
 }
@@ -47,6 +49,14 @@ func (d *daemon) pageSyncs() []statuspage.Sync {
 			s.MaxLag = 3*every + time.Minute
 		}
 		syncs = append(syncs, s)
+	}
+	// A reload may be between stopping the loops of a sync and beginning the next ones. The sync has not left the config.
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range d.opts.Config.Selected {
+		if !slices.ContainsFunc(syncs, func(s statuspage.Sync) bool { return s.Name == name }) {
+			syncs = append(syncs, statuspage.Sync{Name: name})
+		}
 	}
 	return syncs
 }
@@ -81,7 +91,38 @@ func (d *daemon) triggerReindex(ctx context.Context, trigger statuspage.Reindex)
 			return 0, fmt.Errorf("%w: %w", statuspage.ErrInvalid, err)
 		}
 	}
+	if !trigger.Confirmed {
+		if err := d.refuseAll(ctx, found, selection); err != nil {
+			return 0, err
+		}
+	}
 	return d.mark(ctx, found, selection)
+}
+
+// refuseAll returns an error if a selection leaves out no document of a sync that has several. A glob or an age can select them all
+// without saying so. Failed and stuck documents have no source that would be there twice.
+func (d *daemon) refuseAll(ctx context.Context, of []*loops, selection state.Selection) error {
+	if len(selection.States) > 0 {
+		return nil
+	}
+	for _, l := range of {
+		id := l.syncID.Load()
+		if id == 0 {
+			continue
+		}
+		all, err := d.opts.Store.Queue.CountSelected(ctx, id, state.Selection{})
+		if err != nil {
+			return err
+		}
+		some, err := d.opts.Store.Queue.CountSelected(ctx, id, selection)
+		if err != nil {
+			return err
+		}
+		if some == all && all > 1 {
+			return fmt.Errorf("sync %q: %w", l.config.Name, statuspage.ErrUnconfirmed)
+		}
+	}
+	return nil
 }
 
 // errEnding is the answer to a reload that the end of the process precedes.

@@ -96,8 +96,8 @@ func fixed(old, cfg *config.Config) error {
 	switch {
 	case cfg.State != old.State:
 		return fmt.Errorf("the state has changed to %s; restart kbsync for that", cfg.State)
-	case cfg.Listen != old.Listen || cfg.ListenTokenFile != old.ListenTokenFile:
-		return errors.New("the listener's address or token has changed; restart kbsync for that")
+	case cfg.Listen != old.Listen || cfg.ListenTokenFile != old.ListenTokenFile || cfg.ListenRead != old.ListenRead:
+		return errors.New("the listener's address, token or readers have changed; restart kbsync for that")
 	}
 	return nil
 }

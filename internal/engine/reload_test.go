@@ -72,6 +72,7 @@ func TestSettingRestartsWhatItTouches(t *testing.T) {
 			"log.format":         {"json", nothing},
 			"listen":             {"127.0.0.1:9090", refused},
 			"listen_token_file":  {"listen-token", refused},
+			"listen_read":        {"loopback", refused},
 			"period":             {"30s", syncs},
 			"touch_file":         {"touched", nothing},
 			"error_file":         {"docs/errors.json", sync}, // it is no document

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kbsync/kbsync/ingest"
+	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
@@ -113,10 +114,21 @@ func RunOnce(ctx context.Context, opts RunOptions) RunResult {
 	return result
 }
 
+// configuredSyncs returns the syncs of the config, also those that are not selected: a pass of one does not end the series of the others.
+func configuredSyncs(cfg *config.Config) []statuspage.Sync {
+	var syncs []statuspage.Sync
+	for _, s := range cfg.Syncs {
+		syncs = append(syncs, statuspage.Sync{Name: s.Name})
+	}
+	return syncs
+}
+
 // ReportPasses reports passes to the hooks of their syncs and in the status files. outcomes are the errors that sum up each pass;
 // nil for a complete one.
 func ReportPasses(ctx context.Context, opts Options, passes []PassResult, outcomes []error) {
-	page, err := statuspage.New(statuspage.Options{State: opts.Store, Log: opts.Logger, Version: opts.Version})
+	page, err := statuspage.New(statuspage.Options{
+		State: opts.Store, Log: opts.Logger, Version: opts.Version, Syncs: func() []statuspage.Sync { return configuredSyncs(opts.Config) },
+	})
 	if err != nil {
 		opts.Logger.Warn("cannot make the metrics", "error", err)
 		return

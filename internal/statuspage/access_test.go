@@ -13,19 +13,27 @@ import (
 
 const canary = "canary-6b1f0a"
 
-func TestAccessNeedsTheLoopbackOrTheToken(t *testing.T) {
+// Triggers need the token, also from this machine: each of its users, and each visitor of a proxy on it, connects over the loopback.
+func TestAccess(t *testing.T) {
 	f := newFixture(t)
 	called := 0
 	opts := Options{Sync: func(context.Context, string) error { called++; return nil }}
-	open := f.page(opts)
-	opts.Token = canary
 	closed := f.page(opts)
+	opts.ReadLocally = true
+	open := f.page(opts)
+	opts.State = f.store
+	bare, err := New(opts) // no token
+	f.must(err)
+	opts.ReadLocally = false
+	shut, err := New(opts)
+	f.must(err)
 
 	type change func(*http.Request)
 	from := func(addr string) change { return func(q *http.Request) { q.RemoteAddr = addr } }
 	host := func(name string) change { return func(q *http.Request) { q.Host = name } }
 	head := func(name, value string) change { return func(q *http.Request) { q.Header.Set(name, value) } }
 	basic := func(q *http.Request) { q.SetBasicAuth("user", canary) }
+	bearer := head("Authorization", "Bearer "+canary)
 	const remote = "10.1.2.3:4000"
 
 	for _, c := range []struct {
@@ -40,51 +48,72 @@ func TestAccessNeedsTheLoopbackOrTheToken(t *testing.T) {
 		{"as a name below localhost", open, "GET /", []change{host("KBSync.LocalHost.")}, 200},
 		{"over IPv6", open, "GET /", []change{from("[::1]:4000"), host("[::1]:9090")}, 200},
 		{"mapped", open, "GET /", []change{from("[::ffff:127.0.0.1]:4000"), host("[::ffff:127.0.0.1]")}, 200},
-		{"curl", open, "POST /-/sync", nil, 202},
-		{"the page's own button", open, "POST /-/sync", []change{head("Sec-Fetch-Site", "same-origin"), head("Origin", "http://127.0.0.1:9090")}, 202},
+		{"without a token at all", bare, "GET /", nil, 200},
 
-		{"another site's form", open, "POST /-/sync", []change{head("Sec-Fetch-Site", "cross-site"), head("Origin", "https://evil.example")}, 403},
-		{"another port's form", open, "POST /-/sync", []change{head("Sec-Fetch-Site", "same-site")}, 403},
-		{"an old browser's", open, "POST /-/sync", []change{head("Origin", "https://evil.example")}, 403},
-		{"a sandboxed frame's", open, "POST /-/sync", []change{head("Origin", "null")}, 403},
+		{"another user of this machine acts", open, "POST /-/sync", nil, 401},
+		{"another user, closed", closed, "POST /-/sync", nil, 401},
+		{"another user reindexes", open, "POST /-/reindex?failed=true", nil, 401},
+		{"another user reloads", open, "POST /-/reload", nil, 401},
+		{"a silent proxy's visitor", closed, "GET /", nil, 401},
+		{"a silent proxy's visitor, JSON", closed, "GET /status.json", nil, 401},
+		{"acts on a page without a token", bare, "POST /-/sync", nil, 403},
+		{"acts with an empty token", bare, "POST /-/sync", []change{head("Authorization", "Bearer ")}, 403},
+		{"acts with an empty password", bare, "POST /-/sync", []change{head("Authorization", "Basic Og=="), head("Sec-Fetch-Site", "same-origin")}, 403},
+		{"reads a page without a token", shut, "GET /", nil, 403},
+		{"curl", open, "POST /-/sync", []change{bearer}, 202},
+
+		{"the page's button, before the password", open, "POST /-/sync", []change{head("Sec-Fetch-Site", "same-origin")}, 401},
+		{"the page's button", open, "POST /-/sync", []change{basic, head("Sec-Fetch-Site", "same-origin"), head("Origin", "http://127.0.0.1:9090")}, 202},
+		{"the page's button, closed", closed, "POST /-/sync", []change{basic, head("Sec-Fetch-Site", "same-origin")}, 202},
+		{"the page's button over plain HTTP", closed, "POST /-/sync", []change{basic, from(remote), host("kb.example:9090"), head("Origin", "http://kb.example:9090")}, 202},
+		{"another site's form with the password", closed, "POST /-/sync", []change{basic, head("Sec-Fetch-Site", "cross-site"), head("Origin", "https://evil.example")}, 403},
+		{"another port's form with the password", closed, "POST /-/sync", []change{basic, head("Sec-Fetch-Site", "same-site"), head("Origin", "http://127.0.0.1:8000")}, 403},
+		{"another port's form with the password, plain HTTP", closed, "POST /-/sync", []change{basic, host("kb.example:9090"), head("Origin", "http://kb.example:8000")}, 403},
+		{"an address typed with the password", closed, "POST /-/sync", []change{basic, head("Sec-Fetch-Site", "none")}, 401},
+
+		{"another site's form", open, "POST /-/sync", []change{bearer, head("Sec-Fetch-Site", "cross-site"), head("Origin", "https://evil.example")}, 403},
+		{"another port's form", open, "POST /-/sync", []change{bearer, head("Sec-Fetch-Site", "same-site")}, 403},
+		{"an old browser's", open, "POST /-/sync", []change{bearer, head("Origin", "https://evil.example")}, 403},
+		{"a sandboxed frame's", open, "POST /-/sync", []change{bearer, head("Origin", "null")}, 403},
 
 		{"a rebound name", open, "GET /", []change{host("evil.example")}, 403},
 		{"a rebound name, JSON", open, "GET /status.json", []change{host("evil.example:9090")}, 403},
 		{"a rebound name, metrics", open, "GET /metrics", []change{host("evil.example:9090")}, 403},
 		{"a rebound name acts", open, "POST /-/sync", []change{host("evil.example"), head("Sec-Fetch-Site", "same-origin"), head("Origin", "http://evil.example")}, 403},
+		{"a rebound name acts, closed", closed, "POST /-/sync", []change{host("evil.example"), head("Origin", "http://evil.example")}, 401},
 		{"a name that looks like it", open, "GET /", []change{host("127.0.0.1.evil.example")}, 403},
 		{"another one", open, "GET /", []change{host("localhost.evil.example")}, 403},
 		{"no name", open, "GET /", []change{host("")}, 403},
+		{"a proxy's name with the token", open, "GET /", []change{bearer, host("kb.example")}, 200},
 
-		{"from elsewhere", open, "GET /", []change{from(remote), host("10.0.0.1:9090")}, 403},
-		{"from elsewhere, as localhost", open, "GET /", []change{from(remote), host("localhost")}, 403},
-		{"from elsewhere, JSON", open, "GET /status.json", []change{from(remote)}, 403},
-		{"from elsewhere acts", open, "POST /-/sync", []change{from(remote)}, 403},
-		{"from an invalid address", open, "GET /", []change{from("@")}, 403},
-		{"from a proxy", open, "GET /", []change{head("X-Forwarded-For", "10.1.2.3")}, 403},
-		{"from a proxy, RFC 7239", open, "POST /-/sync", []change{head("Forwarded", "for=10.1.2.3")}, 403},
+		{"from elsewhere", open, "GET /", []change{from(remote), host("10.0.0.1:9090")}, 401},
+		{"from elsewhere, as localhost", open, "GET /", []change{from(remote), host("localhost")}, 401},
+		{"from elsewhere, JSON", open, "GET /status.json", []change{from(remote)}, 401},
+		{"from elsewhere acts", open, "POST /-/sync", []change{from(remote)}, 401},
+		{"from elsewhere, no token", bare, "GET /", []change{from(remote)}, 403},
+		{"from an invalid address", open, "GET /", []change{from("@")}, 401},
+		{"from a proxy", open, "GET /", []change{head("X-Forwarded-For", "10.1.2.3")}, 401},
+		{"from a proxy, RFC 7239", open, "GET /", []change{head("Forwarded", "for=10.1.2.3")}, 401},
+		{"from a proxy with the token", open, "GET /", []change{bearer, head("Forwarded", "for=10.1.2.3")}, 200},
 		{"Prometheus", open, "GET /metrics", []change{from(remote), host("kbsync.ops.svc:9090")}, 200},
 		{"the kubelet", open, "GET /healthz", []change{from(remote), host("10.0.0.1:9090")}, 200},
 		{"the kubelet again", open, "GET /readyz", []change{from(remote), host("10.0.0.1:9090")}, 200},
 
-		{"token missing", closed, "GET /", nil, 401},
-		{"token missing, JSON", closed, "GET /status.json", nil, 401},
-		{"token missing, acts", closed, "POST /-/sync", nil, 401},
 		{"token empty", closed, "GET /", []change{head("Authorization", "Bearer ")}, 401},
 		{"token wrong", closed, "GET /", []change{head("Authorization", "Bearer "+canary+"x")}, 401},
 		{"token cut", closed, "GET /", []change{head("Authorization", "Bearer "+canary[:5])}, 401},
 		{"token in the address", closed, "GET /?token=" + canary, nil, 401},
-		{"token", closed, "GET /", []change{head("Authorization", "Bearer "+canary)}, 200},
+		{"token", closed, "GET /", []change{bearer}, 200},
 		{"token from elsewhere", closed, "POST /-/sync", []change{head("Authorization", "bearer "+canary), from(remote), host("kbsync.example")}, 202},
 		{"password", closed, "GET /", []change{basic, from(remote), host("kbsync.example")}, 200},
 		{"password acts", closed, "POST /-/sync", []change{basic}, 401},
-		{"token, another site's", closed, "POST /-/sync", []change{head("Authorization", "Bearer "+canary), head("Sec-Fetch-Site", "cross-site")}, 403},
 		{"token, metrics without", closed, "GET /metrics", []change{from(remote), host("kbsync.example")}, 200},
 		{"token, health without", closed, "GET /healthz", []change{from(remote), host("kbsync.example")}, 200},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			method, target, _ := strings.Cut(c.request, " ")
 			q := local(method, target, "")
+			q.Header.Del("Authorization")
 			for _, change := range c.changes {
 				change(q)
 			}
@@ -98,6 +127,11 @@ func TestAccessNeedsTheLoopbackOrTheToken(t *testing.T) {
 			}
 			if w.Code == 401 && w.Header().Get("WWW-Authenticate") == "" {
 				t.Error("401 without WWW-Authenticate")
+			}
+			// A browser asks for the password only where it would count.
+			asks := strings.HasPrefix(w.Header().Get("WWW-Authenticate"), "Basic")
+			if counts := method == "GET" || fromOwnPage(q); w.Code == 401 && asks != counts {
+				t.Errorf("asks for %s", w.Header().Get("WWW-Authenticate"))
 			}
 			if policy := w.Header().Get("Content-Security-Policy"); !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
 				t.Errorf("policy %q", policy)

@@ -47,9 +47,10 @@ func (f *fixture) must(err error) {
 	}
 }
 
+// page returns a page with the token canary, which the requests of local carry.
 func (f *fixture) page(opts Options) *Page {
 	f.t.Helper()
-	opts.State = f.store
+	opts.State, opts.Token = f.store, canary
 	p, err := New(opts)
 	f.must(err)
 	return p
@@ -131,7 +132,7 @@ func (f *fixture) trained(s state.Sync, outcome state.Outcome, errors string, id
 	f.must(f.store.Inventory.RecordPolls(f.t.Context(), s.Destination.ID, polls))
 }
 
-// local returns a request from this machine.
+// local returns a request from this machine with the token.
 func local(method, target, body string) *http.Request {
 	var b io.Reader
 	if body != "" {
@@ -139,6 +140,7 @@ func local(method, target, body string) *http.Request {
 	}
 	q := httptest.NewRequest(method, target, b)
 	q.Host, q.RemoteAddr = "127.0.0.1:9090", "127.0.0.1:50000"
+	q.Header.Set("Authorization", "Bearer "+canary)
 	if body != "" {
 		q.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}

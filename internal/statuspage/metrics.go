@@ -59,7 +59,7 @@ type Metrics struct {
 	stateErrors prometheus.Counter
 
 	mu    sync.Mutex
-	known map[string]bool // syncs that have series
+	known map[string]bool // syncs that have had series; true if they have them now
 }
 
 func newMetrics() *Metrics {
@@ -219,6 +219,8 @@ func (m *Metrics) reconcile(names []string) {
 		if now[name] {
 			continue
 		}
+		// Also if they were deleted before: an answer that came after the sync left the config has made a series again.
+		now[name] = false
 		gone := prometheus.Labels{"sync": name}
 		for _, v := range []*prometheus.CounterVec{m.batches, m.bytes, m.retries, m.missed, m.overflows, m.guardTrips, m.notified, m.connections, m.failedAcks} {
 			v.DeletePartialMatch(gone)
@@ -275,6 +277,9 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for i := range o.Syncs {
 		s := &o.Syncs[i]
+		if !s.Configured {
+			continue // its values would never change again, and alert for ever
+		}
 		gauge := func(d *prometheus.Desc, v float64, more ...string) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, append([]string{label(s.Name)}, more...)...)
 		}
@@ -344,7 +349,9 @@ func (p *Page) refreshMetrics(ctx context.Context) error {
 	}
 	var names []string
 	for i := range o.Syncs {
-		names = append(names, o.Syncs[i].Name)
+		if o.Syncs[i].Configured {
+			names = append(names, o.Syncs[i].Name)
+		}
 	}
 	p.Metrics.reconcile(names)
 	return nil

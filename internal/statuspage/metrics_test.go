@@ -264,6 +264,25 @@ func TestMetricsComeFromTheState(t *testing.T) {
 		}
 	}
 
+	// A sync that left the config stays in the state, and has no series either. An answer that comes late makes none.
+	for range 2 {
+		syncs = nil
+		p.expireReading()
+		body := get(t, p, "/metrics")
+		if n := strings.Count(body, "sync="); n != 0 || !strings.Contains(get(t, p, "/"), "not in the config") {
+			t.Errorf("%d series of a sync that left the config: %s", n, body)
+		}
+		p.Metrics.UploadRequest("handbook", 200, time.Second)
+		p.Metrics.BatchEnded("handbook", state.BatchAccepted)
+		p.Metrics.BytesSent("new", 1)
+	}
+	// It begins again at zero when it is back.
+	syncs = []Sync{{Name: "handbook"}}
+	p.expireReading()
+	if got := values(t, p, "kbsync_upload_bytes_total"); len(got) != 1 || got["sync=handbook"] != "0" {
+		t.Errorf("back in the config: %v", got)
+	}
+
 	// Without a state the other metrics stay, and one counts the failure.
 	f.close()
 	p.expireReading()

@@ -38,6 +38,16 @@ func TestPageShowsSyncs(t *testing.T) {
 	if strings.Contains(body, "<button") {
 		t.Error("a button without a trigger")
 	}
+	trigger := Options{State: f.store, ReadLocally: true, Sync: func(context.Context, string) error { return nil },
+		Syncs: func() []Sync { return []Sync{{Name: "hand book"}} }}
+	if !strings.Contains(get(t, f.page(trigger), "/"), "<button") {
+		t.Error("no button")
+	}
+	bare, err := New(trigger)
+	f.must(err)
+	if strings.Contains(get(t, bare, "/"), "<button") {
+		t.Error("a button without a token")
+	}
 
 	f.close()
 	p.expireReading()

@@ -72,8 +72,8 @@ func (p *Page) servePage(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Cannot read the state: "+err.Error(), http.StatusServiceUnavailable)
 		return
 	}
-	// A button cannot send the token, so a page with a token has no buttons.
-	data := &pageData{overview: o, Now: time.Now(), Buttons: p.opts.Sync != nil && p.opts.Token == ""}
+	// The browser asks for the token as a password, once, and sends it with the request of a button.
+	data := &pageData{overview: o, Now: time.Now(), Buttons: p.opts.Sync != nil && p.opts.Token != ""}
 	data.Health, data.HealthText = o.health()
 	for i := range o.Syncs {
 		s := syncData{syncView: &o.Syncs[i]}

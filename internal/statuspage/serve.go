@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // Listen listens on a host:port. Without a host it listens on the loopback: ":9090" means 127.0.0.1:9090. "0.0.0.0:9090" and
@@ -29,8 +31,19 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return l, nil
 }
 
+// maxConnections returns how many connections are open at once, for a limit of open files; 0 means that the limit is unknown. The rest of
+// the files is for scans and uploads: whoever reaches the address, even without the token, can open connections.
+func maxConnections(files uint64) int {
+	const most = 64
+	if files == 0 {
+		return most
+	}
+	return int(min(max(files/8, 2), most))
+}
+
 // Serve serves requests on l until ctx ends. Then it waits a few seconds for the requests in progress, closes l and returns
-// nil. It logs errors of single connections; log may be nil.
+// nil. It logs errors of single connections; log may be nil. Further connections wait while too many are open. A connection serves one
+// request, so that nobody can hold it, and one without a request is closed after five seconds.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	const grace = 3 * time.Second
 	log = cmp.Or(log, slog.New(slog.DiscardHandler))
@@ -39,12 +52,13 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      time.Minute,
-		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
+	server.SetKeepAlivesEnabled(false)
+	limited := netutil.LimitListener(l, maxConnections(maxOpenFiles()))
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(l) }()
+	go func() { ended <- server.Serve(limited) }()
 	select {
 	case err := <-ended:
 		return fmt.Errorf("serve the status page: %w", err)

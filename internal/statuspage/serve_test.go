@@ -7,7 +7,10 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -43,7 +46,7 @@ func TestListenUsesTheLoopbackByDefault(t *testing.T) {
 }
 
 func TestServeCompletesRequestsInProgress(t *testing.T) {
-	p := newFixture(t).page(Options{})
+	p := newFixture(t).page(Options{ReadLocally: true})
 	l, err := Listen(t.Context(), ":0")
 	if err != nil {
 		t.Fatal(err)
@@ -106,5 +109,91 @@ func TestServeCompletesRequestsInProgress(t *testing.T) {
 	}
 	if err := Serve(t.Context(), l, p, nil); err == nil {
 		t.Error("serving a closed listener succeeds")
+	}
+}
+
+// A pipeListener accepts connections in memory, so that time is that of a bubble.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	open   atomic.Int64 // accepted, and not closed
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		l.open.Add(1)
+		return &countedConn{Conn: c, closed: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { close(l.closed); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (l *pipeListener) dial() net.Conn {
+	client, server := net.Pipe()
+	go func() {
+		select {
+		case l.conns <- server:
+		case <-l.closed:
+			server.Close()
+		}
+	}()
+	return client
+}
+
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *countedConn) Close() error { c.closed(); return c.Conn.Close() }
+
+// Someone opens connections and sends nothing. The process keeps its descriptors, and health checks soon get an answer.
+func TestConnectionsAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- Serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") }), nil)
+		}()
+		most := maxConnections(maxOpenFiles())
+		for range 2 * most {
+			defer l.dial().Close()
+		}
+		synctest.Wait()
+		if open := l.open.Load(); open != int64(most) {
+			t.Errorf("%d connections are open, want %d", open, most)
+		}
+		began := time.Now()
+		client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return l.dial(), nil }}}
+		for range 2 {
+			resp, err := client.Get("http://127.0.0.1/healthz")
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			if resp.Body.Close(); err != nil || string(body) != "ok" || !resp.Close {
+				t.Errorf("%q, %v, kept open: %v", body, err, !resp.Close)
+			}
+		}
+		if took := time.Since(began); took > 11*time.Second {
+			t.Errorf("the answer took %v", took)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestMaxConnectionsLeavesFiles(t *testing.T) {
+	for files, want := range map[uint64]int{0: 64, 8: 2, 64: 8, 256: 32, 1024: 64, 1 << 63: 64} {
+		if got := maxConnections(files); got != want {
+			t.Errorf("%d of %d files, want %d", got, files, want)
+		}
 	}
 }

@@ -6,9 +6,10 @@
 //
 // # Access
 //
-// The page, its JSON and the triggers show documents and start work. They require the token or, if no token is set, a request
-// from this machine. Metrics and health show no more than names of syncs and need no token. The page escapes every value,
-// loads nothing from other sites, and refuses requests that another site makes a browser send.
+// The triggers start work that may be permanent, so each requires the token: every user of the machine can connect to the loopback,
+// and so can the visitors of a proxy on it. The page and its JSON show documents and require the token too; Options.ReadLocally opens
+// them to this machine. Metrics and health show no more than names of syncs and need no token. The page escapes every value, loads
+// nothing from other sites, and refuses requests that another site makes a browser send.
 package statuspage
 
 import (
@@ -34,8 +35,10 @@ type Options struct {
 	// Version is the version of kbsync, for the page and kbsync_build_info.
 	Version string
 
-	// Token authorizes requests for the page and the triggers. If it is empty, only the loopback has access.
+	// Token authorizes requests for the page and the triggers. If it is empty, no trigger can be called.
 	Token string
+	// ReadLocally lets requests from this machine see the page without the token. It does not concern the triggers.
+	ReadLocally bool
 
 	// Syncs returns the syncs that the process runs now. It must be quick. Nil means the syncs in the state.
 	Syncs func() []Sync
@@ -70,6 +73,8 @@ type Reindex struct {
 	Stuck     bool
 	OlderThan time.Duration // minimum age of the last upload; zero means any age
 	All       bool          // excludes the other four
+	// Confirmed accepts that every document of a sync leaves its old source behind. All is never without it.
+	Confirmed bool
 }
 
 // A Page serves the status of one process. Its methods are safe for concurrent use.
@@ -110,14 +115,14 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.Ser
 func (p *Page) routes() http.Handler {
 	mux := http.NewServeMux()
 	// Each pattern has a method, so the mux responds to other methods with 405 and Allow.
-	mux.Handle("GET /{$}", p.private(p.servePage))
-	mux.Handle("GET /status.json", p.private(p.serveJSON))
+	mux.Handle("GET /{$}", p.mayRead(p.servePage))
+	mux.Handle("GET /status.json", p.mayRead(p.serveJSON))
 	mux.HandleFunc("GET /healthz", p.serveHealth)
 	mux.HandleFunc("GET /readyz", p.serveReady)
 	mux.Handle("GET /metrics", p.metricsHandler())
-	mux.Handle("POST /-/sync", p.private(p.triggerSync))
-	mux.Handle("POST /-/reindex", p.private(p.triggerReindex))
-	mux.Handle("POST /-/reload", p.private(p.triggerReload))
+	mux.Handle("POST /-/sync", p.mayAct(p.triggerSync))
+	mux.Handle("POST /-/reindex", p.mayAct(p.triggerReindex))
+	mux.Handle("POST /-/reload", p.mayAct(p.triggerReload))
 	return p.protect(mux)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -14,6 +15,14 @@ import (
 
 	"github.com/kbsync/kbsync/state"
 )
+
+// confirmation is the value of the parameter confirm. It names what follows.
+const confirmation = "duplicates"
+
+// ErrUnconfirmed means that a reindex selects every document of a sync, and that the request does not confirm it. The page responds
+// with 400.
+var ErrUnconfirmed = fmt.Errorf("%w: this uploads every document once more, and the old source of each stays in the knowledge base; "+
+	"add confirm=%s if you want that", ErrInvalid, confirmation)
 
 // maxForm is the maximum size of a trigger's body in bytes.
 const maxForm = 64 << 10
@@ -66,7 +75,7 @@ func (p *Page) triggerReload(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) triggerReindex(w http.ResponseWriter, r *http.Request) {
-	f, ok := form(w, r, "sync", "glob", "failed", "stuck", "older_than", "all")
+	f, ok := form(w, r, "sync", "glob", "failed", "stuck", "older_than", "all", "confirm")
 	if !ok {
 		return
 	}
@@ -81,6 +90,13 @@ func (p *Page) triggerReindex(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		*flag = set
+	}
+	switch text := f.Get("confirm"); {
+	case text == confirmation:
+		request.Confirmed = true
+	case text != "" || f.Has("confirm"):
+		respond(w, http.StatusBadRequest, "confirm must be "+confirmation, nil)
+		return
 	}
 	if f.Has("older_than") {
 		age, err := time.ParseDuration(f.Get("older_than"))
@@ -99,6 +115,10 @@ func (p *Page) triggerReindex(w http.ResponseWriter, r *http.Request) {
 	if chosen := len(request.Globs) > 0 || request.Failed || request.Stuck || request.OlderThan != 0; chosen == request.All {
 		respond(w, http.StatusBadRequest, "choose the documents to upload again: glob, failed=true, stuck=true or older_than=720h, "+
 			"or all=true for every document (the old source of each stays in the knowledge base)", nil)
+		return
+	}
+	if request.All && !request.Confirmed {
+		respond(w, http.StatusBadRequest, ErrUnconfirmed.Error(), nil)
 		return
 	}
 	p.trigger(w, r, p.opts.Reindex != nil, http.StatusAccepted, func(ctx context.Context) (map[string]any, error) {
