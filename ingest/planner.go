@@ -212,11 +212,12 @@ func (p *planner) hand(b *batch, interrupted <-chan struct{}) bool {
 // wait waits for the workers, or for the next document to become due. more is false when nothing becomes due within the
 // run's patience.
 func (p *planner) wait(ctx context.Context) (more bool, err error) {
+	// The batches are counted first: a batch that ends between the two has recorded its documents, and wakes the planner.
+	batches, again := p.inFlight.counts()
 	due, err := p.queue.NextDue(ctx, p.sync.ID, p.resendAfter())
 	if err != nil {
 		return false, err
 	}
-	batches, again := p.inFlight.counts()
 	patienceEnds := p.report.patienceEnds(p.opts.Patience)
 	if p.opts.Gate.IsShut() {
 		// No due document may be claimed. The end of a batch wakes the planner.

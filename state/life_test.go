@@ -139,12 +139,10 @@ var wholeLife = []lifeStep{
 		_, err := r.s.Documents.ChangeToken(r.ctx(), r.sync.ID)
 		r.must(err)
 	}},
-	{"Queue.CountSelected", func(r *fixture) {
+	{"Queue.CountSelected Queue.Mark", func(r *fixture) { // reindex and retry select documents by a function
 		_, err := r.s.Queue.CountSelected(r.ctx(), r.sync.ID, Selection{})
 		r.must(err)
-	}},
-	{"Queue.Mark", func(r *fixture) { // reindex and retry select documents by a function
-		_, err := r.s.Queue.Mark(r.ctx(), r.sync.ID, Selection{})
+		_, err = r.s.Queue.Mark(r.ctx(), r.sync.ID, Selection{})
 		r.must(err)
 	}},
 	{"Store.Check", func(r *fixture) { // it checks every row

@@ -1,0 +1,5 @@
+package main
+
+import "os"
+
+func hangUp(*os.Process) error { return nil }
