@@ -79,7 +79,7 @@ kill: ## kill a sync of the Go tree 40 times, on both databases, then compare th
 
 # To repeat one seed: make storm STORM_SEED=17 STORM_SEEDS=1 STATE=sqlite
 .PHONY: storm
-storm: ## run 50 storms of 5,000 operations on a watched tree on each database, half of them with kills
+storm: ## run 50 storms of 5,000 operations and disturbances of the watch on each database, half of them with kills
 	STATE="$(STATE)" STORM_OPS="$${STORM_OPS:-5000}" STORM_SEEDS="$${STORM_SEEDS:-50}" $(GO) test -count=1 -timeout 5h -run TestStorm -v ./cmd/kbsync
 
 # To change the numbers: make postgres-kill POSTGRES_OBJECTS=2000 POSTGRES_KILLS=10
