@@ -8,8 +8,10 @@ import (
 )
 
 const (
-	// claimAtOnce is how many documents the planner claims at a time.
-	claimAtOnce = 200
+	// claimAtOnce is how many documents the planner claims at a time at most. Each claim waits for a commit.
+	claimAtOnce = 1000
+	// takeAtOnce is how many of them it hashes before it hands them to the workers.
+	takeAtOnce = 200
 	// minWait is the planner's shortest wait for a time that the state names.
 	minWait = 20 * time.Millisecond
 	// never is a ResendAfter that no uncertain document reaches.
@@ -106,7 +108,7 @@ func (p *planner) claimLimit() int {
 	if !p.opts.Shared {
 		return claimAtOnce
 	}
-	return min(claimAtOnce, 2*p.opts.Documents*p.opts.Transfers)
+	return min(takeAtOnce, 2*p.opts.Documents*p.opts.Transfers)
 }
 
 // claim claims the documents of the next step, through the gate.
@@ -130,7 +132,7 @@ func (p *planner) sendRestOrWait(ctx context.Context) (more bool, err error) {
 func (p *planner) take(ctx context.Context, docs []*document) error {
 	for len(docs) > 0 {
 		n, bytes := 0, int64(0)
-		for n < len(docs) && (n < len(p.hashers) || bytes < hashAtOnce) {
+		for n < min(len(docs), takeAtOnce) && (n < len(p.hashers) || bytes < hashAtOnce) {
 			bytes += docs[n].Fingerprint.Size
 			n++
 		}
