@@ -1,13 +1,13 @@
 package engine
 
 import (
-	"bytes"
 	"context"
 	"iter"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,6 +49,7 @@ func (r *slowRoot) Survey(ctx context.Context, _ *watcher.LeftOut) iter.Seq2[wat
 // A testSource is a source of changes that a test marks.
 type testSource struct {
 	wake  wakeup
+	mu    sync.Mutex
 	dirty []string
 	left  []string
 }
@@ -56,21 +57,55 @@ type testSource struct {
 func (s *testSource) Wake() <-chan struct{} { return s.wake }
 
 func (s *testSource) Take() []string {
-	defer func() { s.dirty = nil }()
-	return s.dirty
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dirty := s.dirty
+	s.dirty = nil
+	return dirty
 }
 
-func (s *testSource) Recorded(left []string) { s.left = left }
+func (s *testSource) Recorded(left []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = left
+}
+
+// remaining returns the parts that the last scan left.
+func (s *testSource) remaining() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left
+}
 
 func (s *testSource) Close() error { return nil }
 
 func (s *testSource) mark(prefix string) {
+	s.mu.Lock()
 	s.dirty = append(s.dirty, prefix)
+	s.mu.Unlock()
 	s.wake.signal()
 }
 
+// A lockedLog is a log that a test reads while it is written.
+type lockedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // scanning runs a scan loop on the root for as long as during runs, in a bubble.
-func scanning(t *testing.T, root *slowRoot, during func(l *loops, source *testSource, log *bytes.Buffer)) {
+func scanning(t *testing.T, root *slowRoot, during func(l *loops, source *testSource, log *lockedLog)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -83,7 +118,7 @@ func scanning(t *testing.T, root *slowRoot, during func(l *loops, source *testSo
 			t.Fatal(err)
 		}
 		defer store.Close()
-		var log bytes.Buffer
+		var log lockedLog
 		opts := Options{Config: cfg, Store: store, Now: time.Now, Cut: t.Context(), Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		page, err := statuspage.New(statuspage.Options{State: store})
 		if err != nil {
@@ -115,7 +150,7 @@ func TestSlowListingLeavesHalfOfTheTimeToUploads(t *testing.T) {
 	t.Parallel()
 	root := &slowRoot{took: 40 * time.Second}
 	open := 0
-	scanning(t, root, func(l *loops, source *testSource, _ *bytes.Buffer) {
+	scanning(t, root, func(l *loops, source *testSource, _ *lockedLog) {
 		for second := range 800 {
 			if second%30 == 0 {
 				source.mark("")
@@ -135,12 +170,12 @@ func TestSlowListingLeavesHalfOfTheTimeToUploads(t *testing.T) {
 func TestPartThatWasNotListedAfterAnEventIsScannedAgain(t *testing.T) {
 	t.Parallel()
 	root := &slowRoot{fail: "a/", failures: 3}
-	scanning(t, root, func(l *loops, source *testSource, log *bytes.Buffer) {
+	scanning(t, root, func(l *loops, source *testSource, log *lockedLog) {
 		time.Sleep(time.Second)
 		source.mark("a/")
 		time.Sleep(100 * time.Millisecond)
-		if err := l.lastErrors(); err == nil || !strings.Contains(err.Error(), "cannot list 1 part of the root") || !slices.Equal(source.left, []string{"a/"}) {
-			t.Errorf("the status has %v, left %q", err, source.left)
+		if err := l.lastErrors(); err == nil || !strings.Contains(err.Error(), "cannot list 1 part of the root") || !slices.Equal(source.remaining(), []string{"a/"}) {
+			t.Errorf("the status has %v, left %q", err, source.remaining())
 		}
 		source.mark("b.md") // another part is in order
 		time.Sleep(100 * time.Millisecond)
@@ -148,8 +183,8 @@ func TestPartThatWasNotListedAfterAnEventIsScannedAgain(t *testing.T) {
 			t.Error("the error is gone before the part was listed")
 		}
 		time.Sleep(8 * time.Second) // 1, 2 and 4 s
-		if err := l.lastErrors(); err != nil || len(source.left) > 0 {
-			t.Errorf("the status has %v, left %q", err, source.left)
+		if err := l.lastErrors(); err != nil || len(source.remaining()) > 0 {
+			t.Errorf("the status has %v, left %q", err, source.remaining())
 		}
 		if text := log.String(); strings.Count(text, "cannot list") != 2 || !strings.Contains(text, "works again") {
 			t.Errorf("the log has\n%s", text)
