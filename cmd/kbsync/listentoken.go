@@ -25,7 +25,7 @@ func (a *app) listenToken(cfg *config.Config) (string, error) {
 	case cfg.ListenTokenFile != "":
 		return a.givenToken(cfg.ListenTokenFile)
 	case cfg.StateFile() == "":
-		a.out.Log.Warn("the status page has no token, so nobody can start work over HTTP; set --listen-token-file")
+		a.out.Log.Warn("the status page has no token, so it refuses every request to start work; set --listen-token-file")
 		return "", nil
 	}
 	path := cfg.StateFile() + state.TokenSuffix

@@ -160,7 +160,7 @@ func Settings() []Setting {
 		{
 			Name: "listen-read", Key: "listen_read", Kind: KindChoice, Scope: ScopeWatch, Default: "token",
 			Choices: []string{"token", "loopback"},
-			Usage:   "Who can read the status page: token (whoever has the token), or loopback (every user and every proxy of this machine, too).",
+			Usage:   "Who can read the status page: token (requests with the token), or loopback (also every user and every proxy of this machine).",
 			config:  func(c *Config) any { return &c.ListenRead },
 		},
 		{

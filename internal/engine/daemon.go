@@ -28,7 +28,7 @@ type DaemonOptions struct {
 	TokenChanged func(*config.Config) bool
 	// MatchKeys returns a function that matches keys with globs.
 	MatchKeys func(globs []string) (func(key string) bool, error)
-	// ListenToken is the token of the page; empty for none. Then nobody can call a trigger.
+	// ListenToken is the token of the page; empty for none. Then the page refuses every trigger.
 	ListenToken string
 	// Reload and Dump receive a value when a person wants the config read again, or the status in the log. Optional.
 	Reload, Dump <-chan os.Signal

@@ -86,26 +86,8 @@ func (s *testSource) mark(prefix string) {
 	s.wake.signal()
 }
 
-// A lockedLog is a log that a test reads while it is written.
-type lockedLog struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // scanning runs a scan loop on the root for as long as during runs, in a bubble.
-func scanning(t *testing.T, root *slowRoot, during func(l *loops, source *testSource, log *lockedLog)) {
+func scanning(t *testing.T, root *slowRoot, during func(l *loops, source *testSource, log *logged)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -118,7 +100,7 @@ func scanning(t *testing.T, root *slowRoot, during func(l *loops, source *testSo
 			t.Fatal(err)
 		}
 		defer store.Close()
-		var log lockedLog
+		var log logged
 		opts := Options{Config: cfg, Store: store, Now: time.Now, Cut: t.Context(), Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		page, err := statuspage.New(statuspage.Options{State: store})
 		if err != nil {
@@ -150,7 +132,7 @@ func TestSlowListingLeavesHalfOfTheTimeToUploads(t *testing.T) {
 	t.Parallel()
 	root := &slowRoot{took: 40 * time.Second}
 	open := 0
-	scanning(t, root, func(l *loops, source *testSource, _ *lockedLog) {
+	scanning(t, root, func(l *loops, source *testSource, _ *logged) {
 		for second := range 800 {
 			if second%30 == 0 {
 				source.mark("")
@@ -170,7 +152,7 @@ func TestSlowListingLeavesHalfOfTheTimeToUploads(t *testing.T) {
 func TestPartThatWasNotListedAfterAnEventIsScannedAgain(t *testing.T) {
 	t.Parallel()
 	root := &slowRoot{fail: "a/", failures: 3}
-	scanning(t, root, func(l *loops, source *testSource, log *lockedLog) {
+	scanning(t, root, func(l *loops, source *testSource, log *logged) {
 		time.Sleep(time.Second)
 		source.mark("a/")
 		time.Sleep(100 * time.Millisecond)
@@ -186,8 +168,8 @@ func TestPartThatWasNotListedAfterAnEventIsScannedAgain(t *testing.T) {
 		if err := l.lastErrors(); err != nil || len(source.remaining()) > 0 {
 			t.Errorf("the status has %v, left %q", err, source.remaining())
 		}
-		if text := log.String(); strings.Count(text, "cannot list") != 2 || !strings.Contains(text, "works again") {
-			t.Errorf("the log has\n%s", text)
+		if n := log.count("cannot list"); n != 2 || !log.has("works again") {
+			t.Errorf("the log reports %d failures, and a success: %v", n, log.has("works again"))
 		}
 		time.Sleep(time.Minute)
 	})

@@ -32,7 +32,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 }
 
 // maxConnections returns how many connections are open at once, for a limit of open files; 0 means that the limit is unknown. The rest of
-// the files is for scans and uploads: whoever reaches the address, even without the token, can open connections.
+// the files is for scans and uploads. Any program that reaches the address can open connections, even without the token.
 func maxConnections(files uint64) int {
 	const most = 64
 	if files == 0 {
@@ -43,7 +43,7 @@ func maxConnections(files uint64) int {
 
 // Serve serves requests on l until ctx ends. Then it waits a few seconds for the requests in progress, closes l and returns
 // nil. It logs errors of single connections; log may be nil. Further connections wait while too many are open. A connection serves one
-// request, so that nobody can hold it, and one without a request is closed after five seconds.
+// request, so no client can hold it. Serve closes a connection without a request after five seconds.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	const grace = 3 * time.Second
 	log = cmp.Or(log, slog.New(slog.DiscardHandler))
