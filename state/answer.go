@@ -154,9 +154,24 @@ func (t *tx) siblingDestination(id, knowledgeBase int64) (int64, error) {
 	return t.ensureDestination(d)
 }
 
+// sourcesBetween selects the sources of the destination $1 with ids from $2 to $3. SQLite seeks from the first lower bound of the
+// text, so the smallest id stands before the condition of the index.
+const sourcesBetween = `SELECT source_id, content_id
+	FROM sources
+	WHERE destination_id = $1
+	  AND source_id >= $2
+	  AND source_id <= $3
+	UNION ALL
+	SELECT source_id, id
+	FROM contents
+	WHERE destination_id = $1
+	  AND source_id >= $2
+	  AND source_id <= $3
+	  AND state > {content.uncertain}
+	  AND source_id > 0`
+
 // knownSources returns the contents of the ids that the inventory has. The ids of one answer are neighbours, so one range
-// costs less than a lookup for each. SQLite seeks from the first lower bound of the text, so the smallest id stands before the
-// condition of the index.
+// costs less than a lookup for each.
 func (t *tx) knownSources(destination int64, ids []int64) (map[int64]int64, error) {
 	known := map[int64]int64{}
 	if len(ids) == 0 {
@@ -166,19 +181,7 @@ func (t *tx) knownSources(destination int64, ids []int64) (map[int64]int64, erro
 	for _, id := range ids {
 		asked[id] = true
 	}
-	err := t.each(`SELECT source_id, content_id
-		FROM sources
-		WHERE destination_id = $1
-		  AND source_id >= $2
-		  AND source_id <= $3
-		UNION ALL
-		SELECT source_id, id
-		FROM contents
-		WHERE destination_id = $1
-		  AND source_id >= $2
-		  AND source_id <= $3
-		  AND state > {content.uncertain}
-		  AND source_id > 0`, []any{destination, max(slices.Min(ids), 1), slices.Max(ids)}, func(scan func(...any) error) error {
+	err := t.each(sourcesBetween, []any{destination, max(slices.Min(ids), 1), slices.Max(ids)}, func(scan func(...any) error) error {
 		var id, content int64
 		err := scan(&id, &content)
 		if asked[id] {

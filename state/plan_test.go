@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -56,5 +57,24 @@ func TestHotQueriesUsePartialIndexes(t *testing.T) {
 		if plan := strings.Join(r.plan(tt.query, tt.args...), "; "); !strings.Contains(plan, "INDEX "+tt.index) {
 			t.Errorf("index %s is not used by\n%s\nplan: %s", tt.index, r.sqlite().texts.mark(tt.query).text, plan)
 		}
+	}
+}
+
+// The cost of an answer must not grow with the sources that the destination has: SQLite may take a condition of the index for the
+// lower bound, and read all sources below the answer's.
+func TestSourcesOfAnAnswerAreSoughtFromTheSmallest(t *testing.T) {
+	r := newFixture(t)
+	var seeks []string
+	r.must(r.s.query(r.ctx(), `EXPLAIN `+sourcesBetween, []any{1, 2, 3}, func(scan func(...any) error) error {
+		var code string
+		var ignored any
+		err := scan(&ignored, &code, &ignored, &ignored, &ignored, &ignored, &ignored, &ignored)
+		if strings.HasPrefix(code, "Seek") {
+			seeks = append(seeks, code)
+		}
+		return err
+	}))
+	if !slices.Equal(seeks, []string{"SeekGE", "SeekGE"}) {
+		t.Errorf("the seeks are %v; SeekGT begins at the condition source_id > 0", seeks)
 	}
 }

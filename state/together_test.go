@@ -159,3 +159,107 @@ func (r *fixture) awaitWaiters(n int) {
 			  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, nil, &waiting))
 	}
 }
+
+// What several processes do most does not wait for a seal of another one: new documents, usual statuses, polls, a look for documents
+// to send again. A failed training changes documents, so it waits.
+func TestUsualWorkDoesNotWaitForOtherProcesses(t *testing.T) {
+	a, b := processes(t)
+	contents := map[string]string{"a.md": "A", "b.md": "B"}
+	a.put("a.md", "b.md")
+	docs, _ := a.resolve(contents, Sharing{})
+	ids := a.accept(a.seal(docs), len(docs))
+	a.must(b.s.Inventory.MakeStuckDue(t.Context(), b.sync.Destination.ID)) // connects the second process
+
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer a.hold(&group, together)()
+	record := func(id int64, outcome Outcome, polls int) func() error {
+		return func() error {
+			poll := Poll{SourceID: id, Polls: polls, Status: usualStatus(outcome), Outcome: outcome}
+			return b.s.Inventory.RecordPolls(t.Context(), b.sync.Destination.ID, []Poll{poll})
+		}
+	}
+	for name, work := range map[string]func() error{
+		"a usual status": record(ids[0], TrainingCompleted, 0),
+		"due sources": func() error {
+			_, err := b.s.Inventory.DueSources(t.Context(), b.sync.Destination.ID, time.Hour, 10)
+			return err
+		},
+		"a new document": func() error {
+			scan, err := b.s.Scans.Begin(t.Context(), b.sync.ID, "new/")
+			if err != nil {
+				return err
+			}
+			return b.s.Scans.Record(t.Context(), scan, []Change{{Op: Put, Key: "new/c.md", Fingerprint: Fingerprint{Size: 1, MTime: 1}}})
+		},
+	} {
+		if !endsSoon(t, &group, work) {
+			t.Errorf("%s waits for a seal", name)
+		}
+	}
+	failed := make(chan struct{})
+	group.Go(func() {
+		defer close(failed)
+		if err := record(ids[1], TrainingFailed, 0)(); err != nil {
+			t.Error(err)
+		}
+	})
+	a.awaitWaiters(1)
+	select {
+	case <-failed:
+		t.Error("a failed training did not wait")
+	default:
+	}
+}
+
+// An empty queue has nothing to lock.
+func TestEmptyQueueDoesNotWaitForTheDestination(t *testing.T) {
+	a, b := processes(t)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer a.hold(&group, alone)()
+	if !endsSoon(t, &group, func() error {
+		docs, err := b.s.Queue.ClaimResends(t.Context(), b.sync.ID, 0, 10)
+		if len(docs) > 0 {
+			return fmt.Errorf("claimed %v", docs)
+		}
+		return err
+	}) {
+		t.Error("a look for documents to send again waits")
+	}
+}
+
+// hold locks the destination until the returned function is called.
+func (r *fixture) hold(group *sync.WaitGroup, mode lockMode) (release func()) {
+	r.t.Helper()
+	held, end := make(chan struct{}), make(chan struct{})
+	group.Go(func() {
+		err := r.s.update(r.ctx(), func(t *tx) error {
+			err := t.lockSync(r.sync.ID, mode)
+			close(held)
+			<-end
+			return err
+		})
+		if err != nil {
+			r.t.Error(err)
+		}
+	})
+	<-held
+	return func() { close(end) }
+}
+
+// endsSoon runs work and reports whether it ends within some seconds, although another transaction holds its lock.
+func endsSoon(t *testing.T, group *sync.WaitGroup, work func() error) bool {
+	t.Helper()
+	ended := make(chan error, 1)
+	group.Go(func() { ended <- work() })
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+		return true
+	case <-time.After(10 * time.Second):
+		return false
+	}
+}

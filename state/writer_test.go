@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 )
@@ -88,4 +89,52 @@ func TestFullDiskInAGroupFailsEveryJobThatItUndoes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A lazy job does not wait for the disk, and a durable one does, whatever came before it in the queue.
+func TestDurableJobsWaitForTheDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kbsync.db")
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(t.Context(), Options{Path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		const normal, full = 1, 2
+		levels := make([]int, 5)
+		level := func(i int) func(*tx) error {
+			// SQLite sets the value when it compiles the text, so each text is another one.
+			return func(t *tx) error { return t.one(fmt.Sprintf("PRAGMA synchronous -- %d", i), nil, &levels[i]) }
+		}
+		release := make(chan struct{})
+		ended := make(chan error, len(levels)+1)
+		start := func(lazy bool, fn func(*tx) error) {
+			go func() {
+				if lazy {
+					ended <- s.updateLazily(t.Context(), fn)
+				} else {
+					ended <- s.update(t.Context(), fn)
+				}
+			}()
+			synctest.Wait() // the job waits in the queue, after the ones before
+		}
+		start(true, func(*tx) error { <-release; return nil })
+		for i, lazy := range []bool{true, false, true, false, false} {
+			start(lazy, level(i))
+		}
+		close(release)
+		for range len(levels) + 1 {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+		// The third is lazy, and committed with the second.
+		if want := []int{normal, full, full, full, full}; !slices.Equal(levels, want) {
+			t.Errorf("the commits have the levels %v, want %v", levels, want)
+		}
+	})
 }
