@@ -98,7 +98,7 @@ latency: ## measure the time from closing a file to receiving its upload, p50 an
 
 # To change the duration: make soak SOAK=10m
 .PHONY: soak
-soak: ## measure memory and open files of an hour of watch with a failing API
+soak: ## measure memory, files, goroutines and processes of an hour of watch that is disturbed, with a failing API
 	SOAK="$${SOAK:-1h}" $(GO) test -run '^$$' -bench BenchmarkSoak -benchtime 1x -timeout 5h ./cmd/kbsync
 
 # To change the duration or the number: make idle IDLE=1m IDLE_FILES=1000

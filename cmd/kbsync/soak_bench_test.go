@@ -3,10 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,78 +35,127 @@ var soakFaults = &emulator.Faults{Seed: 1, Rules: []emulator.Fault{
 	{Operation: emulator.OpStatus, Probability: .02, Answer: "html"},
 }}
 
-// BenchmarkSoak watches a tree that changes all the time and uploads it to an API that fails all the time. It prints the
-// memory and the open files of the watch over time, then ends the faults and checks that everything on the root was uploaded.
-// SOAK sets the duration, 20 s by default.
+// soakHooks start processes of their own, and one of them outlives the time limit.
+const soakHooks = `    rescan: 10s
+    hooks:
+      on_success: sleep 0.2 & sleep 0.1
+      on_failure: sleep 60 & sleep 60
+      on_orphan: exit 1
+      timeout: 1s
+`
+
+// A soakSample is what a process uses at one moment.
+type soakSample struct{ resident, files, goroutines, processes int }
+
+// BenchmarkSoak watches a tree that changes all the time and uploads it to an API that fails all the time. As in a storm the watch is
+// disturbed. The benchmark prints what the watch uses over time, then ends the faults and checks that everything on the root was
+// uploaded. SOAK sets the duration, 20 s by default.
 func BenchmarkSoak(b *testing.B) {
 	soak := envDuration(b, "SOAK", 20*time.Second)
 	skipWithoutProc(b)
 	f := newTreeFixture(b, "sqlite", 12)
 	f.must(f.emulator.SetFaults(soakFaults))
-	config := filepath.Join(b.TempDir(), "kbsync.yaml")
-	f.must(os.WriteFile(config, fmt.Appendf(nil,
-		"syncs:\n  - name: soak\n    root: %s\n    knowledge_base: 876\n    include: ['**/*.md']\n", f.root), 0o600))
-	cmd := f.command("watch", "soak", "--rate", "off", "--max-delete", "off", "--listen", ":0", "--config", config,
-		"--metrics-file", filepath.Join(b.TempDir(), "metrics.prom"), "--settle", treeSettle.String(), "--batch-wait", "50ms",
-		"--rescan", "10s", "--poll-min", "50ms", "--poll-max", "500ms", "--min-reupload-interval", "200ms")
-	cmd.Path = buildRelease(b)
-	log := &tailBuffer{}
-	cmd.Stderr = log
-	f.must(cmd.Start())
-	ended := false
-	defer func() {
-		if !ended {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}
-		if b.Failed() {
-			b.Logf("log of the watch:\n%s", lastLines(string(log.data), 60))
-		}
-	}()
-	var resident, files []int
+	w := newStormWatch(f, 12)
+	w.program, w.also = buildRelease(b), soakHooks
+	w.start("--listen", ":0", "--metrics-file", filepath.Join(b.TempDir(), "metrics.prom"))
+	defer w.show(b)
+	_, address, _ := strings.Cut(w.log.text(), "msg=listening address=")
+	address, _, _ = strings.Cut(address, "\n")
+	var samples []soakSample
 	operations := 0
 	every := soak / 20
 	for began, next := time.Now(), time.Now().Add(every); time.Since(began) < soak; operations++ {
 		f.change()
 		time.Sleep(time.Duration(f.random.IntN(100)) * time.Millisecond)
+		if w.random.IntN(disturbEvery) == 0 {
+			w.disturb()
+		}
 		if time.Now().After(next) {
 			next = next.Add(every)
-			resident = append(resident, residentKiB(b, cmd.Process.Pid)/1024)
-			files = append(files, openFiles(b, cmd.Process.Pid))
+			w.endShortage() // or the process may have no file for the connection
+			samples = append(samples, sampleProcess(b, w.cmd.Process.Pid, address))
 		}
 	}
+	w.endShortage()
 	f.must(f.emulator.SetFaults(nil))
 	// kbsync holds a document after two lost answers. Only retry sends it again.
 	f.waitUntilSynced(3*time.Minute, func() {
-		out, err := f.command("retry", "soak", "--config", config, "--wait=false").CombinedOutput()
+		out, err := f.command("retry", "storm", "--config", w.config, "--wait=false").CombinedOutput()
 		if _, isExit := errors.AsType[*exec.ExitError](err); err != nil && !isExit {
 			b.Fatalf("%v: %s", err, out)
 		}
 	})
-	f.must(cmd.Process.Signal(os.Interrupt))
-	ended = true
-	if err := cmd.Wait(); err != nil {
-		b.Errorf("the watch ended with %v", err)
-	}
+	w.end()
 	f.checkUploads(3)
-	b.Logf("%v, %d operations; MiB resident: %v; open files: %v", soak, operations, resident, files)
-	checkGrowth(b, resident, files)
+	b.Logf("%v, %d operations; MiB resident, open files, goroutines and child processes: %v", soak, operations, samples)
+	checkGrowth(b, samples)
+}
+
+func sampleProcess(tb testing.TB, pid int, address string) soakSample {
+	tb.Helper()
+	return soakSample{residentKiB(tb, pid) / 1024, openFiles(tb, pid), goroutines(tb, address), children(tb, pid)}
+}
+
+// goroutines reads the number of goroutines from the metrics that a process serves.
+func goroutines(tb testing.TB, address string) int {
+	tb.Helper()
+	resp, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	data, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close() // it was read to its end
+	_, rest, _ := strings.Cut(string(data), "\ngo_goroutines ")
+	value, _, _ := strings.Cut(rest, "\n")
+	n, numberErr := strconv.Atoi(value)
+	if err := errors.Join(err, numberErr); err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
+
+// children returns the number of processes that a process has started and that have not ended, with those that it must still wait for.
+func children(tb testing.TB, pid int) int {
+	tb.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	n := 0
+	for _, list := range lists {
+		pids, err := os.ReadFile(list)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			tb.Fatal(err) // a thread may have ended
+		}
+		n += len(strings.Fields(string(pids)))
+	}
+	return n
 }
 
 // checkGrowth compares the last samples with those after the start. The first quarter fills caches and pools.
-func checkGrowth(b *testing.B, resident, files []int) {
+func checkGrowth(b *testing.B, samples []soakSample) {
 	b.Helper()
-	if len(resident) < 8 {
+	if len(samples) < 8 {
 		return
 	}
-	growth := func(samples []int) (before, after int) {
-		n := len(samples) / 4
-		return slices.Max(samples[n : 2*n]), slices.Max(samples[len(samples)-n:])
-	}
-	if before, after := growth(files); after > before+5 {
-		b.Errorf("open files grew from %d to %d", before, after)
-	}
-	if before, after := growth(resident); 4*after > 5*before {
-		b.Errorf("memory grew from %d to %d MiB", before, after)
+	for name, c := range map[string]struct {
+		of     func(soakSample) int
+		slack  int // for what comes and goes
+		factor float64
+	}{
+		"memory (MiB)":    {func(s soakSample) int { return s.resident }, 0, 1.25},
+		"open files":      {func(s soakSample) int { return s.files }, 5, 1},
+		"goroutines":      {func(s soakSample) int { return s.goroutines }, 10, 1},
+		"child processes": {func(s soakSample) int { return s.processes }, 2, 1},
+	} {
+		values := make([]int, len(samples))
+		for i, s := range samples {
+			values[i] = c.of(s)
+		}
+		n := len(values) / 4
+		before, after := slices.Max(values[n:2*n]), slices.Max(values[len(values)-n:])
+		if float64(after) > c.factor*float64(before)+float64(c.slack) {
+			b.Errorf("%s grew from %d to %d", name, before, after)
+		}
 	}
 }

@@ -17,6 +17,8 @@ import (
 type stormWatch struct {
 	*treeFixture
 	config  string // its path
+	program string // empty for the test binary
+	also    string // further settings of the sync
 	random  *rand.Rand
 	cmd     *exec.Cmd
 	log     *syncedLog
@@ -45,20 +47,23 @@ syncs:
     batch: {wait: %dms}
     max_delete: off
     min_reupload_interval: 200ms
-`, level, w.root, treeSettle, wait)
+%s`, level, w.root, treeSettle, wait, w.also)
 	w.must(os.WriteFile(w.config+".new", text, 0o600))
 	w.must(os.Rename(w.config+".new", w.config))
 }
 
 // start starts a process, and waits until it is ready: before, a hang-up ends it as it ends any command.
-func (w *stormWatch) start() {
+func (w *stormWatch) start(flags ...string) {
 	w.Helper()
 	w.configure("debug", 50)
 	log := &syncedLog{}
 	w.log = log
 	r, out, err := os.Pipe()
 	w.must(err)
-	w.cmd = w.command("watch", "--config", w.config)
+	w.cmd = w.command(append([]string{"watch", "--config", w.config}, flags...)...)
+	if w.program != "" {
+		w.cmd.Path = w.program
+	}
 	w.cmd.Stderr = out
 	w.must(w.cmd.Start())
 	w.must(out.Close())
@@ -138,10 +143,10 @@ func (w *stormWatch) end() {
 }
 
 // show logs the end of the log if the test has failed.
-func (w *stormWatch) show(t *testing.T) {
-	if t.Failed() {
+func (w *stormWatch) show(tb testing.TB) {
+	if tb.Failed() {
 		_ = w.cmd.Process.Kill()
 		_ = w.cmd.Wait()
-		t.Logf("log of the watch:\n%s", lastLines(w.log.text(), 60))
+		tb.Logf("log of the watch:\n%s", lastLines(w.log.text(), 60))
 	}
 }
