@@ -72,8 +72,13 @@ func (t *tx) takeDueSources(destinationID int64, slack time.Duration, limit int)
 	if err != nil {
 		return nil, err
 	}
-	return due, eachChunk(due, func(chunk []DueSource) error {
-		args := []any{now() + pollLease.Milliseconds(), destinationID}
+	return due, t.setNextPoll(destinationID, due, now()+pollLease.Milliseconds())
+}
+
+// setNextPoll sets when sources that are still polled are due next.
+func (t *tx) setNextPoll(destinationID int64, sources []DueSource, at int64) error {
+	return eachChunk(sources, func(chunk []DueSource) error {
+		args := []any{at, destinationID}
 		for _, d := range chunk {
 			args = append(args, d.ID)
 		}
@@ -94,6 +99,21 @@ func (t *tx) takeDueSources(destinationID int64, slack time.Duration, limit int)
 			  AND source_id IN `+ids, args...)
 		return err
 	})
+}
+
+// PostponePolls makes due sources due at another time, without a question for their status. A source whose training has ended since
+// is left as it is.
+func (s *Inventory) PostponePolls(ctx context.Context, destinationID int64, due []DueSource, until time.Time) error {
+	err := s.updateLazily(ctx, func(t *tx) error {
+		if err := t.session.lockPolls(destinationID); err != nil {
+			return err
+		}
+		return t.setNextPoll(destinationID, due, max(waitUntil(until), 1))
+	})
+	if err != nil {
+		return fmt.Errorf("postpone polls: %w", err)
+	}
+	return nil
 }
 
 func dueSources(destinationID int64, slack time.Duration, limit int, query queryFunc) ([]DueSource, error) {

@@ -7,8 +7,11 @@ import (
 	"github.com/kbsync/kbsync/state"
 )
 
-// maxMisses is how many answers in a row may lack a source before it is stuck.
-const maxMisses = 3
+// A source is stuck after maxMisses answers in a row that lack it. Within newFor of its upload, servers of the API may not know it yet.
+const (
+	maxMisses = 3
+	newFor    = 15 * time.Second
+)
 
 // decide returns the poll that an answer means for a source. seen is false if the answer lacks the source, for the
 // misses-th time in a row.
@@ -23,8 +26,9 @@ func decide(
 	if final(p.Outcome) {
 		return p
 	}
-	late := deadline > 0 && now.Sub(d.CreatedAt) >= deadline
-	if late || !seen && (misses >= maxMisses || d.Stuck) {
+	age := now.Sub(d.CreatedAt)
+	late := deadline > 0 && age >= deadline
+	if late || !seen && (misses >= maxMisses && age >= newFor || d.Stuck) {
 		p.Outcome = state.TrainingStuck
 	}
 	return p
@@ -44,11 +48,3 @@ func outcome(word replycx.Status) state.Outcome {
 }
 
 func final(o state.Outcome) bool { return o == state.TrainingCompleted || o == state.TrainingFailed }
-
-func fewestPolls(due []state.DueSource) int {
-	fewest := due[0].Polls
-	for _, d := range due[1:] {
-		fewest = min(fewest, d.Polls)
-	}
-	return fewest
-}

@@ -20,7 +20,8 @@ type run struct {
 	*Tracker
 	result Result
 	wake   <-chan struct{} // nil when nothing keeps the run going
-	policy retry.Policy    // of polls, and of requests without a usable answer
+	pace   pace
+	policy retry.Policy    // of requests without a usable answer
 	looked time.Time       // when it last read the due sources
 
 	misses map[int64]int   // answers in a row that lacked a source
@@ -34,6 +35,7 @@ func newRun(t *Tracker) *run {
 	return &run{
 		Tracker: t,
 		wake:    t.opts.Wake,
+		pace:    pace{least: t.opts.Min, most: t.opts.Max},
 		policy:  retry.AddedJitter(t.opts.Min, t.opts.Max),
 		misses:  map[int64]int{},
 		words:   map[string]bool{},
@@ -55,7 +57,7 @@ func (r *run) run(ctx context.Context) error {
 			return err
 		}
 		if len(due) > 0 {
-			if err := r.ask(ctx, due); err != nil {
+			if err := r.askOrPostpone(ctx, due); err != nil {
 				return err
 			}
 			continue
@@ -67,7 +69,7 @@ func (r *run) run(ctx context.Context) error {
 }
 
 // slack is how much earlier than due a source may be asked for to fill a request.
-func slack(least time.Duration) time.Duration { return least / 2 }
+func slack(least time.Duration) time.Duration { return min(3*least, time.Second) }
 
 // wait waits for the next source to become due, or for new sources. more is false when nothing trains and nothing else
 // keeps the run going.
@@ -118,6 +120,13 @@ func (r *run) closed() bool {
 	default:
 	}
 	return r.wake == nil
+}
+
+func (r *run) askOrPostpone(ctx context.Context, due []state.DueSource) error {
+	if now := time.Now(); r.pace.postpones(due, now, rand.Float64()) {
+		return r.inventory.PostponePolls(ctx, r.dest.ID, due, now.Add(r.pace.delay(youngest(due, now), rand.Float64())))
+	}
+	return r.ask(ctx, due)
 }
 
 // ask asks for the due sources and records the answers.
@@ -178,9 +187,9 @@ func (r *run) record(
 	if len(due) == 0 {
 		return nil
 	}
-	// The sources of one request get one next time: with different ones each would soon need its own request. The poll at
-	// hand is not counted yet.
-	next := now.Add(r.policy.Delay(fewestPolls(due)+1, rand.Float64()))
+	// The sources of one request get one next time: with different ones each would soon need its own request.
+	next := now.Add(r.pace.delay(youngest(due, now), rand.Float64()))
+	ended := 0
 	polls := make([]state.Poll, len(due))
 	for i, d := range due {
 		s, ok := found[d.ID]
@@ -206,10 +215,12 @@ func (r *run) record(
 		}
 		if final(p.Outcome) {
 			delete(r.misses, d.ID)
+			ended++
 		}
 		change.count(p.Outcome, d.Stuck)
 		polls[i] = p
 	}
+	r.pace.learn(due, ended, now)
 	if err := r.inventory.RecordPolls(ctx, r.dest.ID, polls); err != nil {
 		return err
 	}

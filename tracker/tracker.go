@@ -22,7 +22,8 @@ var _ API = (*replycx.Client)(nil)
 type Options struct {
 	Logger *slog.Logger // none if nil
 
-	// Min and Max bound the delay between two status requests for one source, 2 s and 60 s. It doubles from one to the next.
+	// Min and Max bound the delay between two status requests for one source, 350 ms and 60 s. It grows with the time since the
+	// upload.
 	Min, Max time.Duration
 	// TrainTimeout is how long after its upload a source in training becomes stuck: 2 hours; negative for never. A run asks
 	// for stuck sources at its start, and while something else keeps it going every StuckEvery, 10 minutes.
@@ -66,7 +67,7 @@ type Tracker struct {
 // New returns a Tracker of the destination's sources.
 func New(store *state.Store, api API, dest state.Destination, opts Options) *Tracker {
 	opts.Logger = cmp.Or(opts.Logger, slog.New(slog.DiscardHandler))
-	opts.Min = cmp.Or(max(opts.Min, 0), 2*time.Second)
+	opts.Min = cmp.Or(max(opts.Min, 0), 350*time.Millisecond)
 	opts.Max = max(cmp.Or(max(opts.Max, 0), time.Minute), opts.Min)
 	opts.TrainTimeout = cmp.Or(opts.TrainTimeout, 2*time.Hour)
 	opts.StuckEvery = cmp.Or(max(opts.StuckEvery, 0), 10*time.Minute)

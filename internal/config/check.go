@@ -19,7 +19,7 @@ func (b *builder) check() {
 		if !given {
 			at = b.places["poll.max"]
 		}
-		b.fail(at, "poll.min (%v) is longer than poll.max (%v); write a range, such as 2s to 60s", c.Poll.Min, c.Poll.Max)
+		b.fail(at, "poll.min (%v) is longer than poll.max (%v); write a range, such as 350ms to 60s", c.Poll.Min, c.Poll.Max)
 	}
 	if strings.HasPrefix(c.API.URL, "http:") && !c.API.AllowInsecure && !c.API.Local() {
 		b.fail(b.places["api.url"], "%s would send the token unencrypted; write https://, or allow it with allow_insecure: true or --allow-insecure on a network that you trust",

@@ -67,7 +67,7 @@ func TestMinimalFileHasDefaults(t *testing.T) {
 		ShutdownGrace: 20 * time.Second,
 		Transfers:     4,
 		Checkers:      4,
-		Poll:          Poll{Min: 2 * time.Second, Max: time.Minute},
+		Poll:          Poll{Min: 350 * time.Millisecond, Max: time.Minute},
 		TrainTimeout:  2 * time.Hour,
 		Syncs: []Sync{{
 			Name:          "handbook",
@@ -329,15 +329,15 @@ func TestEachMistakeHasPlaceAndRemedy(t *testing.T) {
 		{"empty root", "syncs:\n  - name: a\n    root: ''\n    knowledge_base: 1\n", []string{`3:11: syncs[0].root: "" is empty; write one, such as ./docs`}},
 		{"two of a name", minimal + "  - name: Handbook\n    root: x\n    knowledge_base: 1\n", []string{`6:11: syncs[1].name: "Handbook" is already the name of syncs[0] in line 3; write another name`}},
 		{"two tokens", "api: {token_file: a, token_command: [b]}\n" + minimal, []string{"1:37: api.token_command: api.token_file is set too; keep one of them"}},
-		{"poll", "poll: {min: 2m}\n" + minimal, []string{"1:13: poll.min: poll.min (2m0s) is longer than poll.max (1m0s); write a range, such as 2s to 60s"}},
-		{"poll, the other way", "poll: {max: 1s}\n" + minimal, []string{"1:13: poll.max: poll.min (2s) is longer than poll.max (1s); write a range, such as 2s to 60s"}},
+		{"poll", "poll: {min: 2m}\n" + minimal, []string{"1:13: poll.min: poll.min (2m0s) is longer than poll.max (1m0s); write a range, such as 350ms to 60s"}},
+		{"poll, the other way", "poll: {max: 100ms}\n" + minimal, []string{"1:13: poll.max: poll.min (350ms) is longer than poll.max (100ms); write a range, such as 350ms to 60s"}},
 
 		{"poll that cannot be read", "poll: {max: 1}\n" + minimal, []string{`1:13: poll.max: "1" is not a duration; write a number with a unit, such as 60s`}},
 		{"port out of range", "listen: :70000\n" + minimal, []string{`1:9: listen: ":70000" is not an address; write a host and a port, such as 127.0.0.1:9090`}},
 		{"blanks behind a value", "transfers: x  \ncheckers: é é \t \npoll:\n\n  # c\n  min:   x \n  max: 'y'   \n" + minimal, []string{
 			`1:12: transfers: "x" is not a whole number; write a whole number, such as 4`,
 			`2:11: checkers: "é é" is not a whole number; write a whole number, such as 4`,
-			`6:10: poll.min: "x" is not a duration; write a number with a unit, such as 2s`,
+			`6:10: poll.min: "x" is not a duration; write a number with a unit, such as 350ms`,
 			`7:8: poll.max: "y" is not a duration; write a number with a unit, such as 60s`,
 		}},
 		{"empty", "", []string{"1:1: the file is empty; write at least one sync, or let kbsync init write a file"}},

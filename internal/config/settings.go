@@ -219,8 +219,8 @@ func Settings() []Setting {
 			config: func(c *Config) any { return &c.MaxDuration },
 		},
 		{
-			Name: "poll-min", Key: "poll.min", Kind: KindDuration, Scope: ScopeSync, Default: "2s", positive: true,
-			Usage:  "Shortest interval between status requests for a source.",
+			Name: "poll-min", Key: "poll.min", Kind: KindDuration, Scope: ScopeSync, Default: "350ms", positive: true,
+			Usage:  "Shortest interval between status requests for a source. The interval grows with the time since the upload.",
 			config: func(c *Config) any { return &c.Poll.Min },
 		},
 		{
