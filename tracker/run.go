@@ -21,8 +21,8 @@ type run struct {
 	result Result
 	wake   <-chan struct{} // nil when nothing keeps the run going
 	pace   pace
-	policy retry.Policy    // of requests without a usable answer
-	looked time.Time       // when it last read the due sources
+	policy retry.Policy // of requests without a usable answer
+	looked time.Time    // when it last read the due sources
 
 	misses map[int64]int   // answers in a row that lacked a source
 	words  map[string]bool // unknown status words that were logged
