@@ -10,30 +10,35 @@ import (
 	"time"
 )
 
-// Bot is a bot of the account. Members that the answer lacks are empty.
+// Bot is a bot of the account. Members that the answer lacks are empty. The document
+// shows the members without explaining them.
 type Bot struct {
 	ID    int64
 	Title string
 	// Key and PreviewKey have 32 characters each.
 	Key, PreviewKey string
 	// Channels are the names of the bot's channels, such as "WEB".
-	Channels         []string
-	Active           bool
-	InactiveBySystem bool
-	CreatedAt        string // see ParseTime
-	LastDeployedAt   string // see ParseTime
-	Priority         int64
-	Language         string // such as "English"
-	LanguageCode     string // such as "EN"
-	Type             string // such as "inbound"
-	OutboundType     string
-	OwnerID          int64
-	OwnerName        string
-	OwnerEmail       string
-	Raw              json.RawMessage // the bot's JSON in the answer
+	Channels []string
+	// Active and InactiveBySystem are the API's is_active and is_inactive_by_system.
+	Active, InactiveBySystem bool
+	// CreatedAt and LastDeployedAt are the server's texts; see ParseTime.
+	CreatedAt, LastDeployedAt string
+	Priority                  int64
+	// Language and LanguageCode are the bot's preferred language, such as "English" and
+	// "EN".
+	Language, LanguageCode string
+	// Type is the kind of bot, such as "inbound". OutboundType is empty for that kind.
+	Type, OutboundType string
+	// OwnerID, OwnerName and OwnerEmail identify the user who owns the bot.
+	OwnerID               int64
+	OwnerName, OwnerEmail string
+	// Raw is the bot's JSON in the answer.
+	Raw json.RawMessage
 }
 
-// Bots returns all bots of the account: GET /v1/accounts/{account_id}/bots.
+// Bots returns all bots of the account, in the server's order:
+// GET /v1/accounts/{account_id}/bots. Section "Fetch Bots List". Repeating the request
+// is harmless.
 //
 // Documented errors: ErrUnauthorized; ErrNoAccount before any request.
 func (c *Client) Bots(ctx context.Context) ([]Bot, error) {
@@ -98,14 +103,14 @@ type EventType string
 
 // The events that a webhook can subscribe to.
 const (
-	EventConversationCreate EventType = "conversation_create"
-	EventMessage            EventType = "message"
-	EventStatus             EventType = "status"
-	EventAssigneeChange     EventType = "assignee_change"
-	EventSLABreached        EventType = "sla_breached"
-	EventVariables          EventType = "variables"
-	EventLabels             EventType = "conversation_labels"
-	EventNote               EventType = "note"
+	EventConversationCreate EventType = "conversation_create" // a new conversation; see Event.Created
+	EventMessage            EventType = "message"             // a message of a bot, an agent or a visitor
+	EventStatus             EventType = "status"              // a conversation was opened or closed
+	EventAssigneeChange     EventType = "assignee_change"     // a conversation has another assignee
+	EventSLABreached        EventType = "sla_breached"        // undocumented beyond its name
+	EventVariables          EventType = "variables"           // a variable was created or updated
+	EventLabels             EventType = "conversation_labels" // a label was created or attached
+	EventNote               EventType = "note"                // a note was added
 )
 
 // EventTypes returns all events that a webhook can subscribe to, in the order of the
@@ -125,14 +130,19 @@ type Webhook struct {
 	URL string
 	// Events are the subscribed events; all others are unsubscribed.
 	Events []EventType
-	// Disabled switches the webhook off.
+	// Disabled switches the webhook off. It needs no URL then.
 	Disabled bool
 	// Token is sent with every event, so that the receiver can authenticate the
 	// sender.
 	Token string
 }
 
-// SetWebhook sets the account's webhook: POST /v1/accounts/{account_id}/webhook.
+// SetWebhook sets the account's webhook: POST /v1/accounts/{account_id}/webhook. Section
+// "Set webhook URL for Events feature".
+//
+// The API calls the URL before it answers, so the receiver must run already. The
+// document does not show the API's answer if that call fails. Repeating the request sets
+// the same webhook again.
 //
 // Documented errors: ErrUnauthorized; ErrNoAccount before any request.
 func (c *Client) SetWebhook(ctx context.Context, w Webhook) error {

@@ -2,6 +2,7 @@ package replycx
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 )
 
@@ -26,6 +27,25 @@ const (
 	// one of them. 401, the codes with that meaning under any status below 500, and every other 3xx and 4xx.
 	ClassDenied
 )
+
+// String returns the class in a word, such as "busy".
+func (c Class) String() string {
+	switch c {
+	case ClassUnclear:
+		return "unclear"
+	case ClassBusy:
+		return "busy"
+	case ClassRejected:
+		return "rejected"
+	case ClassTooLong:
+		return "too long"
+	case ClassNotFound:
+		return "not found"
+	case ClassDenied:
+		return "denied"
+	}
+	return fmt.Sprintf("Class(%d)", uint8(c))
+}
 
 // Class classifies the error by its status and code.
 func (e *Error) Class() Class {

@@ -1,6 +1,7 @@
 package replycx
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -39,7 +40,20 @@ func TestClassOfEveryKindOfRefusal(t *testing.T) {
 			Message: "Knowledge base 7 does not belong to the account"}, ClassDenied},
 	} {
 		if got := c.err.Class(); got != c.want {
-			t.Errorf("%s: class %d, want %d", name, got, c.want)
+			t.Errorf("%s: class %v, want %v", name, got, c.want)
 		}
+	}
+}
+
+func TestClassWords(t *testing.T) {
+	seen := make(map[string]bool)
+	for c := ClassUnclear; c <= ClassDenied; c++ {
+		if word := c.String(); word == "" || strings.HasPrefix(word, "Class") || seen[word] {
+			t.Errorf("class %d is %q", uint8(c), word)
+		}
+		seen[c.String()] = true
+	}
+	if got := Class(99).String(); got != "Class(99)" {
+		t.Errorf("an unknown class is %q", got)
 	}
 }

@@ -68,7 +68,9 @@ type Options struct {
 	Dialect Dialect
 }
 
-// Limiter delays requests. Wait blocks until the next request may be sent.
+// Limiter delays requests. Wait blocks until the next request may be sent, or returns an
+// error, with which the call fails before it sends anything. It is safe for concurrent
+// use.
 type Limiter interface {
 	Wait(ctx context.Context) error
 }
@@ -123,9 +125,9 @@ type Client struct {
 	answers   sync.Pool // of *bytes.Buffer, for reading answers
 }
 
-// New returns a client that authenticates with token. It makes no request. It fails
-// if an option is invalid, and with ErrNoToken if there is neither a token nor a
-// token source.
+// New returns a client that authenticates with token, without the white space around
+// it. It makes no request. It fails if an option is invalid, if CAFile cannot be read,
+// and with ErrNoToken if there is neither a token nor a token source.
 func New(token string, opts Options) (*Client, error) {
 	base, err := parseBase(opts.BaseURL, opts.AllowInsecure)
 	if err != nil {
@@ -299,7 +301,7 @@ func (c *Client) NewRequest(ctx context.Context, method, path string, body any) 
 
 // Do sends a request made by [Client.NewRequest] once, with the token, and decodes
 // the JSON answer into out unless out is nil. It returns an *Error for a refusal and
-// an *AnswerError for a malformed answer.
+// an *AnswerError for a malformed answer. Timeouts.Call bounds it.
 func (c *Client) Do(req *http.Request, out any) error {
 	return c.do(req.Method+" "+req.URL.Path, req, out)
 }

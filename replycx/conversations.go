@@ -32,6 +32,7 @@ type Dialect struct {
 // TextForm is the JSON form of a text message.
 type TextForm int
 
+// The forms of a text message.
 const (
 	// TextPlain is {"type": "text", "text": "..."}, the document's form.
 	TextPlain TextForm = iota
@@ -46,15 +47,20 @@ const (
 type Person struct {
 	// Phone begins with the country code, without a plus sign.
 	Phone string `json:"phone"`
+	// Name and Email may be empty.
 	Name  string `json:"name,omitempty"`
 	Email string `json:"email,omitempty"`
 }
 
 // Message is the content of a message. Exactly one member must be set.
 type Message struct {
-	Text     string
-	File     *File
-	Voice    *File
+	// Text is a text. The document names no limit of its length.
+	Text string
+	// File is an attachment.
+	File *File
+	// Voice is a recording.
+	Voice *File
+	// Template is a WhatsApp template.
 	Template *Template
 }
 
@@ -66,6 +72,7 @@ type File struct {
 	Size int64 `json:"size"`
 	// Type is the media type, such as "image/jpeg".
 	Type string `json:"type"`
+	// Name is the file's name, which the recipient sees.
 	Name string `json:"name"`
 }
 
@@ -146,7 +153,8 @@ type NewConversation struct {
 // Conversation is a created conversation. Members that the answer lacks are empty.
 type Conversation struct {
 	// ID identifies the conversation in the other operations. It is opaque.
-	ID        string
+	ID string
+	// MessageID is the id of the first message.
 	MessageID string
 	// CreatedAt is the server's text; see ParseTime.
 	CreatedAt string
@@ -161,7 +169,7 @@ type Conversation struct {
 }
 
 // CreateConversation starts a conversation: POST /v1/conversations, or
-// /api/v1/conversations with Dialect.CreateUnderAPI.
+// /api/v1/conversations with Dialect.CreateUnderAPI. Section "Creating a conversation".
 //
 // Repeat it only after an *Error. After any other error the conversation may exist.
 //
@@ -224,6 +232,7 @@ func (c *Client) CreateConversation(ctx context.Context, n NewConversation) (*Co
 
 // SendMessage sends an agent's message in a conversation and returns the message's
 // id: POST /api/v1/conversation/{conversation_id}/messages. by is the agent's email.
+// Section "Send agent response to a conversation".
 //
 // Repeat it only after an *Error. After any other error the message may have been
 // sent.
@@ -253,7 +262,10 @@ func (c *Client) SendMessage(ctx context.Context, conversationID, by string, m M
 
 // CloseConversation closes a conversation:
 // POST /api/v1/conversation/{conversation_id}/events with the event "status". by is
-// the agent's email.
+// the agent's email. Section "Closing a conversation".
+//
+// The document does not say how the API answers for a closed conversation, and shows no
+// way to open one.
 //
 // Documented errors: ErrConversationNotClosed, ErrTokenInvalid,
 // ErrConversationNotFound.
@@ -265,7 +277,9 @@ func (c *Client) CloseConversation(ctx context.Context, conversationID, by strin
 
 // AssignToUser assigns a conversation to another agent:
 // POST /api/v1/conversation/{conversation_id}/events with the event "assignee". by
-// and to are the agents' emails.
+// and to are the agents' emails. Section "Changing assignee in a conversation".
+//
+// The document does not say how the API answers for an email that no agent has.
 //
 // Documented errors: ErrConversationClosed, ErrSameAssignee, ErrAssigneeNotChanged,
 // ErrTokenInvalid, ErrConversationNotFound.
@@ -277,7 +291,7 @@ func (c *Client) AssignToUser(ctx context.Context, conversationID, by, to string
 
 // AssignToTeam assigns a conversation to a team:
 // POST /api/v1/conversation/{conversation_id}/events with the event "assignee". by is
-// the agent's email, team the team's name.
+// the agent's email, team the team's name. Section "Changing assignee in a conversation".
 //
 // Documented errors: ErrTeamNotFound, ErrConversationClosed, ErrAssigneeNotChanged,
 // ErrTokenInvalid, ErrConversationNotFound.
@@ -306,13 +320,18 @@ const (
 
 // Variable is a named value of a conversation or of its contact.
 type Variable struct {
-	Name  string       `json:"name"`
-	Type  VariableType `json:"type"`
-	Value string       `json:"value"`
+	// Name is the variable's name. The document does not say whether the API creates an
+	// unknown one.
+	Name string `json:"name"`
+	// Type is the owner of the variable.
+	Type VariableType `json:"type"`
+	// Value is the new value. The document shows only texts.
+	Value string `json:"value"`
 }
 
 // UpdateVariables sets variables of a conversation and its contact:
-// POST /v1/accounts/{account_id}/conversations/{conversation_id}/variables.
+// POST /v1/accounts/{account_id}/conversations/{conversation_id}/variables. Section
+// "Update variable of a conversation". Repeating the request sets the same values again.
 //
 // Documented errors: ErrBadRequest with Error.Fields, ErrUnauthorized,
 // ErrConversationNotFound; ErrNoAccount before any request.

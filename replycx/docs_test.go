@@ -68,6 +68,46 @@ func TestDocumentedOperations(t *testing.T) {
 	}
 }
 
+// TestDocumentedSections: the documentation of each operation names its section of the
+// API's document, and each section has an operation.
+func TestDocumentedSections(t *testing.T) {
+	sections := map[string]int{
+		"Adding a data source to a knowledge base": 0, "Get training status of a data source": 0, "Creating a conversation": 0,
+		"Send agent response to a conversation": 0, "Closing a conversation": 0, "Changing assignee in a conversation": 0,
+		"Update variable of a conversation": 0, "Set webhook URL for Events feature": 0, "Fetch Bots List": 0,
+	}
+	section := regexp.MustCompile(`Section "([^"]+)"`)
+	for name, doc := range operations(t) {
+		match := section.FindStringSubmatch(doc)
+		if match == nil {
+			t.Errorf("the documentation of %s names no section", name)
+			continue
+		}
+		if _, ok := sections[match[1]]; !ok {
+			t.Errorf("%s: the document has no section %q", name, match[1])
+		}
+		sections[match[1]]++
+	}
+	for name, n := range sections {
+		if n == 0 {
+			t.Errorf("no operation names the section %q", name)
+		}
+	}
+}
+
+// TestEveryTaskHasAnExample: each operation has an example for the package page.
+func TestEveryTaskHasAnExample(t *testing.T) {
+	data, err := os.ReadFile("example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range operations(t) {
+		if !strings.Contains(string(data), "func ExampleClient_"+name+"(") {
+			t.Errorf("Client.%s has no example", name)
+		}
+	}
+}
+
 // operations returns the documentation of the client's operations by name.
 func operations(t *testing.T) map[string]string {
 	t.Helper()

@@ -34,6 +34,7 @@ type Event struct {
 // ConversationCreated is the payload of EventConversationCreate. Members that the
 // payload lacks are empty.
 type ConversationCreated struct {
+	// Title names the contact, such as "Visitor - A7184".
 	Title string
 	// CreatedAt is a time without a zone; see ParseTime.
 	CreatedAt string
@@ -43,14 +44,17 @@ type ConversationCreated struct {
 	AssigneeEmail, AssigneeID, AssigneeType string
 	// ChannelName and ChannelProvider are numeric codes without public documentation.
 	ChannelName, ChannelProvider int64
-	NewVisitor                   bool
-	Closed                       bool
-	ExternalKey                  string
-	Browser                      string
-	Variables                    []EventVariable
+	NewVisitor, Closed           bool
+	// ExternalKey is another key of the conversation: the document does not say whether
+	// it is the id that other operations take.
+	ExternalKey string
+	// Browser is the visitor's browser with its version, empty on other channels.
+	Browser   string
+	Variables []EventVariable
 }
 
-// EventVariable is a variable in an event.
+// EventVariable is a variable in an event: its Type, such as "text" or "date", its Name
+// and its Value as text.
 type EventVariable struct{ Type, Name, Value string }
 
 // EventHandlerOptions are the options of an [EventHandler]. The zero value works.
@@ -63,14 +67,17 @@ type EventHandlerOptions struct {
 	// TokenQuery is a query parameter that may contain the token. By default the
 	// handler ignores the query, because queries end up in logs.
 	TokenQuery string
-	// Logger gets a line for each refused delivery, without its content.
+	// Logger gets a line for each refused delivery, without its content, and for each
+	// error of the function that handles events. If it is nil, nothing is logged.
 	Logger *slog.Logger
 }
 
 // EventHandler is an http.Handler that receives webhook events. It answers a request
 // with the right token with 200 and the token as JSON, which also completes the
-// handshake when the webhook is set, and a wrong token with 401. The API guarantees
-// neither delivery nor order, and may deliver an event twice.
+// handshake when the webhook is set. It refuses a wrong token with 401, another method
+// than POST with 405, more than MaxEventBody bytes with 413, and a body that is not a
+// delivery with 400. The API guarantees neither delivery nor order, and may deliver an
+// event twice.
 type EventHandler struct {
 	token  [sha256.Size]byte
 	echo   string
@@ -79,8 +86,11 @@ type EventHandler struct {
 }
 
 // NewEventHandler returns a handler that checks the token and passes the events of a
-// delivery to handle in order. If handle returns an error, the handler drops the rest
-// of the delivery and answers 500, so that the sender may retry.
+// delivery to handle in order. Deliveries that arrive together are handled at the same
+// time, so handle must be safe for concurrent use. Its context ends when the sender
+// hangs up. If handle returns an error, the handler drops the rest of the delivery and
+// answers 500, so that the sender may retry. NewEventHandler fails if the token is
+// empty or handle is nil.
 func NewEventHandler(token string, handle func(ctx context.Context, e Event) error, opts EventHandlerOptions) (*EventHandler, error) {
 	if token == "" {
 		return nil, errors.New("an event handler needs the webhook's token: without it anyone can send events")

@@ -2,6 +2,7 @@ package replycx_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -73,8 +74,7 @@ func ExampleClient_UploadSources_seal() {
 	_, err := client.UploadSources(context.Background(), 876, []replycx.Part{part}, &replycx.UploadOptions{
 		Seal: func(context.Context) error { return errors.New("the disk is full") },
 	})
-	var unsent *replycx.UnsentError
-	if errors.As(err, &unsent) {
+	if _, ok := errors.AsType[*replycx.UnsentError](err); ok {
 		fmt.Println("nothing was created:", err)
 	}
 	// Output: nothing was created: upload sources: the disk is full
@@ -209,8 +209,8 @@ func ExampleClient_UpdateVariables() {
 	fmt.Println(client.UpdateVariables(ctx, "12wfegrgt4t", []replycx.Variable{
 		{Name: "company", Type: replycx.ConversationVariable, Value: "Example Ltd"},
 	}))
-	var refused *replycx.Error
-	if errors.As(client.UpdateVariables(ctx, "12wfegrgt4t", nil), &refused) {
+	err := client.UpdateVariables(ctx, "12wfegrgt4t", nil)
+	if refused, ok := errors.AsType[*replycx.Error](err); ok {
 		fmt.Println(refused.Fields["variables"])
 	}
 	// Output:
@@ -272,7 +272,7 @@ func ExampleNewEventHandler() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// A program would call http.ListenAndServe(addr, handler). This is one delivery.
+	// A program would serve the handler with an http.Server. This is one delivery.
 	delivery := `{"token": "a secret of your own", "events": [
 		{"event": {"type": "conversation_create", "payload": {"title": "Visitor - A7184"}}}]}`
 	answer := httptest.NewRecorder()
@@ -287,12 +287,113 @@ func ExampleError() {
 	client, end := local()
 	defer end()
 	_, err := client.UploadSources(context.Background(), 4711, []replycx.Part{replycx.TextPart("greeting", "Hello")}, nil)
-	var refused *replycx.Error
+	refused, ok := errors.AsType[*replycx.Error](err)
 	switch {
 	case errors.Is(err, replycx.ErrKnowledgeBaseNotFound):
 		fmt.Println("no such knowledge base")
-	case errors.As(err, &refused) && refused.RetryAfter > 0:
+	case ok && refused.RetryAfter > 0:
 		fmt.Println("again in", refused.RetryAfter)
 	}
 	// Output: no such knowledge base
+}
+
+// The class tells what to do with the next request, for codes without a constant too.
+func ExampleError_Class() {
+	for _, refused := range []*replycx.Error{
+		{StatusCode: 429, RetryAfter: time.Minute},
+		{StatusCode: 413},
+		{StatusCode: 401, Code: string(replycx.ErrTokenInvalid)},
+		{StatusCode: 502},
+	} {
+		switch class := refused.Class(); class {
+		case replycx.ClassBusy:
+			fmt.Println(class, "- the same request again in", refused.RetryAfter)
+		case replycx.ClassRejected, replycx.ClassTooLong, replycx.ClassNotFound:
+			fmt.Println(class, "- another request may succeed")
+		case replycx.ClassDenied:
+			fmt.Println(class, "- stop, and ask a person")
+		default:
+			fmt.Println(class, "- the server may have done what was asked")
+		}
+	}
+	// Output:
+	// busy - the same request again in 1m0s
+	// rejected - another request may succeed
+	// denied - stop, and ask a person
+	// unclear - the server may have done what was asked
+}
+
+// A token source reads the token anew for each request, so that a rotated token needs no
+// restart.
+func ExampleOptions_tokenSource() {
+	client, err := replycx.New("", replycx.Options{
+		TokenSource: func(context.Context) (string, error) {
+			token, err := os.ReadFile("/run/secrets/replycx-token")
+			return string(token), err
+		},
+		AccountID: 51,
+		Timeouts:  replycx.Timeouts{Call: 10 * time.Second},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(client.Origin())
+	// Output: https://api.reply.cx
+}
+
+func ExampleClient_AccountID() {
+	client, end := local()
+	defer end()
+	account, err := client.AccountID(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("the token belongs to account", account)
+	// Output: the token belongs to account 51
+}
+
+// CollectStatuses asks for any number of sources, and tells which ids the API does not
+// know.
+func ExampleCollectStatuses() {
+	client, end := local()
+	defer end()
+	ctx := context.Background()
+	result, err := client.UploadSources(ctx, 876, []replycx.Part{replycx.TextPart("greeting", "Hello")}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	id := result.Sources["greeting"][0].ID
+	statuses, err := replycx.CollectStatuses(ctx, []int64{id, 1, 2}, client.SourceStatus)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(statuses.Found[id].Status, statuses.Missing)
+	// Output: completed [1 2]
+}
+
+func ExampleParseTime() {
+	created, err := replycx.ParseTime("2024-02-09 10:59:13.783000") // as in Bot.CreatedAt
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(created.Format(time.RFC1123))
+	// Output: Fri, 09 Feb 2024 10:59:13 UTC
+}
+
+func ExampleContentType() {
+	fmt.Println(replycx.ContentType("opening-hours.md"))
+	fmt.Println(replycx.ContentType("Return form.docx"))
+	// Output:
+	// text/markdown; charset=utf-8
+	// application/vnd.openxmlformats-officedocument.wordprocessingml.document
+}
+
+// Tools for OpenAPI read the document from a file.
+func ExampleOpenAPI() {
+	var document struct{ OpenAPI string }
+	if err := json.Unmarshal(replycx.OpenAPI(), &document); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("OpenAPI", document.OpenAPI)
+	// Output: OpenAPI 3.1.0
 }

@@ -20,7 +20,8 @@ import (
 type UploadedFile struct {
 	// Path is the file's path in the file system.
 	Path string
-	// Sources are the sources that the API created for it.
+	// Sources are the sources that the API created for it, usually one. With an error it
+	// is empty or has those that the answer named.
 	Sources []Source
 }
 
@@ -31,13 +32,15 @@ const (
 )
 
 // UploadFiles uploads the regular files of a file system that match one of the
-// patterns, or all of them without a pattern, in batches as the caller reads the
-// results. A pattern has the syntax of path.Match, and ** stands for any number of
+// patterns, or all of them without a pattern, as the caller reads the results. A batch
+// has at most 20 files and, unless it is one file, 32 MiB. A pattern has the syntax of path.Match, and ** stands for any number of
 // directories. A pattern with a slash matches the whole path, a pattern without one
 // the file's name. A source's name is the file's path with each slash replaced by __.
 //
-// When an upload fails, every file of its batch is yielded with the error (see
-// [Client.UploadSources] for the kinds of errors), and the next batches go on.
+// Every file that matches is yielded once, with its sources or with an error. When an
+// upload fails, that is every file of its batch (see [Client.UploadSources] for the
+// kinds of errors); the next batches go on. A folder or file that cannot be read is
+// yielded with its error too. With an invalid pattern, its error is the only result.
 // Calls share no memory: uploading a file twice makes two sources.
 func (c *Client) UploadFiles(ctx context.Context, knowledgeBase int64, fsys fs.FS, patterns ...string) iter.Seq2[UploadedFile, error] {
 	return func(yield func(UploadedFile, error) bool) {

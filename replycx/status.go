@@ -3,6 +3,7 @@ package replycx
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 )
@@ -25,11 +26,13 @@ type SourceStatus struct {
 }
 
 // SourceStatus returns the training status of sources:
-// GET /api/v1/ai/status/sources?source_ids=1,2.
+// GET /api/v1/ai/status/sources?source_ids=1,2. Section "Get training status of a data
+// source".
 //
-// The result is in the server's order and may lack some of the ids. The ids travel
-// in the URL: pass at most MaxStatusIDs. The id 0 is allowed; it tests the token
-// before any source exists.
+// The result is in the server's order and may lack some of the ids: the document does
+// not say how the API answers for an unknown id. The ids travel in the URL: pass at most
+// MaxStatusIDs, or use [CollectStatuses]. The id 0 is allowed; it tests the token before
+// any source exists. Repeating the request is harmless.
 //
 // Documented errors: ErrTokenInvalid, ErrFeatureNotEnabled, ErrAccountNotFound.
 func (c *Client) SourceStatus(ctx context.Context, ids []int64) ([]SourceStatus, error) {
@@ -46,7 +49,7 @@ func (c *Client) SourceStatus(ctx context.Context, ids []int64) ([]SourceStatus,
 	}
 	req, err := c.NewRequest(ctx, http.MethodGet, string(path), nil)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeouts.Call)
 	defer cancel()

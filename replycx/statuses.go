@@ -34,7 +34,8 @@ const maxRefusedAlone = 10
 // CollectStatuses halves the ids until the id at fault is alone. So one id does not hide the others.
 //
 // Any other error ends the call, and so does an API that refuses every id. Then the result has the answers so far, and the
-// ids that are in none of its parts were not answered.
+// ids that are in none of its parts were not answered. ask is usually the method
+// SourceStatus of a [Client]; CollectStatuses calls it from one goroutine.
 func CollectStatuses(ctx context.Context, ids []int64, ask StatusFunc) (*SourceStatuses, error) {
 	c := statusCollector{
 		ask: ask,

@@ -117,7 +117,8 @@ type UploadResult struct {
 }
 
 // UploadSources adds data sources to a knowledge base:
-// POST /api/v1/ai/knowledge-base/{knowledge_base_id}/upload/sources.
+// POST /api/v1/ai/knowledge-base/{knowledge_base_id}/upload/sources. Section "Adding a
+// data source to a knowledge base".
 //
 // It streams the parts in constant memory as one multipart/form-data body with its
 // exact Content-Length. A body above 1 MiB has Expect: 100-continue: the client sends
@@ -132,7 +133,8 @@ type UploadResult struct {
 //   - anything else, such as an [*AnswerError], a broken connection or [ErrStalled]:
 //     the whole request was sent and the answer was lost. The sources may exist.
 //
-// After it returns, no part is open and no callback is running.
+// After it returns, no part is open and no callback is running. There may be 1 to
+// MaxParts parts.
 //
 // Documented errors: ErrKnowledgeBaseNotFound, ErrTokenInvalid,
 // ErrFeatureNotEnabled, ErrAccountNotFound, ErrBadRequest and, as a case of it,

@@ -123,6 +123,7 @@ shell assignments. With --env-file it also writes them to a file, once it is rea
 	f.StringVar(&o.file, "file", "", "File for the accepted sources and conversations; without one they are kept in memory.")
 	f.StringVar(&o.envFile, "env-file", "", "File for the address and the token.")
 	f.DurationVar(&o.train, "train-time", emulator.DefaultTrain, "Duration of training.")
+	f.Uint64Var(&o.seed, "seed", 0, "Number that makes the ids of conversations, messages and contacts repeatable; 0 makes random ids.")
 	f.Int64SliceVar(&o.knowledgeBases, "knowledge-base", nil, "Ids of additional knowledge bases.")
 	f.Int64Var(&o.account, "account", 0, "Account of the printed token. Default: the fixture's first account.")
 	return cmd
@@ -131,6 +132,7 @@ shell assignments. With --env-file it also writes them to a file, once it is rea
 type emulatorOptions struct {
 	listen, fixture, faults, file, envFile string
 	train                                  time.Duration
+	seed                                   uint64
 	knowledgeBases                         []int64
 	account                                int64
 }
@@ -141,6 +143,7 @@ func (o emulatorOptions) read() (options emulator.Options, err error) {
 		Fixture:        emulator.DefaultFixture(),
 		KnowledgeBases: o.knowledgeBases,
 		Train:          o.train,
+		Seed:           o.seed,
 		File:           o.file,
 	}
 	if o.train <= 0 {

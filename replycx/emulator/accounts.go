@@ -4,13 +4,25 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Token returns a token of the account, which need not exist.
-func (e *Emulator) Token(account int64) string {
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{AccountID: account}).SignedString(e.secret)
+// Token returns a token of the account, which need not exist. It does not expire.
+func (e *Emulator) Token(account int64) string { return e.sign(claims{AccountID: account}) }
+
+// ExpiringToken returns a token of the account that is valid for a time of the
+// emulator's clock, in whole seconds. Afterwards the emulator answers as to any invalid
+// token: JWT_SIGNATURE_EXCEPTION or UNAUTHORIZED.
+func (e *Emulator) ExpiringToken(account int64, life time.Duration) string {
+	c := claims{AccountID: account}
+	c.ExpiresAt = jwt.NewNumericDate(e.now().Add(life))
+	return e.sign(c)
+}
+
+func (e *Emulator) sign(c claims) string {
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString(e.secret)
 	if err != nil {
 		panic(err) // a byte slice can always sign
 	}

@@ -1,11 +1,10 @@
 package emulator
 
 import (
-	"encoding/json"
+	"bytes"
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 )
 
 type eventBody struct {
@@ -19,9 +18,9 @@ type eventBody struct {
 // body of the request readable.
 func eventOperation(r *http.Request) Operation {
 	data, err := io.ReadAll(io.LimitReader(r.Body, maxJSON+1))
-	r.Body = io.NopCloser(strings.NewReader(string(data)))
+	r.Body = io.NopCloser(bytes.NewReader(data))
 	var b eventBody
-	if err == nil && json.Unmarshal(data, &b) == nil && b.Event == "assignee" {
+	if err == nil && decodeJSON(data, &b) == nil && b.Event == "assignee" {
 		return OpAssign
 	}
 	return OpClose
@@ -67,7 +66,7 @@ func (e *Emulator) closeConversation(a *Account, c conversation, by string) repl
 		}
 		e.publish(a.ID, c.ID, "status", map[string]any{"status": "CLOSE", "by": by})
 	}
-	return encode(http.StatusOK, map[string]any{"ok": true})
+	return done(nil)
 }
 
 func (e *Emulator) assign(a *Account, c conversation, by, to, team string) reply {
@@ -89,7 +88,7 @@ func (e *Emulator) assign(a *Account, c conversation, by, to, team string) reply
 		return internal(err)
 	}
 	e.publish(a.ID, c.ID, "assignee_change", map[string]any{"by": by, "from": from, "to_user": to, "to_team": team})
-	return encode(http.StatusOK, map[string]any{"ok": true})
+	return done(nil)
 }
 
 func (e *Emulator) variables(r *http.Request, _ *Fault) (reply, error) {
@@ -134,5 +133,5 @@ func (e *Emulator) variables(r *http.Request, _ *Fault) (reply, error) {
 		return internal(err), nil
 	}
 	e.publish(account.ID, c.ID, "variables", map[string]any{"variables": body.Variables})
-	return encode(http.StatusOK, map[string]any{"ok": true}), nil
+	return done(nil), nil
 }

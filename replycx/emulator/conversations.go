@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 )
@@ -51,23 +52,25 @@ func (e *Emulator) Conversations() []Conversation {
 	_ = e.catchUp()
 	list := make([]Conversation, 0, len(e.conversations))
 	for _, id := range e.conversationOrder {
-		c := e.conversations[id]
-		variables := make(map[string]string, len(c.Variables))
-		for k, v := range c.Variables {
-			variables[k] = v
-		}
-		list = append(list, Conversation{
-			ID: c.ID, Account: c.Account, Channel: c.Channel, Contact: c.Contact.Phone,
-			Assignee: c.Assignee, Team: c.Team, Closed: c.Closed, Messages: len(c.Messages), Variables: variables,
-		})
+		list = append(list, e.conversations[id].public())
 	}
 	return list
 }
 
-// startConversations creates the fixture's conversations, before New reads the
-// journal.
+// public returns a copy for callers of the package.
+func (c *conversation) public() Conversation {
+	variables := make(map[string]string, len(c.Variables))
+	maps.Copy(variables, c.Variables)
+	return Conversation{
+		ID: c.ID, Account: c.Account, Channel: c.Channel, Contact: c.Contact.Phone,
+		Assignee: c.Assignee, Team: c.Team, Closed: c.Closed, Messages: len(c.Messages), Variables: variables,
+	}
+}
+
+// startConversations makes the fixture's conversations the only ones. The caller holds
+// e.mu, except New.
 func (e *Emulator) startConversations() {
-	e.conversations = make(map[string]*conversation)
+	e.conversations, e.conversationOrder, e.issued = make(map[string]*conversation), nil, 0
 	for i := range e.fixture.Accounts {
 		a := &e.fixture.Accounts[i]
 		for _, s := range a.Conversations {
@@ -80,15 +83,19 @@ func (e *Emulator) startConversations() {
 
 // store keeps a conversation in memory. The caller holds e.mu.
 func (e *Emulator) store(c conversation) {
-	if e.conversations[c.ID] == nil {
+	old := e.conversations[c.ID]
+	if old == nil {
 		e.conversationOrder = append(e.conversationOrder, c.ID)
+		old = new(conversation)
+		e.issued++
 	}
+	e.issued += uint64(max(0, len(c.Messages)-len(old.Messages)))
 	e.conversations[c.ID] = &c
 }
 
 // change stores a conversation in memory and in the journal. The caller holds e.mu.
 func (e *Emulator) change(c conversation) error {
-	if err := e.write(journalLine{Conversation: &c}); err != nil {
+	if err := e.write(journalLine{Conversations: []conversation{c}}); err != nil {
 		return err
 	}
 	e.store(c)
@@ -177,20 +184,22 @@ func (e *Emulator) create(r *http.Request, _ *Fault) (reply, error) {
 		return refusal, nil
 	}
 
-	contact := account.contact(body.To.Phone)
-	if contact == nil {
-		contact = &Contact{ID: digits(8), Phone: body.To.Phone, Name: body.To.Name, Email: body.To.Email}
-	}
-	now := e.now()
-	c := conversation{
-		ID: externalKey(now), Account: account.ID, Channel: body.Channel, Contact: *contact, Assignee: body.Assignee, CreatedAt: now.UnixNano(),
-	}
-	first := sentMessage{ID: key32(now), By: body.Assignee, Body: body.Message}
-	c.Messages = []sentMessage{first}
 	e.mu.Lock()
-	err := e.change(c)
-	e.mu.Unlock()
-	if err != nil {
+	defer e.mu.Unlock()
+	if err := e.catchUp(); err != nil {
+		return internal(err), nil
+	}
+	ids, now := e.newIDs(), e.now()
+	contact := e.contact(account, body.To.Phone)
+	if contact == nil {
+		contact = &Contact{ID: ids.contact(), Phone: body.To.Phone, Name: body.To.Name, Email: body.To.Email}
+	}
+	c := conversation{
+		ID: ids.conversation(), Account: account.ID, Channel: body.Channel, Contact: *contact, Assignee: body.Assignee, CreatedAt: now.UnixNano(),
+	}
+	first := sentMessage{ID: ids.message(), By: body.Assignee, Body: body.Message}
+	c.Messages = []sentMessage{first}
+	if err := e.change(c); err != nil {
 		return internal(err), nil
 	}
 	e.publish(account.ID, c.ID, "conversation_create", e.createdPayload(&c))
@@ -250,6 +259,20 @@ func (e *Emulator) createRefusal(a *Account, b *createBody, m *message) reply {
 	return reply{}
 }
 
+// contact returns a contact of the fixture or of an earlier conversation, nil if there
+// is none. The caller holds e.mu.
+func (e *Emulator) contact(a *Account, phone string) *Contact {
+	if c := a.contact(phone); c != nil {
+		return c
+	}
+	for _, c := range e.conversations {
+		if c.Account == a.ID && c.Contact.Phone == phone {
+			return &c.Contact
+		}
+	}
+	return nil
+}
+
 // find returns a copy of a conversation of the account. The caller holds e.mu.
 func (e *Emulator) find(a *Account, id string) (conversation, bool) {
 	c := e.conversations[id]
@@ -300,7 +323,7 @@ func (e *Emulator) sendMessage(r *http.Request, _ *Fault) (reply, error) {
 	case account.limited(body.User.By):
 		return fail(http.StatusBadRequest, "MESSAGE_NOT_SENT", "Message is not sent due to user limit validation."), nil
 	}
-	sent := sentMessage{ID: key32(e.now()), By: body.User.By, Body: body.Message}
+	sent := sentMessage{ID: e.newIDs().message(), By: body.User.By, Body: body.Message}
 	c.Messages = append(slices.Clip(c.Messages), sent)
 	if err := e.change(c); err != nil {
 		return internal(err), nil

@@ -260,7 +260,9 @@ func TestControlRefusesOthers(t *testing.T) {
 		}, 200},
 	}
 	for _, tt := range tests {
-		for _, path := range []string{"/", "/_emulator/counts", "/_emulator/token/51"} {
+		for _, path := range []string{
+			"/", "/_emulator/counts", "/_emulator/token/51", "/_emulator/openapi.json", "/_emulator/snapshot", "/_emulator/clock", "/_emulator/webhooks",
+		} {
 			r := httptest.NewRequest("GET", "http://127.0.0.1:80"+path, nil)
 			r.RemoteAddr = "127.0.0.1:5"
 			tt.change(r)
@@ -273,16 +275,50 @@ func TestControlRefusesOthers(t *testing.T) {
 	}
 }
 
+// TestPage: the page shows sources, conversations with their messages, webhooks and
+// deliveries, and escapes all names.
 func TestPage(t *testing.T) {
-	e, url := start(t, emulator.Options{Train: -1})
-	upload(t, url, e.Token(51), 876, formPart{"a", "<script>alert(1).md", "hello"}, formPart{"b", "empty.md", ""})
+	hook := httptest.NewServer(&receiver{})
+	defer hook.Close()
+	e, url := start(t, emulator.Options{Train: -1, Webhook: emulator.WebhookOptions{NoHandshake: true}})
+	upload(t, url, e.Token(51), 876, formPart{"a", "<script>alert(1).md", "hello"}, formPart{"b", "empty.md", ""}, formPart{"c", "gone.md", "x"})
+	if err := e.Remove(330785); err != nil {
+		t.Fatal(err)
+	}
 	_, body := call(t, "GET", url+"/", "", "", nil)
-	for _, want := range []string{"Knowledge base 876", "&lt;script&gt;alert(1).md", "failed: The file is empty", "1 completed", "It has no sources yet.", "12wfegrgt4t", "held-by-bot"} {
+	for _, want := range []string{
+		"Knowledge base 876", "&lt;script&gt;alert(1).md", "failed: The file is empty", "1 completed", "1 removed", "It has no sources yet.",
+		"12wfegrgt4t", "held-by-bot", "No account has set a webhook yet.", "No event was delivered yet.",
+	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
-	if strings.Contains(body, "<script") {
+	subscribe(t, url, e.Token(51), hook.URL+"/?<script>", "message")
+	post(t, url+"/api/v1/conversation/12wfegrgt4t/messages", e.Token(51), `{"message":{"type":"text","text":"<script>Good morning"},"user":{"by":"agent@example.com"}}`)
+	post(t, url+"/v1/accounts/51/conversations/12wfegrgt4t/variables", e.Token(51), `{"variables":[{"name":"<script>","type":"contact","value":"<script>blue"}]}`)
+	if err := e.Delivered(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Advance(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Replay(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Delivered(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, page := call(t, "GET", url+"/", "", "", nil)
+	for _, want := range []string{
+		"agent@example.com: <code>", "Good morning", "contact/&lt;script&gt; = &lt;script&gt;blue", hook.URL + "/?&lt;script&gt;", "<td>message",
+		"(replay of 1)", `action="/_emulator/webhooks/replay?id=2"`, "advanced by 1h0m0s",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(body+page, "<script") {
 		t.Error("a name is not escaped")
 	}
 }

@@ -50,8 +50,13 @@ type Options struct {
 	// Secret signs the tokens. The default is fixed, so that a token is valid in later
 	// runs too.
 	Secret []byte
-	// Now is the clock for training, time.Now if nil.
+	// Now is the clock for training, the expiry of tokens and the times in answers:
+	// time.Now if nil. Advance moves it.
 	Now func() time.Time
+	// Seed, if not 0, makes the ids of conversations, messages and contacts repeatable:
+	// the same requests in the same order get the same ids. The ids of sources always
+	// are. The parts of an id that hold a time then come from the seed too.
+	Seed uint64
 	// Webhook configures the delivery of webhooks, which the API's document leaves open.
 	Webhook WebhookOptions
 	// Logger gets a line per request. If it is nil, nothing is logged.
@@ -63,7 +68,8 @@ type Emulator struct {
 	fixture *Fixture
 	train   time.Duration
 	secret  []byte
-	now     func() time.Time
+	clock   clock
+	seed    uint64
 	log     *slog.Logger
 	mux     *http.ServeMux
 	life    context.Context // until Close; ends stalls and deliveries
@@ -72,13 +78,15 @@ type Emulator struct {
 
 	counts counts
 
-	faultMu sync.Mutex
-	faults  *script
+	faultMu     sync.Mutex
+	faults      *script
+	firstFaults *Faults // those of the options
 
 	mu                sync.Mutex
 	sources           []source // in order of id, from firstID
 	conversations     map[string]*conversation
 	conversationOrder []string
+	issued            uint64   // how many conversations and messages exist
 	journal           *journal // nil without a file
 
 	deliveries deliveries
@@ -95,7 +103,8 @@ func New(opts Options) (*Emulator, error) {
 		fixture: opts.Fixture,
 		train:   opts.Train,
 		secret:  opts.Secret,
-		now:     opts.Now,
+		clock:   clock{base: opts.Now},
+		seed:    opts.Seed,
 		log:     opts.Logger,
 	}
 	e.life, e.end = context.WithCancel(context.Background())
@@ -113,12 +122,13 @@ func New(opts Options) (*Emulator, error) {
 	if len(e.secret) == 0 {
 		e.secret = []byte("the emulator's key, which is no secret")
 	}
-	if e.now == nil {
-		e.now = time.Now
+	if e.clock.base == nil {
+		e.clock.base = time.Now
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	e.firstFaults = opts.Faults
 	if err := e.SetFaults(opts.Faults); err != nil {
 		return nil, err
 	}
@@ -212,7 +222,7 @@ func (e *Emulator) Close() error {
 	return err
 }
 
-// Counts holds the counts of an emulator since it was made.
+// Counts holds the counts of an emulator since it was made or reset.
 type Counts struct {
 	// Requests counts the requests of each operation, including refused ones.
 	Requests map[Operation]int64
@@ -228,6 +238,13 @@ type Counts struct {
 type counts struct {
 	requests                    sync.Map // Operation -> *atomic.Int64
 	accepted, parts, partsBytes atomic.Int64
+}
+
+func (c *counts) reset() {
+	c.requests.Clear()
+	c.accepted.Store(0)
+	c.parts.Store(0)
+	c.partsBytes.Store(0)
 }
 
 func (c *counts) request(op Operation) {

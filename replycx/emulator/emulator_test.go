@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -499,6 +500,27 @@ func TestBadScripts(t *testing.T) {
 	} {
 		if _, err := emulator.ParseFixture([]byte(fixture)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", fixture, err, want)
+		}
+	}
+}
+
+// TestDocumentedControls: docs/api.md lists each request that controls the emulator.
+func TestDocumentedControls(t *testing.T) {
+	docs, err := os.ReadFile("../../docs/api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("control.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := regexp.MustCompile(`"([A-Z]+ /_emulator/[^"]+)": `).FindAllStringSubmatch(string(source), -1)
+	if len(routes) < 10 {
+		t.Fatalf("routes %v", routes)
+	}
+	for _, route := range routes {
+		if row := regexp.MustCompile("(?m)^\\| `" + regexp.QuoteMeta(route[1]) + "[`?]"); !row.Match(docs) {
+			t.Errorf("docs/api.md lacks %s", route[1])
 		}
 	}
 }

@@ -3,7 +3,6 @@ package emulator
 import (
 	"bufio"
 	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// journal is the file of accepted requests: a line of JSON for each upload, each
-// removal, and each change of a conversation or a webhook. It is not synced to the disk: it
+// journal is the file of accepted requests: a line of JSON for each upload, removal
+// and reset, and each change of a conversation, a webhook or the clock. It is not synced to the disk: it
 // survives the end of the process, but not always a crash of the machine.
 type journal struct {
 	file *os.File
@@ -23,16 +22,39 @@ type journal struct {
 	torn bool
 }
 
+// journalLine holds changes, in the order of its fields.
 type journalLine struct {
-	Sources      []journalSource `json:"sources,omitempty"`
-	Conversation *conversation   `json:"conversation,omitempty"`
-	Webhook      *webhook        `json:"webhook,omitempty"`
-	Removed      []int64         `json:"removed,omitempty"` // ids
+	// Reset is set if the line begins with the fixture's data. A snapshot is such a
+	// line.
+	Reset         bool           `json:"reset,omitempty"`
+	Sources       []source       `json:"sources,omitempty"`
+	Conversations []conversation `json:"conversations,omitempty"`
+	Webhooks      []webhook      `json:"webhooks,omitempty"`
+	Removed       []int64        `json:"removed,omitempty"` // ids
+	// Clock is the duration by which the clock is ahead, in nanoseconds, 0 if the line
+	// does not change it.
+	Clock int64 `json:"clock,omitempty"`
 }
 
-type journalSource struct {
-	source
-	Digest string `json:"sha256"`
+// apply makes the changes of a line in memory. The caller holds e.mu, except New.
+func (e *Emulator) apply(line journalLine) {
+	if line.Reset {
+		e.sources = nil
+		e.clock.advanced.Store(0)
+		e.deliveries.unset()
+		e.startConversations()
+	}
+	e.sources = append(e.sources, line.Sources...)
+	for _, c := range line.Conversations {
+		e.store(c)
+	}
+	for _, h := range line.Webhooks {
+		e.deliveries.set(h)
+	}
+	e.remove(line.Removed)
+	if line.Clock != 0 {
+		e.clock.advanced.Store(line.Clock)
+	}
 }
 
 func openJournal(name string) (*journal, error) {
@@ -55,14 +77,6 @@ func (e *Emulator) write(line journalLine) error {
 		return err
 	}
 	return e.journal.append(line)
-}
-
-func sourcesLine(sources []source) journalLine {
-	line := journalLine{Sources: make([]journalSource, len(sources))}
-	for i, s := range sources {
-		line.Sources[i] = journalSource{source: s, Digest: hex.EncodeToString(s.SHA256[:])}
-	}
-	return line
 }
 
 // append writes a line in a single write. It truncates a line that was not written
@@ -115,20 +129,7 @@ func (e *Emulator) catchUp() error {
 		if err := json.Unmarshal(bytes.TrimSpace(data), &line); err != nil {
 			return fmt.Errorf("read emulator file %s at byte %d: %w", j.file.Name(), j.read, err)
 		}
-		for _, s := range line.Sources {
-			digest, err := hex.DecodeString(s.Digest)
-			if err != nil || copy(s.SHA256[:], digest) != len(s.SHA256) {
-				return fmt.Errorf("read emulator file %s at byte %d: bad hash", j.file.Name(), j.read)
-			}
-			e.sources = append(e.sources, s.source)
-		}
-		if line.Conversation != nil {
-			e.store(*line.Conversation)
-		}
-		if line.Webhook != nil {
-			e.deliveries.set(*line.Webhook)
-		}
-		e.remove(line.Removed)
+		e.apply(line)
 		j.read += int64(len(data))
 	}
 }

@@ -1,11 +1,14 @@
 package emulator
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"unicode/utf8"
 )
 
 // reply is an answer ready to be sent.
@@ -58,16 +61,39 @@ func badRequest(message string) reply {
 	return fail(http.StatusBadRequest, "BAD_REQUEST", message)
 }
 
-// readJSON decodes a request's JSON. Its errors are messages for the client.
+// readJSON decodes the JSON object in a request's body. Its errors are messages for
+// the client.
 func readJSON(r *http.Request, out any) error {
 	data, err := io.ReadAll(io.LimitReader(r.Body, maxJSON+1))
-	if err != nil || len(data) > maxJSON {
-		return fmt.Errorf("the body is too large or incomplete")
+	if err != nil {
+		return errors.New("the body is incomplete")
+	}
+	return decodeJSON(data, out)
+}
+
+// decodeJSON decodes a JSON object. It refuses what encoding/json accepts or repairs:
+// null, and text that is not UTF-8.
+func decodeJSON(data []byte, out any) error {
+	switch {
+	case len(data) > maxJSON:
+		return fmt.Errorf("the body is larger than %d bytes", maxJSON)
+	case !utf8.Valid(data):
+		return errors.New("the body is not UTF-8")
+	case bytes.Equal(bytes.TrimSpace(data), []byte("null")):
+		return errors.New("the body is not the expected JSON: it is null, not an object")
 	}
 	if err := json.Unmarshal(data, out); err != nil {
 		return fmt.Errorf("the body is not the expected JSON: %w", err)
 	}
 	return nil
+}
+
+// done is the answer to a request without data: {"ok": true}, or the error.
+func done(err error) reply {
+	if err != nil {
+		return internal(err)
+	}
+	return encode(http.StatusOK, map[string]any{"ok": true})
 }
 
 func internal(err error) reply {

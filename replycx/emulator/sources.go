@@ -3,6 +3,7 @@ package emulator
 import (
 	"bufio"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"net/textproto"
 	"path"
 	"strconv"
 	"strings"
@@ -23,20 +25,33 @@ const firstID = 330783
 
 // source is an accepted source. Its id is firstID plus its index.
 type source struct {
-	Account       int64             `json:"account"`
-	KnowledgeBase int64             `json:"kb"`
-	Request       int64             `json:"request"`
-	Field         string            `json:"field"`
-	Filename      string            `json:"filename,omitempty"`
-	Name          string            `json:"name"`
-	SHA256        [sha256.Size]byte `json:"-"`
-	Size          int64             `json:"size"`
-	At            int64             `json:"at"` // Unix nanoseconds
+	Account       int64  `json:"account"`
+	KnowledgeBase int64  `json:"kb"`
+	Request       int64  `json:"request"`
+	Field         string `json:"field"`
+	Filename      string `json:"filename,omitempty"`
+	Name          string `json:"name"`
+	SHA256        digest `json:"sha256"`
+	Size          int64  `json:"size"`
+	At            int64  `json:"at"` // Unix nanoseconds
 	// Train is the duration of training in nanoseconds, negative for never.
 	Train int64 `json:"train"`
 	// Failure is the reason why training fails, empty if it succeeds.
 	Failure string `json:"failure,omitempty"`
 	removed bool
+}
+
+// digest is a SHA-256, in hexadecimal digits in JSON.
+type digest [sha256.Size]byte
+
+func (d digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+func (d *digest) UnmarshalText(text []byte) error {
+	if hex.DecodedLen(len(text)) != len(d) {
+		return fmt.Errorf("%q is not a SHA-256", text)
+	}
+	_, err := hex.Decode(d[:], text)
+	return err
 }
 
 func (s *source) accepted() time.Time { return time.Unix(0, s.At) }
@@ -188,7 +203,7 @@ func (e *Emulator) accept(sources []source) (first int64, err error) {
 		size += sources[i].Size
 	}
 	if e.journal != nil {
-		if err := e.write(sourcesLine(sources)); err != nil {
+		if err := e.journal.append(journalLine{Sources: sources}); err != nil {
 			return 0, err
 		}
 	}
@@ -295,6 +310,9 @@ func (e *Emulator) readParts(body io.Reader, boundary string) ([]source, reply, 
 		if err != nil {
 			return nil, reply{}, err
 		}
+		if headerSize(p.Header) >= maxPartHeader {
+			return nil, reply{}, fmt.Errorf("the header of part %d has %d bytes or more", len(sources)+1, maxPartHeader)
+		}
 		s := source{Field: p.FormName(), Filename: p.FileName()}
 		s.Name = s.Filename
 		if s.Filename == "" {
@@ -309,6 +327,20 @@ func (e *Emulator) readParts(body io.Reader, boundary string) ([]source, reply, 
 		}
 		sources = append(sources, s)
 	}
+}
+
+// maxPartHeader is the size in bytes from which the header of a part is refused.
+const maxPartHeader = 64 << 10
+
+// headerSize returns the size of a header as it is sent.
+func headerSize(header textproto.MIMEHeader) int {
+	size := 0
+	for name, values := range header {
+		for _, value := range values {
+			size += len(name) + len(": ") + len(value) + len("\r\n")
+		}
+	}
+	return size
 }
 
 // readPart reads one part into s. It reports for each of the fixture's refusals

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -28,8 +27,6 @@ type WebhookOptions struct {
 	Retry time.Duration
 }
 
-const deliveryAttempts = 4
-
 // webhook is an account's subscription.
 type webhook struct {
 	Account int64           `json:"account"`
@@ -39,171 +36,21 @@ type webhook struct {
 	Enabled bool            `json:"enabled"`
 }
 
-// Delivery is the finished delivery of an event to a webhook, successful or not.
-type Delivery struct {
-	Account  int64
-	Type     string
-	URL      string
-	Attempts int
-	// Status is the status of the last answer, 0 if there was none.
-	Status int
-	// Err is the error of the last attempt, empty if it succeeded.
-	Err string
-}
-
-// deliveries sends events in order, each with up to deliveryAttempts attempts.
-type deliveries struct {
-	opts   WebhookOptions
-	client *http.Client
-
-	mu      sync.Mutex
-	hooks   map[int64]webhook
-	queue   []outgoing
-	busy    bool // a delivery is in progress
-	running bool
-	wake    chan struct{}
-	done    []Delivery
-}
-
-type outgoing struct {
-	hook webhook
-	kind string
-	body any
-}
-
-func (d *deliveries) prepare(opts WebhookOptions) {
-	if opts.Retry <= 0 {
-		opts.Retry = time.Second
-	}
-	d.opts = opts
-	d.hooks = make(map[int64]webhook)
-	d.wake = make(chan struct{}, 1)
-	d.client = &http.Client{
-		Timeout:       10 * time.Second,
-		Transport:     &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-func (d *deliveries) set(h webhook) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.hooks[h.Account] = h
-}
-
-// Deliveries returns the finished deliveries.
-func (e *Emulator) Deliveries() []Delivery {
-	e.deliveries.mu.Lock()
-	defer e.deliveries.mu.Unlock()
-	return append([]Delivery(nil), e.deliveries.done...)
-}
-
-// Delivered waits until all deliveries are finished.
-func (e *Emulator) Delivered(ctx context.Context) error {
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		e.deliveries.mu.Lock()
-		idle := len(e.deliveries.queue) == 0 && !e.deliveries.busy
-		e.deliveries.mu.Unlock()
-		if idle {
-			return nil
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-e.life.Done():
-			return errors.New("the emulator was closed")
-		}
-	}
-}
-
-// publish queues an event for the account's webhook if it subscribes to the event.
-// The real API's payload is known only for conversation_create; the emulator marks
-// all other payloads as invented.
-func (e *Emulator) publish(account int64, conversation, kind string, payload map[string]any) {
-	d := &e.deliveries
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	hook, ok := d.hooks[account]
-	if !ok || !hook.Enabled || !hook.Events[kind] {
-		return
-	}
-	if kind != "conversation_create" {
-		payload["invented_by_emulator"] = true
-	}
-	d.queue = append(d.queue, outgoing{hook, kind, map[string]any{
-		"events": []any{map[string]any{
-			"event":        map[string]any{"type": kind, "payload": payload},
-			"conversation": map[string]any{"key": conversation},
-		}},
-	}})
-	if !d.running {
-		d.running = true
-		e.serving.Go(e.deliver)
-	}
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
-}
-
-// deliver sends the queued events until the emulator is closed.
-func (e *Emulator) deliver() {
-	d := &e.deliveries
-	for {
-		d.mu.Lock()
-		var next outgoing
-		if d.busy = len(d.queue) > 0; d.busy {
-			next, d.queue = d.queue[0], d.queue[1:]
-		}
-		busy := d.busy
-		d.mu.Unlock()
-		if !busy {
-			select {
-			case <-d.wake:
-				continue
-			case <-e.life.Done():
-				return
-			}
-		}
-		done := Delivery{Account: next.hook.Account, Type: next.kind, URL: next.hook.URL}
-		pause := d.opts.Retry
-		for done.Attempts < deliveryAttempts {
-			done.Attempts++
-			var err error
-			if done.Status, _, err = d.post(e.life, next.hook, next.body); err == nil {
-				done.Err = ""
-				break
-			}
-			done.Err = err.Error()
-			if done.Attempts == deliveryAttempts {
-				break
-			}
-			select {
-			case <-time.After(pause):
-			case <-e.life.Done():
-				return
-			}
-			pause *= 2
-		}
-		d.mu.Lock()
-		d.done = append(d.done, done)
-		d.mu.Unlock()
-	}
-}
-
-// post sends a body with the token. An answer other than 2xx is an error.
-func (d *deliveries) post(ctx context.Context, h webhook, body any) (status int, answer []byte, err error) {
+// post sends a JSON object with the token. An answer other than 2xx is an error.
+func (d *deliveries) post(ctx context.Context, h webhook, body json.RawMessage) (status int, answer []byte, err error) {
 	in := d.opts.TokenIn
 	target := h.URL
-	if m, ok := body.(map[string]any); ok && (in == "" || in == "body") {
-		withToken := map[string]any{"token": h.Token}
-		for k, v := range m {
-			withToken[k] = v
+	if in == "" || in == "body" {
+		var members map[string]json.RawMessage
+		if err := json.Unmarshal(body, &members); err != nil {
+			return 0, nil, err
 		}
-		body = withToken
+		if members["token"], err = json.Marshal(h.Token); err != nil {
+			return 0, nil, err
+		}
+		if body, err = json.Marshal(members); err != nil {
+			return 0, nil, err
+		}
 	}
 	if in == "query" {
 		u, err := url.Parse(target)
@@ -215,11 +62,7 @@ func (d *deliveries) post(ctx context.Context, h webhook, body any) (status int,
 		u.RawQuery = q.Encode()
 		target = u.String()
 	}
-	data, err := json.Marshal(body)
-	if err != nil {
-		return 0, nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(data))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -268,7 +111,7 @@ func (e *Emulator) setWebhook(r *http.Request, _ *Fault) (reply, error) {
 			return fieldErrors(map[string][]string{"webhook_url": {"Not a valid URL."}}), nil
 		}
 		if !e.deliveries.opts.NoHandshake {
-			_, answer, err := e.deliveries.post(e.life, h, map[string]any{})
+			_, answer, err := e.deliveries.post(e.life, h, json.RawMessage("{}"))
 			if err == nil && !strings.Contains(string(answer), h.Token) {
 				err = errors.New("the receiver did not return the token")
 			}
@@ -279,11 +122,11 @@ func (e *Emulator) setWebhook(r *http.Request, _ *Fault) (reply, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := e.write(journalLine{Webhook: &h}); err != nil {
+	if err := e.write(journalLine{Webhooks: []webhook{h}}); err != nil {
 		return internal(err), nil
 	}
 	e.deliveries.set(h)
-	return encode(http.StatusOK, map[string]any{"ok": true}), nil
+	return done(nil), nil
 }
 
 // createdPayload returns a payload of conversation_create in its publicly known form.
