@@ -164,6 +164,11 @@ release-check: ## build for all six platforms, and without buckets, into dist/ a
 		GOOS=linux GOARCH=amd64 $(GO) build -trimpath -tags nocloud -ldflags '$(LDFLAGS)' -o $$out ./cmd/kbsync; \
 		printf '%-32s %6.1f MB\n' $$out $$(awk -v b=$$(wc -c <$$out) 'BEGIN {print b / 1e6}')
 
+.PHONY: reference
+reference: ## write docs/reference.md and docs/kbsync.schema.json from the program
+	$(GO) test -count=1 ./internal/config -run TestSchemaIsUpToDate -update
+	$(GO) test -count=1 ./cmd/kbsync -run TestReferenceIsUpToDate -update
+
 # The pages have the date of the commit, so that two builds write equal files.
 .PHONY: man
 man: build ## write the man pages into dist/man
