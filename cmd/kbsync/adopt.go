@@ -29,9 +29,8 @@ id. A document is found by its content, its key or its name; of several sources 
 the others are superseded. Documents that the listing does not have stay pending.
 
 Without a listing each document gets a source of unknown id, such as unknown-7. It is listed and acknowledged like others.
-adopt cannot know what was uploaded: run it before the documents change, and restore a backup instead if there is one.
-
-  kbsync state adopt handbook
+adopt cannot know what was uploaded: run it before the documents change, and restore a backup instead if there is one.`,
+		Example: `  kbsync state adopt handbook
   kbsync state adopt handbook --listing sources.csv`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

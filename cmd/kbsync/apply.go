@@ -23,9 +23,8 @@ func (a *app) applyCommand() *cobra.Command {
 		Short: "Do exactly what a plan says, or nothing",
 		Long: `apply reads a plan that kbsync plan --out has kept, and makes it again. If the root, the inventory or the config now give another
 plan, apply sends nothing, names the documents that differ, and ends with code 11. Contents count, not times: a plan that was made in one
-checkout can be applied in another one. Otherwise apply does what sync does. It takes the flags of the plan from its file.
-
-  kbsync plan ./docs --knowledge-base 876 --out plan.json
+checkout can be applied in another one. Otherwise apply does what sync does. It takes the flags of the plan from its file.`,
+		Example: `  kbsync plan ./docs --knowledge-base 876 --out plan.json
   kbsync apply plan.json`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

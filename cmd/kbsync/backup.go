@@ -23,6 +23,8 @@ the schema. To restore a copy, end all kbsync processes, remove the state's file
 the state.
 
 A PostgreSQL state is backed up with pg_dump, or with kbsync state export.`,
+		Example: `  kbsync state backup
+  kbsync state backup /mnt/backup/kbsync.db`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withStore(cmd, true, func(ctx context.Context, store *state.Store) (err error) {

@@ -22,6 +22,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Long: `check reads the config, opens the state, lists each root, checks that the subscriptions for notifications exist (if it can do
 so without taking a message), and sends one status request with the token. It cannot check the knowledge base: the API
 reports a missing one only at the first upload.`,
+		Example: `  kbsync check
+  kbsync check ./docs --knowledge-base 876`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)

@@ -109,9 +109,8 @@ func (a *app) emulatorCommand() *cobra.Command {
 		Use:   "emulator",
 		Short: "Serve the ReplyCX API locally",
 		Long: `emulator serves the ReplyCX API on this machine until it is interrupted. It prints its address and a token as
-shell assignments. With --env-file it also writes them to a file, once it is ready:
-
-  kbsync emulator --env-file emulator.env &
+shell assignments. With --env-file it also writes them to a file, once it is ready.`,
+		Example: `  kbsync emulator --env-file emulator.env &
   . ./emulator.env && kbsync sync ./docs --knowledge-base 876`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.serveEmulator(cmd, o) },

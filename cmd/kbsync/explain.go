@@ -25,6 +25,8 @@ func (a *app) explainCommand() *cobra.Command {
 		Long: `explain prints, for each sync whose root contains PATH, whether the sync uploads the file, the rule that decides it, the
 place of that rule, and the state of the document. If the file is new or has changed, explain reads it, and prints what the next sync
 would do with it. PATH is the path of a file or a key below the root.`,
+		Example: `  kbsync explain docs/drafts/prices.md
+  kbsync explain docs/prices.pdf --json`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var selection []string

@@ -23,6 +23,8 @@ func (a *app) forgetCommand() *cobra.Command {
 		Long: `forget removes a sync from the state. Its sources stay in the knowledge base, because the API cannot remove them. They
 become orphans; remove them by hand (kbsync sources --orphaned lists them). A later sync of the same root shares them again.
 If a process was killed while it uploaded the sync, forget ends its requests, so that other syncs do not wait for them.`,
+		Example: `  kbsync forget handbook
+  kbsync sources handbook --orphaned`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withStore(cmd, false, func(ctx context.Context, store *state.Store) error {

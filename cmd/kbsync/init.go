@@ -20,6 +20,8 @@ func (a *app) initCommand() *cobra.Command {
 		Short: "Write a commented config file",
 		Long: `init writes a config file that lists every setting with its default and its purpose. The file is kbsync.yaml, or the one
 that --config names. init never overwrites a file.`,
+		Example: `  kbsync init ./docs --knowledge-base 876
+  kbsync init --config /etc/kbsync/kbsync.yaml`,
 		Args: atMost(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			root := "./docs"

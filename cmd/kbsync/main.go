@@ -60,10 +60,10 @@ func (a *app) rootCommand() *cobra.Command {
 		Use:   "kbsync",
 		Short: "Keep a ReplyCX knowledge base up to date with document folders",
 		Long: `kbsync keeps a ReplyCX knowledge base up to date with document folders. It uploads each new or changed document once
-and follows its training until it has completed or failed.
-
-Try it without an account:
-  kbsync sync ./docs --knowledge-base 876 --emulator`,
+and follows its training until it has completed or failed.`,
+		Example: `  kbsync sync ./docs --knowledge-base 876 --emulator    # try it without an account
+  kbsync plan ./docs --knowledge-base 876               # what would be uploaded
+  kbsync sync ./docs --knowledge-base 876               # upload it`,
 		Args:                       cobra.ArbitraryArgs,
 		SilenceErrors:              true,
 		SilenceUsage:               true,
@@ -88,28 +88,37 @@ Try it without an account:
 		return usageError(fmt.Sprintf("%v; %s --help lists the flags", err, cmd.CommandPath()))
 	})
 	a.globalFlags(root.PersistentFlags())
-	root.AddCommand(
-		a.syncCommand(),
-		a.watchCommand(),
-		a.workerCommand(),
-		a.planCommand(),
-		a.applyCommand(),
-		a.statusCommand(),
-		a.reindexCommand(),
-		a.retryCommand(),
-		a.explainCommand(),
-		a.sourcesCommand(),
-		a.verifyCommand(),
-		a.waitCommand(),
-		a.checkCommand(),
-		a.initCommand(),
-		a.stateCommand(),
-		a.forgetCommand(),
-		a.emulatorCommand(),
-		a.apiCommand(),
-		a.versionCommand(),
-	)
+	a.addCommands(root)
 	return root
+}
+
+// addCommands adds the commands in the groups in which the help lists them.
+func (a *app) addCommands(root *cobra.Command) {
+	for _, group := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"sync", "Sync:", []*cobra.Command{
+			a.syncCommand(), a.watchCommand(), a.planCommand(), a.applyCommand(), a.workerCommand(),
+		}},
+		{"look", "Look:", []*cobra.Command{
+			a.statusCommand(), a.explainCommand(), a.sourcesCommand(), a.verifyCommand(), a.checkCommand(), a.waitCommand(),
+		}},
+		{"repair", "Repair and back up:", []*cobra.Command{
+			a.retryCommand(), a.reindexCommand(), a.stateCommand(), a.forgetCommand(),
+		}},
+		{"setup", "Set up and try:", []*cobra.Command{
+			a.initCommand(), a.emulatorCommand(), a.apiCommand(), a.manCommand(), a.versionCommand(),
+		}},
+	} {
+		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
+		for _, c := range group.commands {
+			c.GroupID = group.id
+		}
+		root.AddCommand(group.commands...)
+	}
+	root.SetHelpCommandGroupID("setup")
+	root.SetCompletionCommandGroupID("setup")
 }
 
 // atMost is cobra.MaximumNArgs with a message that shows the usage of the command.

@@ -30,10 +30,10 @@ func (a *app) planCommand() *cobra.Command {
 		Long: `plan lists the root, hashes new and changed documents, and prints which documents sync would upload, share and remove, and
 which sources that would leave behind. It sends no request, needs no token and writes nothing, not even a state. --out also keeps the
 plan in a file: kbsync apply FILE does exactly that, or refuses. The exit code is 0 if the plan is complete, whatever it contains; 11
-if a guard would halt sync; and 3 or 5 if the root is missing or could not be read.
-
+if a guard would halt sync; and 3 or 5 if the root is missing or could not be read.`,
+		Example: `  kbsync plan ./docs --knowledge-base 876
   kbsync plan ./docs --knowledge-base 876 --out plan.json
-  kbsync apply plan.json`,
+  kbsync plan handbook -o markdown`,
 		Args:        atMost(1),
 		Annotations: map[string]string{allowsMarkdown: "yes"},
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"sync"
 
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/console"
@@ -11,14 +12,21 @@ import (
 )
 
 // progress shows the progress of a run of the engine.
-type progress struct{ *console.Progress }
+type progress struct {
+	*console.Progress
+	expected sync.Map // the ids of the syncs whose pending work is counted
+}
 
 // startProgress shows progress until End is called.
-func (a *app) startProgress() *progress { return &progress{a.out.StartProgress()} }
+func (a *app) startProgress() *progress { return &progress{Progress: a.out.StartProgress()} }
 
-// expect counts the pending work of a sync before its uploads begin. Only the bars need it.
+// expect counts the pending work of a sync before its first uploads begin. Later uploads of the run are of documents that changed
+// meanwhile, which are counted already. Only the bars need it.
 func (p *progress) expect(ctx context.Context, store *state.Store, syncID int64) error {
 	if !p.ShowsBars() {
+		return nil
+	}
+	if _, counted := p.expected.LoadOrStore(syncID, true); counted {
 		return nil
 	}
 	outstanding, err := store.Documents.Outstanding(ctx, syncID)

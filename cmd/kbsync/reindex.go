@@ -28,10 +28,10 @@ func (a *app) reindexCommand() *cobra.Command {
 		Long: `reindex marks documents and then syncs. The sync uploads marked documents once more although it knows their content. The
 new source replaces the old one when its training has completed. The old source stays in the knowledge base, superseded.
 
-reindex needs a selection: globs of keys, --failed, --stuck, --older-than or --all.
-
-  kbsync reindex handbook 'guides/**'
-  kbsync reindex --failed`,
+reindex needs a selection: globs of keys, --failed, --stuck, --older-than or --all.`,
+		Example: `  kbsync reindex handbook 'guides/**'
+  kbsync reindex --older-than 90d
+  kbsync reindex handbook --all`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sel := state.Selection{}
 			if failed {
@@ -81,6 +81,8 @@ func (a *app) retryCommand() *cobra.Command {
 		Short: "Upload failed, stuck and uncertain documents again",
 		Long: `retry marks the documents that failed, are stuck in training or are uncertain, and then syncs. The sync uploads them once
 more, and looks again at documents that were blocked. Uncertain documents may then be in the knowledge base twice; kbsync sources --possible-duplicates lists them.`,
+		Example: `  kbsync retry
+  kbsync retry handbook`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)

@@ -29,9 +29,8 @@ func (a *app) snapshotCommand() *cobra.Command {
 		Use:   "snapshot URL",
 		Short: "Write an export of the state to a bucket, and keep the last generations",
 		Long: `snapshot writes a compressed export of the state to a bucket, and removes all generations but the newest. Use another bucket
-than the ones of documents, and credentials that no other program needs. kbsync state import URL reads the newest generation.
-
-  kbsync state snapshot 's3://backups?prefix=kbsync/&region=eu-west-1'
+than the ones of documents, and credentials that no other program needs. kbsync state import URL reads the newest generation.`,
+		Example: `  kbsync state snapshot 's3://backups?prefix=kbsync/&region=eu-west-1'
   kbsync state snapshot file:///mnt/backups --keep 30`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -21,9 +21,10 @@ func (a *app) sourcesCommand() *cobra.Command {
 		Short: "List the sources that kbsync created",
 		Long: `sources prints the inventory: every source that kbsync ever created in a knowledge base. The API cannot remove a source.
 --left-behind lists the sources that answer wrongly: no document has their content any more, or a newer source has it, too.
-Remove them by hand in ReplyCX; afterwards run kbsync sources ack ID... With -o html the list is a page with check boxes that writes this command:
-
-  kbsync sources --left-behind -o html >worksheet.html`,
+Remove them by hand in ReplyCX; afterwards run kbsync sources ack ID... With -o html the list is a page with check boxes that writes this command.`,
+		Example: `  kbsync sources --left-behind
+  kbsync sources --left-behind -o html >worksheet.html
+  kbsync sources handbook --json`,
 		Args:        atMost(1),
 		Annotations: map[string]string{printsRows: "yes"},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -101,6 +102,8 @@ func (a *app) ackCommand() *cobra.Command {
 		Long: `ack records that a person removed sources from the knowledge base, so that sources no longer lists them as left behind.
 Documents that still have the content of such a source become pending, and the next sync uploads them again. With - it reads
 the ids from stdin, separated by spaces or lines.`,
+		Example: `  kbsync sources ack 330783 330784
+  kbsync sources ack - <ids.txt`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError("missing the ids of the removed sources; usage: " + cmd.UseLine())

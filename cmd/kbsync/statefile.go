@@ -20,6 +20,8 @@ func (a *app) stateCommand() *cobra.Command {
 		Short: "Back up, restore and check the inventory",
 		Long: `The state is the only inventory of the uploads, because the API cannot list sources. If you lose it, kbsync uploads every
 document again and the knowledge base holds each one twice. Back the state up regularly.`,
+		Example: `  kbsync state backup
+  kbsync state check`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError(fmt.Sprintf("unknown command kbsync state %s; write kbsync state backup, snapshot, export, import, adopt or check", console.Printable(args[0])))
@@ -38,7 +40,9 @@ func (a *app) exportCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "export [FILE]",
 		Short: "Write the state as JSON lines",
-		Args:  atMost(1),
+		Example: `  kbsync state export kbsync.jsonl
+  kbsync state export | gzip >kbsync.jsonl.gz`,
+		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withStore(cmd, true, func(ctx context.Context, store *state.Store) error {
 				if len(args) == 0 || args[0] == "-" {
@@ -60,6 +64,9 @@ func (a *app) importCommand() *cobra.Command {
 		Short: "Read an export into an empty state",
 		Long: `import reads an export from a file, from stdin with -, or the newest snapshot in a bucket, into an empty state. It imports the
 whole export or nothing.`,
+		Example: `  kbsync state import kbsync.jsonl
+  kbsync state import kbsync.jsonl --state postgres://kbsync@db.example/kbsync
+  kbsync state import 's3://backups?prefix=kbsync/&region=eu-west-1'`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			in, done, err := a.openExport(cmd.Context(), args[0], name)
@@ -82,9 +89,10 @@ whole export or nothing.`,
 
 func (a *app) stateCheckCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "check",
-		Short: "Verify the file of the state and its consistency",
-		Args:  exactly(0),
+		Use:     "check",
+		Short:   "Verify the file of the state and its consistency",
+		Example: `  kbsync state check`,
+		Args:    exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withStore(cmd, true, func(ctx context.Context, store *state.Store) error {
 				findings, err := store.Check(ctx)

@@ -23,6 +23,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: `status counts the documents of each sync by state and lists the problems with their reasons. With a KEY it prints the
 whole history of one document: its versions, the uploads, the sources and their training, and why it is in its state. It reads
 only the state and sends no request.`,
+		Example: `  kbsync status
+  kbsync status handbook returns/withdrawal.md
+  kbsync status --json`,
 		Args: atMost(2),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			cfg, err := a.load(cmd)

@@ -37,9 +37,10 @@ func (a *app) syncCommand() *cobra.Command {
 		Short: "Upload new and changed documents once, and wait for their training",
 		Long: `sync makes one pass over each sync of the config, over the sync NAME, or over the directory ROOT: it lists the root, uploads
 new and changed documents, follows the training until it has ended, and prints a summary. The exit code is 0 only if every
-document is uploaded and trained.
-
-  kbsync sync ./docs --knowledge-base 876`,
+document is uploaded and trained.`,
+		Example: `  kbsync sync ./docs --knowledge-base 876
+  kbsync sync handbook --max-duration 30m
+  kbsync sync ./docs --knowledge-base 876 --emulator`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd, args...)

@@ -27,6 +27,8 @@ acknowledges them. It changes nothing. If a person removed a live source, run kb
 uploads its documents again.
 
 The exit code is 6 if a live source differs.`,
+		Example: `  kbsync verify
+  kbsync verify handbook --json`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd)

@@ -11,9 +11,10 @@ import (
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  exactly(0),
+		Use:     "version",
+		Short:   "Print the version",
+		Example: `  kbsync version --json`,
+		Args:    exactly(0),
 		RunE: func(*cobra.Command, []string) error {
 			v := struct {
 				Version  string `json:"version"`

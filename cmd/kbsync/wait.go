@@ -21,6 +21,8 @@ func (a *app) waitCommand() *cobra.Command {
 		Short: "Wait until no document is in training",
 		Long: `wait follows the training of uploaded documents until it has ended. It uploads nothing. Its exit code is that of a sync that
 finds no changes.`,
+		Example: `  kbsync sync --wait=false
+  kbsync wait --train-timeout 30m`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := a.load(cmd)

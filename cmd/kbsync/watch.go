@@ -21,9 +21,9 @@ func (a *app) watchCommand() *cobra.Command {
 happen, lists each root at an interval as well (--rescan), uploads documents that have settled, and follows the training. A
 sync that fails waits and tries again, and delays no other sync.
 
-SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes the status to the log.
-
-  kbsync watch --listen :9090`,
+SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes the status to the log.`,
+		Example: `  kbsync watch --listen :9090
+  kbsync watch --one-time`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !oneTime {
 				a.signals.reloadOnHangup() // as early as possible

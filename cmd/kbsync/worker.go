@@ -17,9 +17,8 @@ func (a *app) workerCommand() *cobra.Command {
 it is stopped. It scans no root: that is the work of kbsync watch. The state must be in PostgreSQL, where all processes share the
 work. The documents of a directory are uploaded by the process that watches it.
 
-SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes the status to the log.
-
-  kbsync worker --state postgres://kbsync@db.example/kbsync`,
+SIGHUP reloads the config, SIGTERM and SIGINT shut down cleanly, SIGUSR1 writes the status to the log.`,
+		Example: `  kbsync worker --state postgres://kbsync@db.example/kbsync`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a.signals.reloadOnHangup() // as early as possible
 			cfg, err := a.load(cmd, args...)

@@ -25,7 +25,9 @@ func New(program Program) *cobra.Command {
 	p := &program
 	cmd := group("api", "Call the ReplyCX API by hand",
 		`api calls one operation of the ReplyCX API and prints the answer as text, or with --json as the API sent it. It needs no config,
-and uses the same token as every command. With --emulator you can try all operations without an account.`)
+and uses the same token as every command. With --emulator you can try all operations without an account.`,
+		`  kbsync api bots --emulator
+  kbsync api status 330783 330784`)
 	cmd.AddCommand(
 		p.botsCommand(),
 		p.apiUploadCommand(),
@@ -37,12 +39,13 @@ and uses the same token as every command. With --emulator you can try all operat
 }
 
 // group returns a command that only groups other commands.
-func group(name, short, long string) *cobra.Command {
+func group(name, short, long, example string) *cobra.Command {
 	return &cobra.Command{
-		Use:   name,
-		Short: short,
-		Long:  long,
-		Args:  cobra.ArbitraryArgs,
+		Use:     name,
+		Short:   short,
+		Long:    long,
+		Example: example,
+		Args:    cobra.ArbitraryArgs,
 
 		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -101,7 +104,9 @@ func (p *Program) botsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "bots",
 		Short: "List the bots of the account",
-		Args:  arguments(0, 0),
+		Example: `  kbsync api bots
+  kbsync api bots --emulator --json`,
+		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.withAPI(cmd, false, func(ctx context.Context, conn *Connection) error {
 				bots, err := conn.Client.Bots(ctx)

@@ -23,7 +23,8 @@ import (
 func (p *Program) conversationCommand() *cobra.Command {
 	cmd := group("conversation", "Create, answer, assign and close conversations",
 		`conversation starts conversations over SMS and WhatsApp and acts in them as an agent. The contact sees every message at once.
---by EMAIL names the acting agent; KBSYNC_BY can replace it.`)
+--by EMAIL names the acting agent; KBSYNC_BY can replace it.`,
+		`  kbsync api conversation send 12wfegrgt4t --by agent@example.com --text "We open at nine."`)
 	cmd.AddCommand(
 		p.createConversationCommand(),
 		p.sendCommand(),

@@ -30,7 +30,9 @@ import (
 func (p *Program) webhookCommand() *cobra.Command {
 	cmd := group("webhook", "Subscribe to events of conversations, and print them",
 		`webhook sets the URL to which ReplyCX posts the events of conversations, and can receive these events. Sender and receiver share a
-token that you choose; it proves that an event comes from the sender. webhook reads it from REPLYCX_WEBHOOK_TOKEN or --webhook-token-file.`)
+token that you choose; it proves that an event comes from the sender. webhook reads it from REPLYCX_WEBHOOK_TOKEN or --webhook-token-file.`,
+		`  kbsync api webhook set --url https://hooks.example.com/replycx
+  kbsync api webhook listen`)
 	cmd.AddCommand(p.webhookSetCommand(), p.webhookListenCommand())
 	return cmd
 }
@@ -179,9 +181,8 @@ func (p *Program) webhookListenCommand() *cobra.Command {
 		Long: `listen receives the events of a webhook until it is interrupted, and prints a line for each: time, event, conversation and the main
 content. With --json it prints one JSON object per line, as the API sent it. It refuses a request without the right token with 401.
 It serves plain HTTP on this machine only; to receive events from outside, forward them with a tunnel or a proxy that has a certificate.
-
-Try it without an account, with two terminals and the same REPLYCX_WEBHOOK_TOKEN in both:
-  kbsync api webhook listen
+Try it without an account, with two terminals and the same REPLYCX_WEBHOOK_TOKEN in both.`,
+		Example: `  kbsync api webhook listen
   kbsync api webhook set --emulator --url http://` + listenAddress,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.listen(cmd, o) },

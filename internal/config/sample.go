@@ -10,7 +10,11 @@ import (
 	"strings"
 )
 
-const sampleHead = `# Settings of kbsync.
+// schemaAddress is where editors find the schema of the config file, docs/kbsync.schema.json.
+const schemaAddress = "https://raw.githubusercontent.com/kbsync/kbsync/main/docs/kbsync.schema.json"
+
+const sampleHead = `# yaml-language-server: $schema=` + schemaAddress + `
+# Settings of kbsync.
 #
 # A line that begins with "# " is an explanation. A line that begins with "#"
 # and no space is a setting with its default, or with an example if it has no

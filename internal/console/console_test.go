@@ -157,3 +157,23 @@ func TestMarkdown(t *testing.T) {
 		}
 	}
 }
+
+// A terminal shows Chinese characters and emoji two cells wide, and an accent that follows its letter in no cell.
+func TestTableAlignsCells(t *testing.T) {
+	var b strings.Builder
+	Table(&b, [][]string{
+		{"key", "state"},
+		{"价格表.md", "failed"},
+		{"emoji \U0001F600.md", "stuck"},
+		{"re\u0301sume\u0301.md", "uncertain"},
+		{"a", ""},
+	})
+	want := "key          state\n" +
+		"价格表.md    failed\n" +
+		"emoji \U0001F600.md  stuck\n" +
+		"re\u0301sume\u0301.md    uncertain\n" +
+		"a\n"
+	if b.String() != want {
+		t.Errorf("the table is\n%s\nwant\n%s", b.String(), want)
+	}
+}

@@ -5,12 +5,12 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
+	"github.com/mattn/go-runewidth"
 )
 
 // Printable makes foreign text safe for one line of a terminal. It escapes unprintable characters as Go does.
@@ -76,14 +76,32 @@ func Moment(t time.Time) string {
 // Bytes formats a number of bytes with a binary unit, such as 1.2 MiB.
 func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
-// Table writes rows in aligned columns. The first row holds the names of the columns.
+// Table writes rows in columns that are aligned as a terminal shows them: a Chinese character is two cells wide. The first row holds
+// the names of the columns.
 func Table(w io.Writer, rows [][]string) {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	const gap = 2
+	var widths []int
 	for _, row := range rows {
-		fmt.Fprintln(t, strings.TrimRight(strings.Join(row, "\t"), "\t"))
+		for i, text := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], Width(text))
+		}
 	}
-	_ = t.Flush()
+	var line strings.Builder
+	for _, row := range rows {
+		line.Reset()
+		for i, text := range row {
+			line.WriteString(text)
+			line.WriteString(strings.Repeat(" ", widths[i]-Width(text)+gap))
+		}
+		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
+	}
 }
+
+// Width returns the number of cells that printable text takes on a terminal.
+func Width(text string) int { return runewidth.StringWidth(text) }
 
 // Markdown returns text as inline code for Markdown with HTML, such as a comment on GitHub. No character of it can end the code, make
 // markup, a link or a mention, or begin another cell of a table.

@@ -29,12 +29,17 @@ var (
 // A CountingRoot is a root that counts the documents of its listings.
 type CountingRoot struct {
 	Root
-	// Listed is called for each entry of a listing, if it is not nil. It must be quick.
-	Listed func()
+	// Listed is called for each document of a listing of the whole root, if it is not nil. It must be quick. A pass lists its root
+	// again when files have not settled; those documents were counted, so a listing calls Listed only beyond the longest one before.
+	Listed  func()
+	longest int
 }
 
 // List lists the documents below a prefix, as watcher.Root describes.
 func (r *CountingRoot) List(ctx context.Context, prefix string) iter.Seq2[watcher.Entry, error] {
+	if prefix != "" {
+		return r.Root.List(ctx, prefix)
+	}
 	return r.counted(r.Root.List(ctx, prefix))
 }
 
@@ -56,8 +61,15 @@ func (r *CountingRoot) counted(listed iter.Seq2[watcher.Entry, error]) iter.Seq2
 		return listed
 	}
 	return func(yield func(watcher.Entry, error) bool) {
+		n := 0
 		for e, err := range listed {
-			r.Listed()
+			if err == nil {
+				n++
+			}
+			if n > r.longest {
+				r.longest = n
+				r.Listed()
+			}
 			if !yield(e, err) {
 				return
 			}
