@@ -14,6 +14,8 @@ TAGS     ?=
 LEAN     := disable_grpc_modules
 # The database of `make kill` and `make storm`: sqlite or postgres; both if it is empty.
 STATE    ?=
+# Where the targets man and completions write: make man DIST=build
+DIST     ?= dist
 # Additional arguments for `make run`: make run ARGS='--json'
 ARGS     ?=
 EXE      := $(shell $(GO) env GOEXE)
@@ -161,6 +163,20 @@ release-check: ## build for all six platforms, and without buckets, into dist/ a
 	@set -euo pipefail; out=dist/kbsync-linux-amd64-nocloud; \
 		GOOS=linux GOARCH=amd64 $(GO) build -trimpath -tags nocloud -ldflags '$(LDFLAGS)' -o $$out ./cmd/kbsync; \
 		printf '%-32s %6.1f MB\n' $$out $$(awk -v b=$$(wc -c <$$out) 'BEGIN {print b / 1e6}')
+
+# The pages have the date of the commit, so that two builds write equal files.
+.PHONY: man
+man: build ## write the man pages into dist/man
+	rm -rf $(DIST)/man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} bin/kbsync$(EXE) man $(DIST)/man
+
+.PHONY: completions
+completions: build ## write the completions for bash, zsh, fish and PowerShell into dist/completions
+	@mkdir -p $(DIST)/completions
+	bin/kbsync$(EXE) completion bash >$(DIST)/completions/kbsync.bash
+	bin/kbsync$(EXE) completion zsh >$(DIST)/completions/_kbsync
+	bin/kbsync$(EXE) completion fish >$(DIST)/completions/kbsync.fish
+	bin/kbsync$(EXE) completion powershell >$(DIST)/completions/kbsync.ps1
 
 .PHONY: clean
 clean: ## remove the files that the other targets create

@@ -107,6 +107,7 @@ Try it without an account:
 		a.forgetCommand(),
 		a.emulatorCommand(),
 		a.apiCommand(),
+		a.manCommand(),
 		a.versionCommand(),
 	)
 	return root
