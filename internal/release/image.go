@@ -143,7 +143,10 @@ func (r *release) imageFiles(p program) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return buffer.Bytes(), t.Close()
+	if err := t.Close(); err != nil {
+		return nil, err
+	}
+	return buffer.Bytes(), nil
 }
 
 // certificates returns the roots of Mozilla as PEM, of the version in go.mod. Roots with a constraint are left out: PEM cannot
