@@ -183,6 +183,20 @@ completions: build ## write the completions for bash, zsh, fish and PowerShell i
 	bin/kbsync$(EXE) completion fish >$(DIST)/completions/kbsync.fish
 	bin/kbsync$(EXE) completion powershell >$(DIST)/completions/kbsync.ps1
 
+# The results have the time of the commit, so that two builds of it are equal.
+RELEASE  = $(GO) -C internal/release run . -version '$(VERSION)' -time $${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} \
+	-source "$$PWD" -pages "$$PWD/$(DIST)" -out "$$PWD/$(DIST)/packages"
+PLATFORM := $(shell $(GO) env GOOS)/$(shell $(GO) env GOARCH)
+
+.PHONY: package
+package: man completions ## write the archive, packages, image and bill of materials for this platform into dist/packages
+	$(RELEASE) $(PLATFORM)="$$PWD/bin/kbsync$(EXE)"
+
+.PHONY: packages
+packages: man completions release-check ## write the same for all six platforms, and a Homebrew formula
+	$(RELEASE) $(foreach os,linux darwin windows,$(foreach arch,amd64 arm64,$(os)/$(arch)="$$PWD/dist/kbsync-$(os)-$(arch)$(if $(filter windows,$(os)),.exe)"))
+	cat $(DIST)/packages/SHA256SUMS
+
 .PHONY: clean
 clean: ## remove the files that the other targets create
 	rm -rf bin dist coverage.out
