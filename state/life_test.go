@@ -78,7 +78,11 @@ var life = []lifeStep{
 		r.must(err)
 	}},
 	{"Documents.Outstanding Documents.AnyInTraining Documents.Progress Documents.NeedingAttention Documents.Get Documents.History Documents.Versions " +
-		"Documents.All Inventory.OfDocument", func(r *fixture) {
+		"Documents.All Documents.Search Inventory.OfDocument", func(r *fixture) {
+		for _, st := range []DocumentState{"", Failed, Training, Skipped, Completed} {
+			_, err := r.s.Documents.Search(r.ctx(), DocumentQuery{SyncID: r.sync.ID, State: st, Limit: 10})
+			r.must(err)
+		}
 		_, err := r.s.Documents.Outstanding(r.ctx(), r.sync.ID)
 		r.must(err)
 		_, err = r.s.Documents.AnyInTraining(r.ctx(), r.sync.Destination.ID)
@@ -140,7 +144,7 @@ var wholeLife = []lifeStep{
 		r.must(err)
 	}},
 	{"Queue.CountSelected Queue.Mark", func(r *fixture) { // reindex and retry select documents by a function
-		_, err := r.s.Queue.CountSelected(r.ctx(), r.sync.ID, Selection{})
+		_, _, err := r.s.Queue.CountSelected(r.ctx(), r.sync.ID, Selection{})
 		r.must(err)
 		_, err = r.s.Queue.Mark(r.ctx(), r.sync.ID, Selection{})
 		r.must(err)

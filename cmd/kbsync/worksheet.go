@@ -7,45 +7,14 @@ import (
 	"time"
 
 	"github.com/kbsync/kbsync/internal/console"
+	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 )
 
 // A sourceView is a row of the inventory.
-type sourceView struct {
-	// ID is negative if the id is unknown: kbsync state adopt took the source as uploaded.
-	ID            int64      `json:"id"`
-	Sync          string     `json:"sync"`
-	Key           string     `json:"key"`
-	Origin        string     `json:"origin"`
-	Account       string     `json:"account"`
-	KnowledgeBase int64      `json:"knowledge_base"`
-	Name          string     `json:"name"`
-	Type          string     `json:"type"`
-	Status        string     `json:"status"`
-	Errors        string     `json:"errors,omitempty"`
-	Standing      string     `json:"standing"`
-	SHA256        string     `json:"sha256"`
-	Batch         int64      `json:"batch"`
-	CreatedAt     time.Time  `json:"created_at"`
-	SettledAt     *time.Time `json:"settled_at"`
-	AckedAt       *time.Time `json:"acked_at"`
-	// Documents have the content now: after a rename, under another key than Key.
-	Documents     []state.DocumentName `json:"documents"`
-	MoreDocuments bool                 `json:"more_documents,omitempty"`
-	LeftAt        *time.Time           `json:"left_at"`
-	ReplacedBy    []int64              `json:"replaced_by"`
-}
+type sourceView struct{ statuspage.SourceView }
 
-func viewRow(s state.WorksheetRow) sourceView {
-	return sourceView{
-		ID: s.ID, Sync: s.Sync, Key: s.Key,
-		Origin: s.Destination.Origin, Account: s.Destination.Account, KnowledgeBase: s.Destination.KnowledgeBase,
-		Name: s.Name, Type: s.Type, Status: s.Status, Errors: s.Errors, Standing: string(s.Standing), SHA256: hexOf(s.SHA256),
-		Batch: s.Batch, CreatedAt: s.CreatedAt, SettledAt: timeOrNil(s.OutcomeAt), AckedAt: timeOrNil(s.AckedAt),
-		Documents: append([]state.DocumentName{}, s.Documents...), MoreDocuments: s.MoreDocuments,
-		LeftAt: timeOrNil(s.LeftAt), ReplacedBy: append([]int64{}, s.ReplacedBy...),
-	}
-}
+func viewRow(s state.WorksheetRow) sourceView { return sourceView{statuspage.ViewSource(s)} }
 
 // unknownPrefix is the beginning of the name of a source whose id is unknown.
 const unknownPrefix = "unknown-"

@@ -110,11 +110,11 @@ func (d *daemon) refuseAll(ctx context.Context, of []*loops, selection state.Sel
 		if id == 0 {
 			continue
 		}
-		all, err := d.opts.Store.Queue.CountSelected(ctx, id, state.Selection{})
+		all, _, err := d.opts.Store.Queue.CountSelected(ctx, id, state.Selection{})
 		if err != nil {
 			return err
 		}
-		some, err := d.opts.Store.Queue.CountSelected(ctx, id, selection)
+		some, _, err := d.opts.Store.Queue.CountSelected(ctx, id, selection)
 		if err != nil {
 			return err
 		}
