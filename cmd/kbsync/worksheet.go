@@ -16,26 +16,14 @@ type sourceView struct{ statuspage.SourceView }
 
 func viewRow(s state.WorksheetRow) sourceView { return sourceView{statuspage.ViewSource(s)} }
 
-// unknownPrefix is the beginning of the name of a source whose id is unknown.
-const unknownPrefix = "unknown-"
-
 // sourceID formats the id of a source. A source without a known id has a number of its own.
-func sourceID(id int64) string {
-	if id < 0 {
-		return unknownPrefix + strconv.FormatInt(-id, 10)
-	}
-	return strconv.FormatInt(id, 10)
-}
+func sourceID(id int64) string { return statuspage.SourceID(id) }
 
 // parseSourceID is the inverse of sourceID.
 func parseSourceID(text string) (int64, error) {
-	digits, unknown := strings.CutPrefix(text, unknownPrefix)
-	id, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || id == 0 || unknown && id < 0 {
+	id, err := statuspage.ParseSourceID(text)
+	if err != nil {
 		return 0, usageError(console.Quoted(text) + " is not the id of a source; kbsync sources lists the ids")
-	}
-	if unknown {
-		id = -id
 	}
 	return id, nil
 }
