@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 )
 
 // searched returns the keys of all pages of a query, and the number of pages.
@@ -99,15 +100,24 @@ func TestSearchPages(t *testing.T) {
 
 // A selection by states or keys, which does not read all documents, selects what the other way does.
 func TestSelectionsAgree(t *testing.T) {
+	onBoth(t, testSelections)
+}
+
+func testSelections(t *testing.T, newFixture fixtureMaker) {
 	r := newFixture(t)
 	r.put("a.md", "b.md")
 	r.upload(map[string]string{"a.md": "A", "b.md": "B"})
+	r.put("sealed.md")
+	docs, _ := r.resolve(map[string]string{"sealed.md": "S"}, Sharing{})
+	r.seal(docs)
 	r.put("c.md")
 	for _, c := range []struct {
 		sel  Selection
 		want int
 	}{
 		{Selection{}, 3},
+		{Selection{Match: func(string) bool { return true }}, 3},
+		{Selection{OlderThan: time.Now().Add(time.Hour)}, 3},
 		{Selection{Keys: []string{"a.md", "no.md"}}, 1},
 		{Selection{Keys: []string{"a.md"}, States: []DocumentState{Pending}}, 0},
 		{Selection{States: []DocumentState{Pending}}, 1},

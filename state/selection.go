@@ -46,6 +46,9 @@ func (s *Queue) Mark(ctx context.Context, syncID int64, sel Selection) (int, err
 
 // CountSelected returns how many documents Mark would mark now, and the sum of their sizes in bytes.
 func (s *Queue) CountSelected(ctx context.Context, syncID int64, sel Selection) (documents int, bytes int64, err error) {
+	if len(sel.States) == 0 && len(sel.Keys) == 0 && sel.Match == nil && sel.OlderThan.IsZero() {
+		return s.countAll(ctx, syncID)
+	}
 	query, args := sel.query(syncID)
 	err = s.query(ctx, query, args, func(scan func(...any) error) error {
 		_, size, err := sel.scan(scan)
@@ -65,6 +68,25 @@ func (sel Selection) matches(state DocumentState, key []byte) bool {
 	return state != Uploading &&
 		(len(sel.States) == 0 || slices.Contains(sel.States, state)) &&
 		(sel.Match == nil || sel.Match(string(key)))
+}
+
+// countAll is CountSelected for a selection of all documents. The database sums: a large sync has millions of rows.
+func (s *Queue) countAll(ctx context.Context, syncID int64) (documents int, bytes int64, err error) {
+	err = s.queryOne(ctx, `SELECT own.n - reserved.n, own.bytes - reserved.bytes
+		FROM (
+			SELECT count(*) AS n, coalesce(sum(size), 0) AS bytes
+			FROM documents
+			WHERE sync_id = $1
+			  AND state IN ({doc.pending}, {doc.refused}, {doc.linked})
+		) AS own, (
+			SELECT count(*) AS n, coalesce(sum(d.size), 0) AS bytes
+			`+linkedUnfinished+`
+			  AND c.state = {content.reserved}
+		) AS reserved`, []any{syncID}, &documents, &bytes)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count documents: %w", err)
+	}
+	return documents, bytes, nil
 }
 
 // query returns the text that reads the documents for scan. Only a selection of keys or of unfinished states does not read all

@@ -92,6 +92,7 @@ Try it without an account:
 		a.syncCommand(),
 		a.watchCommand(),
 		a.workerCommand(),
+		a.serveCommand(),
 		a.planCommand(),
 		a.applyCommand(),
 		a.statusCommand(),

@@ -80,9 +80,9 @@ func (v *syncView) documentNeeds() (all []need) {
 			Remedy: "Look in the knowledge base whether they arrived. Retry uploads them again, maybe for the second time."},
 		{Kind: "skipped", Count: v.Blocked, Title: "blocked", List: list(state.Skipped), Action: retry, Command: command,
 			Remedy: "These files can never train. Replace them, or exclude them. Retry looks at them again."},
-		{Kind: "uncertain", Count: v.PossibleDuplicates, Title: "possible duplicates", List: link("/sources", "sync", v.Name) + "#duplicates",
+		{Kind: "uncertain", Count: v.PossibleDuplicates, Title: map[bool]string{true: "possible duplicate", false: "possible duplicates"}[v.PossibleDuplicates == 1], List: link("/sources", "sync", v.Name) + "#duplicates",
 			Remedy: "Look for a second source of each in the knowledge base, and remove it.", Command: "kbsync sources " + shellWord(v.Name) + " --possible-duplicates"},
-		{Kind: "superseded", Count: v.LeftBehind(), Title: "sources to remove", List: link("/sources", "sync", v.Name),
+		{Kind: "superseded", Count: v.LeftBehind(), Title: map[bool]string{true: "source to remove", false: "sources to remove"}[v.LeftBehind() == 1], List: link("/sources", "sync", v.Name),
 			Text:    fmt.Sprintf("%s superseded by an edit, %s orphaned", grouped(int64(v.Superseded)), grouped(int64(v.Orphaned))),
 			Remedy:  "They still answer. Remove them in ReplyCX by hand, then tick them on the list.",
 			Command: "kbsync sources " + shellWord(v.Name) + " --left-behind"},
@@ -106,6 +106,9 @@ func (v *syncView) unfinished() int {
 	return n
 }
 
+// Behind returns the earliest change of a document that is not completed; nil if there is none.
+func (v *syncView) Behind() *time.Time { return orNil(v.unfinishedSince) }
+
 // inStep reports whether every known document of the root is in the knowledge base, and nothing stops the sync.
 func (v *syncView) inStep() bool {
 	return !v.Halted && v.LastError == "" && v.ScannedAt != nil && v.unfinished() == 0
@@ -115,45 +118,39 @@ func (v *syncView) inStep() bool {
 type standing struct {
 	InStep   bool
 	Sentence string
-	Since    *time.Time // when the present standing began, if it is known
+	Since    *time.Time // when the last sync came into step, if it is known
 	Checked  *time.Time // the oldest of the last complete scans
-	Lag      string
+	Behind   *time.Time // the earliest change of a document that is not completed
 }
 
 // standing says how far the syncs of this process are behind their roots.
 func (o *overview) standing() standing {
 	s := standing{InStep: true}
 	running, behind, documents, stopped := 0, 0, 0, 0
-	var lag float64
 	for i := range o.Syncs {
 		v := &o.Syncs[i]
 		if !v.Configured {
 			continue
 		}
 		running++
-		lag = max(lag, v.LagSeconds)
+		if at := v.Behind(); at != nil && (s.Behind == nil || at.Before(*s.Behind)) {
+			s.Behind = at
+		}
 		if s.Checked == nil || v.ScannedAt == nil || v.ScannedAt.Before(*s.Checked) {
 			s.Checked = v.ScannedAt
 		}
-		since := v.InStepSince
 		if !v.inStep() {
 			behind++
 			documents += v.unfinished()
 			if v.Halted || v.LastError != "" {
 				stopped++
 			}
-			since = v.SuccessAt
 		}
-		switch {
-		case since == nil:
-		case s.InStep && v.inStep() && (s.Since == nil || since.After(*s.Since)):
-			s.Since = since
-		case !v.inStep() && (s.InStep || s.Since == nil || since.Before(*s.Since)):
-			s.Since = since
+		if v.InStepSince != nil && (s.Since == nil || v.InStepSince.After(*s.Since)) {
+			s.Since = v.InStepSince
 		}
 		s.InStep = s.InStep && v.inStep()
 	}
-	s.Lag = lagText(seconds(lag))
 	switch {
 	case running == 0:
 		s.InStep, s.Sentence = false, "No sync is running"
@@ -187,7 +184,6 @@ type syncData struct {
 	Health     health
 	HealthText string
 	Counts     []countData
-	LagText    string
 	Actions    []*action
 }
 
@@ -208,7 +204,7 @@ type countData struct {
 var barStates = []state.DocumentState{state.Completed, state.Training, state.Uploading, state.Pending, state.Uncertain, state.Stuck, state.Failed}
 
 func (v *syncView) data() syncData {
-	s := syncData{syncView: v, LagText: lagText(seconds(v.LagSeconds))}
+	s := syncData{syncView: v}
 	s.Health, s.HealthText = v.health()
 	total := v.Documents[state.Completed] + v.unfinished()
 	x := 0.0

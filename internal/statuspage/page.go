@@ -100,6 +100,13 @@ func (f *frame) Moment(t time.Time) whenData {
 	return whenData{Text: text, Stamp: t.UTC().Format(time.RFC3339), Title: t.Format("Mon 2 Jan 2006, 15:04:05 MST")}
 }
 
+// Age returns the text of the time that has passed since t.
+func (f *frame) Age(t time.Time) whenData {
+	when := f.Moment(t)
+	when.Text = lagText(f.Now.Sub(t))
+	return when
+}
+
 type whenData struct{ Text, Stamp, Title string }
 
 // link returns a path with parameters, without the empty ones. The values may be any bytes.

@@ -5,15 +5,16 @@ const main = () => document.getElementById("main");
 const here = () => location.origin + location.pathname + location.search; // without a password of the address
 
 // Relative times grow older without a request.
-function age(stamp) {
+function age(stamp, lag) {
   const s = (Date.now() - Date.parse(stamp)) / 1000, n = Math.abs(s);
   const text = n < 1 ? "a moment" : n < 120 ? `${Math.floor(n)} s` : n < 7200 ? `${Math.floor(n / 60)} min`
     : n < 172800 ? `${Math.floor(n / 3600)} h` : `${Math.floor(n / 86400).toLocaleString("en-US")} days`;
+  if (lag) return n < 1 ? "0 s" : text;
   return s < 0 ? `in ${text}` : `${text} ago`;
 }
 function refreshTimes() {
   for (const t of main().querySelectorAll("time")) {
-    const text = age(t.dateTime);
+    const text = age(t.dateTime, t.className === "lag");
     if (t.textContent !== text) t.textContent = text;
   }
 }
