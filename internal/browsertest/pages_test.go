@@ -16,7 +16,7 @@ func everyPage(s *site) []string {
 	return []string{
 		"/", "/documents", "/documents?state=failed", "/documents?q=nothing+has+this",
 		"/documents/care/descaling-0000.md?sync=handbook", "/documents/evil%E2%80%AEfdp.exe.md?sync=handbook",
-		"/sources", "/confirm?action=sync&sync=handbook", "/confirm?action=retry&sync=handbook", "/confirm?action=reindex&sync=handbook",
+		"/sources", "/history", "/confirm?action=sync&sync=handbook", "/confirm?action=retry&sync=handbook", "/confirm?action=reindex&sync=handbook",
 		"/confirm?action=reindex&all=true&sync=handbook", "/documents/none.md?sync=handbook",
 	}
 }
@@ -52,7 +52,7 @@ func TestPages(t *testing.T) {
 	empty := newSite(t, nil)
 	for _, l := range []look{desk, phone} {
 		b := empty.open(l)
-		for _, path := range []string{"/", "/documents", "/sources"} {
+		for _, path := range []string{"/", "/documents", "/sources", "/history"} {
 			where := "empty, " + l.name + ": " + path
 			b.visit(path)
 			b.inspect(where, string(axe))

@@ -242,5 +242,17 @@ func (s *site) troubled(name string, documents int) state.Sync {
 	s.must(err)
 	s.must(s.store.Queue.Block(s.Context(), docs, []string{"it is a web page under the name of a PDF"}))
 	s.put(y, []string{"new/one.md", "new/two.md"})
+	now := time.Now()
+	for i := range 150 {
+		x := state.Sample{At: now.Add(time.Duration(i-150) * 7 * time.Minute), Completed: documents*2/3 + documents*i/450, Skipped: 1}
+		if i%20 > 12 {
+			x.Waiting, x.Training, x.Lag, x.Trained = 20-i%20, i%7, time.Duration(i%20-12)*3*time.Minute, 3
+			x.TrainingTime = time.Duration(i%11+20) * 3 * time.Second
+		}
+		if i > 100 {
+			x.Troubled = 4
+		}
+		s.must(s.store.Syncs.AddSample(s.Context(), y.ID, x))
+	}
 	return y
 }

@@ -8,7 +8,7 @@ import (
 	"path"
 )
 
-//go:embed assets/page.css assets/page.js assets/uPlot.min.css assets/uPlot.iife.min.js assets/uPlot.LICENSE
+//go:embed assets/page.css assets/page.js assets/plots.js assets/uPlot.min.css assets/uPlot.iife.min.js assets/uPlot.LICENSE
 var assetFiles embed.FS
 
 // contentSecurityPolicy allows the assets of this page and nothing else: no other site, no script or style within a page.

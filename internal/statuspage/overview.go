@@ -216,6 +216,17 @@ func (p *Page) readSync(ctx context.Context, s state.Sync) (syncView, error) {
 	v.AcceptedAt, v.PendingSince = orNil(progress.AcceptedAt), orNil(progress.PendingSince)
 	v.unfinishedSince = progress.UnfinishedSince
 	v.SuccessAt = orNil(lastSuccess(s.ScannedAt, progress.UnfinishedSince))
+	if v.inStep() {
+		since, err := store.Syncs.InStepSince(ctx, s.ID)
+		if err != nil {
+			return v, err
+		}
+		// An upload between two samples was out of step, too.
+		if !since.IsZero() && progress.AcceptedAt.After(since) {
+			since = progress.AcceptedAt
+		}
+		v.InStepSince = orNil(since)
+	}
 	documents, err := store.Documents.NeedingAttention(ctx, s.ID, maxAttention)
 	if err != nil {
 		return v, err

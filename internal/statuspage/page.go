@@ -27,9 +27,10 @@ var templates = func() map[string]*template.Template {
 		"size":    size,
 		"short":   shortHash,
 		"source":  SourceID,
-	}).ParseFS(pageFiles, "pages/layout.html", "pages/plots.html"))
+		"lag":     func(s float64) string { return lagText(seconds(s)) },
+	}).ParseFS(pageFiles, "pages/layout.html"))
 	pages := map[string]*template.Template{}
-	for _, name := range []string{"front", "documents", "document", "sources", "confirm", "message"} {
+	for _, name := range []string{"front", "documents", "document", "sources", "history", "confirm", "message"} {
 		pages[name] = template.Must(template.Must(layout.Clone()).ParseFS(pageFiles, "pages/"+name+".html"))
 	}
 	return pages
@@ -42,7 +43,7 @@ type frame struct {
 	Version  string
 	Now      time.Time
 	Live     bool // the page is read again when the state changes
-	Plots    bool
+	HasPlots bool
 	ReadOnly bool
 	Buttons  bool // the process can start work, and a browser can prove that it may
 }

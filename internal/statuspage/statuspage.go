@@ -144,6 +144,8 @@ func (p *Page) routes() http.Handler {
 	mux.Handle("GET /document.json", p.mayRead(p.serveDocumentJSON))
 	mux.Handle("GET /sources", p.mayRead(p.serveSources))
 	mux.Handle("GET /sources.json", p.mayRead(p.serveSourcesJSON))
+	mux.Handle("GET /history", p.mayRead(p.serveHistory))
+	mux.Handle("GET /history.json", p.mayRead(p.serveHistoryJSON))
 	mux.Handle("GET /confirm", p.mayRead(p.serveConfirm))
 	mux.Handle("GET /events", p.mayRead(p.serveEvents))
 	mux.HandleFunc("GET /assets/{version}/{name}", serveAsset)

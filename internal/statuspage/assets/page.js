@@ -89,7 +89,6 @@ function begin() {
     form.addEventListener("change", count);
     count();
   }
-  if (typeof drawPlots === "function") drawPlots();
 }
 
 begin();
