@@ -49,6 +49,8 @@ type SourceFilter struct {
 	SyncID    int64
 	Standings []Standing
 	Answering bool // only sources whose training has not failed: a failed one answers nothing
+	// The stream begins with this source, or the next one.
+	FromDestination, FromID int64
 }
 
 func (f *SourceFilter) matches(s Source) bool {
@@ -110,7 +112,7 @@ func (s *Inventory) sources(ctx context.Context, f SourceFilter, ofContents, ofS
 		subject: "inventory",
 		query:   inventoryPage(ofContents, ofSources, 3+len(args)),
 		args:    append([]any{f.SyncID, []byte{}}, args...),
-		start:   []any{0, 0},
+		start:   []any{f.FromDestination, f.FromID},
 		after:   func(r Source) []any { return []any{r.Destination.ID, r.ID + 1} },
 		keep:    f.matches,
 		scan:    scanSource,

@@ -15,7 +15,7 @@ type lifeStep struct {
 
 // life has every method that runs for a batch, a poll, a page of a scan or of a list, or a status page.
 var life = []lifeStep{
-	{"Syncs.Ensure Syncs.Get Syncs.All Syncs.Owners Syncs.SetLastError Journal.Turn", func(r *fixture) {
+	{"Syncs.Ensure Syncs.Get Syncs.All Syncs.Owners Syncs.SetLastError Syncs.AddSample Syncs.Samples Syncs.InStepSince Journal.Turn", func(r *fixture) {
 		_, err := r.s.Syncs.Ensure(r.ctx(), r.sync.Name, r.sync.Root, testDestination, false)
 		r.must(err)
 		_, err = r.s.Syncs.All(r.ctx())
@@ -23,6 +23,11 @@ var life = []lifeStep{
 		_, err = r.s.Syncs.Owners(r.ctx())
 		r.must(err)
 		r.must(r.s.Syncs.SetLastError(r.ctx(), r.sync.ID, "halted"))
+		r.must(r.s.Syncs.AddSample(r.ctx(), r.sync.ID, Sample{At: time.Now()}))
+		_, err = r.s.Syncs.Samples(r.ctx(), r.sync.ID)
+		r.must(err)
+		_, err = r.s.Syncs.InStepSince(r.ctx(), r.sync.ID)
+		r.must(err)
 		_, err = r.s.Journal.Turn(r.ctx(), "51", time.Millisecond, 1)
 		r.must(err)
 	}},
@@ -78,7 +83,11 @@ var life = []lifeStep{
 		r.must(err)
 	}},
 	{"Documents.Outstanding Documents.AnyInTraining Documents.Progress Documents.NeedingAttention Documents.Get Documents.History Documents.Versions " +
-		"Documents.All Inventory.OfDocument", func(r *fixture) {
+		"Documents.All Documents.Search Inventory.OfDocument", func(r *fixture) {
+		for _, st := range []DocumentState{"", Failed, Training, Skipped, Completed} {
+			_, err := r.s.Documents.Search(r.ctx(), DocumentQuery{SyncID: r.sync.ID, State: st, Limit: 10})
+			r.must(err)
+		}
 		_, err := r.s.Documents.Outstanding(r.ctx(), r.sync.ID)
 		r.must(err)
 		_, err = r.s.Documents.AnyInTraining(r.ctx(), r.sync.Destination.ID)
@@ -140,7 +149,7 @@ var wholeLife = []lifeStep{
 		r.must(err)
 	}},
 	{"Queue.CountSelected Queue.Mark", func(r *fixture) { // reindex and retry select documents by a function
-		_, err := r.s.Queue.CountSelected(r.ctx(), r.sync.ID, Selection{})
+		_, _, err := r.s.Queue.CountSelected(r.ctx(), r.sync.ID, Selection{})
 		r.must(err)
 		_, err = r.s.Queue.Mark(r.ctx(), r.sync.ID, Selection{})
 		r.must(err)

@@ -10,7 +10,7 @@ import (
 // smallTables have a row for a sync, a process, an account or a message: a query may read them whole. past_contents has a
 // row for a version that an edit left behind, and the reports about such versions read all of it, as their docs say.
 var smallTables = []string{
-	"destinations", "syncs", "outbox", "reported", "owners", "leases", "rates", "past_contents", "failed_endings",
+	"destinations", "syncs", "outbox", "reported", "owners", "leases", "rates", "past_contents", "failed_endings", "samples", "later",
 }
 
 // openIndexes have only the rows that somebody still works on, or that are rare. A query may read all entries of a sync or a destination in

@@ -193,7 +193,7 @@ func (e explainResult) print(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	if e.Document.Resaved != nil {
-		fmt.Fprintf(w, "  not uploaded again: %s\n", e.Document.Resaved)
+		fmt.Fprintf(w, "  not uploaded again: %s\n", resavedText(*e.Document.Resaved))
 	}
 }
 

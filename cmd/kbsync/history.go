@@ -7,62 +7,22 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/kbsync/kbsync/internal/console"
-	"github.com/kbsync/kbsync/internal/hooks"
+	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 )
 
 // A documentView is one document with its history.
-type documentView struct {
-	Sync        string        `json:"sync"`
-	Key         string        `json:"key"`
-	State       string        `json:"state"`
-	Reason      string        `json:"reason,omitempty"`
-	Size        int64         `json:"size"`
-	SHA256      string        `json:"sha256,omitempty"`
-	ChangedAt   *time.Time    `json:"changed_at,omitempty"`
-	Attempts    int           `json:"attempts"`
-	NextAttempt *time.Time    `json:"next_attempt,omitempty"`
-	Versions    []versionView `json:"versions"`
-	Resaved     *resavedView  `json:"resaved,omitempty"`
-	Sources     []sourceView  `json:"sources"`
-	History     []eventView   `json:"history"`
-}
+type documentView struct{ statuspage.DocumentView }
 
-// A versionView is a content that the document has or had.
-type versionView struct {
-	SHA256      string             `json:"sha256,omitempty"`
-	Size        int64              `json:"size"`
-	Until       *time.Time         `json:"until"` // null for the present one
-	State       string             `json:"state"`
-	Reason      string             `json:"reason,omitempty"`
-	UploadedFor state.DocumentName `json:"uploaded_for"`
-}
-
-// A resavedView says that the document was saved again with only its metadata changed, and keeps the source of the content that it had.
-type resavedView struct {
-	SHA256  string     `json:"sha256"` // of the file
-	Since   time.Time  `json:"since"`
-	Content string     `json:"content"` // the SHA-256 of the content that the source has
-	SentAt  *time.Time `json:"sent_at,omitempty"`
-}
-
-func (v resavedView) String() string {
+// resavedText says that a document was saved again.
+func resavedText(v statuspage.ResavedView) string {
 	text := fmt.Sprintf("saved again with only its metadata changed (found at %s); it keeps the content %s", console.Moment(v.Since), shortHash(v.Content))
 	if v.SentAt != nil {
 		text += ", uploaded at " + console.Moment(*v.SentAt)
 	}
 	return text
-}
-
-type eventView struct {
-	At     time.Time `json:"at"`
-	What   string    `json:"what"`
-	Batch  int64     `json:"batch,omitempty"`
-	Source int64     `json:"source,omitempty"`
-	SHA256 string    `json:"sha256,omitempty"`
 }
 
 // documentStatus prints the history of the document with a key. Only one of the syncs may have it.
@@ -96,40 +56,8 @@ func (a *app) documentStatus(ctx context.Context, store *state.Store, syncs []st
 }
 
 func viewDocument(ctx context.Context, store *state.Store, s state.Sync, d state.Document) (documentView, error) {
-	v := documentView{
-		Sync: s.Name, Key: d.Key, State: string(d.State), Reason: hooks.Reason(d), Size: d.Fingerprint.Size, SHA256: hexOf(d.SHA256),
-		ChangedAt: timeOrNil(d.ChangedAt), Attempts: d.Attempts, NextAttempt: timeOrNil(d.NextAttempt),
-		Versions: []versionView{}, Sources: []sourceView{}, History: []eventView{},
-	}
-	resave, ok, err := store.Documents.Resave(ctx, d.ID)
-	if err != nil {
-		return v, err
-	}
-	if ok {
-		v.Resaved = &resavedView{hexOf(resave.SHA256), resave.Since, hexOf(resave.Content), timeOrNil(resave.SentAt)}
-	}
-	versions, err := store.Documents.Versions(ctx, d.ID)
-	if err != nil {
-		return v, err
-	}
-	for _, x := range versions {
-		v.Versions = append(v.Versions, versionView{hexOf(x.SHA256), x.Size, timeOrNil(x.Until), string(x.State), x.Reason, x.UploadedFor})
-	}
-	sources, err := store.Inventory.OfDocument(ctx, d.ID)
-	if err != nil {
-		return v, err
-	}
-	for _, row := range sources {
-		v.Sources = append(v.Sources, viewRow(row))
-	}
-	events, err := store.Documents.History(ctx, d.ID)
-	if err != nil {
-		return v, err
-	}
-	for _, e := range events {
-		v.History = append(v.History, eventView{e.At, e.What, e.Batch, e.Source, hexOf(e.SHA256)})
-	}
-	return v, nil
+	v, err := statuspage.ReadDocument(ctx, store, s, d)
+	return documentView{v}, err
 }
 
 func (v documentView) print(w io.Writer) {
@@ -143,7 +71,7 @@ func (v documentView) print(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	if v.Resaved != nil {
-		fmt.Fprintf(w, "  %s\n", v.Resaved)
+		fmt.Fprintf(w, "  %s\n", resavedText(*v.Resaved))
 	}
 	if v.ChangedAt != nil {
 		fmt.Fprintf(w, "  last change recorded at %s\n", console.Moment(*v.ChangedAt))

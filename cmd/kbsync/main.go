@@ -102,7 +102,7 @@ func (a *app) addCommands(root *cobra.Command) {
 			a.syncCommand(), a.watchCommand(), a.planCommand(), a.applyCommand(), a.workerCommand(),
 		}},
 		{"look", "Look:", []*cobra.Command{
-			a.statusCommand(), a.explainCommand(), a.sourcesCommand(), a.verifyCommand(), a.checkCommand(), a.waitCommand(),
+			a.statusCommand(), a.serveCommand(), a.explainCommand(), a.sourcesCommand(), a.verifyCommand(), a.checkCommand(), a.waitCommand(),
 		}},
 		{"repair", "Repair and back up:", []*cobra.Command{
 			a.retryCommand(), a.reindexCommand(), a.stateCommand(), a.forgetCommand(),

@@ -12,7 +12,7 @@ import (
 
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/internal/console"
-	"github.com/kbsync/kbsync/internal/hooks"
+	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -197,7 +197,7 @@ func viewSync(ctx context.Context, store *state.Store, s state.Sync) (syncStatus
 		if err != nil {
 			return v, err
 		}
-		v.Troubled = append(v.Troubled, troubledView{d.Key, string(d.State), hooks.Reason(d)})
+		v.Troubled = append(v.Troubled, troubledView{d.Key, string(d.State), statuspage.Reason(d)})
 	}
 	return v, nil
 }

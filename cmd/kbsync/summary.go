@@ -13,7 +13,7 @@ import (
 
 	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/internal/engine"
-	"github.com/kbsync/kbsync/internal/hooks"
+	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -186,7 +186,7 @@ func (s *summary) present(ctx context.Context, store *state.Store, syncID int64)
 		if err != nil {
 			return err
 		}
-		s.problem(d.Key, string(d.State), hooks.Reason(d))
+		s.problem(d.Key, string(d.State), statuspage.Reason(d))
 	}
 	return nil
 }

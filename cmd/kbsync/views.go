@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/kbsync/kbsync/internal/console"
 	"github.com/kbsync/kbsync/state"
@@ -20,14 +19,6 @@ func hexOf(sum state.SHA256) string {
 		return ""
 	}
 	return hex.EncodeToString(sum[:])
-}
-
-// timeOrNil returns nil for the zero time, so that JSON leaves it out.
-func timeOrNil(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
 
 // stateCounts formats the number of documents in each state.

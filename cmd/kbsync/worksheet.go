@@ -7,66 +7,23 @@ import (
 	"time"
 
 	"github.com/kbsync/kbsync/internal/console"
+	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 )
 
 // A sourceView is a row of the inventory.
-type sourceView struct {
-	// ID is negative if the id is unknown: kbsync state adopt took the source as uploaded.
-	ID            int64      `json:"id"`
-	Sync          string     `json:"sync"`
-	Key           string     `json:"key"`
-	Origin        string     `json:"origin"`
-	Account       string     `json:"account"`
-	KnowledgeBase int64      `json:"knowledge_base"`
-	Name          string     `json:"name"`
-	Type          string     `json:"type"`
-	Status        string     `json:"status"`
-	Errors        string     `json:"errors,omitempty"`
-	Standing      string     `json:"standing"`
-	SHA256        string     `json:"sha256"`
-	Batch         int64      `json:"batch"`
-	CreatedAt     time.Time  `json:"created_at"`
-	SettledAt     *time.Time `json:"settled_at"`
-	AckedAt       *time.Time `json:"acked_at"`
-	// Documents have the content now: after a rename, under another key than Key.
-	Documents     []state.DocumentName `json:"documents"`
-	MoreDocuments bool                 `json:"more_documents,omitempty"`
-	LeftAt        *time.Time           `json:"left_at"`
-	ReplacedBy    []int64              `json:"replaced_by"`
-}
+type sourceView struct{ statuspage.SourceView }
 
-func viewRow(s state.WorksheetRow) sourceView {
-	return sourceView{
-		ID: s.ID, Sync: s.Sync, Key: s.Key,
-		Origin: s.Destination.Origin, Account: s.Destination.Account, KnowledgeBase: s.Destination.KnowledgeBase,
-		Name: s.Name, Type: s.Type, Status: s.Status, Errors: s.Errors, Standing: string(s.Standing), SHA256: hexOf(s.SHA256),
-		Batch: s.Batch, CreatedAt: s.CreatedAt, SettledAt: timeOrNil(s.OutcomeAt), AckedAt: timeOrNil(s.AckedAt),
-		Documents: append([]state.DocumentName{}, s.Documents...), MoreDocuments: s.MoreDocuments,
-		LeftAt: timeOrNil(s.LeftAt), ReplacedBy: append([]int64{}, s.ReplacedBy...),
-	}
-}
-
-// unknownPrefix is the beginning of the name of a source whose id is unknown.
-const unknownPrefix = "unknown-"
+func viewRow(s state.WorksheetRow) sourceView { return sourceView{statuspage.ViewSource(s)} }
 
 // sourceID formats the id of a source. A source without a known id has a number of its own.
-func sourceID(id int64) string {
-	if id < 0 {
-		return unknownPrefix + strconv.FormatInt(-id, 10)
-	}
-	return strconv.FormatInt(id, 10)
-}
+func sourceID(id int64) string { return statuspage.SourceID(id) }
 
 // parseSourceID is the inverse of sourceID.
 func parseSourceID(text string) (int64, error) {
-	digits, unknown := strings.CutPrefix(text, unknownPrefix)
-	id, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || id == 0 || unknown && id < 0 {
+	id, err := statuspage.ParseSourceID(text)
+	if err != nil {
 		return 0, usageError(console.Quoted(text) + " is not the id of a source; kbsync sources lists the ids")
-	}
-	if unknown {
-		id = -id
 	}
 	return id, nil
 }

@@ -237,6 +237,11 @@ func (d *daemon) endless() runTracker {
 				l.setError(stageTraining, err)
 			}
 		},
+		trained: func(id int64, took time.Duration) {
+			for _, l := range d.at(id) {
+				l.sampler.Trained(took)
+			}
+		},
 	})
 }
 

@@ -56,6 +56,8 @@ type loops struct {
 	uploadLiveness        atomic.Pointer[liveness]
 	scanning, uploading   atomic.Bool
 
+	sampler sampler // of the report loop, except for its counters
+
 	mu     sync.Mutex
 	errors [stageCount]error // the last error of each stage
 }

@@ -22,6 +22,8 @@ func (d *daemon) openPage() (err error) {
 		Syncs:       d.pageSyncs,
 		Sync:        d.triggerSync,
 		Reindex:     d.triggerReindex,
+		Estimate:    d.estimateReindex,
+		Ack:         d.triggerAck,
 		Reload:      d.triggerReload,
 	})
 	return err
@@ -71,32 +73,124 @@ func (d *daemon) triggerSync(_ context.Context, name string) error {
 	return err
 }
 
-func (d *daemon) triggerReindex(ctx context.Context, trigger statuspage.Reindex) (int, error) {
-	found, err := d.named(trigger.Sync)
+// selection returns the documents that a request selects.
+func (d *daemon) selection(request statuspage.Reindex) (selection state.Selection, err error) {
+	if request.Failed || request.Retry {
+		selection.States = append(selection.States, state.Failed)
+	}
+	if request.Stuck || request.Retry {
+		selection.States = append(selection.States, state.Stuck)
+	}
+	if request.Retry {
+		selection.States = append(selection.States, state.Uncertain)
+	}
+	if request.Key != "" {
+		selection.Keys = []string{request.Key}
+	}
+	if request.OlderThan > 0 {
+		selection.OlderThan = d.opts.Now().Add(-request.OlderThan)
+	}
+	if len(request.Globs) > 0 {
+		if selection.Match, err = d.opts.MatchKeys(request.Globs); err != nil {
+			return selection, fmt.Errorf("%w: %w", statuspage.ErrInvalid, err)
+		}
+	}
+	return selection, nil
+}
+
+func (d *daemon) triggerReindex(ctx context.Context, request statuspage.Reindex) (int, error) {
+	found, err := d.named(request.Sync)
 	if err != nil {
 		return 0, err
 	}
-	selection := state.Selection{}
-	if trigger.Failed {
-		selection.States = append(selection.States, state.Failed)
+	selection, err := d.selection(request)
+	if err != nil {
+		return 0, err
 	}
-	if trigger.Stuck {
-		selection.States = append(selection.States, state.Stuck)
-	}
-	if trigger.OlderThan > 0 {
-		selection.OlderThan = d.opts.Now().Add(-trigger.OlderThan)
-	}
-	if len(trigger.Globs) > 0 {
-		if selection.Match, err = d.opts.MatchKeys(trigger.Globs); err != nil {
-			return 0, fmt.Errorf("%w: %w", statuspage.ErrInvalid, err)
-		}
-	}
-	if !trigger.Confirmed {
+	if !request.Confirmed {
 		if err := d.refuseAll(ctx, found, selection); err != nil {
 			return 0, err
 		}
 	}
-	return d.mark(ctx, found, selection)
+	marked, err := d.mark(ctx, found, selection)
+	if err != nil || !request.Retry {
+		return marked, err
+	}
+	for _, l := range found {
+		if id := l.syncID.Load(); id != 0 {
+			n, err := d.opts.Store.Queue.ReopenBlocked(ctx, id)
+			if err != nil {
+				return marked, err
+			}
+			marked += n
+		}
+		l.retry() // as kbsync retry, which syncs: also what waits after a failure
+	}
+	return marked, nil
+}
+
+// estimateReindex returns how many documents triggerReindex would mark, and their bytes.
+func (d *daemon) estimateReindex(ctx context.Context, request statuspage.Reindex) (documents int, bytes int64, err error) {
+	found, err := d.named(request.Sync)
+	if err != nil {
+		return 0, 0, err
+	}
+	selection, err := d.selection(request)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, l := range found {
+		id := l.syncID.Load()
+		if id == 0 {
+			continue
+		}
+		n, size, err := d.opts.Store.Queue.CountSelected(ctx, id, selection)
+		if err != nil {
+			return 0, 0, err
+		}
+		documents, bytes = documents+n, bytes+size
+		if !request.Retry {
+			continue
+		}
+		for blocked, err := range d.opts.Store.Documents.Blocked(ctx, id) {
+			if err != nil {
+				return 0, 0, err
+			}
+			documents, bytes = documents+1, bytes+blocked.Fingerprint.Size
+		}
+	}
+	return documents, bytes, nil
+}
+
+// triggerAck records that sources were removed by hand, as kbsync sources ack does. Documents that become pending are uploaded at once.
+func (d *daemon) triggerAck(ctx context.Context, request statuspage.Ack) (pending int, err error) {
+	destination := request.Destination
+	if destination == 0 {
+		if destination, err = d.onlyDestination(ctx, request.Sync); err != nil {
+			return 0, err
+		}
+	}
+	pending, err = d.opts.Store.Inventory.MarkSourcesGone(ctx, destination, request.IDs)
+	if err == nil {
+		d.wakeUploads()
+	}
+	return pending, err
+}
+
+// onlyDestination returns the destination of a sync, or the one that all syncs have if the name is empty.
+func (d *daemon) onlyDestination(ctx context.Context, sync string) (destination int64, err error) {
+	if sync != "" {
+		s, err := d.opts.Store.Syncs.Get(ctx, sync)
+		return s.Destination.ID, err
+	}
+	all, err := d.opts.Store.Syncs.All(ctx)
+	for _, s := range all {
+		if destination != 0 && destination != s.Destination.ID {
+			return 0, fmt.Errorf("%w: the syncs have several destinations; name the sync or the destination", statuspage.ErrInvalid)
+		}
+		destination = s.Destination.ID
+	}
+	return destination, err
 }
 
 // refuseAll returns an error if a selection leaves out no document of a sync that has several. A glob or an age can select them all
@@ -110,11 +204,11 @@ func (d *daemon) refuseAll(ctx context.Context, of []*loops, selection state.Sel
 		if id == 0 {
 			continue
 		}
-		all, err := d.opts.Store.Queue.CountSelected(ctx, id, state.Selection{})
+		all, _, err := d.opts.Store.Queue.CountSelected(ctx, id, state.Selection{})
 		if err != nil {
 			return err
 		}
-		some, err := d.opts.Store.Queue.CountSelected(ctx, id, selection)
+		some, _, err := d.opts.Store.Queue.CountSelected(ctx, id, selection)
 		if err != nil {
 			return err
 		}

@@ -24,7 +24,7 @@ func (l *loops) runReports(ctx context.Context) {
 	l.changed.signal() // for the messages that an earlier process could not deliver
 	var took time.Duration
 	for {
-		if _, err := retry.SleepOrWake(ctx, time.Hour, l.changed); err != nil {
+		if _, err := retry.SleepOrWake(ctx, l.sampler.wait(l.opts.Now()), l.changed); err != nil {
 			return
 		}
 		if retry.Sleep(ctx, max(reportDelay, reportRest*took)) != nil {
@@ -33,6 +33,7 @@ func (l *loops) runReports(ctx context.Context) {
 		begun := time.Now()
 		l.report(ctx, notifier)
 		took = time.Since(begun)
+		l.sample(ctx)
 		l.notifier.Store(notifier)
 		l.messages.signal()
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/internal/statuspage"
+	"github.com/kbsync/kbsync/state"
 	"github.com/kbsync/kbsync/tracker"
 )
 
@@ -16,6 +17,7 @@ import (
 type trainingReport struct {
 	progressed func(destinationID int64)          // training ended for a source
 	failed     func(destinationID int64, _ error) // nil if the API answers again
+	trained    func(destinationID int64, took time.Duration)
 }
 
 // endless returns a function that runs a tracker until its context ends. If it fails, it is started again after a delay.
@@ -33,7 +35,12 @@ func followEndlessly(
 	options := trackerOptions(opts.Config, opts.Logger)
 	options.Patience = -1
 	options.Wake = t.wake
-	options.Trained = metrics.Trained
+	options.Trained = func(outcome state.Outcome, took time.Duration) {
+		metrics.Trained(outcome, took)
+		if outcome == state.TrainingCompleted || outcome == state.TrainingFailed {
+			report.trained(id, took)
+		}
+	}
 	options.Answered = func(statusCode int) {
 		metrics.StatusRequest(statusCode)
 		if statusCode == http.StatusOK && refused.CompareAndSwap(true, false) {

@@ -1,7 +1,6 @@
 package hooks
 
 import (
-	"strings"
 	"time"
 
 	"github.com/kbsync/kbsync/state"
@@ -49,15 +48,4 @@ type leftSource struct {
 	Name     string         `json:"name"`
 	Document string         `json:"document,omitempty"`
 	Standing state.Standing `json:"standing"`
-}
-
-// Reason returns why a document is in its state, for a person.
-func Reason(d state.Document) string {
-	if d.Held && d.State == state.Uncertain {
-		return strings.TrimSpace(d.Reason + " (held: kbsync retry sends it again)")
-	}
-	if d.Reason == "" && d.State == state.Stuck {
-		return "its training did not end in time; kbsync still polls it"
-	}
-	return d.Reason
 }

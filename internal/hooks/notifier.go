@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/statuspage"
 	"github.com/kbsync/kbsync/state"
 )
 
@@ -127,7 +128,7 @@ func (n *Notifier) enqueueFailures(ctx context.Context, problem *Problem) error 
 	}
 	return n.enqueue(ctx, eventFailure, items, func(m *message, item string) {
 		if d, ok := byItem[item]; ok {
-			m.Failures = append(m.Failures, failedDocument{d.Key, string(d.State), Reason(d)})
+			m.Failures = append(m.Failures, failedDocument{d.Key, string(d.State), statuspage.Reason(d)})
 			return
 		}
 		m.Trouble, m.ExitCode = problem.Text, problem.ExitCode

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -54,6 +56,19 @@ func TestAccess(t *testing.T) {
 		{"another user, closed", closed, "POST /-/sync", nil, 401},
 		{"another user reindexes", open, "POST /-/reindex?failed=true", nil, 401},
 		{"another user reloads", open, "POST /-/reload", nil, 401},
+		{"another user retries", open, "POST /-/retry", nil, 401},
+		{"another user acknowledges", open, "POST /-/ack?id=1", nil, 401},
+		{"documents without the token", closed, "GET /documents", nil, 401},
+		{"a document without the token", closed, "GET /documents/a.md", nil, 401},
+		{"documents without the token, JSON", closed, "GET /documents.json", nil, 401},
+		{"a document without the token, JSON", closed, "GET /document.json?key=a.md", nil, 401},
+		{"sources without the token", closed, "GET /sources", nil, 401},
+		{"sources without the token, JSON", closed, "GET /sources.json", nil, 401},
+		{"events without the token", closed, "GET /events", nil, 401},
+		{"a confirmation without the token", closed, "GET /confirm", nil, 401},
+		{"documents from a rebound name", open, "GET /documents", []change{host("evil.example")}, 403},
+		{"another site's form acknowledges", closed, "POST /-/ack?id=1", []change{basic, head("Sec-Fetch-Site", "cross-site")}, 403},
+		{"the style sheet", closed, "GET " + assetPath("page.css"), []change{from(remote), host("kb.example")}, 200},
 		{"a silent proxy's visitor", closed, "GET /", nil, 401},
 		{"a silent proxy's visitor, JSON", closed, "GET /status.json", nil, 401},
 		{"acts on a page without a token", bare, "POST /-/sync", nil, 403},
@@ -170,13 +185,18 @@ func TestPageEscapesNames(t *testing.T) {
 	p := f.page(Options{Version: "<s>1</s>"})
 	p.Loop("<em>loop</em>", 0)
 
-	body := get(t, p, "/")
+	body := get(t, p, "/") + get(t, p, "/documents?sync="+url.QueryEscape(odd)) + get(t, p, "/sources?sync="+url.QueryEscape(odd)) +
+		get(t, p, "/documents?q="+url.QueryEscape(`"><img src=x>`)+"&prefix="+url.QueryEscape("</script><script>"))
 	for name, want := range names {
+		body += get(t, p, documentLink(odd, name))
 		if !strings.Contains(body, "<bdi>"+want+"</bdi>") {
 			t.Errorf("%q is not shown as %s", name, want)
 		}
 	}
-	for _, tag := range []string{"<script", "<img", "<b>\"", "<i>", "<u>", "<s>", "<em>", "onerror=\"", "\x1b", "\u202e", "\x00"} {
+	body = regexp.MustCompile(`<script src="/assets/[0-9a-f]+/page.js" defer></script>`).ReplaceAllString(body, "")
+	// A form sends the name of a sync as it is. No browser shows this attribute.
+	body = regexp.MustCompile(`<option value="[^"]*"`).ReplaceAllString(body, "")
+	for _, tag := range []string{"<script", "<style", " style=", "javascript:alert(1)\"", "<img", "<b>\"", "<i>", "<u>", "<s>", "<em>", "onerror=\"", "\x1b", "\u202e", "\x00"} {
 		if strings.Contains(body, tag) {
 			t.Errorf("the page has %q", tag)
 		}

@@ -89,6 +89,9 @@ func (p *Page) serveReady(w http.ResponseWriter, r *http.Request) {
 	}
 	var reasons []string
 	now := time.Now()
+	if p.opts.ReadOnly {
+		known = nil // a process that only reads is ready if it can read
+	}
 	for _, s := range p.syncs(known) {
 		at := scanned[s.Name]
 		switch lag := now.Sub(at); {

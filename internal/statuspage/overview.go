@@ -2,11 +2,9 @@ package statuspage
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kbsync/kbsync/state"
@@ -22,6 +20,7 @@ const (
 
 	maxAttention = 25 // documents shown of each sync
 	maxBatches   = 20
+	maxCounted   = 1000 // possible duplicates
 )
 
 // An overview is the content of the page and of /status.json. The JSON names are those of kbsync status --json.
@@ -29,6 +28,7 @@ type overview struct {
 	At      time.Time   `json:"at"`
 	Version string      `json:"version,omitempty"`
 	Syncs   []syncView  `json:"syncs"`
+	Needs   []need      `json:"needs"`
 	Batches []batchView `json:"batches"`
 	Loops   []loopView  `json:"loops"`
 }
@@ -51,6 +51,14 @@ type syncView struct {
 	AcceptedAt   *time.Time `json:"accepted_at"`     // last accepted upload
 	SuccessAt    *time.Time `json:"last_success_at"` // see lastSuccess
 	PendingSince *time.Time `json:"pending_since"`   // change of the oldest document that is pending or uploading
+	InStepSince  *time.Time `json:"in_step_since"`   // nil if the sync is behind, or if it is not known
+	LagSeconds   float64    `json:"lag_seconds"`     // age of the earliest change of a document that is not completed
+
+	Blocked            int `json:"blocked"`             // of the skipped documents
+	PossibleDuplicates int `json:"possible_duplicates"` // at most maxCounted
+
+	id              int64
+	unfinishedSince time.Time
 
 	Attention []attentionView `json:"troubled"` // the latest ones
 }
@@ -106,12 +114,19 @@ func (p *Page) overview(ctx context.Context) (*overview, error) {
 		if v.PausedUntil != nil && v.PausedUntil.Before(time.Now()) {
 			v.PausedUntil = nil
 		}
+		if !v.unfinishedSince.IsZero() {
+			v.LagSeconds = max(time.Since(v.unfinishedSince), 0).Truncate(time.Second).Seconds()
+		}
 		o.Syncs = append(o.Syncs, v)
 	}
 	for _, s := range configured {
 		if !slices.ContainsFunc(r.known, func(k state.Sync) bool { return k.Name == s.Name }) {
 			o.Syncs = append(o.Syncs, syncView{Name: s.Name, Configured: true, Halted: s.Halted, Documents: map[state.DocumentState]int{}, Attention: []attentionView{}})
 		}
+	}
+	o.Needs = []need{}
+	for i := range o.Syncs {
+		o.Needs = append(o.Needs, o.Syncs[i].needs()...)
 	}
 	return o, nil
 }
@@ -178,7 +193,7 @@ func (p *Page) readState(ctx context.Context, last *reading) (*reading, error) {
 
 func (p *Page) readSync(ctx context.Context, s state.Sync) (syncView, error) {
 	v := syncView{
-		Name: s.Name, Root: s.Root, LastError: s.LastError, ScannedAt: orNil(s.ScannedAt), Attention: []attentionView{},
+		id: s.ID, Name: s.Name, Root: s.Root, LastError: s.LastError, ScannedAt: orNil(s.ScannedAt), Attention: []attentionView{},
 		Destination: &destinationView{s.Destination.Origin, s.Destination.Account, s.Destination.KnowledgeBase},
 	}
 	store := p.opts.State
@@ -199,13 +214,36 @@ func (p *Page) readSync(ctx context.Context, s state.Sync) (syncView, error) {
 		return v, err
 	}
 	v.AcceptedAt, v.PendingSince = orNil(progress.AcceptedAt), orNil(progress.PendingSince)
+	v.unfinishedSince = progress.UnfinishedSince
 	v.SuccessAt = orNil(lastSuccess(s.ScannedAt, progress.UnfinishedSince))
+	if v.inStep() {
+		since, err := store.Syncs.InStepSince(ctx, s.ID)
+		if err != nil {
+			return v, err
+		}
+		// An upload between two samples was out of step, too.
+		if !since.IsZero() && progress.AcceptedAt.After(since) {
+			since = progress.AcceptedAt
+		}
+		v.InStepSince = orNil(since)
+	}
 	documents, err := store.Documents.NeedingAttention(ctx, s.ID, maxAttention)
 	if err != nil {
 		return v, err
 	}
 	for _, d := range documents {
-		v.Attention = append(v.Attention, attentionView{d.Key, d.State, d.Reason, d.ChangedAt, d.Held})
+		v.Attention = append(v.Attention, attentionView{d.Key, d.State, Reason(d), d.ChangedAt, d.Held})
+	}
+	if v.Blocked, err = store.Documents.CountBlocked(ctx, s.ID); err != nil {
+		return v, err
+	}
+	for _, err := range store.Inventory.PossibleDuplicates(ctx, s.ID) {
+		if err != nil {
+			return v, err
+		}
+		if v.PossibleDuplicates++; v.PossibleDuplicates == maxCounted {
+			break
+		}
 	}
 	return v, nil
 }
@@ -221,14 +259,7 @@ func lastSuccess(scanned, unfinished time.Time) time.Time {
 
 func (p *Page) serveJSON(w http.ResponseWriter, r *http.Request) {
 	o, err := p.overview(r.Context())
-	if err != nil {
-		respond(w, http.StatusServiceUnavailable, err.Error(), nil)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	_ = enc.Encode(o) // an error means that the client is gone
+	respondJSON(w, o, err)
 }
 
 func orNil(t time.Time) *time.Time {
@@ -297,24 +328,4 @@ func (o *overview) health() (health, string) {
 		return working, "syncing"
 	}
 	return good, "all in sync"
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return grouped(int64(n)) + " " + many
-}
-
-// grouped formats 12345 as 12,345.
-func grouped(n int64) string {
-	text := fmt.Sprint(n)
-	var b strings.Builder
-	for i, c := range text {
-		if i > 0 && (len(text)-i)%3 == 0 && text[i-1] != '-' {
-			b.WriteByte(',')
-		}
-		b.WriteRune(c)
-	}
-	return b.String()
 }

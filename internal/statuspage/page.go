@@ -2,137 +2,142 @@ package statuspage
 
 import (
 	"bytes"
-	"crypto/sha256"
-	_ "embed"
-	"encoding/base64"
+	"embed"
 	"fmt"
 	"html/template"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/kbsync/kbsync/state"
 )
 
-//go:embed page.html
-var pageHTML string
+//go:embed pages/*.html
+var pageFiles embed.FS
 
-//go:embed page.css
-var pageCSS string
-
-// contentSecurityPolicy forbids every script and every other resource. It allows the one style sheet by its hash.
-var contentSecurityPolicy = func() string {
-	sum := sha256.Sum256([]byte(pageCSS))
-	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+// templates are the pages by name, each with the layout.
+var templates = func() map[string]*template.Template {
+	layout := template.Must(template.New("layout.html").Funcs(template.FuncMap{
+		"asset":   assetPath,
+		"visible": visible,
+		"shell":   func(name string) string { return visible(shellWord(name)) },
+		"grouped": func(n int) string { return grouped(int64(n)) },
+		"size":    size,
+		"short":   shortHash,
+		"source":  SourceID,
+		"lag":     func(s float64) string { return lagText(seconds(s)) },
+	}).ParseFS(pageFiles, "pages/layout.html"))
+	pages := map[string]*template.Template{}
+	for _, name := range []string{"front", "documents", "document", "sources", "history", "confirm", "message"} {
+		pages[name] = template.Must(template.Must(layout.Clone()).ParseFS(pageFiles, "pages/"+name+".html"))
+	}
+	return pages
 }()
 
-var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"style":   func() template.CSS { return template.CSS(pageCSS) },
-	"visible": visible,
-	"shell":   func(name string) string { return visible(shellWord(name)) },
-	"grouped": func(n int) string { return grouped(int64(n)) },
-	"plural":  plural,
-	"size":    size,
-}).Parse(pageHTML))
-
-// pageData is the data of the template. Its methods and those of syncData keep logic out of the template.
-type pageData struct {
-	*overview
-	Now        time.Time
-	Health     health
-	HealthText string
-	Syncs      []syncData
-	Buttons    bool
+// A frame is the data of the layout. The data of every page embeds it.
+type frame struct {
+	Title    string
+	Nav      string // the current page in the navigation
+	Version  string
+	Now      time.Time
+	Live     bool // the page is read again when the state changes
+	HasPlots bool
+	ReadOnly bool
+	Buttons  bool // the process can start work, and a browser can prove that it may
 }
 
-type syncData struct {
-	*syncView
-	Health     health
-	HealthText string
-	Counts     []countData
-	Total      int
-}
-
-// A countData is the part of a state in the bar of a sync. X and Width are thousandths of the bar.
-type countData struct {
-	State    state.DocumentState
-	N        int
-	X, Width float64
-}
-
-// barStates are the states in the order of the bar: done, in progress, needing attention. Skipped and removed documents have no part.
-var barStates = []state.DocumentState{state.Completed, state.Training, state.Uploading, state.Pending, state.Uncertain, state.Stuck, state.Failed}
-
-func (p *Page) servePage(w http.ResponseWriter, r *http.Request) {
-	o, err := p.overview(r.Context())
-	if err != nil {
-		http.Error(w, "Cannot read the state: "+err.Error(), http.StatusServiceUnavailable)
-		return
+func (p *Page) frame(title, nav string) frame {
+	return frame{
+		Title: visible(title) + " - kbsync", Nav: nav, Version: p.opts.Version, Now: time.Now(), ReadOnly: p.opts.ReadOnly,
+		Buttons: !p.opts.ReadOnly && p.opts.Sync != nil && p.opts.Token != "",
 	}
-	// The browser asks for the token as a password, once, and sends it with the request of a button.
-	data := &pageData{overview: o, Now: time.Now(), Buttons: p.opts.Sync != nil && p.opts.Token != ""}
-	data.Health, data.HealthText = o.health()
-	for i := range o.Syncs {
-		s := syncData{syncView: &o.Syncs[i]}
-		s.Health, s.HealthText = s.health()
-		for _, st := range barStates {
-			s.Total += s.Documents[st]
-		}
-		x := 0.0
-		for _, st := range barStates {
-			c := countData{State: st, N: s.Documents[st], X: x}
-			if s.Total > 0 {
-				c.Width = 1000 * float64(c.N) / float64(s.Total)
-			}
-			x += c.Width
-			if c.N > 0 || st == state.Completed {
-				s.Counts = append(s.Counts, c)
-			}
-		}
-		data.Syncs = append(data.Syncs, s)
-	}
+}
+
+// render writes a page.
+func (p *Page) render(w http.ResponseWriter, status int, name string, data any) {
 	var page bytes.Buffer
-	if err := pageTemplate.Execute(&page, data); err != nil {
+	if err := templates[name].Execute(&page, data); err != nil {
 		p.log.Error("cannot render the status page", "error", err)
 		http.Error(w, "Cannot render the page. /status.json has the same content.", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
 	_, _ = page.WriteTo(w) // an error means that the client is gone
 }
 
+// message writes a page with a text, for a browser whose request cannot be done.
+func (p *Page) message(w http.ResponseWriter, status int, heading, text string) {
+	p.render(w, status, "message", struct {
+		frame
+		Heading, Text string
+	}{p.frame(heading, ""), heading, text})
+}
+
+// unreadable responds that the state cannot be read now.
+func (p *Page) unreadable(w http.ResponseWriter, err error) {
+	p.message(w, http.StatusServiceUnavailable, "The state cannot be read", err.Error())
+}
+
+// wantsPage reports whether a request comes from a person with a browser.
+func wantsPage(r *http.Request) bool { return strings.Contains(r.Header.Get("Accept"), "text/html") }
+
 // When returns the text of a time; nil means never.
-func (d *pageData) When(t *time.Time) whenData {
+func (f *frame) When(t *time.Time) whenData {
 	if t == nil {
 		return whenData{Text: "never"}
 	}
-	return d.Moment(*t)
+	return f.Moment(*t)
 }
 
 // Moment returns the text of a time, relative to now.
-func (d *pageData) Moment(t time.Time) whenData {
-	text := "in " + rough(t.Sub(d.Now))
-	if age := d.Now.Sub(t); age >= 0 {
+func (f *frame) Moment(t time.Time) whenData {
+	text := "in " + rough(t.Sub(f.Now))
+	if age := f.Now.Sub(t); age >= 0 {
 		text = rough(age) + " ago"
 	}
 	return whenData{Text: text, Stamp: t.UTC().Format(time.RFC3339), Title: t.Format("Mon 2 Jan 2006, 15:04:05 MST")}
 }
 
-type whenData struct{ Text, Stamp, Title string }
-
-// More returns the number of documents that need attention and are not shown.
-func (s *syncData) More() int {
-	return s.Documents[state.Failed] + s.Documents[state.Stuck] + s.Documents[state.Uncertain] - len(s.Attention)
+// Age returns the text of the time that has passed since t.
+func (f *frame) Age(t time.Time) whenData {
+	when := f.Moment(t)
+	when.Text = lagText(f.Now.Sub(t))
+	return when
 }
 
-// LeftBehind returns the number of sources that a person has to remove.
-func (s *syncData) LeftBehind() int { return s.Superseded + s.Orphaned }
+type whenData struct{ Text, Stamp, Title string }
 
-// Skipped returns the number of documents that the rules exclude.
-func (s *syncData) Skipped() int { return s.Documents[state.Skipped] }
+// link returns a path with parameters, without the empty ones. The values may be any bytes.
+func link(path string, parameters ...string) string {
+	separator := "?"
+	for i := 0; i+1 < len(parameters); i += 2 {
+		if parameters[i+1] == "" {
+			continue
+		}
+		path += separator + parameters[i] + "=" + url.QueryEscape(parameters[i+1])
+		separator = "&"
+	}
+	return path
+}
+
+// documentLink returns the address of a document's page: the bytes of the key, percent-encoded. Browsers and servers change a path
+// with empty segments or dots, so the slashes of such a key are encoded too; keys of dots alone are a parameter.
+func documentLink(sync, key string) string {
+	if strings.Trim(key, ".") == "" {
+		return link("/documents/", "sync", sync, "key", key)
+	}
+	path := strings.ReplaceAll(url.PathEscape(key), "%2F", "/")
+	for segment := range strings.SplitSeq(path, "/") {
+		if strings.Trim(segment, ".") == "" {
+			path = url.PathEscape(key)
+			break
+		}
+	}
+	return link("/documents/"+path, "sync", sync)
+}
 
 // visible returns text unchanged if all its characters are printable. Otherwise it quotes and escapes text: line ends, control
 // characters, bidirectional characters and invalid UTF-8 could make a name look like another name.
@@ -154,6 +159,14 @@ func shellWord(name string) string {
 	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }
 
+// shortHash returns the first digits of a hash, enough to tell the versions of a document apart.
+func shortHash(sum string) string {
+	if len(sum) < 8 {
+		return "-"
+	}
+	return sum[:8]
+}
+
 // rough formats a duration in its largest unit.
 func rough(d time.Duration) string {
 	switch {
@@ -166,7 +179,15 @@ func rough(d time.Duration) string {
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%d h", d/time.Hour)
 	}
-	return fmt.Sprintf("%d days", d/(24*time.Hour))
+	return fmt.Sprintf("%s days", grouped(int64(d/(24*time.Hour))))
+}
+
+// lagText formats how long a change has waited.
+func lagText(d time.Duration) string {
+	if d < time.Second {
+		return "0 s"
+	}
+	return rough(d)
 }
 
 // size formats a number of bytes in binary units.
@@ -181,4 +202,24 @@ func size(n int64) string {
 		i++
 	}
 	return fmt.Sprintf("%.1f %ciB", v, units[i])
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return grouped(int64(n)) + " " + many
+}
+
+// grouped formats 12345 as 12,345.
+func grouped(n int64) string {
+	text := fmt.Sprint(n)
+	var b strings.Builder
+	for i, c := range text {
+		if i > 0 && (len(text)-i)%3 == 0 && text[i-1] != '-' {
+			b.WriteByte(',')
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
 }

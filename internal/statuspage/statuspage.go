@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,12 +44,19 @@ type Options struct {
 	// Syncs returns the syncs that the process runs now. It must be quick. Nil means the syncs in the state.
 	Syncs func() []Sync
 
-	// Sync, Reindex and Reload are the functions of the triggers. A trigger without a function responds with 501. Sync and
+	// ReadOnly says on the page that no process works behind it.
+	ReadOnly bool
+
+	// Sync, Reindex, Ack and Reload are the functions of the triggers. A trigger without a function responds with 501. Sync and
 	// Reindex start the work and return without waiting for its end. For an unknown sync they return an error that wraps
 	// state.ErrNotFound, and for a parameter that cannot be used one that wraps ErrInvalid.
 	Sync    func(ctx context.Context, sync string) error // a sync's name, or "" for all
 	Reindex func(ctx context.Context, request Reindex) (documents int, err error)
-	Reload  func(ctx context.Context) error
+	// Estimate returns how many documents Reindex would mark, and their bytes.
+	Estimate func(ctx context.Context, request Reindex) (documents int, bytes int64, err error)
+	// Ack records that a person removed sources, and returns how many documents become pending for it.
+	Ack    func(ctx context.Context, request Ack) (pending int, err error)
+	Reload func(ctx context.Context) error
 }
 
 // A Sync is a sync that the process runs.
@@ -69,12 +77,23 @@ var ErrInvalid = errors.New("invalid parameter")
 type Reindex struct {
 	Sync      string   // its name, or "" for all
 	Globs     []string // of keys
+	Key       string   // of one document
 	Failed    bool
 	Stuck     bool
 	OlderThan time.Duration // minimum age of the last upload; zero means any age
-	All       bool          // excludes the other four
+	All       bool          // excludes the other fields
+	// Retry selects what kbsync retry does: failed, stuck and uncertain documents, and blocked ones to be looked at again. It excludes
+	// the other fields.
+	Retry bool
 	// Confirmed accepts that every document of a sync leaves its old source behind. All is never without it.
 	Confirmed bool
+}
+
+// An Ack names sources that a person removed from a knowledge base.
+type Ack struct {
+	Sync        string // its name; empty for any
+	Destination int64  // its id in the state; 0 for the one that has the sources
+	IDs         []int64
 }
 
 // A Page serves the status of one process. Its methods are safe for concurrent use.
@@ -92,6 +111,8 @@ type Page struct {
 	last    *reading
 	failure error
 	expires time.Time
+
+	streams atomic.Int32 // open streams of events
 
 	ticking sync.Mutex
 	loops   map[*Loop]struct{}
@@ -117,11 +138,24 @@ func (p *Page) routes() http.Handler {
 	// Each pattern has a method, so the mux responds to other methods with 405 and Allow.
 	mux.Handle("GET /{$}", p.mayRead(p.servePage))
 	mux.Handle("GET /status.json", p.mayRead(p.serveJSON))
+	mux.Handle("GET /documents", p.mayRead(p.serveDocuments))
+	mux.Handle("GET /documents.json", p.mayRead(p.serveDocumentsJSON))
+	mux.Handle("GET /documents/{key...}", p.mayRead(p.serveDocument))
+	mux.Handle("GET /document.json", p.mayRead(p.serveDocumentJSON))
+	mux.Handle("GET /sources", p.mayRead(p.serveSources))
+	mux.Handle("GET /sources.json", p.mayRead(p.serveSourcesJSON))
+	mux.Handle("GET /history", p.mayRead(p.serveHistory))
+	mux.Handle("GET /history.json", p.mayRead(p.serveHistoryJSON))
+	mux.Handle("GET /confirm", p.mayRead(p.serveConfirm))
+	mux.Handle("GET /events", p.mayRead(p.serveEvents))
+	mux.HandleFunc("GET /assets/{version}/{name}", serveAsset)
 	mux.HandleFunc("GET /healthz", p.serveHealth)
 	mux.HandleFunc("GET /readyz", p.serveReady)
 	mux.Handle("GET /metrics", p.metricsHandler())
 	mux.Handle("POST /-/sync", p.mayAct(p.triggerSync))
+	mux.Handle("POST /-/retry", p.mayAct(p.triggerRetry))
 	mux.Handle("POST /-/reindex", p.mayAct(p.triggerReindex))
+	mux.Handle("POST /-/ack", p.mayAct(p.triggerAck))
 	mux.Handle("POST /-/reload", p.mayAct(p.triggerReload))
 	return p.protect(mux)
 }

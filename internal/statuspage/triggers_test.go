@@ -57,9 +57,9 @@ func TestTriggers(t *testing.T) {
 		{"/-/reindex", "all=true&confirm=true", nil, 400, "", "confirm must be duplicates"},
 		{"/-/reindex", "all=true&confirm=", nil, 400, "", "confirm must be duplicates"},
 		{"/-/reindex", "confirm=duplicates", nil, 400, "", "choose the documents"},
-		{"/-/reindex", "glob=**", ErrUnconfirmed, 400, "reindex {Sync: Globs:[**] Failed:false Stuck:false OlderThan:0s All:false Confirmed:false}", "add confirm=duplicates"},
-		{"/-/reindex", "sync=handbook&all=true&confirm=duplicates", nil, 202, "reindex {Sync:handbook Globs:[] Failed:false Stuck:false OlderThan:0s All:true Confirmed:true}", `"documents":12`},
-		{"/-/reindex?failed=true", "glob=a/**&glob=b&stuck=true&older_than=720h", nil, 202, "reindex {Sync: Globs:[a/** b] Failed:true Stuck:true OlderThan:720h0m0s All:false Confirmed:false}", `"ok":true`},
+		{"/-/reindex", "glob=**", ErrUnconfirmed, 400, "reindex {Sync: Globs:[**] Key: Failed:false Stuck:false OlderThan:0s All:false Retry:false Confirmed:false}", "add confirm=duplicates"},
+		{"/-/reindex", "sync=handbook&all=true&confirm=duplicates", nil, 202, "reindex {Sync:handbook Globs:[] Key: Failed:false Stuck:false OlderThan:0s All:true Retry:false Confirmed:true}", `"documents":12`},
+		{"/-/reindex?failed=true", "glob=a/**&glob=b&stuck=true&older_than=720h", nil, 202, "reindex {Sync: Globs:[a/** b] Key: Failed:true Stuck:true OlderThan:720h0m0s All:false Retry:false Confirmed:false}", `"ok":true`},
 	} {
 		t.Run(fmt.Sprintf("%.40s %.40s", c.target, c.body), func(t *testing.T) {
 			got, result = nil, c.err
