@@ -68,7 +68,7 @@ RACE_STORIES := watch|reload|drain|interrupted|sync|batching|hooks|outage|moved|
 
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -timeout 15m -skip 'TestHotQueries|TestPostgres|^Test.*/^postgres$$|TestScripts|TestKilledAtAnyMoment' ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m -skip 'TestHotQueries|TestGoExamples|TestPostgres|^Test.*/^postgres$$|TestScripts|TestKilledAtAnyMoment' ./...
 	CGO_ENABLED=1 $(GO) test -race -timeout 15m -run 'TestScripts/^($(RACE_STORIES))$$' ./cmd/kbsync
 
 # go test can fuzz only one target at a time.

@@ -11,6 +11,10 @@
 // It records every accepted source, so that a test can prove that nothing was lost
 // or duplicated. An [Emulator] is also an http.Handler.
 //
+// Between tests, [Emulator.Reset] returns it to its start, and [Emulator.Restore] to a
+// snapshot. [Emulator.Advance] moves its clock, so that no test waits for a training.
+// Options.Seed makes its ids repeatable.
+//
 // Do not use it in production: it keeps only the hash of a content, it signs tokens
 // with a published key, and its answers are guesses wherever the API's document is
 // silent.
