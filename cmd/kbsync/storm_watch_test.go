@@ -32,7 +32,8 @@ func newStormWatch(f *treeFixture, seed uint64) *stormWatch {
 	return &stormWatch{treeFixture: f, config: filepath.Join(f.dir, "storm.yaml"), random: rand.New(rand.NewPCG(seed, 13))}
 }
 
-// configure writes the config. A level touches no sync, and a wait restarts it.
+// configure writes the config. A level touches no sync, and a wait restarts it. The guards are off: a storm empties directories and
+// changes most documents at once, which they take for an accident.
 func (w *stormWatch) configure(level string, wait int) {
 	w.Helper()
 	text := fmt.Appendf(nil, `log: {level: %s}
@@ -46,6 +47,8 @@ syncs:
     settle: %v
     batch: {wait: %dms}
     max_delete: off
+    max_change: off
+    allow_empty: true
     min_reupload_interval: 200ms
 %s`, level, w.root, treeSettle, wait, w.also)
 	w.must(os.WriteFile(w.config+".new", text, 0o600))
