@@ -278,13 +278,22 @@ func (f *treeFixture) waitUntilSynced(patience time.Duration, intervene func()) 
 			return
 		case time.Now().Before(deadline):
 		case intervene == nil:
-			f.Fatalf("%d of %d documents differ from the root after %v, such as\n%s",
-				len(wrong), len(documents), patience, strings.Join(wrong[:min(len(wrong), 10)], "\n"))
+			f.Fatalf("%d of %d documents differ from the root after %v (the sync's last error: %q), such as\n%s",
+				len(wrong), len(documents), patience, f.lastError(store), strings.Join(wrong[:min(len(wrong), 10)], "\n"))
 		default:
 			intervene()
 			deadline, intervene = time.Now().Add(patience), nil
 		}
 	}
+}
+
+// lastError returns why the only sync does not go on, empty if it does.
+func (f *treeFixture) lastError(store *state.Store) string {
+	syncs, err := store.Syncs.All(f.Context())
+	if err != nil || len(syncs) != 1 {
+		return fmt.Sprintf("%d syncs, %v", len(syncs), err)
+	}
+	return syncs[0].LastError
 }
 
 // differences compares the state with the documents on the root.
