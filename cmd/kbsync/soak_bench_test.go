@@ -44,8 +44,8 @@ const soakHooks = `    rescan: 10s
       timeout: 1s
 `
 
-// A soakSample is what a process uses at one moment.
-type soakSample struct{ resident, files, goroutines, processes int }
+// A soakSample is what a process uses at one moment. Memory is in MiB.
+type soakSample struct{ resident, heap, files, goroutines, processes int }
 
 // BenchmarkSoak watches a tree that changes all the time and uploads it to an API that fails all the time. As in a storm the watch is
 // disturbed. The benchmark prints what the watch uses over time, then ends the faults and checks that everything on the root was
@@ -87,17 +87,18 @@ func BenchmarkSoak(b *testing.B) {
 	})
 	w.end()
 	f.checkUploads(3)
-	b.Logf("%v, %d operations; MiB resident, open files, goroutines and child processes: %v", soak, operations, samples)
+	b.Logf("%v, %d operations; MiB resident and of the heap, open files, goroutines and child processes: %v", soak, operations, samples)
 	checkGrowth(b, samples)
 }
 
 func sampleProcess(tb testing.TB, pid int, address string) soakSample {
 	tb.Helper()
-	return soakSample{residentKiB(tb, pid) / 1024, openFiles(tb, pid), goroutines(tb, address), children(tb, pid)}
+	goroutines, heap := goMetrics(tb, address)
+	return soakSample{residentKiB(tb, pid) / 1024, heap >> 20, openFiles(tb, pid), goroutines, children(tb, pid)}
 }
 
-// goroutines reads the number of goroutines from the metrics that a process serves.
-func goroutines(tb testing.TB, address string) int {
+// goMetrics reads the number of goroutines and the bytes of Go's heap from the metrics that a process serves.
+func goMetrics(tb testing.TB, address string) (goroutines, heap int) {
 	tb.Helper()
 	resp, err := http.Get("http://" + address + "/metrics")
 	if err != nil {
@@ -105,13 +106,18 @@ func goroutines(tb testing.TB, address string) int {
 	}
 	data, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close() // it was read to its end
-	_, rest, _ := strings.Cut(string(data), "\ngo_goroutines ")
-	value, _, _ := strings.Cut(rest, "\n")
-	n, numberErr := strconv.Atoi(value)
-	if err := errors.Join(err, numberErr); err != nil {
+	value := func(name string) int {
+		_, rest, _ := strings.Cut(string(data), "\n"+name+" ")
+		text, _, _ := strings.Cut(rest, "\n")
+		n, numberErr := strconv.ParseFloat(text, 64)
+		err = errors.Join(err, numberErr)
+		return int(n)
+	}
+	goroutines, heap = value("go_goroutines"), value("go_memstats_heap_inuse_bytes")
+	if err != nil {
 		tb.Fatal(err)
 	}
-	return n
+	return goroutines, heap
 }
 
 // children returns the number of processes that a process has started and that have not ended, with those that it must still wait for.
