@@ -42,11 +42,18 @@ func TestPictures(t *testing.T) {
 		many.complete(y, 500)
 	}
 	many.must(many.store.Syncs.AddSample(t.Context(), y.ID, state.Sample{At: time.Now().Add(-3 * time.Hour), Completed: 5000}))
-	for name, s := range map[string]*site{"halted": halted, "away": away, "5000": many} {
+	troubled := newSite(t, nil)
+	troubled.troubled("handbook", 50)
+	for name, s := range map[string]*site{"troubled": troubled, "halted": halted, "away": away, "5000": many} {
 		for _, l := range []look{desk, deskDark, phone, phoneDark} {
 			b := s.open(l)
 			b.visit("/")
 			b.shot(name + " " + l.name)
+			if name == "troubled" {
+				b.visit("/history")
+				time.Sleep(time.Second) // the plots
+				b.shot("history " + l.name)
+			}
 			if name == "5000" {
 				b.visit("/documents?sync=handbook&q=grinder")
 				b.shot(strings.Join([]string{name, "documents", l.name}, " "))
