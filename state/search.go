@@ -65,16 +65,10 @@ func (s *Documents) search(ctx context.Context, q DocumentQuery) (page DocumentP
 		}
 		keys += len(chunk)
 		last := len(chunk) < size
-		var matches []candidate
-		for _, c := range chunk {
-			if !strings.HasPrefix(c.key, q.Prefix) {
-				last = true
-				break
-			}
-			if part == "" || strings.Contains(strings.ToLower(c.key), part) {
-				matches = append(matches, c)
-			}
-			cursor = string(keyAfter(c.key))
+		matches, beyond := q.matching(chunk, part)
+		last = last || beyond
+		if len(chunk) > 0 {
+			cursor = string(keyAfter(chunk[len(chunk)-1].key))
 		}
 		for some := range slices.Chunk(matches, max(q.Limit, 1)+1) {
 			rows += len(some)
@@ -105,6 +99,20 @@ func (s *Documents) search(ctx context.Context, q DocumentQuery) (page DocumentP
 			return page, nil
 		}
 	}
+}
+
+// matching returns the candidates of a chunk whose keys the query selects, and whether the chunk goes beyond the keys with its prefix.
+// part is a part of the key in lower case.
+func (q *DocumentQuery) matching(chunk []candidate, part string) (matches []candidate, beyond bool) {
+	for _, c := range chunk {
+		if !strings.HasPrefix(c.key, q.Prefix) {
+			return matches, true
+		}
+		if part == "" || strings.Contains(strings.ToLower(c.key), part) {
+			matches = append(matches, c)
+		}
+	}
+	return matches, false
 }
 
 // A candidateReader returns up to limit candidates from a key on, in byte order.

@@ -106,7 +106,7 @@ func (s *site) open(l look) *tab {
 	}
 	ctx, cancel := chromedp.NewContext(browser)
 	s.Cleanup(cancel)
-	ctx, stop := context.WithTimeout(ctx, 4*time.Minute) // a machine that runs other tests is slow
+	ctx, stop := context.WithTimeout(ctx, 8*time.Minute) // a machine that runs other tests is slow
 	s.Cleanup(stop)
 	b := &tab{t: s.T, ctx: ctx, site: s}
 	s.must(chromedp.Do(ctx)) // opens it

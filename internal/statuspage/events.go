@@ -1,16 +1,18 @@
 package statuspage
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
 const (
-	// maxStreams is how many streams of events may be open. Each holds a connection; see maxConnections.
+	// maxStreams is how many streams of events may be open. Each holds a connection, and they have a quarter of maxConnections at most.
 	maxStreams = 16
 	// streamLife is how long a stream is open before the browser connects again. It is shorter than the limit of Serve for a response.
 	streamLife = 50 * time.Second
@@ -20,9 +22,10 @@ const (
 	reconnect = 1000
 )
 
-// serveEvents is a stream of server-sent events: an event when the content of the pages may have changed.
+// serveEvents is a stream of server-sent events: an event when the content of the pages may have changed. The parameter since is the id of
+// the content that the browser has.
 func (p *Page) serveEvents(w http.ResponseWriter, r *http.Request) {
-	if p.streams.Add(1) > maxStreams {
+	if p.streams.Add(1) > int32(min(maxStreams, maxConnections(maxOpenFiles())/4)) {
 		p.streams.Add(-1)
 		w.Header().Set("Retry-After", "30")
 		http.Error(w, "Too many pages are open. This one is read again every 30 seconds.", http.StatusServiceUnavailable)
@@ -33,7 +36,7 @@ func (p *Page) serveEvents(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	w.Header().Set("Content-Type", "text/event-stream")
 	out := http.NewResponseController(w)
-	seen := r.Header.Get("Last-Event-ID")
+	seen := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("since"))
 	if _, err := fmt.Fprintf(w, "retry: %d\n\n", reconnect); err != nil || out.Flush() != nil {
 		return
 	}
@@ -54,20 +57,26 @@ func (p *Page) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// contentID returns a text that changes with the content of the pages, but not with the time of day.
+// contentID returns the id of the present content.
 func (p *Page) contentID(ctx context.Context) string {
 	o, err := p.overview(ctx)
 	if err != nil {
 		return "unreadable"
 	}
-	o.At = time.Time{}
-	for i := range o.Syncs {
-		o.Syncs[i].LagSeconds = 0
+	return o.id()
+}
+
+// id returns a text that changes with the content, but not with the time of day.
+func (o *overview) id() string {
+	content := *o
+	content.At, content.Syncs, content.Loops = time.Time{}, slices.Clone(o.Syncs), slices.Clone(o.Loops)
+	for i := range content.Syncs {
+		content.Syncs[i].LagSeconds = 0
 	}
-	for i := range o.Loops {
-		o.Loops[i].TickedAt = time.Time{}
+	for i := range content.Loops {
+		content.Loops[i].TickedAt = time.Time{}
 	}
-	data, err := json.Marshal(o)
+	data, err := json.Marshal(content)
 	if err != nil {
 		return "unreadable"
 	}

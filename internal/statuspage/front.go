@@ -239,7 +239,7 @@ func (p *Page) servePage(w http.ResponseWriter, r *http.Request) {
 	var text string
 	data.Health, text = o.health()
 	data.frame = p.frame(text, "front")
-	data.Live, data.Version = true, o.Version
+	data.Live, data.LiveID, data.Version = true, o.id(), o.Version
 	for i := range o.Syncs {
 		v := &o.Syncs[i]
 		data.Syncs = append(data.Syncs, v.data())

@@ -42,7 +42,8 @@ type frame struct {
 	Nav      string // the current page in the navigation
 	Version  string
 	Now      time.Time
-	Live     bool // the page is read again when the state changes
+	Live     bool   // the page is read again when the state changes
+	LiveID   string // of the content; empty if it is not known
 	HasPlots bool
 	ReadOnly bool
 	Buttons  bool // the process can start work, and a browser can prove that it may

@@ -66,10 +66,11 @@ function say(text) {
 }
 
 function follow() {
-  const events = new EventSource(location.origin + "/events");
-  let first = true;
+  const since = main().dataset.live, events = new EventSource(`${location.origin}/events?since=${since}`);
+  let known = since !== ""; // else the first event names the content that the page has just shown
+  events.addEventListener("open", () => say("live"));
   events.addEventListener("change", () => {
-    if (first) { first = false; say("live"); return; } // the page has just been read
+    if (!known) { known = true; return; }
     if (Date.now() - last > 4000) refresh(); else again = true;
   });
   events.addEventListener("error", () => {

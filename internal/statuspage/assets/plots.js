@@ -9,6 +9,20 @@ const plotKinds = {
 };
 let plots = [];
 
+const two = n => String(n).padStart(2, "0");
+const day = d => `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}`;
+const time = d => `${two(d.getHours())}:${two(d.getMinutes())}`;
+
+// The ticks of the time: the hour, and the day where it begins.
+function ticks(_, seconds, _axis, _space, step) {
+  let before = "";
+  return seconds.map(s => {
+    const d = new Date(s * 1000), today = day(d).slice(5), text = step >= 86400 ? today : today === before ? time(d) : `${time(d)}\n${today}`;
+    before = today;
+    return text;
+  });
+}
+
 function plotInto(place, samples) {
   const style = getComputedStyle(document.documentElement), probe = document.createElement("i");
   document.body.append(probe);
@@ -25,9 +39,9 @@ function plotInto(place, samples) {
   }));
   probe.remove();
   return new uPlot({
-    width: place.clientWidth, height: 180, cursor: { y: false }, series: [{}, ...series],
+    width: place.clientWidth, height: 180, cursor: { y: false }, series: [{ label: "time", value: (_, v) => v === null ? "" : `${day(new Date(v * 1000))} ${time(new Date(v * 1000))}` }, ...series],
     scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(1, (high ?? 1) * 1.05)] } },
-    axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map(v => v.toLocaleString("en-US")) }],
+    axes: [{ ...axis, values: ticks }, { ...axis, size: 64, values: (_, ticks) => ticks.map(v => v.toLocaleString("en-US")) }],
   }, data, place);
 }
 
