@@ -101,8 +101,7 @@ func (t *tx) setNextPoll(destinationID int64, sources []DueSource, at int64) err
 	})
 }
 
-// PostponePolls makes due sources due at another time, without a question for their status. A source whose training has ended since
-// is left as it is.
+// PostponePolls makes due sources due at another time, without a question for their status. It leaves those whose training has ended.
 func (s *Inventory) PostponePolls(ctx context.Context, destinationID int64, due []DueSource, until time.Time) error {
 	err := s.updateLazily(ctx, func(t *tx) error {
 		if err := t.session.lockPolls(destinationID); err != nil {
