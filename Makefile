@@ -207,6 +207,7 @@ packages: man completions release-check ## write the same for all six platforms,
 
 .PHONY: package-check
 package-check: ## check dist/packages: install it, run its service under systemd and its image (Linux, as root)
+	$(GO) -C internal/release test ./...
 	.ci/packages
 
 # The second build is in another directory, with an empty build cache and at another time. It takes several minutes.
