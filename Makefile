@@ -151,6 +151,7 @@ lint: ## run golangci-lint, gofmt, and vet for Windows and macOS
 	GOOS=darwin $(GO) vet ./...
 	$(GO) -C internal/deploytest vet ./...
 	$(GO) -C internal/browsertest vet ./...
+	$(GO) -C internal/release vet ./...
 	$(GO) vet -tags nocloud ./watcher ./internal/snapshot ./cmd/...
 
 .PHONY: cover
@@ -203,6 +204,22 @@ package: man completions ## write the archive, packages, image and bill of mater
 packages: man completions release-check ## write the same for all six platforms, and a Homebrew formula
 	$(RELEASE) $(foreach os,linux darwin windows,$(foreach arch,amd64 arm64,$(os)/$(arch)="$$PWD/dist/kbsync-$(os)-$(arch)$(if $(filter windows,$(os)),.exe)"))
 	cat $(DIST)/packages/SHA256SUMS
+
+.PHONY: package-check
+package-check: ## check dist/packages: install it, run its service under systemd and its image (Linux, as root)
+	$(GO) -C internal/release test ./...
+	.ci/packages
+
+# The second build is in another directory, with an empty build cache and at another time. It takes several minutes.
+.PHONY: reproducible
+reproducible: ## build the last commit twice, in different directories, and compare the checksums
+	@set -euo pipefail; dir=$$(mktemp -d); trap 'chmod -R u+w "$$dir"; rm -rf "$$dir"' EXIT; commit=$$(git rev-parse HEAD); \
+	for copy in one two/deeper; do \
+		git clone --quiet --no-hardlinks . "$$dir/$$copy"; git -C "$$dir/$$copy" checkout --quiet --detach "$$commit"; \
+		if [[ $$copy = two/deeper ]]; then export GOCACHE=$$dir/cache; fi; \
+		$(MAKE) --silent --no-print-directory -C "$$dir/$$copy" package VERSION='$(VERSION)'; \
+	done; \
+	diff "$$dir"/{one,two/deeper}/dist/packages/SHA256SUMS; cat "$$dir/one/dist/packages/SHA256SUMS"; echo "both builds are equal"
 
 .PHONY: clean
 clean: ## remove the files that the other targets create

@@ -339,6 +339,11 @@ func TestKubernetesPodsMatchTheirConfig(t *testing.T) {
 					}
 				}
 				kbsync.check(t)
+				if name == "deployment.yaml" {
+					kbsync.name = "kustomize"
+					kbsync.files = map[string][]byte{"/etc/kbsync/kbsync.yaml": []byte(readText(t, filepath.Join(examples, "kustomize", "kbsync.yaml")))}
+					kbsync.check(t)
+				}
 				commands[name] = kbsync.argv[0]
 			}
 		}

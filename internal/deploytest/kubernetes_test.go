@@ -23,9 +23,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-const manifests = "../../examples/kubernetes"
+const (
+	manifests = "../../examples/kubernetes"
+	overlay   = "../../examples/kustomize"
+)
 
 // prerequisites are the objects that a user creates before applying the examples.
 var prerequisites = map[string]bool{
@@ -73,6 +78,9 @@ func read(t *testing.T) []manifest {
 	}
 	var all []manifest
 	for _, file := range files {
+		if filepath.Base(file) == "kustomization.yaml" {
+			continue
+		}
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -85,7 +93,63 @@ func read(t *testing.T) []manifest {
 			all = append(all, manifest{filepath.Base(file), object})
 		}
 	}
+	for _, object := range kustomized(t) {
+		all = append(all, manifest{"kustomize", object})
+	}
 	return all
+}
+
+// kustomized returns the objects of the overlay, as kubectl apply -k builds them.
+func kustomized(t *testing.T) []runtime.Object {
+	t.Helper()
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := built.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+// TestOverlayReplacesConfigAndImage checks that the overlay reaches the objects of the base.
+func TestOverlayReplacesConfigAndImage(t *testing.T) {
+	t.Parallel()
+	config, err := os.ReadFile(filepath.Join(overlay, "kbsync.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var name, mounted, image string
+	for _, object := range kustomized(t) {
+		if namespace := object.(metav1.Object).GetNamespace(); namespace != "knowledge" {
+			t.Errorf("%T is in the namespace %q", object, namespace)
+		}
+		switch o := object.(type) {
+		case *corev1.ConfigMap:
+			if name = o.Name; o.Data["kbsync.yaml"] != string(config) {
+				t.Errorf("the ConfigMap has another config:\n%s", o.Data["kbsync.yaml"])
+			}
+		case *corev1.PersistentVolumeClaim:
+			if o.Spec.StorageClassName == nil || *o.Spec.StorageClassName != "fast-block" {
+				t.Error("the patch of the claim has no effect")
+			}
+		case *appsv1.Deployment:
+			image = o.Spec.Template.Spec.Containers[0].Image
+			for _, v := range o.Spec.Template.Spec.Volumes {
+				if v.ConfigMap != nil {
+					mounted = v.ConfigMap.Name
+				}
+			}
+		}
+	}
+	if name == "" || name != mounted || image != "registry.example/kbsync:1.0.0" {
+		t.Errorf("the ConfigMap is %q, the pod mounts %q and runs %q", name, mounted, image)
+	}
 }
 
 // TestDecodeFindsMistakes tests decode with typical mistakes.
