@@ -108,7 +108,7 @@ func (a *app) addCommands(root *cobra.Command) {
 			a.retryCommand(), a.reindexCommand(), a.stateCommand(), a.forgetCommand(),
 		}},
 		{"setup", "Set up and try:", []*cobra.Command{
-			a.initCommand(), a.emulatorCommand(), a.apiCommand(), a.manCommand(), a.versionCommand(),
+			a.initCommand(), a.emulatorCommand(), a.apiCommand(), a.versionCommand(),
 		}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
