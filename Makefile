@@ -179,9 +179,9 @@ reference: ## write docs/reference.md and docs/kbsync.schema.json from the progr
 
 # The pages have the date of the commit, so that two builds write equal files.
 .PHONY: man
-man: build ## write the man pages into dist/man
+man: ## write the man pages into dist/man
 	rm -rf $(DIST)/man
-	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} bin/kbsync$(EXE) man $(DIST)/man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(GO) test -count=1 -ldflags '-X main.version=$(VERSION)' ./cmd/kbsync -run TestManPages -man $(abspath $(DIST))/man
 
 .PHONY: completions
 completions: build ## write the completions for bash, zsh, fish and PowerShell into dist/completions

@@ -89,6 +89,7 @@ and follows its training until it has completed or failed.`,
 	})
 	a.globalFlags(root.PersistentFlags())
 	a.addCommands(root)
+	a.wrapHelp(root)
 	return root
 }
 
@@ -108,7 +109,7 @@ func (a *app) addCommands(root *cobra.Command) {
 			a.retryCommand(), a.reindexCommand(), a.stateCommand(), a.forgetCommand(),
 		}},
 		{"setup", "Set up and try:", []*cobra.Command{
-			a.initCommand(), a.emulatorCommand(), a.apiCommand(), a.manCommand(), a.versionCommand(),
+			a.initCommand(), a.emulatorCommand(), a.apiCommand(), a.versionCommand(),
 		}},
 	} {
 		root.AddGroup(&cobra.Group{ID: group.id, Title: group.title})
@@ -119,6 +120,20 @@ func (a *app) addCommands(root *cobra.Command) {
 	}
 	root.SetHelpCommandGroupID("setup")
 	root.SetCompletionCommandGroupID("setup")
+}
+
+// wrapHelp makes the help fit the terminal.
+func (a *app) wrapHelp(root *cobra.Command) {
+	width := a.out.Width()
+	if width == 0 {
+		return
+	}
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ", fmt.Sprintf("Flags.FlagUsagesWrapped %d ", width)))
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		cmd.Long = console.Wrap(console.Unwrap(cmd.Long), width)
+		help(cmd, args)
+	})
 }
 
 // atMost is cobra.MaximumNArgs with a message that shows the usage of the command.

@@ -31,18 +31,16 @@ func (a *app) planPrinter() func(*planProgress, planItem) {
 
 // printPlan prints a plan; in the format text only its sums.
 func (a *app) printPlan(p *planFile) error {
-	var b bytes.Buffer
-	switch {
-	case a.out.Format == console.FormatJSON:
+	switch a.out.Format {
+	case console.FormatJSON:
 		return a.printPlanJSON(p)
-	case a.out.Format == console.FormatMarkdown:
+	case console.FormatMarkdown:
+		var b bytes.Buffer
 		p.markdown(&b)
-	case a.out.Quiet:
-	default:
-		p.text(&b)
+		_, err := a.out.Stdout.Write(b.Bytes())
+		return err
 	}
-	_, err := a.out.Stdout.Write(b.Bytes())
-	return err
+	return a.out.Result(p, p.text)
 }
 
 // printPlanJSON prints the documents of all syncs, a line each, and the sums of each sync.

@@ -26,10 +26,9 @@ func (a *app) serveCommand() *cobra.Command {
 		Short: "Show the status page of a state, without a watch",
 		Long: `serve shows the pages and the metrics of a state until it is stopped. It only reads the state: it scans nothing, sends no request and
 has no buttons. Use it where kbsync sync runs from cron, or to look at a copy of a state. kbsync watch --listen has the pages
-with buttons.
-
-  kbsync serve --listen :9090`,
-		Args: atMost(0),
+with buttons.`,
+		Example: `  kbsync serve --listen :9090`,
+		Args:    atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := a.load(cmd)
 			if err != nil {

@@ -160,31 +160,55 @@ func ofKbsync(where, text string, sentence bool) (lines []line) {
 	return lines
 }
 
+// A block is a fenced block of Markdown.
+type block struct {
+	where    string // file:line of its fence
+	language string
+	rows     []string
+	first    int // the number of the line after the fence
+}
+
+// blocksOf returns the fenced blocks of a Markdown text, and its other lines by their number. Blocks in lists are indented.
+func blocksOf(name, text string) (blocks []block, prose map[int]string) {
+	prose = map[int]string{}
+	var open *block
+	indent, n := "", 0
+	for row := range strings.Lines(text) {
+		n++
+		row = strings.TrimRight(row, "\n")
+		bare := strings.TrimLeft(row, " ")
+		switch language, fence := strings.CutPrefix(bare, "```"); {
+		case fence && open == nil:
+			indent = row[:len(row)-len(bare)]
+			open = &block{where: fmt.Sprintf("%s:%d", name, n), language: cmp.Or(language, "text"), first: n + 1}
+		case fence:
+			blocks, open = append(blocks, *open), nil
+		case open != nil:
+			open.rows = append(open.rows, strings.TrimPrefix(row, indent))
+		default:
+			prose[n] = row
+		}
+	}
+	return blocks, prose
+}
+
 // inMarkdown finds the command lines in fenced blocks and code spans, and the blocks that are configs.
 func inMarkdown(name, text string) (lines []line, configs map[string]string) {
 	configs = map[string]string{}
-	fence, block, begin := "", "", 0
-	n := 0
-	for row := range strings.Lines(text) {
-		n++
-		where := fmt.Sprintf("%s:%d", name, n)
-		row = strings.TrimRight(row, "\n")
-		switch mark, ok := strings.CutPrefix(row, "```"); {
-		case ok && fence == "":
-			fence, block, begin = cmp.Or(mark, "text"), "", n
-		case ok:
-			if fence == "yaml" && strings.Contains("\n"+block, "\nsyncs:") {
-				configs[fmt.Sprintf("%s:%d", name, begin)] = block
+	blocks, prose := blocksOf(name, text)
+	for _, b := range blocks {
+		whole := strings.Join(b.rows, "\n") + "\n"
+		if b.language != "yaml" {
+			for i, row := range b.rows {
+				lines = append(lines, ofKbsync(fmt.Sprintf("%s:%d", name, b.first+i), row, false)...)
 			}
-			fence = ""
-		case fence == "yaml":
-			block += row + "\n"
-		case fence != "":
-			lines = append(lines, ofKbsync(where, row, false)...)
-		default:
-			for _, span := range codeSpan.FindAllStringSubmatch(row, -1) {
-				lines = append(lines, ofKbsync(where, span[1], true)...)
-			}
+		} else if strings.Contains("\n"+whole, "\nsyncs:") {
+			configs[b.where] = whole
+		}
+	}
+	for n, row := range prose {
+		for _, span := range codeSpan.FindAllStringSubmatch(row, -1) {
+			lines = append(lines, ofKbsync(fmt.Sprintf("%s:%d", name, n), span[1], true)...)
 		}
 	}
 	return lines, configs

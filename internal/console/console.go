@@ -40,11 +40,13 @@ type Console struct {
 	Verbose int
 
 	terminal bool // stderr can show bars
-	level    slog.LevelVar
-	logFixed bool // SetLog keeps the format, because goroutines use the log
-	hidden   *redactor
-	output   *output     // stdout
-	bars     *divertible // stderr, or the bars, which print lines above themselves
+	// outWidth and errWidth return the number of cells in a line of stdout and stderr; 0 if it is no terminal.
+	outWidth, errWidth func() int
+	level              slog.LevelVar
+	logFixed           bool // SetLog keeps the format, because goroutines use the log
+	hidden             *redactor
+	output             *output     // stdout
+	bars               *divertible // stderr, or the bars, which print lines above themselves
 }
 
 // New returns a console that prints text and logs at level info. Progress bars are shown only if stderr is a terminal and
@@ -57,6 +59,8 @@ func New(stdout, stderr io.Writer, dumb bool) *Console {
 		Stderr:   hidden.writer(bars),
 		Format:   FormatText,
 		terminal: IsTerminal(stderr) && !dumb,
+		outWidth: func() int { return terminalWidth(stdout) },
+		errWidth: func() int { return terminalWidth(stderr) },
 		hidden:   hidden,
 		output:   output,
 		bars:     bars,
@@ -128,22 +132,29 @@ func (c *Console) Result(v any, text func(w io.Writer)) error {
 			return nil
 		}
 		text(&b)
+		if width := c.outWidth(); width > 0 && c.Format == FormatText {
+			_, err := io.WriteString(c.Stdout, Wrap(b.String(), width))
+			return err
+		}
 	}
 	_, err := c.Stdout.Write(b.Bytes())
 	return err
 }
 
+// Width returns the number of cells in a line of stdout, or 0 if it is no terminal.
+func (c *Console) Width() int { return c.outWidth() }
+
 // Note prints a sentence for a person on stderr, unless the console is quiet.
 func (c *Console) Note(format string, args ...any) {
 	if !c.Quiet {
-		fmt.Fprintf(c.Stderr, format+"\n", args...)
+		fmt.Fprint(c.Stderr, Wrap(fmt.Sprintf(format+"\n", args...), c.errWidth()))
 	}
 }
 
 // Fail prints the error that ends the program on stderr. Each line of the text begins with the name of the program.
 func (c *Console) Fail(text string) {
 	for line := range strings.SplitSeq(text, "\n") {
-		fmt.Fprintf(c.Stderr, "kbsync: %s\n", Printable(line))
+		fmt.Fprint(c.Stderr, Wrap("kbsync: "+Printable(line)+"\n", c.errWidth()))
 	}
 }
 
@@ -151,6 +162,18 @@ func (c *Console) Fail(text string) {
 func IsTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// terminalWidth returns the number of cells in a line of a terminal, or 0 for another stream.
+func terminalWidth(stream any) int {
+	if !IsTerminal(stream) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(stream.(*os.File).Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
 }
 
 // A divertible writer is stderr. While progress bars are shown, divert sends its output to the bars. What cannot be printed, because

@@ -177,3 +177,38 @@ func TestTableAlignsCells(t *testing.T) {
 		t.Errorf("the table is\n%s\nwant\n%s", b.String(), want)
 	}
 }
+
+func TestLongTextsOfATableDoNotMakeEveryLineLong(t *testing.T) {
+	var b strings.Builder
+	long := strings.Repeat("long-name-", 5) + ".md"
+	tableWithin(&b, [][]string{{"key", "state"}, {"a.md", "failed"}, {long, "stuck"}}, 40)
+	want := "key" + strings.Repeat(" ", 31) + "  state\n" +
+		"a.md" + strings.Repeat(" ", 28) + "  failed\n" + long + "  stuck\n"
+	want = strings.Replace(want, strings.Repeat(" ", 31), strings.Repeat(" ", 29), 1)
+	if b.String() != want {
+		t.Errorf("the table is\n%s\nwant\n%s", b.String(), want)
+	}
+}
+
+func TestWrapBreaksLinesAtSpaces(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{"short\n", "short\n"},
+		{"a line of more than twenty cells\n", "a line of more than\n  twenty cells\n"},
+		{"  indented, and more than twenty cells\nnext\n", "  indented, and more\n    than twenty\n    cells\nnext\n"},
+		{"价格表价格表 价格表价格表\n", "价格表价格表\n  价格表价格表\n"},
+		{"one-word-that-is-longer-than-a-line\n", "one-word-that-is-longer-than-a-line\n"},
+	} {
+		if got := Wrap(test.text, 20); got != test.want {
+			t.Errorf("%q becomes\n%s\nwant\n%s", test.text, got, test.want)
+		}
+	}
+	if text := strings.Repeat("word ", 50); Wrap(text, 0) != text {
+		t.Error("a stream that is no terminal has broken lines")
+	}
+}
+
+func TestUnwrapJoinsTheLinesOfAParagraph(t *testing.T) {
+	if got, want := Unwrap("a\nb\n\nc:\n  code\nd"), "a b\n\nc:\n  code\nd"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -40,7 +40,7 @@ func PrintRows[T any](c *Console, columns []Column[T], rows iter.Seq2[T, error])
 	var lines [][]string
 	flush := func() error {
 		var b bytes.Buffer
-		Table(&b, lines)
+		tableWithin(&b, lines, c.outWidth())
 		lines = lines[:0]
 		_, err := c.Stdout.Write(b.Bytes())
 		return err

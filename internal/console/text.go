@@ -78,8 +78,13 @@ func Bytes(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
 // Table writes rows in columns that are aligned as a terminal shows them: a Chinese character is two cells wide. The first row holds
 // the names of the columns.
-func Table(w io.Writer, rows [][]string) {
-	const gap = 2
+func Table(w io.Writer, rows [][]string) { tableWithin(w, rows, 0) }
+
+// tableWithin writes a table in lines of at most width cells; 0 is no limit. It makes the widest columns narrower, but not narrower than
+// their names, so that one long name does not make every line long: a text that is longer than its column is written whole and moves the rest of
+// its line.
+func tableWithin(w io.Writer, rows [][]string, width int) {
+	const gap, narrowest = 2, 12
 	var widths []int
 	for _, row := range rows {
 		for i, text := range row {
@@ -89,15 +94,77 @@ func Table(w io.Writer, rows [][]string) {
 			widths[i] = max(widths[i], Width(text))
 		}
 	}
+	total := gap * (len(widths) - 1)
+	for _, n := range widths {
+		total += n
+	}
+	for ; width > 0 && total > width; total-- {
+		widest, spare := 0, 0
+		for i, n := range widths {
+			if s := n - max(narrowest, Width(rows[0][i])); s > spare {
+				widest, spare = i, s
+			}
+		}
+		if spare == 0 {
+			break
+		}
+		widths[widest]--
+	}
 	var line strings.Builder
 	for _, row := range rows {
 		line.Reset()
 		for i, text := range row {
 			line.WriteString(text)
-			line.WriteString(strings.Repeat(" ", widths[i]-Width(text)+gap))
+			line.WriteString(strings.Repeat(" ", max(widths[i]-Width(text), 0)+gap))
 		}
 		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
 	}
+}
+
+// Wrap breaks lines that are longer than width cells at spaces, so that a terminal breaks no word. The rest of a line is indented by two
+// cells more than its beginning. A width of 0 is no limit.
+func Wrap(text string, width int) string {
+	const least = 20 // a narrower terminal breaks the lines itself
+	if width < least {
+		return text
+	}
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		if Width(line) <= width {
+			out.WriteString(line)
+			continue
+		}
+		bare := strings.TrimLeft(line, " ")
+		indent := strings.Repeat(" ", min(len(line)-len(bare)+2, width/2))
+		out.WriteString(line[:len(line)-len(bare)])
+		used := len(line) - len(bare)
+		for i, word := range strings.Split(strings.TrimRight(bare, "\n"), " ") {
+			switch n := Width(word); {
+			case i == 0:
+				used += n
+			case used+1+n > width:
+				out.WriteString("\n" + indent)
+				used = len(indent) + n
+			default:
+				out.WriteString(" ")
+				used += 1 + n
+			}
+			out.WriteString(word)
+		}
+		out.WriteString("\n")
+	}
+	return out.String()
+}
+
+// Unwrap joins the lines of each paragraph that has no indented line.
+func Unwrap(text string) string {
+	paragraphs := strings.Split(text, "\n\n")
+	for i, p := range paragraphs {
+		if !strings.Contains("\n"+p, "\n ") {
+			paragraphs[i] = strings.ReplaceAll(p, "\n", " ")
+		}
+	}
+	return strings.Join(paragraphs, "\n\n")
 }
 
 // Width returns the number of cells that printable text takes on a terminal.
