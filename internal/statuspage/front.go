@@ -151,21 +151,26 @@ func (o *overview) standing() standing {
 		}
 		s.InStep = s.InStep && v.inStep()
 	}
+	s.InStep = s.InStep && running > 0
+	s.Sentence = sentence(running, behind, stopped, documents)
+	return s
+}
+
+// sentence says in words how many syncs are running, behind and stopped, and how many documents are behind.
+func sentence(running, behind, stopped, documents int) string {
 	switch {
 	case running == 0:
-		s.InStep, s.Sentence = false, "No sync is running"
+		return "No sync is running"
 	case behind == 0 && running == 1:
-		s.Sentence = "Everything is in step"
+		return "Everything is in step"
 	case behind == 0:
-		s.Sentence = fmt.Sprintf("All %d syncs are in step", running)
+		return fmt.Sprintf("All %d syncs are in step", running)
 	case stopped > 0:
-		s.Sentence = fmt.Sprintf("%s stopped", plural(stopped, "sync is", "syncs are"))
+		return plural(stopped, "sync is", "syncs are") + " stopped"
 	case documents == 0:
-		s.Sentence = "The first scan is running"
-	default:
-		s.Sentence = fmt.Sprintf("%s not in step yet", plural(documents, "document is", "documents are"))
+		return "The first scan is running"
 	}
-	return s
+	return plural(documents, "document is", "documents are") + " not in step yet"
 }
 
 // frontData is the data of the first page. Its methods and those of syncData keep logic out of the template.
