@@ -62,7 +62,7 @@ var life = []lifeStep{
 		_, err = r.s.Queue.ReopenBlocked(r.ctx(), r.sync.ID)
 		r.must(err)
 	}},
-	{"Inventory.DueSources Inventory.NextPoll Inventory.MakeStuckDue Inventory.AnySource Inventory.MarkSourcesGone", (*fixture).livePolls},
+	{"Inventory.DueSources Inventory.PostponePolls Inventory.NextPoll Inventory.MakeStuckDue Inventory.AnySource Inventory.MarkSourcesGone", (*fixture).livePolls},
 	{"Journal.Recover Journal.RecoverUnowned", func(r *fixture) {
 		r.put("left.md", "sealed.md")
 		docs, _ := r.resolve(map[string]string{"left.md": "L", "sealed.md": "S"}, Sharing{})
@@ -347,8 +347,9 @@ func (r *fixture) livePolls() {
 	docs, _ := r.resolve(contents, Sharing{})
 	ids := r.accept(r.seal(docs), len(docs))
 	destination := r.sync.Destination.ID
-	_, err := r.s.Inventory.DueSources(r.ctx(), destination, time.Hour, 100)
+	due, err := r.s.Inventory.DueSources(r.ctx(), destination, time.Hour, 100)
 	r.must(err)
+	r.must(r.s.Inventory.PostponePolls(r.ctx(), destination, due, time.Now()))
 	_, err = r.s.Inventory.NextPoll(r.ctx(), destination)
 	r.must(err)
 	r.must(r.s.Inventory.RecordPolls(r.ctx(), destination, []Poll{

@@ -50,7 +50,7 @@ func TestPages(t *testing.T) {
 		b.check(l.name)
 	}
 	empty := newSite(t, nil)
-	for _, l := range []look{desk, phone} {
+	for _, l := range []look{phone} {
 		b := empty.open(l)
 		for _, path := range []string{"/", "/documents", "/sources", "/history"} {
 			where := "empty, " + l.name + ": " + path
