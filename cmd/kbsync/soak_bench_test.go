@@ -86,8 +86,8 @@ func BenchmarkSoak(b *testing.B) {
 		}
 	})
 	w.end()
-	f.checkUploads(3)
 	b.Logf("%v, %d operations; MiB resident and of the heap, open files, goroutines and child processes: %v", soak, operations, samples)
+	f.checkUploads(3)
 	checkGrowth(b, samples)
 }
 
