@@ -44,9 +44,9 @@ LONG := TestPostgres(Killed|Others|Paused|CutOff|Late|Restart)
 test: ## run the tests; those of buckets and of PostgreSQL need `make servers`
 	$(GO) test -timeout 10m -skip '$(LONG)' ./...
 	$(GO) -C internal/deploytest test -timeout 5m ./...
-	@$(MAKE) --silent --no-print-directory test-clouds
-	@$(MAKE) --silent --no-print-directory test-browser
+	@$(MAKE) --silent --no-print-directory --jobs=2 --output-sync=target test-clouds test-browser
 
+# For more changes in the tests of notifications: make test-clouds CHANGES=5000
 .PHONY: test-clouds
 test-clouds: ## run the tests against local S3, Google Cloud Storage and Azure servers and brokers
 	@.ci/servers missing || true

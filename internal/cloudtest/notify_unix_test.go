@@ -159,18 +159,30 @@ func (w *watchFixture) await(what string, patience time.Duration, is func() bool
 	w.Fatalf("timed out waiting for kbsync %s", what)
 }
 
-// A changeLog makes and records 5,000 changes of 4,000 objects in a bucket.
+// A changeLog makes and records changes of objects in a bucket: of a hundred, 80 create an object, 12 overwrite one and 8 delete one.
 type changeLog struct {
+	changes int
 	odd     bool // with spaces and other odd characters in the keys
 	mu      sync.Mutex
 	current map[string]string // the present contents, by key
 	former  map[[32]byte]bool // earlier contents
 }
 
-const (
-	created, overwritten, deleted = 4000, 600, 400
-	changes                       = created + overwritten + deleted
-)
+// newChangeLog returns a log of 1,500 changes, or of CHANGES, a multiple of 100.
+func newChangeLog(t *testing.T) *changeLog {
+	t.Helper()
+	h := &changeLog{changes: 1500}
+	if text := os.Getenv("CHANGES"); text != "" {
+		var err error
+		if h.changes, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+// part returns that percentage of the changes.
+func (h *changeLog) part(percent int) int { return h.changes * percent / 100 }
 
 // make makes the changes from number from to number to, and calls notify for each unless it is nil.
 func (h *changeLog) make(ctx context.Context, w *watchFixture, from, to int, notify func(ctx context.Context, key string) error) error {
@@ -183,6 +195,7 @@ func (h *changeLog) make(ctx context.Context, w *watchFixture, from, to int, not
 		}
 		return fmt.Sprintf("%s%d/%04d.md", folder, i/50, i)
 	}
+	created, overwritten := h.part(80), h.part(12)
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(8)
 	for i := from; i < to; i++ {
@@ -270,7 +283,7 @@ func (h *changeLog) verify(w *watchFixture) {
 	}
 }
 
-// Notifications of the server alone find 5,000 changes.
+// Notifications of the server alone find all changes.
 func TestNotificationsAloneFindAllChanges(t *testing.T) {
 	t.Parallel()
 	for _, kind := range brokerKinds {
@@ -279,12 +292,12 @@ func TestNotificationsAloneFindAllChanges(t *testing.T) {
 			w := newWatchFixture(t, kind.open(t), true)
 			w.start()
 			wholes := w.proxy.wholes
-			var h changeLog
+			h := newChangeLog(t)
 			start := time.Now()
-			if err := h.make(t.Context(), w, 0, changes, nil); err != nil {
+			if err := h.make(t.Context(), w, 0, h.changes, nil); err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d changes in %v", changes, time.Since(start).Round(time.Millisecond))
+			t.Logf("%d changes in %v", h.changes, time.Since(start).Round(time.Millisecond))
 			h.verify(w)
 			t.Logf("all done after %v", time.Since(start).Round(time.Millisecond))
 			// On a busy machine more names may wait than kbsync keeps. It then lists the root, because of the messages all the same.
@@ -323,7 +336,9 @@ func TestBrokenDeliveryLosesNothing(t *testing.T) {
 				body []byte
 				late bool
 			}
-			letters := make(chan letter, changes)
+			h := newChangeLog(t)
+			h.odd = true
+			letters := make(chan letter, h.changes)
 			var sent atomic.Int64
 			publish := func(ctx context.Context, body []byte) error {
 				for {
@@ -381,7 +396,6 @@ func TestBrokenDeliveryLosesNothing(t *testing.T) {
 				}
 				return nil
 			}
-			h := changeLog{odd: true}
 			start := time.Now()
 			step := func(from, to int) {
 				t.Helper()
@@ -389,24 +403,24 @@ func TestBrokenDeliveryLosesNothing(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			step(0, 1500)
+			step(0, h.part(30))
 			restarted := make(chan error, 1)
 			go func() { restarted <- w.broker.restart() }()
-			step(1500, 3000)
+			step(h.part(30), h.part(60))
 			if err := <-restarted; err != nil {
 				t.Fatal(err)
 			}
 			w.await("to be connected again", 60*time.Second, func() bool { return w.metric("kbsync_notification_connections_total") >= 2 })
-			step(3000, 3500)
+			step(h.part(60), h.part(70))
 			w.end(syscall.SIGKILL)
-			step(3500, 4200)
+			step(h.part(70), h.part(84))
 			w.start("--lock-timeout", "5s")
-			step(4200, changes)
+			step(h.part(84), h.changes)
 			close(letters)
 			if err := post.Wait(); err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d changes and %d messages in %v", changes, sent.Load(), time.Since(start).Round(time.Millisecond))
+			t.Logf("%d changes and %d messages in %v", h.changes, sent.Load(), time.Since(start).Round(time.Millisecond))
 			h.verify(w)
 			t.Logf("all done after %v", time.Since(start).Round(time.Millisecond))
 		})
