@@ -297,7 +297,7 @@ func ExampleError() {
 	// Output: no such knowledge base
 }
 
-// The class tells what to do with the next request, for codes without a constant too.
+// The class decides about the next request, for codes without a constant too.
 func ExampleError_Class() {
 	for _, refused := range []*replycx.Error{
 		{StatusCode: 429, RetryAfter: time.Minute},
@@ -323,7 +323,7 @@ func ExampleError_Class() {
 	// unclear - the server may have done what was asked
 }
 
-// A token source reads the token anew for each request, so that a rotated token needs no
+// A token source reads the token again for each request, so that a rotated token needs no
 // restart.
 func ExampleOptions_tokenSource() {
 	client, err := replycx.New("", replycx.Options{
@@ -352,7 +352,7 @@ func ExampleClient_AccountID() {
 	// Output: the token belongs to account 51
 }
 
-// CollectStatuses asks for any number of sources, and tells which ids the API does not
+// CollectStatuses asks for any number of sources, and returns which ids the API does not
 // know.
 func ExampleCollectStatuses() {
 	client, end := local()

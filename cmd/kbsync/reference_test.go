@@ -32,7 +32,7 @@ func commandsOf(c *cobra.Command, visit func(*cobra.Command)) {
 	}
 }
 
-// wholeProgram returns the commands of the program, with those that cobra adds.
+// wholeProgram returns the commands of the program and of cobra.
 func wholeProgram() *cobra.Command {
 	a := &app{stdin: strings.NewReader(""), out: console.New(io.Discard, io.Discard, false)}
 	root := a.rootCommand()

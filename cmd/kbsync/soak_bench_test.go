@@ -120,7 +120,7 @@ func goMetrics(tb testing.TB, address string) (goroutines, heap int) {
 	return goroutines, heap
 }
 
-// children returns the number of processes that a process has started and that have not ended, with those that it must still wait for.
+// children returns the number of processes that a process has started and that have not ended, or that it has not waited for.
 func children(tb testing.TB, pid int) int {
 	tb.Helper()
 	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))

@@ -82,7 +82,7 @@ func (p *Page) confirmSync(ctx context.Context, data *confirmData, s state.Sync)
 		data.Count = uploads("", n, bytes) + " waits now"
 	}
 	data.Text = "kbsync lists the root at once, and tries again what waits after a failure. It uploads what has changed since the last scan, too. " +
-		"Nobody but a person can remove a source from the knowledge base."
+		"Only a person can remove a source from the knowledge base."
 	data.Post, data.Button = link("/-/sync", "sync", s.Name), "Sync now"
 	return nil
 }
