@@ -54,7 +54,7 @@ func (r *release) writePackages(p program) error {
 			}
 			c.FileInfo.MTime = r.time
 		}
-		scripts := filepath.Join(source, "internal/release/scripts")
+		scripts := filepath.Join(stage, "scripts")
 		info.Scripts = nfpm.Scripts{
 			PreInstall:  filepath.Join(scripts, "preinstall.sh"),
 			PostInstall: filepath.Join(scripts, "postinstall.sh"),
@@ -98,7 +98,19 @@ func (r *release) stageFiles(stage string) error {
 			return err
 		}
 	}
-	return nil
+	return r.stageScripts(filepath.Join(stage, "scripts"))
+}
+
+// stageScripts copies the scripts of the packages with the time of the release: an apk has the time of the files that it is made of.
+func (r *release) stageScripts(dir string) error {
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(r.source, "internal/release/scripts"))); err != nil {
+		return err
+	}
+	scripts, err := os.ReadDir(dir)
+	for _, script := range scripts {
+		err = errors.Join(err, os.Chtimes(filepath.Join(dir, script.Name()), r.time, r.time))
+	}
+	return err
 }
 
 // packagedUnit returns a unit of examples/systemd as a package installs it: the program is in /usr/bin, and the comment about an
