@@ -66,7 +66,7 @@ servers: ## install the servers for the tests of buckets into bin/servers
 # stories it runs those in which uploads, scans, signals and reloads meet.
 RACE_STORIES := watch|reload|drain|interrupted|sync|batching|hooks|outage|moved|refused|slow|bucket|cut
 RACE_SKIP := TestHotQueries|TestGoExamples|TestPostgres|^Test.*/^postgres$$|TestScripts|TestKilledAtAnyMoment
-RACE = CGO_ENABLED=1 $(GO) test -race -timeout 15m -skip '$(RACE_SKIP)'
+RACE := CGO_ENABLED=1 $(GO) test -race -timeout 15m -skip '$(RACE_SKIP)'
 
 .PHONY: race
 race: ## run the tests under the race detector (needs a C compiler)
@@ -75,10 +75,10 @@ race: ## run the tests under the race detector (needs a C compiler)
 
 # Where goroutines meet. SQLite under the race detector takes half of the time of the whole.
 .PHONY: race-short
-race-short: RACE_SKIP := $(RACE_SKIP)|TestYearOfAHandbook|TestSourcesThat
 race-short: ## run the part of race for which .ci/run has the time
-	$(RACE) ./tracker ./watcher ./internal/engine ./internal/hooks ./internal/statuspage ./internal/process ./replycx/...
-	$(RACE) -run 'Together|Lock|Wait|Full|Starve|Several|Processes|Run|Stop|Breaker|Pause|Outage|Gate' ./state ./ingest
+	$(RACE) ./internal/hooks ./internal/statuspage ./internal/process ./replycx/...
+	$(RACE) -run 'Together|Lock|Full|Starve|Several|Processes|Stop|Breaker|Pause|Gate|Reload|Hook|Watch|Feed|Wake|Woken' \
+		./state ./ingest ./tracker ./watcher ./internal/engine
 
 # go test can fuzz only one target at a time.
 .PHONY: fuzz
