@@ -20,8 +20,8 @@ import (
 type UploadedFile struct {
 	// Path is the file's path in the file system.
 	Path string
-	// Sources are the sources that the API created for it, usually one. With an error it
-	// is empty or has those that the answer named.
+	// Sources are the sources that the API created for it, usually one. After an error,
+	// Sources has only the sources that the API's answer named, if any.
 	Sources []Source
 }
 

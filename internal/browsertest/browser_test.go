@@ -102,7 +102,7 @@ type tab struct {
 func (s *site) open(l look) *tab {
 	s.Helper()
 	if browser == nil {
-		s.Skip(missing)
+		s.Skip("the test needs a browser: " + missing)
 	}
 	ctx, cancel := chromedp.NewContext(browser)
 	s.Cleanup(cancel)

@@ -73,7 +73,7 @@ func fill(t *testing.T, path string, documents int) {
 // No page of a large state takes a second.
 func TestManyDocuments(t *testing.T) {
 	if browser == nil {
-		t.Skip(missing)
+		t.Skip("the test needs a browser: " + missing)
 	}
 	path := filepath.Join(t.TempDir(), "kbsync.db")
 	begun := time.Now()
