@@ -13,15 +13,7 @@ func TestMainFileHasEverythingSoonAfterTheLastWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kbsync.db")
 	copied := filepath.Join(t.TempDir(), "copy.db")
 	synctest.Test(t, func(t *testing.T) {
-		s, err := Open(t.Context(), Options{Path: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
+		s := openUntilEnd(t, path)
 		if _, err := s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false); err != nil {
 			t.Fatal(err)
 		}

@@ -302,3 +302,18 @@ func (r *fixture) wantStanding(id int64, want Standing) {
 		r.t.Fatalf("source %d is %q, want %q", id, got, want)
 	}
 }
+
+// openUntilEnd opens a state file, and closes it when the test ends. In a bubble it closes within the bubble.
+func openUntilEnd(t *testing.T, path string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}

@@ -95,15 +95,7 @@ func TestFullDiskInAGroupFailsEveryJobThatItUndoes(t *testing.T) {
 func TestDurableJobsWaitForTheDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kbsync.db")
 	synctest.Test(t, func(t *testing.T) {
-		s, err := Open(t.Context(), Options{Path: path})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
+		s := openUntilEnd(t, path)
 		const normal, full = 1, 2
 		levels := make([]int, 5)
 		level := func(i int) func(*tx) error {
