@@ -16,6 +16,9 @@ type Selection struct {
 	OlderThan time.Time             // outcome recorded, or changed, before; any if zero
 }
 
+// Troubled selects what a retry uploads once more: failed, stuck and uncertain documents.
+func Troubled() Selection { return Selection{States: []DocumentState{Failed, Stuck, Uncertain}} }
+
 // Mark makes the selected documents pending, to be uploaded once more whatever their content. It needs no lock: a process
 // that works on the sync uploads them.
 func (s *Queue) Mark(ctx context.Context, syncID int64, sel Selection) (int, error) {

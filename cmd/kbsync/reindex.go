@@ -89,7 +89,7 @@ more, and looks again at documents that were blocked. Uncertain documents may th
 			if err != nil {
 				return err
 			}
-			mark := marker(state.Selection{States: []state.DocumentState{state.Failed, state.Stuck, state.Uncertain}})
+			mark := marker(state.Troubled())
 			o.mark = func(ctx context.Context, store *state.Store, s state.Sync) (int, error) {
 				blocked, err := store.Queue.ReopenBlocked(ctx, s.ID)
 				if err != nil {

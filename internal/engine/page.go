@@ -75,14 +75,14 @@ func (d *daemon) triggerSync(_ context.Context, name string) error {
 
 // selection returns the documents that a request selects.
 func (d *daemon) selection(request statuspage.Reindex) (selection state.Selection, err error) {
-	if request.Failed || request.Retry {
+	if request.Retry {
+		selection = state.Troubled()
+	}
+	if request.Failed {
 		selection.States = append(selection.States, state.Failed)
 	}
-	if request.Stuck || request.Retry {
+	if request.Stuck {
 		selection.States = append(selection.States, state.Stuck)
-	}
-	if request.Retry {
-		selection.States = append(selection.States, state.Uncertain)
 	}
 	if request.Key != "" {
 		selection.Keys = []string{request.Key}
