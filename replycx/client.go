@@ -350,7 +350,7 @@ func (c *Client) send(op string, req *http.Request) (*answer, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		c.logRequest(op, req, 0, began, err)
-		return nil, fmt.Errorf("%s: %w", op, unwrapURL(err))
+		return nil, fmt.Errorf("%s: %w", op, c.explainNoAnswer(err))
 	}
 	a := c.readAnswer(op, resp, token)
 	c.logRequest(op, req, a.status, began, a.err)
@@ -394,6 +394,16 @@ func (c *Client) logRequest(op string, req *http.Request, status int, began time
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}
 	c.log.LogAttrs(req.Context(), slog.LevelDebug, "api request", attrs...)
+}
+
+// explainNoAnswer names the server and the remedy if err means that no connection was made. The operating system's text
+// names neither.
+func (c *Client) explainNoAnswer(err error) error {
+	err = unwrapURL(err)
+	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+		return fmt.Errorf("cannot reach %s; check the network and the address of the API: %w", c.base.Host, err)
+	}
+	return err
 }
 
 // unwrapURL removes the *url.Error around err, which repeats method and address.

@@ -435,3 +435,21 @@ func TestCallTimeoutEndsAStalledAnswer(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// Of a server that does not answer, the error names the host and what to do, for uploads as for other operations.
+func TestErrorOfAServerThatIsAwayNamesItAndTheRemedy(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	server.Close()
+	client, err := replycx.New("token", replycx.Options{BaseURL: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := strings.TrimPrefix(server.URL, "http://")
+	_, status := client.SourceStatus(t.Context(), []int64{1})
+	_, upload := client.UploadSources(t.Context(), 876, []replycx.Part{file("f", "f", "f")}, nil)
+	for name, err := range map[string]error{"status": status, "upload": upload} {
+		if err == nil || !strings.Contains(err.Error(), "cannot reach "+host+"; check the network") {
+			t.Errorf("%s: %v, want the host and the remedy", name, err)
+		}
+	}
+}

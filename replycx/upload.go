@@ -203,7 +203,7 @@ func (c *Client) uploadFailed(op string, req *http.Request, b *body, began time.
 		err = failure
 	}
 	c.logRequest(op, req, 0, began, err)
-	err = fmt.Errorf("%s: %w", op, unwrapURL(err))
+	err = fmt.Errorf("%s: %w", op, c.explainNoAnswer(err))
 	if !sent {
 		return &UnsentError{err}
 	}

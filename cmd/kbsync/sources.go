@@ -83,6 +83,14 @@ func formatOptional(t *time.Time) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
+// formatDay formats the local day of a time.
+func formatDay(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.Local().Format(time.DateOnly)
+}
+
 // mapped applies view to each row of a stream.
 func mapped[T, V any](rows iter.Seq2[T, error], view func(T) V) iter.Seq2[V, error] {
 	return func(yield func(V, error) bool) {

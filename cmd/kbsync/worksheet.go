@@ -2,6 +2,7 @@ package main
 
 import (
 	"iter"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -61,21 +62,33 @@ func (v sourceView) movedTo() string {
 	return ""
 }
 
+// otherName is the name of the source in ReplyCX, or empty if it is the last element of the key.
+func (v sourceView) otherName() string {
+	if v.Name == path.Base(v.Key) {
+		return ""
+	}
+	return v.Name
+}
+
 // sourceColumns returns the columns of the inventory. A person needs the brief columns of left-behind sources to remove the sources
-// by hand. brief is set for a table or a page. Both name the documents with the content only where the key does not.
+// by hand. brief is set for a table or a page. Both have days in place of moments, and name the documents with the content, and the name
+// in ReplyCX, only where the key does not.
 func sourceColumns(leftBehind, brief bool) []console.Column[sourceView] {
 	column := func(brief bool, name string, text func(sourceView) string) console.Column[sourceView] {
 		return console.Column[sourceView]{Name: name, Brief: brief, Text: text}
 	}
 	all := !leftBehind
 	documents := column(false, "documents", sourceView.documentList)
-	if brief {
+	name := column(false, "name", func(v sourceView) string { return v.Name })
+	moment := formatOptional
+	if brief { // 80 cells hold the line of a document with a short key
 		documents = column(all, "now", sourceView.movedTo)
+		name = column(leftBehind, "name", sourceView.otherName)
+		moment = formatDay
 	}
-	left := column(leftBehind, "left_at", func(v sourceView) string { return formatOptional(v.LeftAt) })
+	left := column(leftBehind, "left_at", func(v sourceView) string { return moment(v.LeftAt) })
 	replaced := column(leftBehind, "replaced_by", func(v sourceView) string { return idList(v.ReplacedBy) })
 	key := column(true, "key", func(v sourceView) string { return v.Key })
-	name := column(leftBehind, "name", func(v sourceView) string { return v.Name })
 	columns := []console.Column[sourceView]{
 		column(true, "id", func(v sourceView) string { return sourceID(v.ID) }),
 		column(true, "standing", func(v sourceView) string { return v.Standing }),
@@ -86,7 +99,7 @@ func sourceColumns(leftBehind, brief bool) []console.Column[sourceView] {
 		name,
 		column(false, "type", func(v sourceView) string { return v.Type }),
 		column(false, "errors", func(v sourceView) string { return v.Errors }),
-		column(all, "created_at", func(v sourceView) string { return v.CreatedAt.UTC().Format(time.RFC3339) }),
+		column(all, "created_at", func(v sourceView) string { return moment(&v.CreatedAt) }),
 		column(false, "settled_at", func(v sourceView) string { return formatOptional(v.SettledAt) }),
 		column(false, "acked_at", func(v sourceView) string { return formatOptional(v.AckedAt) }),
 		column(false, "sha256", func(v sourceView) string { return v.SHA256 }),
