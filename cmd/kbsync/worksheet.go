@@ -2,7 +2,6 @@ package main
 
 import (
 	"iter"
-	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -62,33 +61,33 @@ func (v sourceView) movedTo() string {
 	return ""
 }
 
-// otherName is the name of the source in ReplyCX, or empty if it is the last element of the key.
-func (v sourceView) otherName() string {
-	if v.Name == path.Base(v.Key) {
+// otherKey is the key, or empty if the name in ReplyCX shows it. The name has two underscores in place of a slash.
+func (v sourceView) otherKey() string {
+	if v.Name == strings.ReplaceAll(v.Key, "/", "__") {
 		return ""
 	}
-	return v.Name
+	return v.Key
 }
 
 // sourceColumns returns the columns of the inventory. A person needs the brief columns of left-behind sources to remove the sources
-// by hand. brief is set for a table or a page. Both have days in place of moments, and name the documents with the content, and the name
-// in ReplyCX, only where the key does not.
+// by hand. brief is set for a table or a page. Both have days in place of moments, and name the
+// documents with the content only where the key does not.
 func sourceColumns(leftBehind, brief bool) []console.Column[sourceView] {
 	column := func(brief bool, name string, text func(sourceView) string) console.Column[sourceView] {
 		return console.Column[sourceView]{Name: name, Brief: brief, Text: text}
 	}
 	all := !leftBehind
 	documents := column(false, "documents", sourceView.documentList)
-	name := column(false, "name", func(v sourceView) string { return v.Name })
+	name := column(leftBehind, "name", func(v sourceView) string { return v.Name })
+	key := column(true, "key", func(v sourceView) string { return v.Key })
 	moment := formatOptional
 	if brief { // 80 cells hold the line of a document with a short key
 		documents = column(all, "now", sourceView.movedTo)
-		name = column(leftBehind, "name", sourceView.otherName)
 		moment = formatDay
 	}
+	created := column(all, "created_at", func(v sourceView) string { return moment(&v.CreatedAt) })
 	left := column(leftBehind, "left_at", func(v sourceView) string { return moment(v.LeftAt) })
 	replaced := column(leftBehind, "replaced_by", func(v sourceView) string { return idList(v.ReplacedBy) })
-	key := column(true, "key", func(v sourceView) string { return v.Key })
 	columns := []console.Column[sourceView]{
 		column(true, "id", func(v sourceView) string { return sourceID(v.ID) }),
 		column(true, "standing", func(v sourceView) string { return v.Standing }),
@@ -99,7 +98,7 @@ func sourceColumns(leftBehind, brief bool) []console.Column[sourceView] {
 		name,
 		column(false, "type", func(v sourceView) string { return v.Type }),
 		column(false, "errors", func(v sourceView) string { return v.Errors }),
-		column(all, "created_at", func(v sourceView) string { return moment(&v.CreatedAt) }),
+		created,
 		column(false, "settled_at", func(v sourceView) string { return formatOptional(v.SettledAt) }),
 		column(false, "acked_at", func(v sourceView) string { return formatOptional(v.AckedAt) }),
 		column(false, "sha256", func(v sourceView) string { return v.SHA256 }),
@@ -110,9 +109,11 @@ func sourceColumns(leftBehind, brief bool) []console.Column[sourceView] {
 		replaced,
 		documents,
 	}
-	if leftBehind && brief {
-		// The columns of unknown width come last, so that a narrow terminal breaks the lines there.
-		return append(columns[:4:4], left, replaced, key, name)
+	switch { // The columns of unknown width come last, so that a narrow terminal breaks the lines there.
+	case brief && leftBehind:
+		return append(columns[:4:4], left, replaced, name, column(true, "key", sourceView.otherKey))
+	case brief:
+		return append(columns[:5:5], created, key, documents)
 	}
 	return columns
 }

@@ -24,7 +24,7 @@ func Brief[T any](name string, text func(T) string) Column[T] { return Column[T]
 func Detail[T any](name string, text func(T) string) Column[T] { return Column[T]{name, false, text} }
 
 // PrintRows prints a stream of rows as a table, CSV or JSON. CSV and JSON keep one row in memory. A table needs the width
-// of its columns, so PrintRows writes it in chunks. A quiet console prints no table.
+// of its columns, so PrintRows writes it in chunks. A short table has no empty columns at its end. A quiet console prints no table.
 func PrintRows[T any](c *Console, columns []Column[T], rows iter.Seq2[T, error]) error {
 	switch c.Format {
 	case FormatJSON:
@@ -66,7 +66,26 @@ func PrintRows[T any](c *Console, columns []Column[T], rows iter.Seq2[T, error])
 		_, err := io.WriteString(c.Stdout, "none\n")
 		return err
 	}
+	if n < chunk {
+		lines = trimColumns(lines)
+	}
 	return flush()
+}
+
+// trimColumns removes the last columns that are empty in each row. The first row has the names.
+func trimColumns(rows [][]string) [][]string {
+	used := 0
+	for _, row := range rows[1:] {
+		for i, text := range row {
+			if text != "" {
+				used = max(used, i+1)
+			}
+		}
+	}
+	for i := range rows {
+		rows[i] = rows[i][:used]
+	}
+	return rows
 }
 
 // brief returns the brief columns.
