@@ -29,6 +29,7 @@ type app struct {
 	out     *console.Console
 	now     func() time.Time
 	signals *signals
+	traces  *traces // nil without an address for them
 
 	// The flags of every command that are not settings of the config.
 	configPath  string
@@ -40,9 +41,12 @@ type app struct {
 	planned map[string][]string
 }
 
-// begin applies the flags that select the form of the results. It runs before every command.
-func (a *app) begin(cmd *cobra.Command) error {
+// begin applies the flags that select the form of the results, and begins the traces. It runs before every command.
+func (a *app) begin(cmd *cobra.Command) (err error) {
 	if err := fromEnvironment(cmd, a.env); err != nil {
+		return err
+	}
+	if a.traces, err = a.startTraces(cmd.Context()); err != nil {
 		return err
 	}
 	switch a.format {
@@ -233,7 +237,7 @@ func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &api{client: engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0), origin: client.Origin() + basePath(cfg.API.URL),
+	p := &api{client: engine.NewLoggingClient(client, a.out.Log, a.traces.tracer(), a.out.Verbose > 0), origin: client.Origin() + basePath(cfg.API.URL),
 		limiter: limiter, token: source}
 	if account > 0 {
 		p.account = strconv.FormatInt(account, 10)

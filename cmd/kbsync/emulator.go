@@ -58,7 +58,7 @@ func (a *app) connectEmulator(cfg *config.Config, knowledgeBases ...int64) (*api
 		return nil, errors.Join(err, e.Close())
 	}
 	return &api{
-		client:   engine.NewLoggingClient(client, a.out.Log, a.out.Verbose > 0),
+		client:   engine.NewLoggingClient(client, a.out.Log, a.traces.tracer(), a.out.Verbose > 0),
 		origin:   emulatorOrigin,
 		account:  emulatorAccount(),
 		emulator: &embedded{e},

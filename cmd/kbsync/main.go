@@ -32,6 +32,7 @@ func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stder
 	root.SetArgs(args)
 	// This context ends with the first signal. Work that may finish after it takes a context of signals instead.
 	err := root.ExecuteContext(signals.soft)
+	a.traces.end()
 	if err == nil {
 		return exitDone
 	}

@@ -128,6 +128,7 @@ func (a *app) engineOptions(cfg *config.Config, store *state.Store, api *api, o 
 		OwnFiles: a.emulatorFiles(cfg),
 
 		UploadOnly: o.uploadOnly,
+		Tracer:     a.traces.tracer(),
 
 		Environ:  a.env,
 		Version:  buildVersion(),

@@ -8,13 +8,17 @@ import (
 	"net"
 	"sync"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/kbsync/kbsync/replycx"
 )
 
-// A LoggingClient is a client that logs uploads: a failure of the API once, and each document on demand.
+// A LoggingClient is a client that logs and traces uploads: a failure of the API once, and each document on demand.
 type LoggingClient struct {
 	*replycx.Client
 	logger    *slog.Logger
+	tracer    trace.Tracer
 	documents bool
 
 	mu      sync.Mutex
@@ -23,16 +27,24 @@ type LoggingClient struct {
 
 var _ Client = (*LoggingClient)(nil)
 
-// NewLoggingClient returns a client that logs to logger, each document as well if documents is set.
-func NewLoggingClient(client *replycx.Client, logger *slog.Logger, documents bool) *LoggingClient {
-	return &LoggingClient{Client: client, logger: logger, documents: documents}
+// NewLoggingClient returns a client that logs to logger, each document as well if documents is set. The tracer, which may be nil, records
+// each request as a span.
+func NewLoggingClient(client *replycx.Client, logger *slog.Logger, tracer trace.Tracer, documents bool) *LoggingClient {
+	return &LoggingClient{Client: client, logger: logger, tracer: tracer, documents: documents}
 }
 
 // UploadSources uploads as the client does.
 func (c *LoggingClient) UploadSources(
 	ctx context.Context, knowledgeBase int64, parts []replycx.Part, opts *replycx.UploadOptions,
 ) (*replycx.UploadResult, error) {
+	size := int64(0)
+	for _, p := range parts {
+		size += p.Size
+	}
+	ctx, span := startSpan(ctx, c.tracer, "upload request", attribute.Int64("kbsync.knowledge_base", knowledgeBase),
+		attribute.Int("kbsync.documents", len(parts)), attribute.Int64("kbsync.bytes", size))
 	result, err := c.Client.UploadSources(ctx, knowledgeBase, parts, opts)
+	endSpan(span, err)
 	c.logFailure(ctx, err)
 	if !c.documents {
 		return result, err
@@ -51,7 +63,9 @@ func (c *LoggingClient) UploadSources(
 
 // SourceStatus requests the status of sources as the client does.
 func (c *LoggingClient) SourceStatus(ctx context.Context, ids []int64) ([]replycx.SourceStatus, error) {
+	ctx, span := startSpan(ctx, c.tracer, "status request", attribute.Int("kbsync.sources", len(ids)))
 	list, err := c.Client.SourceStatus(ctx, ids)
+	endSpan(span, err)
 	if c.documents {
 		for _, s := range list {
 			if s.Status.Final() {

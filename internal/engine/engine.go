@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/replycx"
@@ -32,6 +34,8 @@ type Options struct {
 	// OwnFiles are files of the program that are never documents, beside those of the config. Optional.
 	OwnFiles []string
 
+	// Tracer records the passes, scans, uploads and requests as spans. Optional.
+	Tracer trace.Tracer
 	// Environ is the environment of hooks that are commands. Optional.
 	Environ []string
 	// Version is the version of the program, for the page and for the User-Agent of webhooks. Optional.

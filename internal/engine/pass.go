@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
 	"github.com/kbsync/kbsync/state"
@@ -54,6 +56,8 @@ const maxScans = 2
 
 // once makes the pass. It returns why the pass was halted or stopped.
 func (p *pass) once(ctx context.Context) (err error) {
+	ctx, span := startSpan(ctx, p.opts.Tracer, "pass", syncAttribute(p.config))
+	defer func() { endSpan(span, err) }()
 	defer func() {
 		if errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), ErrMaxDuration) {
 			err = ErrMaxDuration
@@ -144,7 +148,9 @@ func (p *pass) mark(ctx context.Context) (err error) {
 
 // scan records the changes of the root. It waits once for files that may still be written to, and for further ones as long as there are
 // too many to look at together.
-func (p *pass) scan(ctx context.Context) error {
+func (p *pass) scan(ctx context.Context) (err error) {
+	ctx, span := startSpan(ctx, p.opts.Tracer, "scan", syncAttribute(p.config))
+	defer func() { endSpan(span, err, scanAttributes(p.result.Scan)...) }()
 	scanner := watcher.NewScanner(p.root, ScanOptions(p.opts.Config, p.config, p.opts.Store, p.root, p.opts.Accept.Root))
 	first := !p.result.Scanned
 	result, err := scanner.Scan(ctx, p.opts.Store.Scans, p.sync, "")
@@ -206,7 +212,7 @@ func (p *pass) uploadOnce(ctx context.Context) error {
 	if err := p.run.Progress.expect(ctx, p.sync.ID); err != nil {
 		return err
 	}
-	result, err := p.upload(work, options)
+	result, err := p.upload(trace.ContextWithSpan(work, trace.SpanFromContext(ctx)), options)
 	if errors.Is(err, ingest.ErrStopped) && p.soft.Err() == nil {
 		err = state.ErrLeaseLost
 	}

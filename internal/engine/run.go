@@ -84,6 +84,8 @@ const parallelSyncs = 4
 // follows the training. Then it waits for the training if RunOptions.Wait is set. After the end of ctx it begins nothing new and returns when
 // the answers to requests that are under way are recorded.
 func RunOnce(ctx context.Context, opts RunOptions) RunResult {
+	ctx, span := startSpan(ctx, opts.Tracer, "run")
+	defer span.End()
 	soft := ctx
 	if limit := opts.Config.MaxDuration; limit > 0 {
 		var cancel context.CancelFunc

@@ -151,11 +151,13 @@ func (s *scanLoop) scan(ctx context.Context, prefixes []string) (watcher.Result,
 
 // scanGated scans below the prefixes, while the processes that share the state claim nothing. After an error they go on
 // waiting.
-func (s *scanLoop) scanGated(ctx context.Context, prefixes []string) (watcher.Result, error) {
+func (s *scanLoop) scanGated(ctx context.Context, prefixes []string) (result watcher.Result, err error) {
+	ctx, span := startSpan(ctx, s.opts.Tracer, "scan", syncAttribute(s.config))
+	defer func() { endSpan(span, err, scanAttributes(result)...) }()
 	if err := s.setGate(ctx, true); err != nil {
 		return watcher.Result{}, err
 	}
-	result, err := s.scanner.ScanAll(ctx, s.opts.Store.Scans, s.known, prefixes)
+	result, err = s.scanner.ScanAll(ctx, s.opts.Store.Scans, s.known, prefixes)
 	if err == nil {
 		err = s.guardUploads(ctx)
 	}

@@ -136,7 +136,9 @@ func (w *worker) unlock() error {
 }
 
 // upload recovers what an earlier run left, and uploads the documents that are due.
-func (w *worker) upload(ctx context.Context, options ingest.Options) (ingest.Result, error) {
+func (w *worker) upload(ctx context.Context, options ingest.Options) (result ingest.Result, err error) {
+	ctx, span := startSpan(ctx, w.opts.Tracer, "upload", syncAttribute(w.config))
+	defer func() { endSpan(span, err, uploadAttributes(result)...) }()
 	if err := w.recover(ctx); err != nil {
 		return ingest.Result{}, err
 	}
@@ -150,7 +152,7 @@ func (w *worker) upload(ctx context.Context, options ingest.Options) (ingest.Res
 		w.markSoon(ctx)
 	}
 	defer w.mark(context.WithoutCancel(ctx))
-	result, err := ingest.New(w.opts.Store, w.opts.API.Client, w.root, w.sync, options).Run(ctx)
+	result, err = ingest.New(w.opts.Store, w.opts.API.Client, w.root, w.sync, options).Run(ctx)
 	w.unfinished = err != nil
 	w.warnUnsteady(w.root.Root)
 	return result, err
