@@ -70,7 +70,10 @@ func fill(t *testing.T, path string, documents int) {
 	}
 }
 
-// No page of a large state takes a second.
+// mostRows is how many rows a page may have, in all of its tables.
+const mostRows = 300
+
+// A page of a large state has few rows, so that it does not freeze a browser. The log has the times of the pages.
 func TestManyDocuments(t *testing.T) {
 	if browser == nil {
 		t.Skip("the test needs a browser: " + missing)
@@ -90,11 +93,8 @@ func TestManyDocuments(t *testing.T) {
 	} {
 		took := b.visit(path)
 		t.Logf("%v %s", took.Round(time.Millisecond), path)
-		for tries := 0; took > time.Second && tries < 10; tries++ { // other tests may take the processors
-			took = b.visit(path)
-		}
-		if took > time.Second {
-			t.Errorf("%s took %v", path, took)
+		if rows := eval[int](b, `document.querySelectorAll("tr, li").length`); rows > mostRows {
+			t.Errorf("%s has %d rows", path, rows)
 		}
 		b.shot("million: " + path)
 		b.check(path)
