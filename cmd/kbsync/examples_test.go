@@ -148,6 +148,21 @@ func TestSystemdAcceptsUnits(t *testing.T) {
 	}
 }
 
+// The units take rights from the service until systemd rates its exposure below 2.0 of 10.
+func TestUnitsLeaveFewRights(t *testing.T) {
+	t.Parallel()
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed; Debian has it in the package systemd")
+	}
+	for _, name := range []string{"kbsync.service", "kbsync-sync.service"} {
+		out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--no-pager", "--threshold=20", filepath.Join(examples, "systemd", name)).CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
+
 // TestCrontabLinesParse parses each line of the crontab and the config that it names.
 func TestCrontabLinesParse(t *testing.T) {
 	t.Parallel()

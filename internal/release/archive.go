@@ -29,6 +29,7 @@ func (r *release) entries(p program) ([]entry, error) {
 	for _, name := range []string{"README.md", "CHANGELOG.md", "LICENSE"} {
 		all = append(all, entry{name, filepath.Join(r.source, name), 0o644})
 	}
+	all = append(all, entry{licensesFile, filepath.Join(r.stage, licensesFile), 0o644})
 	for _, dir := range []string{"completions", "man"} {
 		files, err := os.ReadDir(filepath.Join(r.pages, dir))
 		if err != nil {

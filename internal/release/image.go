@@ -107,6 +107,10 @@ func (r *release) imageFiles(p program) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	others, err := os.ReadFile(filepath.Join(r.stage, licensesFile))
+	if err != nil {
+		return nil, err
+	}
 	type file struct {
 		name string
 		mode int64
@@ -131,6 +135,7 @@ func (r *release) imageFiles(p program) ([]byte, error) {
 		{"usr/local/share/", 0o755, 0, nil},
 		{"usr/local/share/kbsync/", 0o755, 0, nil},
 		{"usr/local/share/kbsync/LICENSE", 0o644, 0, license},
+		{"usr/local/share/kbsync/" + licensesFile, 0o644, 0, others},
 	} {
 		header := &tar.Header{Name: f.name, Mode: f.mode, Uid: f.user, Gid: f.user, Size: int64(len(f.data)), ModTime: r.time, Typeflag: tar.TypeReg}
 		if f.data == nil {

@@ -79,12 +79,19 @@ func (r *release) write(programs []program) (err error) {
 	if err := os.MkdirAll(r.out, 0o755); err != nil {
 		return err
 	}
+	licenses, err := r.licenses(programs)
+	if err == nil {
+		err = r.writeLicenses(licenses)
+	}
+	if err != nil {
+		return fmt.Errorf("read licences: %w", err)
+	}
 	var images []program
 	for _, p := range programs {
 		if err := r.writeArchive(p); err != nil {
 			return fmt.Errorf("write archive for %s/%s: %w", p.os, p.arch, err)
 		}
-		if err := r.writeBill(p); err != nil {
+		if err := r.writeBill(p, licenses); err != nil {
 			return fmt.Errorf("write bill of materials for %s/%s: %w", p.os, p.arch, err)
 		}
 		if p.os != "linux" {

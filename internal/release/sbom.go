@@ -16,7 +16,7 @@ import (
 
 // writeBill writes the software bill of materials of a program, as CycloneDX: the modules that the Go linker recorded in it, and Go
 // itself. So it names what is in the program, and not what go.mod lists.
-func (r *release) writeBill(p program) error {
+func (r *release) writeBill(p program, licenses map[string]licensed) error {
 	info, err := buildinfo.ReadFile(p.file)
 	if err != nil {
 		return err
@@ -25,7 +25,7 @@ func (r *release) writeBill(p program) error {
 	if err != nil {
 		return err
 	}
-	bill, err := r.bill(p, info, sum)
+	bill, err := r.bill(p, info, sum, licenses)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (r *release) writeBill(p program) error {
 	return errors.Join(cyclonedx.NewBOMEncoder(f, cyclonedx.BOMFileFormatJSON).SetPretty(true).Encode(bill), f.Close())
 }
 
-func (r *release) bill(p program, info *debug.BuildInfo, sum string) (*cyclonedx.BOM, error) {
+func (r *release) bill(p program, info *debug.BuildInfo, sum string, licenses map[string]licensed) (*cyclonedx.BOM, error) {
 	version := strings.TrimPrefix(r.version, "v")
 	self := cyclonedx.Component{
 		BOMRef: "kbsync", Type: cyclonedx.ComponentTypeApplication, Name: "kbsync", Version: version,
@@ -47,7 +47,7 @@ func (r *release) bill(p program, info *debug.BuildInfo, sum string) (*cyclonedx
 	goVersion := strings.TrimPrefix(info.GoVersion, "go")
 	components := []cyclonedx.Component{{
 		BOMRef: packageURL("std", goVersion), Type: cyclonedx.ComponentTypeLibrary, Name: "std", Version: goVersion,
-		PackageURL: packageURL("std", goVersion), Scope: cyclonedx.ScopeRequired,
+		PackageURL: packageURL("std", goVersion), Scope: cyclonedx.ScopeRequired, Licenses: billLicenses(licenses["std"]),
 	}}
 	for _, m := range info.Deps {
 		if m.Replace != nil {
@@ -61,7 +61,8 @@ func (r *release) bill(p program, info *debug.BuildInfo, sum string) (*cyclonedx
 		components = append(components, cyclonedx.Component{
 			BOMRef: packageURL(m.Path, m.Version), Type: cyclonedx.ComponentTypeLibrary, Name: m.Path, Version: m.Version,
 			PackageURL: packageURL(m.Path, m.Version), Scope: cyclonedx.ScopeRequired,
-			Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(hash)}},
+			Hashes:   &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(hash)}},
+			Licenses: billLicenses(licenses[m.Path]),
 		})
 	}
 	var refs []string
@@ -78,4 +79,13 @@ func (r *release) bill(p program, info *debug.BuildInfo, sum string) (*cyclonedx
 // packageURL returns the purl of a Go module.
 func packageURL(path, version string) string {
 	return "pkg:golang/" + path + "@" + url.QueryEscape(version)
+}
+
+// billLicenses returns the licences of a module as the bill has them.
+func billLicenses(l licensed) *cyclonedx.Licenses {
+	var all cyclonedx.Licenses
+	for _, id := range l.ids {
+		all = append(all, cyclonedx.LicenseChoice{License: &cyclonedx.License{ID: id}})
+	}
+	return &all
 }
