@@ -37,6 +37,7 @@ func (r *release) writePackages(p program) error {
 	for _, format := range []string{"apk", "deb", "rpm"} {
 		values := map[string]string{
 			"ARCH": p.arch, "BINARY": binary, "PAGES": r.pages, "SOURCE": source, "STAGE": stage,
+			"LICENSES": filepath.Join(r.stage, licensesFile),
 			"VERSION": packageVersion(r.version, format, r.time.Format("20060102150405")),
 		}
 		config, err := nfpm.ParseFileWithEnvMapping(filepath.Join(r.source, "internal/release/nfpm.yaml"), func(name string) string { return values[name] })
