@@ -38,7 +38,7 @@ func (r *release) writePackages(p program) error {
 		values := map[string]string{
 			"ARCH": p.arch, "BINARY": binary, "PAGES": r.pages, "SOURCE": source, "STAGE": stage,
 			"LICENSES": filepath.Join(r.stage, licensesFile),
-			"VERSION": packageVersion(r.version, format, r.time.Format("20060102150405")),
+			"VERSION":  packageVersion(r.version, format, r.time.Format("20060102150405")),
 		}
 		config, err := nfpm.ParseFileWithEnvMapping(filepath.Join(r.source, "internal/release/nfpm.yaml"), func(name string) string { return values[name] })
 		if err != nil {
