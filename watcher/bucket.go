@@ -37,6 +37,8 @@ type Bucket struct {
 	ignores ignoreCache
 	// misordered is true once a listing was not in byte order, although the cloud promises it.
 	misordered atomic.Bool
+	// flat is true if the store was found not to list single levels or parts of a folder. Its listings are not split.
+	flat atomic.Bool
 }
 
 // unordered reports whether a listing may not be in byte order.
@@ -73,6 +75,7 @@ func OpenBucket(ctx context.Context, address string, opts BucketOptions) (*Bucke
 
 func newBucket(address, prefix string, s service, opts BucketOptions) *Bucket {
 	b := &Bucket{url: address, prefix: prefix, filter: opts.Filter, service: s, limits: defaultLimits}
+	b.flat.Store(s.whole)
 	if b.filter == nil {
 		b.filter = &Filter{}
 	}
@@ -160,9 +163,8 @@ func (b *Bucket) listBelow(ctx context.Context, prefix string, left *LeftOut) it
 
 // A listedPage is the page of a listing in byte order that is being yielded.
 type listedPage struct {
-	objects []object
-	next    int // the index of the object after the yielded one
-	last    bool
+	page
+	next int // the index of the object after the yielded one
 }
 
 // find looks for an object after the yielded one. known is false if it may be on a later page.
@@ -175,14 +177,19 @@ func (p *listedPage) find(key string) (o *object, known bool) {
 	if found {
 		return &rest[i], true
 	}
-	return nil, p.last || i < len(rest)
+	return nil, p.last && strings.HasPrefix(key, p.prefix) || i < len(rest)
 }
 
 // entries yields all objects below prefix in the cloud's order.
 func (b *Bucket) entries(ctx context.Context, prefix string, at *listedPage) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		first, last := true, ""
-		for page, err := range b.pages(ctx, b.prefix+prefix) {
+		single := prefix != "" && !strings.HasSuffix(prefix, "/")
+		pages := b.pagesInParts
+		if single {
+			pages = b.pages
+		}
+		for page, err := range pages(ctx, b.prefix+prefix) {
 			if err != nil {
 				if !first && ctx.Err() == nil {
 					err = &ListError{Path: prefix, Err: fmt.Errorf("the listing broke off: %w", err)}
@@ -190,7 +197,7 @@ func (b *Bucket) entries(ctx context.Context, prefix string, at *listedPage) ite
 				yield(Entry{}, err)
 				return
 			}
-			at.objects, at.last = page.objects, page.last
+			at.page = page
 			for i := range page.objects {
 				o := &page.objects[i]
 				at.next = i + 1
@@ -207,7 +214,6 @@ func (b *Bucket) entries(ctx context.Context, prefix string, at *listedPage) ite
 				}
 			}
 			// In an ordered listing an object's key comes before the longer keys that begin with it.
-			single := prefix != "" && !strings.HasSuffix(prefix, "/")
 			if single && len(page.objects) > 0 && !b.unordered() {
 				return
 			}

@@ -9,7 +9,8 @@ import (
 // A page is a part of a listing.
 type page struct {
 	objects []object
-	last    bool
+	prefix  string // of the part
+	last    bool   // no object of the part is on a later page
 }
 
 // maxIdlePages is how many pages in a row may bring nothing. Stores that skip many deleted versions return empty pages.
@@ -29,7 +30,7 @@ func (b *Bucket) pages(ctx context.Context, prefix string) iter.Seq2[page, error
 				yield(page{}, err)
 				return
 			}
-			if !yield(page{objects, next == ""}, nil) || next == "" {
+			if !yield(page{objects, prefix, next == ""}, nil) || next == "" {
 				return
 			}
 			token = next

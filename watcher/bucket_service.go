@@ -19,6 +19,8 @@ type service struct {
 	identity string
 	// unordered is true if a listing may not be in byte order of the key.
 	unordered bool
+	// whole is true if a listing must not be split, because the cloud does not take parts of a name as a prefix.
+	whole bool
 }
 
 // objects is the part of a cloud's API that a Bucket uses. An error is a *cloudFault if its consequence is known.
@@ -26,6 +28,9 @@ type objects interface {
 	// page lists some of the objects whose keys begin with prefix, from the position of token; "" for the beginning. An empty
 	// next ends the listing.
 	page(ctx context.Context, prefix, token string) (page []object, next string, err error)
+	// level lists as page does, but of the objects in folders directly below prefix it lists the names of the folders only, each with
+	// its slash. A cloud that cannot do so may return a *cloudFault, or the objects in the folders.
+	level(ctx context.Context, prefix, token string) (objects []object, folders []string, next string, err error)
 	// open reads the version fp of an object from an offset on.
 	open(ctx context.Context, key string, fp state.Fingerprint, offset int64) (io.ReadCloser, error)
 	close() error
@@ -104,21 +109,32 @@ func (l *requestLimits) retry(ctx context.Context, do func() error) error {
 	}
 }
 
-// fetch returns a page, with retries.
+// fetch returns a page, with retries. Errors: *UnavailableError, ErrRootMissing.
 func (b *Bucket) fetch(ctx context.Context, prefix, token string) (page []object, next string, err error) {
-	err = b.limits.retry(ctx, func() error {
-		ctx, cancel := context.WithTimeout(ctx, b.limits.pageTimeout)
-		defer cancel()
+	err = b.request(ctx, func(ctx context.Context) (err error) {
 		page, next, err = b.service.page(ctx, prefix, token)
 		return err
 	})
+	if err != nil {
+		return nil, "", err
+	}
+	return page, next, nil
+}
+
+// request requests a page, with retries.
+func (b *Bucket) request(ctx context.Context, do func(context.Context) error) error {
+	err := b.limits.retry(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, b.limits.pageTimeout)
+		defer cancel()
+		return do(ctx)
+	})
 	switch {
 	case err == nil:
-		return page, next, nil
+		return nil
 	case ctx.Err() != nil:
-		return nil, "", context.Cause(ctx)
+		return context.Cause(ctx)
 	case faultOf(err) == faultNoBucket:
-		return nil, "", fmt.Errorf("%s: %w: %w", b.url, ErrRootMissing, err)
+		return fmt.Errorf("%s: %w: %w", b.url, ErrRootMissing, err)
 	}
-	return nil, "", &UnavailableError{Root: b.url, Err: err}
+	return &UnavailableError{Root: b.url, Err: err}
 }

@@ -65,6 +65,13 @@ func (s *fakeBucket) page(ctx context.Context, prefix, token string) ([]object, 
 	return below[at:end], strconv.Itoa(end), nil
 }
 
+func (s *fakeBucket) level(context.Context, string, string) ([]object, []string, string, error) {
+	return nil, nil, "", errNoLevels
+}
+
+// errNoLevels is the answer of a store that does not support a delimiter.
+var errNoLevels = &cloudFault{faultPermanent, errors.New("a delimiter is not supported")}
+
 func (s *fakeBucket) open(ctx context.Context, key string, _ state.Fingerprint, offset int64) (io.ReadCloser, error) {
 	if err := s.ask(ctx, fmt.Sprint("open ", key, " at ", offset)); err != nil {
 		return nil, err

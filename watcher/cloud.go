@@ -46,23 +46,36 @@ func newMemoryBucket(u *url.URL, b *blob.Bucket) service {
 }
 
 func (m *memoryBucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
+	objects, _, next, err := m.list(ctx, prefix, "", token)
+	return objects, next, err
+}
+
+func (m *memoryBucket) level(ctx context.Context, prefix, token string) ([]object, []string, string, error) {
+	return m.list(ctx, prefix, "/", token)
+}
+
+func (m *memoryBucket) list(ctx context.Context, prefix, delimiter, token string) (page []object, folders []string, _ string, err error) {
 	at := blob.FirstPageToken
 	if token != "" {
 		at = []byte(token)
 	}
-	listed, next, err := m.bucket.ListPage(ctx, at, 1000, &blob.ListOptions{Prefix: prefix})
+	listed, next, err := m.bucket.ListPage(ctx, at, 1000, &blob.ListOptions{Prefix: prefix, Delimiter: delimiter})
 	if err != nil {
-		return nil, "", err
+		return nil, nil, "", err
 	}
-	page := make([]object, 0, len(listed))
+	page = make([]object, 0, len(listed))
 	for _, o := range listed {
+		if o.IsDir {
+			folders = append(folders, o.Key)
+			continue
+		}
 		fp := state.Fingerprint{Size: o.Size, MTime: o.ModTime.UnixNano()}
 		if len(o.MD5) > 0 {
 			fp.ETag = "md5:" + hex.EncodeToString(o.MD5)
 		}
 		page = append(page, object{key: o.Key, fingerprint: fp})
 	}
-	return page, string(next), nil
+	return page, folders, string(next), nil
 }
 
 func (m *memoryBucket) open(ctx context.Context, key string, fp state.Fingerprint, offset int64) (io.ReadCloser, error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	"github.com/aws/aws-sdk-go-v2/aws"
 	mux "gocloud.dev/blob"
 	_ "gocloud.dev/blob/azureblob" // its opener, which sends a SAS token to the account only, is available by its scheme alone
 
@@ -67,21 +68,53 @@ func (c *azureContainer) page(ctx context.Context, prefix, token string) ([]obje
 	if out.Segment == nil {
 		return nil, "", errors.New("the listing has no segment")
 	}
-	page := make([]object, 0, len(out.Segment.BlobItems))
-	for _, item := range out.Segment.BlobItems {
+	page, err := azureObjects(out.Segment.BlobItems)
+	return page, aws.ToString(out.NextMarker), err
+}
+
+func (c *azureContainer) level(ctx context.Context, prefix, token string) ([]object, []string, string, error) {
+	options := &container.ListBlobsHierarchyOptions{}
+	if c.pageSize > 0 {
+		size := int32(c.pageSize)
+		options.MaxResults = &size
+	}
+	if prefix != "" {
+		options.Prefix = &prefix
+	}
+	if token != "" {
+		options.Marker = &token
+	}
+	out, err := c.client.NewListBlobsHierarchyPager("/", options).NextPage(ctx)
+	if err != nil {
+		return nil, nil, "", azureFault(err)
+	}
+	if out.Segment == nil {
+		return nil, nil, "", errors.New("the listing has no segment")
+	}
+	objects, err := azureObjects(out.Segment.BlobItems)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	folders := make([]string, 0, len(out.Segment.BlobPrefixes))
+	for _, p := range out.Segment.BlobPrefixes {
+		folders = append(folders, aws.ToString(p.Name))
+	}
+	return objects, folders, aws.ToString(out.NextMarker), nil
+}
+
+// azureObjects returns the objects of a page.
+func azureObjects(items []*container.BlobItem) ([]object, error) {
+	page := make([]object, 0, len(items))
+	for _, item := range items {
 		if item.Name == nil || item.Properties == nil {
-			return nil, "", errors.New("the listing has a blob without a name or without properties")
+			return nil, errors.New("the listing has a blob without a name or without properties")
 		}
 		if kind := item.Properties.ResourceType; kind != nil && *kind == "directory" {
 			continue
 		}
 		page = append(page, azureObject(*item.Name, item.Properties))
 	}
-	next := ""
-	if out.NextMarker != nil {
-		next = *out.NextMarker
-	}
-	return page, next, nil
+	return page, nil
 }
 
 // azureObject returns the object of a listed blob.

@@ -71,17 +71,31 @@ func openGS(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 }
 
 func (b *gsBucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
-	query := &storage.Query{Prefix: prefix, Projection: storage.ProjectionNoACL}
+	objects, _, next, err := b.list(ctx, prefix, "", token)
+	return objects, next, err
+}
+
+func (b *gsBucket) level(ctx context.Context, prefix, token string) ([]object, []string, string, error) {
+	return b.list(ctx, prefix, "/", token)
+}
+
+// list requests a page of a listing, with a delimiter or without.
+func (b *gsBucket) list(ctx context.Context, prefix, delimiter, token string) (page []object, folders []string, next string, err error) {
+	query := &storage.Query{Prefix: prefix, Delimiter: delimiter, Projection: storage.ProjectionNoACL}
 	if err := query.SetAttrSelection([]string{"Name", "Size", "Generation", "Created", "ContentEncoding", "CustomerKeySHA256"}); err != nil {
-		return nil, "", err
+		return nil, nil, "", err
 	}
 	var attrs []*storage.ObjectAttrs
-	next, err := iterator.NewPager(b.bucket.Objects(ctx, query), b.pageSize, token).NextPage(&attrs)
+	next, err = iterator.NewPager(b.bucket.Objects(ctx, query), b.pageSize, token).NextPage(&attrs)
 	if err != nil {
-		return nil, "", gsFault(err, true)
+		return nil, nil, "", gsFault(err, true)
 	}
-	page := make([]object, 0, len(attrs))
+	page = make([]object, 0, len(attrs))
 	for _, a := range attrs {
+		if a.Prefix != "" {
+			folders = append(folders, a.Prefix)
+			continue
+		}
 		// Created is the time of this generation. A change of metadata does not change it.
 		o := object{key: a.Name, fingerprint: state.Fingerprint{
 			Size: a.Size, MTime: a.Created.UnixNano(), ETag: "generation:" + strconv.FormatInt(a.Generation, 10),
@@ -93,7 +107,7 @@ func (b *gsBucket) page(ctx context.Context, prefix, token string) ([]object, st
 		}
 		page = append(page, o)
 	}
-	return page, next, nil
+	return page, folders, next, nil
 }
 
 func (b *gsBucket) open(ctx context.Context, key string, fp state.Fingerprint, offset int64) (io.ReadCloser, error) {

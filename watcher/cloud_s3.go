@@ -47,10 +47,11 @@ func openS3(ctx context.Context, u *url.URL, pageSize int) (service, error) {
 			return service{}, err
 		}
 	}
+	directoryBucket := strings.HasSuffix(u.Host, "--x-s3") // it takes whole folders as prefixes only
 	return service{
 		objects:   &s3Bucket{u.Host, client, pageSize},
 		identity:  "s3://" + u.Host + "@" + strings.TrimRight(cmp.Or(endpoint, "aws"), "/"),
-		unordered: strings.HasSuffix(u.Host, "--x-s3"), // a directory bucket
+		unordered: directoryBucket, whole: directoryBucket,
 	}, nil
 }
 
@@ -69,6 +70,36 @@ func s3Client(ctx context.Context, u *url.URL, query url.Values) (*s3.Client, er
 }
 
 func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, string, error) {
+	out, next, err := b.list(ctx, prefix, "", token)
+	if err != nil {
+		return nil, "", err
+	}
+	page, err := s3Objects(out)
+	return page, next, err
+}
+
+func (b *s3Bucket) level(ctx context.Context, prefix, token string) ([]object, []string, string, error) {
+	out, next, err := b.list(ctx, prefix, "/", token)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	objects, err := s3Objects(out)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	folders := make([]string, 0, len(out.CommonPrefixes))
+	for _, p := range out.CommonPrefixes {
+		name, err := s3Name(out, p.Prefix)
+		if err != nil {
+			return nil, nil, "", err
+		}
+		folders = append(folders, name)
+	}
+	return objects, folders, next, nil
+}
+
+// list requests a page of a listing, with a delimiter or without.
+func (b *s3Bucket) list(ctx context.Context, prefix, delimiter, token string) (*s3.ListObjectsV2Output, string, error) {
 	in := &s3.ListObjectsV2Input{
 		Bucket: &b.name,
 		// XML cannot represent control characters.
@@ -79,6 +110,9 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 	}
 	if prefix != "" {
 		in.Prefix = &prefix
+	}
+	if delimiter != "" {
+		in.Delimiter = &delimiter
 	}
 	if token != "" {
 		in.ContinuationToken = &token
@@ -91,14 +125,24 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 		// The client parses an HTML page of a gateway as an empty listing.
 		return nil, "", errors.New("the response is not a listing; a proxy or gateway may have sent it")
 	}
+	if !aws.ToBool(out.IsTruncated) {
+		return out, "", nil
+	}
+	next := aws.ToString(out.NextContinuationToken)
+	if next == "" {
+		return nil, "", errors.New("the listing is truncated but has no continuation token")
+	}
+	return out, next, nil
+}
+
+// s3Objects returns the objects of a page.
+func s3Objects(out *s3.ListObjectsV2Output) ([]object, error) {
 	page := make([]object, 0, len(out.Contents))
 	for i := range out.Contents {
 		o := &out.Contents[i]
-		key := aws.ToString(o.Key)
-		if out.EncodingType == types.EncodingTypeUrl {
-			if key, err = url.QueryUnescape(key); err != nil {
-				return nil, "", &cloudFault{faultPermanent, fmt.Errorf("the key %q in the listing cannot be decoded: %w", aws.ToString(o.Key), err)}
-			}
+		key, err := s3Name(out, o.Key)
+		if err != nil {
+			return nil, err
 		}
 		fp := state.Fingerprint{Size: aws.ToInt64(o.Size), ETag: aws.ToString(o.ETag)}
 		if o.LastModified != nil {
@@ -113,14 +157,19 @@ func (b *s3Bucket) page(ctx context.Context, prefix, token string) ([]object, st
 		}
 		page = append(page, listed)
 	}
-	if !aws.ToBool(out.IsTruncated) {
-		return page, "", nil
+	return page, nil
+}
+
+// s3Name decodes a name in a page.
+func s3Name(out *s3.ListObjectsV2Output, name *string) (string, error) {
+	if out.EncodingType != types.EncodingTypeUrl {
+		return aws.ToString(name), nil
 	}
-	next := aws.ToString(out.NextContinuationToken)
-	if next == "" {
-		return nil, "", errors.New("the listing is truncated but has no continuation token")
+	decoded, err := url.QueryUnescape(aws.ToString(name))
+	if err != nil {
+		return "", &cloudFault{faultPermanent, fmt.Errorf("the key %q in the listing cannot be decoded: %w", aws.ToString(name), err)}
 	}
-	return page, next, nil
+	return decoded, nil
 }
 
 func (b *s3Bucket) open(ctx context.Context, key string, fp state.Fingerprint, offset int64) (io.ReadCloser, error) {

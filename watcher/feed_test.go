@@ -544,6 +544,10 @@ func (h *changingBucket) page(ctx context.Context, prefix, _ string) ([]object, 
 	return page, "", ctx.Err()
 }
 
+func (*changingBucket) level(context.Context, string, string) ([]object, []string, string, error) {
+	return nil, nil, "", errNoLevels
+}
+
 func (*changingBucket) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
 	return nil, errors.New("the test reads no object")
 }

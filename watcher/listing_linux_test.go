@@ -35,6 +35,10 @@ func (e generatedBucket) page(_ context.Context, prefix, token string) (page []o
 	return page, next, nil
 }
 
+func (generatedBucket) level(context.Context, string, string) ([]object, []string, string, error) {
+	return nil, nil, "", errNoLevels
+}
+
 func (generatedBucket) open(context.Context, string, state.Fingerprint, int64) (io.ReadCloser, error) {
 	return nil, &cloudFault{kind: faultNoObject}
 }
