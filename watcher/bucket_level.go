@@ -10,7 +10,7 @@ import (
 
 const (
 	// levelNames is about the number of names up to which a level is read.
-	levelNames = 1 << 13
+	levelNames = 1 << 14
 	// levelPages is the number of pages after which a level is given up, although each had a folder.
 	levelPages = 64
 )

@@ -92,7 +92,8 @@ type part struct {
 	err         error  // after the pages
 
 	// For the goroutine that lists the part.
-	names    []levelName // directly below prefix; nil for unknown
+	single   string      // the folder in which all objects of the part are
+	names    []levelName // directly below single; nil for unknown
 	whole    bool        // the part cannot be split
 	reserved int         // objects of the page that is being requested
 }
@@ -157,7 +158,7 @@ func (l *partedListing) list(p *part) {
 // listOrSplit lists a part. It drops the first pages if they show that the part is large and can be split.
 func (l *partedListing) listOrSplit(p *part) error {
 	const looks = 2 // after partPages pages, and after twice as many
-	p.whole = l.bucket.flat.Load()
+	p.single, p.whole = p.prefix, l.bucket.flat.Load()
 	if p.weight > looks*partPages && l.splitPart(p, p.sample) {
 		return nil
 	}
@@ -176,7 +177,7 @@ func (l *partedListing) listOrSplit(p *part) error {
 		held = append(held, next)
 		if next.last {
 			p.whole = true
-		} else if !p.whole && len(held)%partPages == 0 {
+		} else if !p.whole && len(held)%partPages == 0 && float64(len(held)) >= p.weight {
 			var sample []object
 			for _, h := range held {
 				sample = append(sample, h.objects...)
@@ -185,8 +186,8 @@ func (l *partedListing) listOrSplit(p *part) error {
 				l.arrived(p, -len(sample))
 				return nil
 			}
-			p.whole = p.whole || len(held) == looks*partPages
 		}
+		p.whole = p.whole || len(held) >= looks*partPages
 		if p.whole {
 			l.show(p, held)
 			held = nil
@@ -203,19 +204,27 @@ func (l *partedListing) splitPart(p *part, sample []object) bool {
 	if p.whole {
 		return false
 	}
-	if p.names == nil {
-		names, ok := l.bucket.level(l.ctx, p.prefix)
+	l.mu.Lock()
+	per := max(l.per, 1)
+	l.mu.Unlock()
+	parts := divide(p.names, sample, per, p.weight)
+	for p.names == nil || len(parts) == 1 && !parts[0].done {
+		// If everything is in one folder, the listing is split by the names in it.
+		if parts != nil {
+			p.single = parts[0].prefix
+		}
+		names, ok := l.bucket.level(l.ctx, p.single)
 		if p.whole = !ok; p.whole {
 			return false
 		}
 		p.names = names
+		parts = divide(p.names, sample, per, p.weight)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	parts := divide(p.names, sample, max(l.per, 1), p.weight)
 	if parts == nil {
 		return false
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, into := range parts {
 		for _, page := range into.pages {
 			l.ahead += len(page.objects)
