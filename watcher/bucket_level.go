@@ -27,6 +27,7 @@ type levelName struct {
 func (b *Bucket) level(ctx context.Context, prefix string) (names []levelName, ok bool) {
 	var lastObject, lastFolder string
 	token := ""
+	names = []levelName{} // not nil if there are none
 	for range levelPages {
 		var objects []object
 		var folders []string
@@ -92,7 +93,7 @@ func isPlainFolder(name string) bool {
 // pages.
 func divide(names []levelName, sample []object, per int, weight float64) []*part {
 	total, ok := weigh(names, sample, per, weight)
-	if !ok || total == 0 || total*float64(per) < 1.5*float64(len(sample)) {
+	if !ok || total == 0 || total*float64(per) < 2*float64(len(sample)) {
 		return nil
 	}
 	for target := float64(partPages); ; target *= 2 {

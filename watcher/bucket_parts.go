@@ -207,14 +207,15 @@ func (l *partedListing) splitPart(p *part, sample []object) bool {
 	l.mu.Lock()
 	per := max(l.per, 1)
 	l.mu.Unlock()
+	const depth = 100 // a store could answer with deeper and deeper folders
 	parts := divide(p.names, sample, per, p.weight)
-	for p.names == nil || len(parts) == 1 && !parts[0].done {
+	for n := 0; p.names == nil || len(parts) == 1 && !parts[0].done; n++ {
 		// If everything is in one folder, the listing is split by the names in it.
 		if parts != nil {
 			p.single = parts[0].prefix
 		}
 		names, ok := l.bucket.level(l.ctx, p.single)
-		if p.whole = !ok; p.whole {
+		if p.whole = !ok || n == depth; p.whole {
 			return false
 		}
 		p.names = names

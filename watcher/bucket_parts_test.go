@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"sort"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
+	"pgregory.net/rapid"
 
 	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/state"
@@ -23,10 +24,10 @@ import (
 
 // A folderBucket is a bucket in memory that lists levels. Its tokens are indices.
 type folderBucket struct {
-	keys []string // in the order of the listing
+	keys       []string // in the order of the listing
 	disordered bool
-	size int      // of a page; 1,000 if zero
-	took time.Duration
+	size       int // of a page; 1,000 if zero
+	took       time.Duration
 	// pageOf and levelOf change answers; nil for none. They may be called at the same time.
 	pageOf  func(prefix, token string) error
 	levelOf func(objects []object, folders []string, next string) ([]object, []string, string, error)
@@ -35,7 +36,7 @@ type folderBucket struct {
 	pages    int
 	levels   int
 	now, top int // requests at a time
-	objects  int // in all pages
+	parts    int // listings
 }
 
 func (s *folderBucket) ask(ctx context.Context, count *int) error {
@@ -66,6 +67,11 @@ func (s *folderBucket) page(ctx context.Context, prefix, token string) (page []o
 	}
 	if err := s.ask(ctx, &s.pages); err != nil {
 		return nil, "", err
+	}
+	if token == "" {
+		s.mu.Lock()
+		s.parts++
+		s.mu.Unlock()
 	}
 	if s.pageOf != nil {
 		if err := s.pageOf(prefix, token); err != nil {
@@ -150,78 +156,177 @@ func (s *folderBucket) bucket(prefix string) *Bucket {
 }
 
 // foldersOf returns the keys of folders with documents each.
-func foldersOf(folders, each int) []string {
+func foldersOf(prefix string, folders, each int) []string {
 	keys := make([]string, 0, folders*each)
 	for i := range folders {
 		for j := range each {
-			keys = append(keys, fmt.Sprintf("docs/folder-%04d/document-%06d.md", i, j))
+			keys = append(keys, fmt.Sprintf("%sfolder-%04d/%06d.md", prefix, i, j))
 		}
 	}
 	return keys
 }
 
-// plainly lists as a store without levels is listed.
-func plainly(t *testing.T, b *Bucket) (entries []Entry) {
+// listAll lists a bucket.
+func listAll(ctx context.Context, b *Bucket) (entries []Entry, errs []error) {
+	for e, err := range b.List(ctx, "") {
+		if err != nil {
+			errs = append(errs, err)
+		} else {
+			entries = append(entries, e)
+		}
+	}
+	return entries, errs
+}
+
+// plainly lists a bucket page by page.
+func plainly(t *testing.T, b *Bucket) []Entry {
 	t.Helper()
 	flat := newBucket(b.url, b.prefix, b.service, BucketOptions{Filter: b.filter})
 	flat.flat.Store(true)
 	flat.misordered.Store(b.misordered.Load())
-	for e, err := range flat.List(t.Context(), "") {
-		if err != nil {
-			t.Fatal(err)
-		}
-		entries = append(entries, e)
+	entries, errs := listAll(t.Context(), flat)
+	if errs != nil {
+		t.Fatal(errs)
 	}
 	return entries
 }
 
-// One listing of each shape: the requests and the time, before and after.
-func TestPartsCostFewRequestsAndLittleTime(t *testing.T) {
+// The requests of a listing and its time, if each request takes 80 ms. A page has 100 objects, so that the test is cheap.
+func TestPartsTakeFewRequestsAndLittleTime(t *testing.T) {
+	t.Parallel()
+	var skewed, nested []string
+	skewed = append(append(foldersOf("a/", 1, 50), foldersOf("b/", 60, 100)...), foldersOf("c/", 5, 600)...)
+	for _, r := range "abcdefghij" {
+		nested = append(nested, foldersOf(string(r)+"/", 20, 50)...)
+	}
 	for _, tt := range []struct {
-		name string
-		keys []string
-		size int
+		name          string
+		keys          []string
+		pages, levels int // the requests
+		rounds        int // of 80 ms
 	}{
-		{"100,000 in 1", foldersOf(1, 100_000), 0},
-		{"100,000 in 10", foldersOf(10, 10_000), 0},
-		{"100,000 in 1,000", foldersOf(1000, 100), 0},
-		{"100,000 in 5,000", foldersOf(5000, 20), 0},
-		{"1,000,000 in 10,000", foldersOf(10_000, 100), 0},
-		{"100,000 in 40 of 2,500", foldersOf(40, 2_500), 0},
-		{"4,000", foldersOf(40, 100), 0},
-		{"10,000", foldersOf(100, 100), 0},
-		{"skewed", append(append(foldersOf(1, 500), nested("docs/g/", 60, 1000)...), nested("docs/h/", 5, 6000)...), 0},
-		{"10 of 10,000 nested", slices.Concat(nested("a/", 20, 500), nested("b/", 20, 500), nested("c/", 20, 500), nested("d/", 20, 500), nested("e/", 20, 500), nested("f/", 20, 500), nested("g/", 20, 500), nested("h/", 20, 500), nested("i/", 20, 500), nested("j/", 20, 500)), 0},
+		{"four pages", foldersOf("", 40, 10), 4, 0, 4},
+		{"six pages", foldersOf("docs/", 60, 10), 6, 2, 8},
+		{"ten pages", foldersOf("docs/", 100, 10), 14, 2, 8},
+		{"one folder", foldersOf("docs/", 1, 10_000), 100, 3, 103},
+		{"10 folders", foldersOf("docs/", 10, 1000), 104, 12, 30},
+		{"10 folders with folders in them", nested, 104, 11, 27},
+		{"40 folders", foldersOf("docs/", 40, 250), 124, 2, 23},
+		{"1,000 folders", foldersOf("docs/", 1000, 10), 104, 11, 30},
+		{"folders of different sizes", skewed, 103, 4, 24},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s := &folderBucket{keys: tt.keys, took: 80 * time.Millisecond, size: tt.size}
-			b := s.bucket("")
+			s := &folderBucket{keys: tt.keys, took: 80 * time.Millisecond, size: 100}
 			start := time.Now()
-			want := plainly(t, b)
-			before, beforePages := time.Since(start), s.pages
-			s.pages = 0
-			start = time.Now()
-			var got []Entry
-			for e, err := range b.List(t.Context(), "") {
-				if err != nil {
-					t.Fatal(err)
-				}
-				got = append(got, e)
+			entries, errs := listAll(t.Context(), s.bucket(""))
+			rounds := int(time.Since(start) / s.took)
+			if len(entries) != len(tt.keys) || errs != nil {
+				t.Errorf("%s: %d entries, %v", tt.name, len(entries), errs)
 			}
-			t.Logf("%s: %d pages %v -> %d pages, %d levels, %v; %d at a time", tt.name, beforePages, before, s.pages, s.levels, time.Since(start), s.top)
-			if !slices.Equal(got, want) || len(want) != len(tt.keys) {
-				t.Errorf("%d entries, want %d", len(got), len(want))
+			if s.pages > tt.pages || s.levels > tt.levels || rounds > tt.rounds || s.top > listedAtOnce {
+				t.Errorf("%s: %d pages and %d levels in %d rounds, %d at a time", tt.name, s.pages, s.levels, rounds, s.top)
 			}
 		})
 	}
 }
 
-func nested(prefix string, folders, each int) []string {
-	keys := foldersOf(folders, each)
-	for i := range keys {
-		keys[i] = prefix + strings.TrimPrefix(keys[i], "docs/")
+// A listing in parts yields what a plain listing yields, whatever the keys are.
+func TestPartsListWhatPagesList(t *testing.T) {
+	t.Parallel()
+	split := 0
+	rapid.Check(t, func(r *rapid.T) {
+		names := []string{"a", "b", "ab", "a-", "a.md", "é", "\u00e8", "0", "~", " "}
+		if odd := rapid.IntRange(0, 4).Draw(r, "odd"); odd == 0 {
+			names = append(names, "", ".", "\x01", "\xc3")
+		}
+		prefix := rapid.SampledFrom([]string{"", "r/", "é/a/"}).Draw(r, "prefix")
+		keys := make([]string, rapid.IntRange(0, 400).Draw(r, "keys"))
+		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(r, "seed"), 1))
+		for i := range keys {
+			path := make([]string, 1+random.IntN(5))
+			for j := range path {
+				path[j] = names[random.IntN(len(names))]
+			}
+			keys[i] = cmp.Or(strings.Join(path, "/"), "a") // no store has an empty key
+		}
+		for i := range keys {
+			keys[i] = prefix + keys[i]
+		}
+		keys = append(keys, "q", "z/1")
+		slices.Sort(keys)
+		s := &folderBucket{keys: slices.Compact(keys), size: rapid.IntRange(1, 7).Draw(r, "size")}
+		b := s.bucket(prefix)
+		b.service.unordered = rapid.Bool().Draw(r, "unordered")
+		want := plainly(t, b)
+		if got, errs := listAll(t.Context(), b); !slices.Equal(got, want) || errs != nil {
+			r.Fatalf("%d entries, want %d, errors %v", len(got), len(want), errs)
+		}
+		if s.parts > 2 {
+			split++ // one listing is plain
+		}
+	})
+	if split < 10 {
+		t.Errorf("only %d listings were split", split)
 	}
-	return keys
 }
 
-var _ = goleak.VerifyNone
+// Keys at the borders of folders.
+func TestPartsAreInByteOrder(t *testing.T) {
+	t.Parallel()
+	keys := []string{"a", "a-b", "a-b/1", "a-c", "a.txt", "a/", "a/-", "a/0", "a0", "a0/0", "aé/1", "b/", "b//x", "b/x/", "b/x/y", "c", "è/1", "é/1", "é.md"}
+	for i := range 40 {
+		keys = append(keys, fmt.Sprintf("a/b/%02d", i), fmt.Sprintf("c/d/%02d", i), fmt.Sprintf("c-/%02d", i), fmt.Sprintf("é/%02d", i))
+	}
+	odd := append([]string{"/1", "//2", "/a/3", "../4", "./5", "a/../6", "x\\y/7", "x\x7f/8"}, keys...)
+	for name, keys := range map[string][]string{"plain": keys, "odd": odd} {
+		slices.Sort(keys)
+		for size := 3; size < 8; size++ {
+			s := &folderBucket{keys: keys, size: size}
+			b := s.bucket("")
+			want := plainly(t, b)
+			if got, errs := listAll(t.Context(), b); !slices.Equal(got, want) || errs != nil {
+				t.Errorf("%s, pages of %d: %d entries, want %d, errors %v", name, size, len(got), len(want), errs)
+			}
+			if split := s.parts > 2; split != (name == "plain") {
+				t.Errorf("%s, pages of %d: split %v", name, size, split)
+			}
+		}
+	}
+}
+
+// A reader that rests holds a bounded number of objects.
+func TestPartsReadAheadABoundedNumber(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &folderBucket{keys: foldersOf("docs/", 20, 5000), took: time.Millisecond}
+		yielded := 0
+		for _, err := range s.bucket("").pagesInParts(t.Context(), "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if yielded++; yielded < 5 {
+				continue
+			}
+			synctest.Wait()
+			time.Sleep(time.Minute)
+			if read := (s.pages - yielded) * 1000; read < objectsAhead/2 || read > objectsAhead+(partPages+1)*1000 {
+				t.Errorf("%d objects were read ahead", read)
+			}
+			break
+		}
+	})
+}
+
+// BenchmarkParts lists 100,000 objects, of which each page takes 80 ms.
+func BenchmarkParts(b *testing.B) {
+	for _, folders := range []int{1, 10, 1000} {
+		b.Run(strconv.Itoa(folders), func(b *testing.B) {
+			s := &folderBucket{keys: foldersOf("docs/", folders, 100_000/folders), took: 80 * time.Millisecond}
+			for b.Loop() {
+				drain(b, s.bucket("").List(b.Context(), ""))
+			}
+			b.ReportMetric(float64(s.pages)/float64(b.N), "pages/op")
+			b.ReportMetric(float64(s.levels)/float64(b.N), "levels/op")
+		})
+	}
+}
