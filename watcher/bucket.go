@@ -130,8 +130,8 @@ func (b *Bucket) Identity(ctx context.Context) (string, error) {
 // Close closes idle connections.
 func (b *Bucket) Close() error { return b.service.close() }
 
-// List yields the documents below prefix; see Root. It holds one or two pages in memory; a listing that is not in byte order is
-// sorted, see inOrder. A failed page is requested again. If the first page fails, the error is an *UnavailableError or
+// List yields the documents below prefix; see Root. It sends up to eight requests at a time, see pagesInParts, and holds about 32,000 objects
+// and at most eight pages more in memory; a listing that is not in byte order is sorted, see inOrder. A failed page is requested again. If the first page fails, the error is an *UnavailableError or
 // ErrRootMissing; if a later page does, it is a *ListError, because the documents before it were listed.
 func (b *Bucket) List(ctx context.Context, prefix string) iter.Seq2[Entry, error] {
 	return b.listBelow(ctx, prefix, nil)

@@ -210,7 +210,7 @@ func (s endlessPart) page(ctx context.Context, prefix, token string) ([]object, 
 
 // The end of the context, or of the reader, ends all requests.
 func TestPartsEndWithTheirReader(t *testing.T) { // not parallel: goleak sees all goroutines
-	for _, after := range []int{0, 1, 450, 1999} {
+	for _, after := range []int{0, 1, 450, 1500} {
 		for _, cancels := range []bool{true, false} {
 			synctest.Test(t, func(t *testing.T) {
 				defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
