@@ -244,3 +244,16 @@ func TestPartsEndWithTheirReader(t *testing.T) { // not parallel: goleak sees al
 		}
 	}
 }
+
+// A level that lacks a folder which the first pages have shown is not used.
+func TestLevelThatLacksAFolderIsNotUsed(t *testing.T) {
+	t.Parallel()
+	s := &folderBucket{keys: foldersOf("", 25, 100), size: 100}
+	b := s.bucket("")
+	s.levelOf = func(objects []object, folders []string, next string) ([]object, []string, string, error) {
+		return objects, slices.Delete(folders, 1, 2), next, nil
+	}
+	if got, errs := listAll(t.Context(), b); len(got) != len(s.keys) || errs != nil || s.levels != 1 {
+		t.Errorf("%d entries, want %d, errors %v, %d levels", len(got), len(s.keys), errs, s.levels)
+	}
+}
