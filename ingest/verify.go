@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kbsync/kbsync/internal/retry"
 	"github.com/kbsync/kbsync/replycx"
 )
 
@@ -82,42 +83,42 @@ type sourceCheck struct {
 
 	states   map[int64]sourceState
 	answered bool    // the API accepted a status request
-	refused  []int64 // ids that the API refused with a 404, alone and twice
+	refused  []int64 // ids that the API refused with a 404, the last time alone
 	why      string  // why a source is unknown
 }
 
+// recheckAfter lies between two requests for a source that the API did not name: a copy of its database may lag behind.
+const recheckAfter = 2 * time.Second
+
 // checkSources asks for the state of each source. A content whose source is gone is uploaded again, which cannot be undone.
-// So a source counts as gone only after a second request for it alone, and a 404 counts only if the API accepts another
-// status request. Errors: *FatalError, or a failure of the state.
+// So a source counts as gone only after three requests that lie recheckAfter apart, the last one for it alone, and a 404 counts only if
+// the API accepts another status request. Errors: *FatalError, or a failure of the state.
 func (p *planner) checkSources(ctx context.Context, ids []int64) (*sourceCheck, error) {
 	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	c := &sourceCheck{knowledgeBase: p.sync.Destination.KnowledgeBase, states: make(map[int64]sourceState, len(ids))}
-	first, err := replycx.CollectStatuses(ctx, ids, p.askStatus)
-	for id, s := range first.Found {
-		if !c.isElsewhere(s) {
-			c.states[id] = sourceExists
+	missing := slices.Compact(ids)
+	c := &sourceCheck{knowledgeBase: p.sync.Destination.KnowledgeBase, states: make(map[int64]sourceState, len(missing))}
+	for range 2 {
+		answer, err := replycx.CollectStatuses(ctx, missing, p.askStatus)
+		c.answered = c.answered || answer.Answered()
+		if missing = c.addAll(missing, answer); err != nil {
+			return c, c.fail(err)
+		}
+		if len(missing) == 0 {
+			return c, nil
+		}
+		if err := retry.Sleep(ctx, recheckAfter); err != nil {
+			return c, err
 		}
 	}
-	c.answered = first.Answered()
-	if err != nil {
-		return c, c.fail(err)
-	}
-	for _, id := range ids {
-		if c.states[id] == sourceExists {
-			continue
-		}
-		if e := first.Refused[id]; e != nil && e.Class() != replycx.ClassNotFound {
-			c.why = e.Error()
-			continue
-		}
-		second, err := replycx.CollectStatuses(ctx, []int64{id}, p.askStatus)
+	for _, id := range missing {
+		alone, err := replycx.CollectStatuses(ctx, []int64{id}, p.askStatus)
 		if err != nil {
 			return c, c.fail(err)
 		}
-		c.add(id, second)
+		c.add(id, alone)
 	}
 	if len(c.refused) > 0 && !c.answered {
+		var err error
 		if c.answered, err = p.apiAnswers(ctx); err != nil {
 			return c, err
 		}
@@ -130,7 +131,24 @@ func (p *planner) checkSources(ctx context.Context, ids []int64) (*sourceCheck, 
 	return c, nil
 }
 
-// add adds the answer to a second request, for one source alone.
+// addAll adds the answer to a request for several sources. It returns those that may be gone.
+func (c *sourceCheck) addAll(ids []int64, answer *replycx.SourceStatuses) (missing []int64) {
+	for _, id := range ids {
+		s, found := answer.Found[id]
+		e := answer.Refused[id]
+		switch {
+		case found && !c.isElsewhere(s):
+			c.states[id] = sourceExists
+		case e != nil && e.Class() != replycx.ClassNotFound:
+			c.why = e.Error()
+		default:
+			missing = append(missing, id)
+		}
+	}
+	return missing
+}
+
+// add adds the answer to the last request, for one source alone.
 func (c *sourceCheck) add(id int64, answer *replycx.SourceStatuses) {
 	c.answered = c.answered || answer.Answered()
 	if s, found := answer.Found[id]; found {
