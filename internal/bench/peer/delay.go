@@ -18,10 +18,14 @@ func delayed(_ context.Context, args []string) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	return listen(newDelay(*to))
+}
+
+func newDelay(to string) http.Handler {
 	var delay atomic.Int64
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: *to})
+			r.SetURL(&url.URL{Scheme: "http", Host: to})
 			r.Out.Host = r.In.Host
 		},
 		Transport:    &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
@@ -40,5 +44,5 @@ func delayed(_ context.Context, args []string) error {
 		time.Sleep(time.Duration(delay.Load()))
 		proxy.ServeHTTP(w, r)
 	})
-	return listen(mux)
+	return mux
 }

@@ -48,7 +48,9 @@ type upload struct {
 	at    time.Time
 }
 
-func serve(context.Context, []string) error {
+func serve(context.Context, []string) error { return listen(newAPI()) }
+
+func newAPI() http.Handler {
 	a := &api{}
 	a.arrived = sync.NewCond(&a.mu)
 	mux := http.NewServeMux()
@@ -57,7 +59,7 @@ func serve(context.Context, []string) error {
 	mux.HandleFunc("GET /bench/arrival", a.arrival)
 	mux.HandleFunc("POST /", a.take)
 	mux.HandleFunc("GET /", a.status)
-	return listen(mux)
+	return mux
 }
 
 // take is the operation "upload sources".
