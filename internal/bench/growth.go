@@ -46,7 +46,7 @@ func (h *harness) growth(ctx context.Context) error {
 	if len(all) > 3 { // 1,000,000 documents are compared with 10,000
 		few = all[1]
 	}
-	r := h.results.row("P4", fmt.Sprintf("%d files in a directory, compared with %d", many.Documents, few.Documents))
+	r := h.results.row("P4 directory", fmt.Sprintf("%d files in a directory, compared with %d", many.Documents, few.Documents))
 	r.atMost("peak memory, nothing changed, compared", many.Unchanged.peak()/few.Unchanged.peak(), "x", 1.2)
 	r.atMost("peak memory, nothing changed", many.Unchanged.peak(), "MiB", 60)
 	linear := float64(many.Documents) / float64(few.Documents)
@@ -62,7 +62,7 @@ func (h *harness) growth(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r = h.results.row("P4", "1,000,000 generated objects, nothing changed, compared with 10,000 (`make bench-million`)")
+	r = h.results.row("P4 generated", "1,000,000 generated objects, nothing changed, compared with 10,000 (`make bench-million`)")
 	r.atMost("peak memory compared", metrics.get("peak-ratio"), "x", 1.04)
 	r.atMost("peak memory", metrics.get("peak-MiB"), "MiB", 54)
 	r.atMost("time compared with linear growth", metrics.get("time-ratio"), "x", 1.3)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"image/color"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -19,6 +20,11 @@ import (
 
 // plot draws the results as SVG.
 func (r *results) plot(dir string) error {
+	for _, name := range []string{"targets", "growth-time", "growth-memory", "growth-state", "workers"} {
+		if err := os.Remove(filepath.Join(dir, name+".svg")); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an earlier run
+			return err
+		}
+	}
 	err := r.plotTargets(filepath.Join(dir, "targets.svg"))
 	if len(r.Growth) > 1 {
 		err = errors.Join(err,

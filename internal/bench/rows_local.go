@@ -189,7 +189,7 @@ func (h *harness) firstSyncOfMany(ctx context.Context) error {
 	r.atLeast("rate compared with P2", all[0].value()/all[3].value(), "x", 0.9)
 	r.atLeast("rate compared with the minimal client", all[0].value()/all[2].value(), "x", 0)
 	r.atMost("peak memory", all[0].peak(), "MiB", 0)
-	r = h.results.row("P12", fmt.Sprintf("first sync of four quarters of %d files at once", c.Files), all[1], all[0])
+	r = h.results.row("P12 first", fmt.Sprintf("first sync of four quarters of %d files at once", c.Files), all[1], all[0])
 	r.atMost("whole run compared with one sync", median(all[1].Seconds)/median(all[0].Seconds), "x", 1.2)
 	return nil
 }
@@ -253,9 +253,9 @@ func (h *harness) oneLargeFile(ctx context.Context) error {
 	file := filepath.Join(dir, filepath.FromSlash(c.key(0)))
 	for _, cold := range []bool{false, true} {
 		before := func(ctx context.Context) error { return nil }
-		name, reason := "warm", ""
+		id, name, reason := "P3", "warm", ""
 		if cold {
-			name = "cold"
+			id, name = "P3 cold", "cold"
 			before = func(ctx context.Context) error {
 				_, err := h.run(ctx, command{path: p.peer, args: []string{"evict", file}})
 				return err
@@ -289,7 +289,7 @@ func (h *harness) oneLargeFile(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r := h.results.row("P3", fmt.Sprintf("one file of %d MiB, %s", c.Size>>20, name), all...)
+		r := h.results.row(id, fmt.Sprintf("one file of %d MiB, %s", c.Size>>20, name), all...)
 		r.atMost("time compared with curl", all[0].value()/all[1].value(), "x", 1)
 		r.atMost("peak memory", all[0].peak(), "MiB", 40)
 	}
