@@ -124,5 +124,15 @@ func (h *harness) corpus(c corpus) (dir string, err error) {
 	return dir, os.WriteFile(marker, data, 0o600)
 }
 
+// age says of a corpus that its files are new. kbsync asks the kernel for each file whose inode changed in the last ten minutes whether a
+// program still writes to it, which costs a tenth of a first sync. No program can set that time, so only -dir gives an old corpus.
+func (h *harness) age(c corpus) string {
+	info, err := os.Stat(filepath.Join(h.dir, c.Name+".json"))
+	if err != nil || time.Since(info.ModTime()) < 10*time.Minute {
+		return ", files made in the last ten minutes"
+	}
+	return ""
+}
+
 // settled is the time after which kbsync takes a file as written, and a little more.
 func (h *harness) settled() time.Duration { return h.scale.settle + h.scale.settle/10 }

@@ -71,6 +71,7 @@ func run(ctx context.Context, args []string, log io.Writer) error {
 	}
 	if *rounds > 0 {
 		h.scale.rounds = *rounds
+		h.scale.slowRounds, h.scale.growthRuns = min(h.scale.slowRounds, *rounds), min(h.scale.growthRuns, *rounds)
 	}
 	for _, path := range []*string{&h.source, out, &h.tools, &h.programs.kbsync} {
 		if err := h.resolve(path); err != nil {

@@ -120,7 +120,7 @@ func (h *harness) firstSync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r := h.results.row("P2", fmt.Sprintf("first sync of %d files of 4 KiB, training is instant", c.Files), all...)
+	r := h.results.row("P2", fmt.Sprintf("first sync of %d files of 4 KiB, training is instant", c.Files)+h.age(c), all...)
 	r.atLeast("rate from the first byte to the last acceptance", all[0].value(), "files/s", 20_000)
 	r.atLeast("the same, to pass", all[0].value(), "files/s", 15_000)
 	r.atMost("whole run", median(all[0].Seconds), "s", 1.2)
@@ -185,7 +185,7 @@ func (h *harness) firstSyncOfMany(ctx context.Context) error {
 	if h.known == "" {
 		h.known = state
 	}
-	r := h.results.row("P2b", fmt.Sprintf("first sync of %d files of 1 KiB", c.Files), all[0], all[2], all[3])
+	r := h.results.row("P2b", fmt.Sprintf("first sync of %d files of 1 KiB", c.Files)+h.age(c), all[0], all[2], all[3])
 	r.atLeast("rate compared with P2", all[0].value()/all[3].value(), "x", 0.9)
 	r.atLeast("rate compared with the minimal client", all[0].value()/all[2].value(), "x", 0)
 	r.atMost("peak memory", all[0].peak(), "MiB", 0)

@@ -183,7 +183,7 @@ func (h *harness) idle(ctx context.Context) error {
 	share, resident, peak := math.NaN(), 0.0, 0.0
 	err = func() error {
 		pid := w.cmd.Process.Pid
-		if err := untilQuiet(pid); err != nil {
+		if err := untilQuiet(pid, min(time.Second, h.scale.idle)); err != nil {
 			return err
 		}
 		before, err := processorTime(pid)
@@ -205,21 +205,26 @@ func (h *harness) idle(ctx context.Context) error {
 	return nil
 }
 
-// untilQuiet waits until a process has done nothing for a second, at most two minutes.
-func untilQuiet(pid int) error {
-	before := time.Duration(-1)
-	for range 120 {
+// untilQuiet waits until a process has done nothing at five looks in a row. On a busy machine it may do nothing at one of them
+// because it has no turn.
+func untilQuiet(pid int, step time.Duration) error {
+	before, quiet := time.Duration(-1), 0
+	for range 300 {
 		now, err := processorTime(pid)
 		if err != nil {
 			return err
 		}
-		if before >= 0 && now-before < 20*time.Millisecond {
+		quiet++
+		if before < 0 || now-before >= 20*time.Millisecond {
+			quiet = 0
+		}
+		if quiet == 5 {
 			return nil
 		}
 		before = now
-		time.Sleep(time.Second)
+		time.Sleep(step)
 	}
-	return errors.New("the watch is still busy after two minutes")
+	return fmt.Errorf("the watch is still busy after %v", 300*step)
 }
 
 // processorTime returns the processor time of a running process. The kernel counts it in hundredths of a second.

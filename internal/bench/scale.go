@@ -30,9 +30,9 @@ var scales = map[string]scale{
 		workers: []int{1, 2, 4, 8}, workerDelay: 50 * time.Millisecond, benchmarks: true, postgres: true,
 	},
 	"quick": {
-		a: corpus{"A", 2000, 4 << 10}, b: corpus{"B", 10_000, 1 << 10}, c: corpus{"C", 20, 5 << 20}, d: corpus{"D", 1, 256 << 20},
+		a: corpus{"A", 2000, 4 << 10}, b: corpus{"B", 5000, 1 << 10}, c: corpus{"C", 10, 5 << 20}, d: corpus{"D", 1, 128 << 20},
 		rounds: 2, slowRounds: 1, objects: 2000, watched: 200, closes: 20, idle: 3 * time.Second, settle: 2 * time.Second,
-		growth: []int{1000, 10_000}, growthRuns: 1,
+		growth: []int{1000, 5000}, growthRuns: 1,
 		workers: []int{1, 2, 4, 8}, workerDelay: 20 * time.Millisecond, benchmarks: true,
 	},
 	"tiny": {
