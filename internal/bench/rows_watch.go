@@ -194,7 +194,7 @@ func (h *harness) idle(ctx context.Context) error {
 		after, err := processorTime(pid)
 		share = 100 * (after - before).Seconds() / h.scale.idle.Seconds()
 		resident, peak = statusMiB(pid, "VmRSS"), statusMiB(pid, "VmHWM")
-		return err
+		return errors.Join(err, ctx.Err()) // an interrupt of the harness has killed the watch
 	}()
 	if err := w.stop(err); err != nil {
 		return err
