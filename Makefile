@@ -44,7 +44,7 @@ LONG := TestPostgres(Killed|Others|Paused|CutOff|Late|Restart)
 test: ## run the tests; those of buckets and of PostgreSQL need `make servers`
 	$(GO) test -timeout 10m -skip '$(LONG)' ./...
 	$(GO) -C internal/deploytest test -timeout 5m ./...
-	@$(MAKE) --silent --no-print-directory --jobs=2 --output-sync=target test-clouds test-browser
+	@$(MAKE) --silent --no-print-directory --jobs=2 --output-sync=target test-clouds test-browser test-bench
 
 # For more changes in the tests of notifications: make test-clouds CHANGES=5000
 .PHONY: test-clouds
@@ -123,9 +123,25 @@ soak: ## measure memory, files, goroutines and processes of an hour of watch tha
 idle: ## measure CPU time and memory of five idle minutes of watch with 100,000 files
 	IDLE="$${IDLE:-5m}" $(GO) test -timeout 40m -run '^$$' -bench BenchmarkIdle ./cmd/kbsync
 
-.PHONY: bench
-bench: ## run the benchmarks
+.PHONY: bench-go
+bench-go: ## run the Go benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+BENCH = $(GO) -C internal/bench run . -source "$$PWD"
+
+# It installs rclone if it is missing. For 1,000,000 documents, one row, or corpora that stay: make bench ARGS='-million -only P5,growth -dir /var/tmp/bench'
+.PHONY: bench
+bench: build ## compare kbsync with other programs in one run (half an hour): bin/bench/results.md, results.json and plots
+	$(GO) build -trimpath -tags nocloud -ldflags '$(LDFLAGS)' -o bin/peers/kbsync-nocloud$(EXE) ./cmd/kbsync
+	$(BENCH) -kbsync-nocloud bin/peers/kbsync-nocloud$(EXE) $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: build ## the same with smaller corpora and fewer rounds, in under two minutes, into bin/bench-quick
+	$(BENCH) -scale quick -out bin/bench-quick $(ARGS)
+
+.PHONY: test-bench
+test-bench: build ## check that make bench runs, with tiny corpora
+	$(GO) -C internal/bench test -timeout 10m ./...
 
 # To change the number: make plans PLAN_DOCUMENTS=5000000
 .PHONY: plans
@@ -160,6 +176,7 @@ lint: ## run golangci-lint, gofmt, and vet for Windows and macOS
 	GOOS=darwin $(GO) vet -tags nocloud ./...
 	$(GO) -C internal/deploytest vet ./...
 	$(GO) -C internal/browsertest vet ./...
+	$(GO) -C internal/bench vet ./...
 	$(GO) -C internal/release vet ./...
 	$(GO) vet -tags nocloud ./watcher ./internal/snapshot ./cmd/...
 
