@@ -99,6 +99,15 @@ kill: ## kill a sync of the Go tree 40 times, on both databases, then compare th
 storm: ## run 50 storms of 5,000 operations and disturbances of the watch on each database, half of them with kills
 	STATE="$(STATE)" STORM_OPS="$${STORM_OPS:-5000}" STORM_SEEDS="$${STORM_SEEDS:-50}" $(GO) test -count=1 -timeout 5h -run TestStorm -v ./cmd/kbsync
 
+# To repeat a round: make chaos CHAOS=1s CHAOS_SEED=17 STATE=sqlite. Mounting the small disk that is filled needs root.
+.PHONY: chaos
+chaos: ## change trees and rules for 30 minutes while API, network, database and disk fail and processes are killed, on both databases
+	STATE="$(STATE)" CHAOS="$${CHAOS:-30m}" $(GO) test -count=1 -timeout 5h -parallel 4 -run TestChaos -v ./cmd/kbsync
+
+.PHONY: crash-table
+crash-table: ## kill a process, fail and stall at every occurrence of every boundary of a pass, on both databases
+	CRASH_TABLE=all $(GO) test -count=1 -timeout 2h -parallel 4 -run TestFaultAtEachBoundary ./state
+
 # To change the numbers: make postgres-kill POSTGRES_OBJECTS=2000 POSTGRES_KILLS=10
 .PHONY: postgres-kill
 postgres-kill: ## run several processes on PostgreSQL and 20,000 objects; kill, pause, restart and cut them off
@@ -115,8 +124,8 @@ latency: ## measure the time from closing a file to receiving its upload, p50 an
 
 # To change the duration: make soak SOAK=10m
 .PHONY: soak
-soak: ## measure memory, files, goroutines and processes of an hour of watch that is disturbed, with a failing API
-	SOAK="$${SOAK:-1h}" $(GO) test -run '^$$' -bench BenchmarkSoak -benchtime 1x -timeout 5h ./cmd/kbsync
+soak: ## measure memory, files, goroutines and processes of an hour of watch that is disturbed, with a failing API, and plot them in bin/soak
+	SOAK="$${SOAK:-1h}" SOAK_OUT="$${SOAK_OUT:-$$PWD/bin/soak}" $(GO) test -run '^$$' -bench BenchmarkSoak -benchtime 1x -timeout 5h ./cmd/kbsync
 
 # To change the duration or the number: make idle IDLE=1m IDLE_FILES=1000
 .PHONY: idle

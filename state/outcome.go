@@ -84,14 +84,36 @@ func (t *tx) refuse(b batchRow, u *Upload, refusal Refusal) error {
 		if err := t.keepMembers(b); err != nil {
 			return err
 		}
+		contents, err := t.contentsOf(b, u)
+		if err != nil {
+			return err
+		}
 		for i, m := range u.spec.Members {
-			if err := t.unreserve(b, u.contents[i], m, refusal); err != nil {
+			if err := t.unreserve(b, contents[i], m, refusal); err != nil {
 				return err
 			}
 		}
 	}
 	_, err := t.endBatch(b, ending{state: end, statusCode: refusal.StatusCode, code: refusal.Code, message: refusal.Message})
 	return err
+}
+
+// contentsOf returns the contents of the members of a sealed batch, by position. The process does not know them if the connection was lost
+// while the seal was committed.
+func (t *tx) contentsOf(b batchRow, u *Upload) ([]int64, error) {
+	if u.contents != nil {
+		return u.contents, nil
+	}
+	contents := make([]int64, len(u.spec.Members))
+	for i, m := range u.spec.Members {
+		if err := t.one(`SELECT content_id
+			FROM members
+			WHERE batch_id = $1
+			  AND document_id = $2`, []any{b.id, m.DocumentID}, &contents[i]); err != nil {
+			return nil, err
+		}
+	}
+	return contents, nil
 }
 
 // endUpload gives a document the state that the refusal's disposition asks for, if it still matches where ($2 is arg).

@@ -26,6 +26,8 @@ type treeFixture struct {
 	n        int    // contents made
 	versions map[[sha256.Size]byte]string
 	deleted  []string
+	history  []string              // what was done to the tree, in order
+	admits   func(key string) bool // whether the rules of the sync admit a document; nil for all
 }
 
 // treeSettle is the settle time for a tree that changes at random.
@@ -98,32 +100,36 @@ func (f *treeFixture) change() {
 	file, parent, dir := f.pick(files), f.pick(append(dirs, f.root)), f.pick(dirs)
 	switch {
 	case len(files) < 10:
+		f.note("write a new document in %s", parent)
 		f.write(f.newPath(parent))
 		return
 	case len(files) > 400: // a larger tree would make every operation slow
 		if f.random.IntN(2) == 0 {
+			f.note("remove %s", file)
 			f.remove(file)
 		} else {
+			f.note("move %s out", dir)
 			f.moveOut(dir)
 		}
 		return
 	}
 	operations := []struct {
 		weight int
+		name   string
 		run    func()
 	}{
-		{2, func() { f.write(f.newPath(parent)) }},
-		{1, func() { f.appendTo(file) }},
-		{2, func() { f.saveAsEditor(file) }},
-		{2, func() { f.rewriteInHalves(file) }},
-		{1, func() { f.writeDeep(parent) }},
-		{1, func() { f.moveWithin(dir, parent) }},
-		{1, func() { f.moveOut(dir) }},
-		{1, func() { f.moveIn(parent) }},
-		{1, func() { f.remove(file) }},
-		{1, func() { f.recreate() }},
-		{1, func() { f.touch(file) }},
-		{1, func() { f.renameBesideSwapFile(file) }},
+		{2, "write a new document", func() { f.write(f.newPath(parent)) }},
+		{1, "append", func() { f.appendTo(file) }},
+		{2, "save as an editor", func() { f.saveAsEditor(file) }},
+		{2, "rewrite in halves", func() { f.rewriteInHalves(file) }},
+		{1, "write deep", func() { f.writeDeep(parent) }},
+		{1, "move within", func() { f.moveWithin(dir, parent) }},
+		{1, "move out", func() { f.moveOut(dir) }},
+		{1, "move in", func() { f.moveIn(parent) }},
+		{1, "remove", func() { f.remove(file) }},
+		{1, "recreate", func() { f.recreate() }},
+		{1, "touch", func() { f.touch(file) }},
+		{1, "rename beside a swap file", func() { f.renameBesideSwapFile(file) }},
 	}
 	total := 0
 	for _, o := range operations {
@@ -132,10 +138,16 @@ func (f *treeFixture) change() {
 	chosen := f.random.IntN(total)
 	for _, o := range operations {
 		if chosen -= o.weight; chosen < 0 {
+			f.note("%s: document %s, directory %s, parent %s", o.name, file, dir, parent)
 			o.run()
 			return
 		}
 	}
+}
+
+// note adds to the history.
+func (f *treeFixture) note(format string, args ...any) {
+	f.history = append(f.history, strings.ReplaceAll(fmt.Sprintf(format, args...), f.root, ""))
 }
 
 func (f *treeFixture) appendTo(file string) {
@@ -255,10 +267,13 @@ func (f *treeFixture) documents() map[string]state.SHA256 {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".md") {
 			return err
 		}
+		key, _ := filepath.Rel(f.root, path)
+		if key = filepath.ToSlash(key); f.admits != nil && !f.admits(key) {
+			return nil
+		}
 		data, err := os.ReadFile(path)
 		if err == nil && len(data) > 0 {
-			key, _ := filepath.Rel(f.root, path)
-			documents[filepath.ToSlash(key)] = sha256.Sum256(data)
+			documents[key] = sha256.Sum256(data)
 		}
 		return err
 	}))

@@ -49,7 +49,7 @@ type soakSample struct{ resident, heap, files, goroutines, processes int }
 
 // BenchmarkSoak watches a tree that changes all the time and uploads it to an API that fails all the time. As in a storm the watch is
 // disturbed. The benchmark prints what the watch uses over time, then ends the faults and checks that everything on the root was
-// uploaded. SOAK sets the duration, 20 s by default.
+// uploaded. SOAK sets the duration, 20 s by default, and SOAK_OUT the directory for the samples and their plot.
 func BenchmarkSoak(b *testing.B) {
 	soak := envDuration(b, "SOAK", 20*time.Second)
 	skipWithoutProc(b)
@@ -64,6 +64,7 @@ func BenchmarkSoak(b *testing.B) {
 	var samples []soakSample
 	operations := 0
 	every := soak / 20
+	defer func() { writeSoak(b, samples, every) }() // also of a soak that fails
 	for began, next := time.Now(), time.Now().Add(every); time.Since(began) < soak; operations++ {
 		f.change()
 		time.Sleep(time.Duration(f.random.IntN(100)) * time.Millisecond)

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -326,6 +327,17 @@ func (s *Server) Copy(tb testing.TB, name string, prepare func(url string) error
 		tb.Fatal(err)
 	}
 	return s.create(tb, template)
+}
+
+// Fork creates a copy of the database of the URL, to which nothing is connected, and returns its URL. The copy is dropped when the
+// test ends.
+func (s *Server) Fork(tb testing.TB, of string) string {
+	tb.Helper()
+	u, err := url.Parse(of)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s.create(tb, path.Base(u.Path))
 }
 
 func (s *Server) template(name string, prepare func(url string) error) error {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
 )
 
 // A Proxy stands between a client and a server, and can break their connections.
@@ -17,6 +18,7 @@ type Proxy struct {
 	mu    sync.Mutex
 	open  *sync.Cond // a change of state
 	state proxyState
+	rate  int // bytes a second of each connection and direction; 0 for no limit
 	conns map[net.Conn]bool
 }
 
@@ -55,8 +57,30 @@ func (p *Proxy) Cut() { p.set(cut) }
 // Silence keeps all connections open and lets no byte pass until Restore, as a network that loses every packet.
 func (p *Proxy) Silence() { p.set(silent) }
 
-// Restore lets connections pass again.
-func (p *Proxy) Restore() { p.set(forwards) }
+// Restore lets connections pass again, without a limit.
+func (p *Proxy) Restore() {
+	p.Limit(0)
+	p.set(forwards)
+}
+
+// Limit lets that many bytes a second pass in each direction of a connection; 0 ends the limit.
+func (p *Proxy) Limit(rate int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = rate
+}
+
+// Reset ends all connections as a host does that has forgotten them. New connections pass.
+func (p *Proxy) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // Close sends a reset
+		}
+		_ = c.Close() // the copies end with it
+	}
+}
 
 func (p *Proxy) set(state proxyState) {
 	p.mu.Lock()
@@ -134,6 +158,10 @@ func (g gate) Write(b []byte) (int, error) {
 	for g.proxy.state == silent {
 		g.proxy.open.Wait()
 	}
+	rate := g.proxy.rate
 	g.proxy.mu.Unlock()
+	if rate > 0 {
+		time.Sleep(time.Duration(len(b)) * time.Second / time.Duration(rate))
+	}
 	return g.to.Write(b)
 }
