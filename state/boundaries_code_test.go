@@ -20,7 +20,7 @@ var outsideOfPasses = map[string]string{
 	"Journal.AdoptStrays": "kbsync state adopt",
 	"Queue.ClaimAll":      "kbsync state adopt",
 	"Store.Import":        "kbsync state import, in one transaction",
-	"Outbox.Enqueue":      "TestOutbox: the outbox compares what is true with what was reported",
+	"Outbox.Enqueue":      "TestEnqueueReportsNewItemsOnce: the outbox compares what is true with what was reported",
 	"Outbox.Ack":          "the same",
 	"Outbox.Retry":        "the same",
 }

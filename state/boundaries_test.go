@@ -71,7 +71,7 @@ var boundaries = map[string]row{
 	"Inventory.MarkSourcesGone": {},
 	"Syncs.Forget":              {},
 	"Queue.ClaimResends":        {outside: "it is Queue.Claim with another condition"},
-	"Queue.Reopen":              {outside: "TestQuotaStopsTheRun has its outcome; a kill before it leaves failed documents for a retry"},
+	"Queue.Reopen":              {outside: "TestTenSingleRefusalsInARowStopTheRunAndFailNoDocument has its outcome; a kill before it leaves failed documents for a retry"},
 	"Scans.Drop":                {outside: "it follows a scan that failed; the next scan clears the same marks"},
 	"Inventory.PostponePolls":   {outside: "it moves the time of a poll"},
 	"Journal.Turn":              {outside: "it moves the time of a request"},
