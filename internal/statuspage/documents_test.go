@@ -1,6 +1,7 @@
 package statuspage
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -240,11 +241,16 @@ func TestEvents(t *testing.T) {
 	answer, err := server.Client().Do(q)
 	f.must(err)
 	defer answer.Body.Close()
-	chunk := make([]byte, 4096)
-	read := func() string {
-		n, err := answer.Body.Read(chunk)
-		f.must(err)
-		return string(chunk[:n])
+	stream := bufio.NewReader(answer.Body)
+	read := func() (event string) { // one read of the body may return several
+		for {
+			line, err := stream.ReadString('\n')
+			f.must(err)
+			if line == "\n" {
+				return event
+			}
+			event += line
+		}
 	}
 	if got := read(); !strings.HasPrefix(got, "retry: ") || answer.Header.Get("Content-Type") != "text/event-stream" {
 		t.Fatalf("the stream begins with %q", got)
@@ -256,7 +262,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the events are %q and %q", first, second)
 	}
 	close(end)
-	if rest, err := io.ReadAll(answer.Body); err != nil || len(rest) > 0 {
+	if rest, err := io.ReadAll(stream); err != nil || len(rest) > 0 {
 		t.Errorf("the end is %q, %v", rest, err)
 	}
 	for range maxStreams {
