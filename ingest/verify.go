@@ -131,7 +131,7 @@ func (p *planner) checkSources(ctx context.Context, ids []int64) (*sourceCheck, 
 	return c, nil
 }
 
-// addAll adds the answer to a request for several sources. It returns those that may be gone.
+// addAll adds the answer to a request for several sources. It returns the ids that may be gone.
 func (c *sourceCheck) addAll(ids []int64, answer *replycx.SourceStatuses) (missing []int64) {
 	for _, id := range ids {
 		s, found := answer.Found[id]

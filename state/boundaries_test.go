@@ -103,7 +103,7 @@ func failing(point string) cost {
 // A database makes states of one kind.
 type database struct {
 	name string
-	// begin returns the path of a new state, and fork the path of a copy of a state that nobody has open.
+	// begin returns the path of a new state, and fork the path of a copy of a state that no process has open.
 	begin func(testing.TB) string
 	fork  func(t testing.TB, path string) string
 }
@@ -192,7 +192,7 @@ func TestFaultAtEachBoundary(t *testing.T) {
 	}
 }
 
-// A point is a boundary of a phase: its name, and the how manieth of the phase it is.
+// A point is a boundary of a phase: its name, and its number among the boundaries of that name in the phase.
 type point struct {
 	phase int
 	name  string

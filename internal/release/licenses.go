@@ -134,7 +134,7 @@ func identify(text string) (ids []string, err error) {
 	}
 	for _, m := range licensecheck.Scan([]byte(text)).Match {
 		if !slices.Contains(allowedLicenses(), m.ID) {
-			return nil, fmt.Errorf("the licence %s is not among those that kbsync may contain", m.ID)
+			return nil, fmt.Errorf("the licence %s is not allowed in kbsync", m.ID)
 		}
 		ids = append(ids, m.ID)
 	}

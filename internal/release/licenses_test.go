@@ -23,10 +23,10 @@ func TestLicensesOfModules(t *testing.T) {
 		fault string
 		texts int
 	}{
-		"known":      {map[string]string{"LICENSE": isc, "NOTICE": "of somebody", "license.go": gpl}, "", 2},
+		"known":      {map[string]string{"LICENSE": isc, "NOTICE": "of a project", "license.go": gpl}, "", 2},
 		"none":       {map[string]string{"README": isc}, "no licence", 0},
 		"not known":  {map[string]string{"COPYING": "Do what is right."}, "not known", 1},
-		"not wanted": {map[string]string{"LICENSE.txt": isc, "LICENSE.gpl": gpl}, "not among those", 1},
+		"not wanted": {map[string]string{"LICENSE.txt": isc, "LICENSE.gpl": gpl}, "not allowed in kbsync", 1},
 	} {
 		dir := t.TempDir()
 		for file, text := range test.files {

@@ -21,7 +21,7 @@ type api struct {
 	counts   counts
 	lastID   int64
 	uploads  []upload             // in the order of their ids
-	arrivals map[string]time.Time // by the name of the file; nil if nobody asks
+	arrivals map[string]time.Time // by the name of the file; nil if no test asks for them
 	arrived  *sync.Cond
 }
 
