@@ -272,6 +272,20 @@ func TestProcessThatIsCutOffLosesItsLease(t *testing.T) {
 	}
 }
 
+// A lease that has run out by the clock of the database is not renewed: another process may have taken over.
+func TestLeaseThatHasRunOutIsNotRenewed(t *testing.T) {
+	direct := inPostgres(t)
+	r := fixtureIn(t, func(testing.TB) Options { return Options{Path: direct.Path + "&kbsync_lease=3s"} })
+	lost, err := r.s.LeaseLost(t.Context())
+	r.must(err)
+	r.must(EndLeases(t.Context(), r.s))
+	select {
+	case <-lost:
+	case <-time.After(2500 * time.Millisecond): // the next renewal comes after a second
+		t.Error("the lease was renewed")
+	}
+}
+
 // Two trackers ask for each source once, and a status that comes late does not replace a newer one.
 func TestProcessesPollASourceOnce(t *testing.T) {
 	a, b := processes(t)

@@ -41,12 +41,9 @@ type app struct {
 	planned map[string][]string
 }
 
-// begin applies the flags that select the form of the results, and begins the traces. It runs before every command.
-func (a *app) begin(cmd *cobra.Command) (err error) {
+// begin applies the flags that select the form of the results. It runs before every command.
+func (a *app) begin(cmd *cobra.Command) error {
 	if err := fromEnvironment(cmd, a.env); err != nil {
-		return err
-	}
-	if a.traces, err = a.startTraces(cmd.Context()); err != nil {
 		return err
 	}
 	switch a.format {
@@ -203,8 +200,11 @@ func (p *api) close() error {
 	return nil
 }
 
-// connect makes the client. It sends no request.
+// connect makes the client, and starts the traces, whose warnings need the log of the config. It sends no request.
 func (a *app) connect(ctx context.Context, cfg *config.Config) (*api, error) {
+	if err := a.startTraces(ctx); err != nil {
+		return nil, err
+	}
 	if a.useEmulator {
 		p, err := a.connectEmulator(cfg)
 		if err == nil {

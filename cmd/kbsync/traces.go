@@ -24,12 +24,12 @@ type traces struct {
 	log      func(message string, args ...any)
 }
 
-// startTraces returns nil if the environment has no address for traces.
-func (a *app) startTraces(ctx context.Context) (*traces, error) {
-	if variable(a.env, otelEndpoint) == "" && variable(a.env, otelTracesEndpoint) == "" {
-		return nil, nil
+// startTraces starts the traces once, if the environment has an address for them.
+func (a *app) startTraces(ctx context.Context) (err error) {
+	if a.traces == nil && (variable(a.env, otelEndpoint) != "" || variable(a.env, otelTracesEndpoint) != "") {
+		a.traces, err = newTraces(ctx, a.out.Log.Warn)
 	}
-	return newTraces(ctx, a.out.Log.Warn)
+	return err
 }
 
 func (t *traces) tracer() trace.Tracer {

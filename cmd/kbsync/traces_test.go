@@ -115,12 +115,12 @@ func TestCollectorThatIsAwayChangesNothing(t *testing.T) {
 	}
 	f := newFixture(t, root)
 	cmd := f.command("sync", root, "--knowledge-base", "876", "--settle", "0s", "--poll-min", "20ms")
-	cmd.Env = append(cmd.Env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1")
+	cmd.Env = append(cmd.Env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "KBSYNC_LOG_FORMAT=json")
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "1 completed") {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if !strings.Contains(string(out), "traces were not sent") {
-		t.Errorf("no warning in\n%s", out)
+	if !strings.Contains(string(out), `"msg":"traces were not sent"`) {
+		t.Errorf("no warning in the form of the log in\n%s", out)
 	}
 }
