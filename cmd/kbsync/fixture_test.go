@@ -223,12 +223,18 @@ func processorTime(tb testing.TB, pid int) time.Duration {
 // residentKiB returns the resident memory of a process in KiB.
 func residentKiB(tb testing.TB, pid int) int {
 	tb.Helper()
+	return statusKiB(tb, pid, "VmRSS")
+}
+
+// statusKiB returns a field of a process's status in /proc that counts KiB.
+func statusKiB(tb testing.TB, pid int, field string) int {
+	tb.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+		if rest, ok := strings.CutPrefix(line, field+":"); ok {
 			n, err := strconv.Atoi(strings.Fields(rest)[0])
 			if err != nil {
 				tb.Fatal(err)
@@ -236,7 +242,7 @@ func residentKiB(tb testing.TB, pid int) int {
 			return n
 		}
 	}
-	tb.Fatal("no VmRSS")
+	tb.Fatal("no " + field)
 	return 0
 }
 

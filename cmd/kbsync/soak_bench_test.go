@@ -44,8 +44,9 @@ const soakHooks = `    rescan: 10s
       timeout: 1s
 `
 
-// A soakSample is what a process uses at one moment. Memory is in MiB.
-type soakSample struct{ resident, heap, files, goroutines, processes int }
+// A soakSample is what a process uses at one moment. Memory is in MiB: what is resident, the pages of the program's file among it, Go's
+// heap in use, and what Go keeps of a former heap and has not returned yet.
+type soakSample struct{ resident, program, heap, kept, files, goroutines, processes int }
 
 // BenchmarkSoak watches a tree that changes all the time and uploads it to an API that fails all the time. As in a storm the watch is
 // disturbed. The benchmark prints what the watch uses over time, then ends the faults and checks that everything on the root was
@@ -63,7 +64,7 @@ func BenchmarkSoak(b *testing.B) {
 	address, _, _ = strings.Cut(address, "\n")
 	var samples []soakSample
 	operations := 0
-	every := soak / 20
+	every := soak / 60
 	defer func() { writeSoak(b, samples, every) }() // also of a soak that fails
 	for began, next := time.Now(), time.Now().Add(every); time.Since(began) < soak; operations++ {
 		f.change()
@@ -87,19 +88,24 @@ func BenchmarkSoak(b *testing.B) {
 		}
 	})
 	w.end()
-	b.Logf("%v, %d operations; MiB resident and of the heap, open files, goroutines and child processes: %v", soak, operations, samples)
+	b.Logf("%v, %d operations; MiB resident, of the program's file, of the heap and kept of it, open files, goroutines and child processes: %v", soak, operations, samples)
 	f.checkUploads(3)
 	checkGrowth(b, samples)
 }
 
 func sampleProcess(tb testing.TB, pid int, address string) soakSample {
 	tb.Helper()
-	goroutines, heap := goMetrics(tb, address)
-	return soakSample{residentKiB(tb, pid) / 1024, heap >> 20, openFiles(tb, pid), goroutines, children(tb, pid)}
+	values := goMetrics(tb, address, "go_memstats_heap_inuse_bytes", "go_memstats_heap_idle_bytes", "go_memstats_heap_released_bytes",
+		"go_goroutines")
+	return soakSample{
+		resident: residentKiB(tb, pid) / 1024, program: statusKiB(tb, pid, "RssFile") / 1024,
+		heap: values[0] >> 20, kept: (values[1] - values[2]) >> 20,
+		files: openFiles(tb, pid), goroutines: values[3], processes: children(tb, pid),
+	}
 }
 
-// goMetrics reads the number of goroutines and the bytes of Go's heap from the metrics that a process serves.
-func goMetrics(tb testing.TB, address string) (goroutines, heap int) {
+// goMetrics reads values from the metrics that a process serves.
+func goMetrics(tb testing.TB, address string, names ...string) []int {
 	tb.Helper()
 	resp, err := http.Get("http://" + address + "/metrics")
 	if err != nil {
@@ -107,18 +113,18 @@ func goMetrics(tb testing.TB, address string) (goroutines, heap int) {
 	}
 	data, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close() // it was read to its end
-	value := func(name string) int {
+	values := make([]int, len(names))
+	for i, name := range names {
 		_, rest, _ := strings.Cut(string(data), "\n"+name+" ")
 		text, _, _ := strings.Cut(rest, "\n")
 		n, numberErr := strconv.ParseFloat(text, 64)
 		err = errors.Join(err, numberErr)
-		return int(n)
+		values[i] = int(n)
 	}
-	goroutines, heap = value("go_goroutines"), value("go_memstats_heap_inuse_bytes")
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return goroutines, heap
+	return values
 }
 
 // children returns the number of processes that a process has started and that have not ended, or that it has not waited for.

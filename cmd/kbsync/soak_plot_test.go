@@ -21,7 +21,9 @@ type soakSeries struct {
 
 var soakSeriesAll = []soakSeries{
 	{"resident_mib", func(s soakSample) int { return s.resident }},
+	{"program_mib", func(s soakSample) int { return s.program }},
 	{"heap_mib", func(s soakSample) int { return s.heap }},
+	{"heap_kept_mib", func(s soakSample) int { return s.kept }},
 	{"open_files", func(s soakSample) int { return s.files }},
 	{"goroutines", func(s soakSample) int { return s.goroutines }},
 	{"child_processes", func(s soakSample) int { return s.processes }},
@@ -89,13 +91,13 @@ func plotSoak(samples []soakSample, every time.Duration) string {
 
 func TestSoakPlotHasEachSample(t *testing.T) {
 	t.Parallel()
-	samples := []soakSample{{60, 20, 15, 40, 1}, {62, 21, 15, 44, 0}, {61, 20, 16, 41, 2}}
+	samples := []soakSample{{60, 30, 20, 5, 15, 40, 1}, {62, 30, 21, 5, 15, 44, 0}, {61, 30, 20, 6, 16, 41, 2}}
 	svg := plotSoak(samples, time.Second)
-	if n := strings.Count(svg, "<polyline"); n != 5 {
-		t.Errorf("%d lines, want 5", n)
+	if n := strings.Count(svg, "<polyline"); n != len(soakSeriesAll) {
+		t.Errorf("%d lines, want %d", n, len(soakSeriesAll))
 	}
 	points := strings.Count(svg, ",") - strings.Count(svg, ", at most")
-	if want := len(samples) * 5; points != want {
+	if want := len(samples) * len(soakSeriesAll); points != want {
 		t.Errorf("%d points, want %d", points, want)
 	}
 	if !strings.Contains(svg, "resident_mib, at most 62") {
