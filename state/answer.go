@@ -253,13 +253,26 @@ func (a *acceptance) markUncertain(m member, sources []SourceAnswer, reason stri
 	return a.setContent(m, contentUncertain, reason)
 }
 
+// setContent gives the member's content the state that follows from the answer. If another batch has sent the content again, that is
+// its prior state.
 func (a *acceptance) setContent(m member, state int, reason string) error {
-	_, err := a.tx.exec(`UPDATE contents
+	n, err := a.tx.exec(`UPDATE contents
 		SET state = $1, reason = $2, since = $3, source_id = 0, next_poll = 0
 		WHERE id = $4
 		  AND batch_id = $5
 		  AND state IN ({content.reserved}, {content.uncertain})`, state, reason, a.at, m.content, a.batch.id)
-	return err
+	if err != nil || n > 0 {
+		return err
+	}
+	_, err = a.tx.exec(`UPDATE contents
+		SET prior_state = $1
+		WHERE id = $2
+		  AND prior_batch = $3
+		  AND state IN ({content.reserved}, {content.uncertain}, {content.failed})`, state, m.content, a.batch.id)
+	if err != nil {
+		return err
+	}
+	return a.tx.endResends(`id = $1`, m.content)
 }
 
 // acceptUsual records sources in their contents.

@@ -127,3 +127,97 @@ func TestStatusOfAnotherKnowledgeBaseIsNotRecorded(t *testing.T) {
 		r.want("a.md=completed")
 	})
 }
+
+// A document was sent again, because the first request had no answer. Then that answer comes after all, before the second request
+// ends or after it. No document is sent a third time.
+func TestAnswerOfALostRequestThatComesAfterItWasSentAgain(t *testing.T) {
+	answer := func(sources ...SourceAnswer) Answer {
+		return Answer{StatusCode: 200, Sources: [][]SourceAnswer{sources}}
+	}
+	accepted := func(r *fixture, u *Upload) error {
+		_, err := r.s.Journal.Accept(r.ctx(), u, answer(SourceAnswer{ID: 11, Status: "in-progress"}))
+		return err
+	}
+	unnamed := func(r *fixture, u *Upload) error {
+		_, err := r.s.Journal.Accept(r.ctx(), u, answer())
+		return err
+	}
+	lost := func(r *fixture, u *Upload) error {
+		_, err := r.s.Journal.MarkUncertain(r.ctx(), u, 502, "lost")
+		return err
+	}
+	refused := func(d Disposition) func(*fixture, *Upload) error {
+		return func(r *fixture, u *Upload) error {
+			return r.s.Journal.Refuse(r.ctx(), u, Refusal{StatusCode: 429, Disposition: d, NextAttempt: time.Now()})
+		}
+	}
+	first := answer(SourceAnswer{ID: 10, Status: "completed", Outcome: TrainingCompleted})
+	tests := []struct {
+		name       string
+		first      Answer
+		second     func(*fixture, *Upload) error
+		want       string // after both
+		inventory  string
+		duplicates string // the batches that have a possible duplicate
+	}{
+		{"accepted", first, accepted, "a.md=training", "[10:a.md:live 11:a.md:live]", "[1]"},
+		{"accepted, and the first names nothing", answer(), accepted, "a.md=training", "[11:a.md:live]", "[1]"},
+		{"lost", first, lost, "a.md=completed", "[10:a.md:live]", "[2]"},
+		{"answered without the document", first, unnamed, "a.md=completed", "[10:a.md:live]", "[2]"},
+		{"refused for now", first, refused(Retry), "a.md=completed", "[10:a.md:live]", "[]"},
+		{"refused for good", first, refused(Fail), "a.md=completed", "[10:a.md:live]", "[]"},
+		{"both without an answer", answer(), lost, "a.md=uncertain", "[]", "[1 2]"},
+	}
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		for _, tt := range tests {
+			for _, late := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, late %t", tt.name, late), func(t *testing.T) {
+					r := newFixture(t)
+					r.put("a.md")
+					docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+					one := r.seal(docs)
+					r.must(lost(r, one))
+					two := r.sealResend()
+					if late {
+						r.must(tt.second(r, two))
+					}
+					_, err := r.s.Journal.Accept(r.ctx(), one, tt.first)
+					r.must(err)
+					if !late {
+						r.want("a.md=uploading")
+						r.must(tt.second(r, two))
+					}
+					r.want(tt.want)
+					if got := r.inventory(); got != tt.inventory {
+						t.Errorf("the inventory is %s, want %s", got, tt.inventory)
+					}
+					batches := []int64{}
+					for d, err := range r.s.Inventory.PossibleDuplicates(t.Context(), 0) {
+						r.must(err)
+						batches = append(batches, d.Batch)
+					}
+					if got := fmt.Sprint(batches); got != tt.duplicates {
+						t.Errorf("possible duplicates of the batches %s, want %s", got, tt.duplicates)
+					}
+				})
+			}
+		}
+	})
+}
+
+// sealResend claims what was lost, and seals it as the probe of the breaker.
+func (r *fixture) sealResend() *Upload {
+	r.t.Helper()
+	again, err := r.s.Queue.ClaimResends(r.ctx(), r.sync.ID, 0, 10)
+	r.must(err)
+	var hs []HashedDocument
+	for _, d := range again {
+		hs = append(hs, HashedDocument{ClaimedDocument: d, SHA256: d.SHA256, Size: 10})
+	}
+	b, seals := spec(r, hs)
+	b.Probe = true
+	u, err := r.s.Journal.Begin(r.ctx(), b)
+	r.must(err)
+	r.must(r.s.Journal.Seal(r.ctx(), u, seals))
+	return u
+}

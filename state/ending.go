@@ -1,5 +1,7 @@
 package state
 
+import "errors"
+
 // An ending is the outcome of a batch.
 type ending struct {
 	state      int // batchAnswered, batchRefused, batchAbandoned or batchUncertain
@@ -34,7 +36,27 @@ func (t *tx) endBatch(b batchRow, e ending) (streak int, err error) {
 		WHERE id = $6`, e.state, at, e.statusCode, e.code, e.message, b.id); err != nil {
 		return 0, err
 	}
+	if b.resendOf != 0 {
+		if err := t.endResends(`id IN (SELECT content_id FROM members WHERE batch_id = $1)`, b.id); err != nil {
+			return 0, err
+		}
+	}
 	return t.updateBreaker(b, e)
+}
+
+// endResends gives contents that meet a condition back to their first request, if the second one was lost or has failed and the answer
+// to the first one has come.
+func (t *tx) endResends(of string, args ...any) error {
+	ids, err := t.ids(`SELECT id
+		FROM contents
+		WHERE `+of+`
+		  AND state IN ({content.uncertain}, {content.failed})
+		  AND resends > 0
+		  AND prior_state > {content.uncertain}`, args...)
+	for _, id := range ids {
+		err = errors.Join(err, t.endResend(id))
+	}
+	return err
 }
 
 // keepMembers lists the batch's reserved contents as members: another batch may send them later.

@@ -146,13 +146,16 @@ func (t *tx) endUpload(m ClaimedDocument, where string, arg any, refusal Refusal
 
 // unreserve ends the reservation of a sealed member's content, and with it the wait of the documents that share it.
 func (t *tx) unreserve(b batchRow, content int64, doc ClaimedDocument, refusal Refusal) error {
-	var state, prior int
-	var batch, priorBatch int64
-	err := t.one(`SELECT state, batch_id, prior_state, prior_batch
+	var state, prior, resends int
+	var batch int64
+	err := t.one(`SELECT state, batch_id, prior_state, resends
 		FROM contents
-		WHERE id = $1`, []any{content}, &state, &batch, &prior, &priorBatch)
+		WHERE id = $1`, []any{content}, &state, &batch, &prior, &resends)
 	if err != nil || batch != b.id || state != contentReserved {
 		return err
+	}
+	if resends > 0 && prior != contentUncertain {
+		return t.endResend(content) // the answer to the first request came after all
 	}
 	if refusal.Disposition == Fail {
 		_, err := t.exec(`UPDATE contents
@@ -173,12 +176,7 @@ func (t *tx) unreserve(b batchRow, content int64, doc ClaimedDocument, refusal R
 			return err
 		}
 	}
-	if _, err := t.exec(`UPDATE contents
-		SET state = $1, batch_id = $2, prior_state = 0, prior_batch = 0, resends = 0, since = $3,
-			source_id = 0, next_poll = 0, document_id = coalesce(
-				(SELECT min(o.document_id) FROM sources o WHERE o.content_id = $4 AND o.batch_id = $2),
-				(SELECT min(m.document_id) FROM members m WHERE m.batch_id = $2 AND m.content_id = $4), document_id)
-		WHERE id = $4`, prior, priorBatch, now(), content); err != nil {
+	if err := t.restoreContent(content); err != nil {
 		return err
 	}
 	if b.resendOf != 0 && refusal.Disposition != Keep {
@@ -199,6 +197,33 @@ func (t *tx) unreserve(b batchRow, content int64, doc ClaimedDocument, refusal R
 		return err
 	}
 	// The outcome of its earlier sources may have come while it was reserved.
+	return t.updateContent(content, now())
+}
+
+// restoreContent gives a content the state and the batch back that it had before it was sent again.
+func (t *tx) restoreContent(content int64) error {
+	_, err := t.exec(`UPDATE contents
+		SET state = prior_state, batch_id = prior_batch, prior_state = 0, prior_batch = 0, resends = 0, since = $1,
+			source_id = 0, next_poll = 0, document_id = coalesce(
+				(SELECT min(o.document_id) FROM sources o WHERE o.content_id = contents.id AND o.batch_id = contents.prior_batch),
+				(SELECT min(m.document_id) FROM members m WHERE m.batch_id = contents.prior_batch AND m.content_id = contents.id),
+				document_id)
+		WHERE id = $2`, now(), content)
+	return err
+}
+
+// endResend restores a content whose second request was not accepted, after the answer to the first one came. It is not sent a third
+// time, and of the first request nothing is uncertain any more.
+func (t *tx) endResend(content int64) error {
+	if _, err := t.exec(`DELETE FROM members
+		WHERE content_id = $1
+		  AND batch_id IN (SELECT prior_batch FROM contents WHERE id = $1)`, content); err != nil {
+		return err
+	}
+	if err := t.restoreContent(content); err != nil {
+		return err
+	}
+	// The outcome of its sources may have come while it was reserved.
 	return t.updateContent(content, now())
 }
 
