@@ -17,6 +17,11 @@ func (s *Scanner) changes(ctx context.Context, store KnownDocuments, sync state.
 		var vacant vacantDirectories
 		unsettled := map[string]sighting{}
 		left := &LeftOut{}
+		if tree, ok := s.root.(DirectoryTree); ok {
+			var end func()
+			s.hasWriter, end = tree.Writers()
+			defer end()
+		}
 		for prefix, listed := range s.listings(ctx, prefixes, left) {
 			if s.sort {
 				listed = inOrder(listed)

@@ -18,6 +18,13 @@ func (d *Directory) Neighbours() (open func(ctx context.Context, key string, fp 
 	return n.open, n.leave
 }
 
+// Writers implements DirectoryTree. The function knows only of this machine's processes, and on Linux only for files of this user, or
+// with CAP_LEASE. It is the cheaper, the more documents lie in the directory of the one before.
+func (d *Directory) Writers() (hasWriter func(ctx context.Context, key string) bool, end func()) {
+	n := &neighbours{root: d}
+	return n.hasWriter, n.leave
+}
+
 type neighbours struct {
 	root      *Directory
 	key       string   // of the open directory, with a slash at its end
@@ -32,6 +39,32 @@ func (n *neighbours) open(ctx context.Context, key string, fp state.Fingerprint)
 	}
 	// The document may be a link to another directory, or the directory may have been replaced: only the whole path decides.
 	return n.root.Open(ctx, key, fp)
+}
+
+// hasWriter reports whether a process has a document open for writing.
+func (n *neighbours) hasWriter(ctx context.Context, key string) bool {
+	if ctx.Err() != nil || !validKey(key) {
+		return false
+	}
+	file := n.file(key)
+	if file == nil {
+		return false
+	}
+	defer file.Close()
+	return hasWriter(file)
+}
+
+// file opens a document of whatever version; nil if that fails.
+func (n *neighbours) file(key string) *os.File {
+	for _, directory := range []string{key[:strings.LastIndexByte(key, '/')+1], ""} {
+		if !n.enter(directory) {
+			continue
+		}
+		if file, err := openThroughLinks(n.directory, key[len(directory):]); err == nil {
+			return file
+		}
+	}
+	return nil
 }
 
 // enter opens a directory if it is not the open one.

@@ -193,22 +193,3 @@ func (v *version) ReadAt(p []byte, offset int64) (int, error) {
 }
 
 func (v *version) Close() error { return v.file.Close() }
-
-// BeingWritten implements DirectoryTree. It knows only of this machine's processes, and on Linux only for files of this user, or with
-// CAP_LEASE.
-func (d *Directory) BeingWritten(ctx context.Context, key string) bool {
-	if ctx.Err() != nil || !validKey(key) {
-		return false
-	}
-	root, err := d.open()
-	if err != nil {
-		return false
-	}
-	defer root.Close()
-	file, err := openThroughLinks(root, key)
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	return hasWriter(file)
-}

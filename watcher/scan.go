@@ -77,6 +77,8 @@ type Scanner struct {
 	wall func(time.Time) time.Time
 	// unsettled has the documents that have not settled, by key.
 	unsettled map[string]sighting
+	// hasWriter reports during a scan whether a process has a document open for writing.
+	hasWriter func(ctx context.Context, key string) bool
 	sort      bool // the root does not list in byte order
 
 	began, wallBegan time.Time

@@ -109,7 +109,7 @@ func (s *Scanner) pauseOf(ctx context.Context, e *Entry, seen time.Time, now sig
 		} else if wait > 0 {
 			tree.CompareContents(e.Key)
 		}
-		return s.pauseForWriter(ctx, tree, e, seen, now)
+		return s.pauseForWriter(ctx, e, seen, now)
 	}
 	// The stamps prove nothing, so two looks must agree: on all of the fingerprint, or at least on its size.
 	if wait := now.first + quiet - at; wait > 0 && at-now.sized < quiet {
@@ -120,14 +120,14 @@ func (s *Scanner) pauseOf(ctx context.Context, e *Entry, seen time.Time, now sig
 	if e.Foreign {
 		return pause{} // this system does not know who writes
 	}
-	return s.pauseForWriter(ctx, tree, e, seen, now)
+	return s.pauseForWriter(ctx, e, seen, now)
 }
 
 // pauseForWriter holds back a document that was written lately if a process still has it open for writing: its writer may stall for
 // longer than the settle time.
-func (s *Scanner) pauseForWriter(ctx context.Context, tree DirectoryTree, e *Entry, seen time.Time, now sighting) pause {
+func (s *Scanner) pauseForWriter(ctx context.Context, e *Entry, seen time.Time, now sighting) pause {
 	written, age := max(e.Fingerprint.MTime, e.Fingerprint.CTime), s.elapsed(seen)-now.since
-	if s.wall(seen).Sub(time.Unix(0, written)) >= writerPatience || age >= writerPatience || e.Skip != "" || !tree.BeingWritten(ctx, e.Key) {
+	if s.wall(seen).Sub(time.Unix(0, written)) >= writerPatience || age >= writerPatience || e.Skip != "" || !s.hasWriter(ctx, e.Key) {
 		return pause{}
 	}
 	return pause{wait: max(s.opts.Settle, minWriterWait, age/8)}

@@ -94,8 +94,9 @@ type DirectoryTree interface {
 	Vacant(ctx context.Context, key string) (bool, error)
 	// Mounts returns the directories on which file systems are mounted, with a slash at their ends, where the system tells.
 	Mounts(ctx context.Context) ([]string, error)
-	// BeingWritten reports whether a process has the document open for writing, as far as the system tells this process.
-	BeingWritten(ctx context.Context, key string) bool
+	// Writers returns a function that reports whether a process has a document open for writing, as far as the system tells this
+	// process. One goroutine may use it, until it calls end. Until then the file system of the last document cannot be unmounted.
+	Writers() (hasWriter func(ctx context.Context, key string) bool, end func())
 	// CompareContents makes Open return the document only after two readings of the same size and content, at least the settle
 	// time apart: its time stamps do not hold still. Until then Open returns state.ErrChanged at the end of each reading.
 	CompareContents(key string)

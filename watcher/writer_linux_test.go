@@ -58,7 +58,15 @@ func TestFileThatIsOpenForWritingHasNotSettled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	if f.root.BeingWritten(t.Context(), "a.md") || f.root.BeingWritten(t.Context(), "none.md") || f.root.BeingWritten(t.Context(), "../a.md") {
-		t.Error("a file without a writer is being written")
+	put(t, f.dir, "sub/d.md")
+	link(t, "../c.md", filepath.Join(f.dir, "sub", "link.md"))
+	hasWriter, end := f.root.Writers()
+	defer end()
+	for key, want := range map[string]bool{
+		"a.md": false, "none.md": false, "../a.md": false, "none/none.md": false, "sub/d.md": false, "c.md": true, "sub/link.md": true,
+	} {
+		if hasWriter(t.Context(), key) != want {
+			t.Errorf("%s: it has a writer: %t", key, !want)
+		}
 	}
 }

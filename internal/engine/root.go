@@ -152,10 +152,12 @@ func (r *CountingRoot) Mounts(ctx context.Context) ([]string, error) {
 	return tree.Mounts(ctx)
 }
 
-// BeingWritten reports whether a process has the document open for writing. No process has an object of a bucket open.
-func (r *CountingRoot) BeingWritten(ctx context.Context, key string) bool {
-	tree, ok := r.Root.(watcher.DirectoryTree)
-	return ok && tree.BeingWritten(ctx, key)
+// Writers returns a function that reports whether a process has a document open for writing. No process has an object of a bucket open.
+func (r *CountingRoot) Writers() (hasWriter func(ctx context.Context, key string) bool, end func()) {
+	if tree, ok := r.Root.(watcher.DirectoryTree); ok {
+		return tree.Writers()
+	}
+	return func(context.Context, string) bool { return false }, func() {}
 }
 
 // CompareContents lets the content of a document decide which version it is. The objects of a bucket have their ETags.
