@@ -126,7 +126,7 @@ var life = []lifeStep{
 	}},
 	{"Outbox.Enqueue Outbox.Due Outbox.NextDue Outbox.Retry Outbox.Ack", func(r *fixture) {
 		for _, items := range [][]string{{"a"}, {"b"}} {
-			_, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, "failed", items, func([]string) ([]byte, error) { return []byte("{}"), nil })
+			_, err := r.enqueue("failed", nil, items...)
 			r.must(err)
 		}
 		_, err := r.s.Outbox.NextDue(r.ctx(), r.sync.ID)

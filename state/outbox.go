@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -25,81 +26,141 @@ type Message struct {
 	Attempts  int // failed ones
 }
 
-// Enqueue compares the items that are true of a sync now with the items that were reported before. New items make one
-// message, with the body that body returns for them. Items that are no longer true are forgotten, and are new when they
-// come again. Enqueue returns the number of new items. The state alone decides which are new, so a process that is
-// killed between an outcome and Enqueue loses no message: its successor finds the same items. Errors: ErrOutboxFull; then the items count
-// as not compared, and a later call finds them.
-func (s *Outbox) Enqueue(ctx context.Context, syncID int64, event string, items []string,
-	body func(fresh []string) ([]byte, error)) (int, error) {
-	var fresh []string
-	err := s.update(ctx, func(t *tx) (err error) {
-		if fresh, err = t.report(syncID, event, items); err != nil || len(fresh) == 0 {
-			return err
-		}
-		var waiting int
-		if err := t.one(`SELECT count(*)
-			FROM outbox
-			WHERE sync_id = $1
-			  AND event = $2`, []any{syncID, event}, &waiting); err != nil {
-			return err
-		}
-		if waiting >= MaxMessages {
-			return ErrOutboxFull
-		}
-		text, err := body(fresh)
-		if err != nil {
-			return err
-		}
-		_, err = t.exec(`INSERT INTO outbox (sync_id, event, body, created_at)
-			VALUES ($1, $2, $3, $4)`, syncID, event, text, now())
-		return err
-	})
+// Enqueue compares the items that are true of a sync now, in byte order, with the items that were reported before. It calls add with
+// each new one as soon as items yields it. New items make one message, with the body that body returns. Items that are no longer true are
+// forgotten, and are new when they come again. Enqueue returns the number of new items, and its memory grows with that number alone. The
+// state alone decides which are new, so a process that is killed between an outcome and Enqueue loses no message: its successor finds the
+// same items. Errors: ErrOutboxFull; then the items count as not compared, and a later call finds them.
+func (s *Outbox) Enqueue(ctx context.Context, syncID int64, event string, items iter.Seq2[string, error], add func(item string),
+	body func() ([]byte, error)) (int, error) {
+	c := comparison{add: add}
+	var waiting int
+	err := s.queryOne(ctx, `SELECT count(*)
+		FROM outbox
+		WHERE sync_id = $1
+		  AND event = $2`, []any{syncID, event}, &waiting)
+	c.full = waiting >= MaxMessages
+	if err == nil {
+		err = c.compare(items, s.reported(ctx, syncID, event))
+	}
+	if err == nil && len(c.fresh)+len(c.gone) > 0 {
+		err = s.update(ctx, func(t *tx) error { return t.report(syncID, event, c, body) })
+	}
 	if err != nil {
 		return 0, fmt.Errorf("enqueue message: %w", err)
 	}
-	return len(fresh), nil
+	return len(c.fresh), nil
 }
 
-// report makes items the reported ones, and returns the new ones in their order.
-func (t *tx) report(syncID int64, event string, items []string) (fresh []string, err error) {
-	gone := map[string]bool{} // of the items reported before
-	err = t.each(`SELECT item
-		FROM reported
-		WHERE sync_id = $1
-		  AND event = $2`, []any{syncID, event}, func(scan func(...any) error) error {
-		var item string
-		err := scan(&item)
-		gone[item] = true
+// reported streams the items that were reported of a sync.
+func (s *Outbox) reported(ctx context.Context, syncID int64, event string) iter.Seq2[string, error] {
+	return pages[string]{
+		subject: "reported items",
+		query: `SELECT item
+			FROM reported
+			WHERE sync_id = $1
+			  AND event = $2
+			  AND item >= $3
+			ORDER BY item
+			LIMIT $4`,
+		args:  []any{syncID, event},
+		start: []any{[]byte{}},
+		after: func(item string) []any { return []any{keyAfter(item)} },
+		scan: func(scan func(...any) error) (string, error) {
+			var item []byte
+			err := scan(&item)
+			return string(item), err
+		},
+	}.stream(ctx, s.db)
+}
+
+// A comparison of what is true now with what was reported.
+type comparison struct {
+	full        bool // there is no room for a message
+	add         func(string)
+	fresh, gone []string
+}
+
+// compare merges two sequences in byte order.
+func (c *comparison) compare(items, reported iter.Seq2[string, error]) error {
+	next, stop := iter.Pull2(reported)
+	defer stop()
+	before, err, more := next()
+	previous := "" // before every item
+	for item, failed := range items {
+		switch {
+		case failed != nil:
+			return failed
+		case item < previous:
+			return fmt.Errorf("the items are not in order: %q comes after %q", item, previous)
+		case item == previous:
+			continue
+		}
+		previous = item
+		for more && err == nil && before < item {
+			c.gone = append(c.gone, before)
+			before, err, more = next()
+		}
+		switch {
+		case err != nil:
+			return err
+		case more && before == item:
+			before, err, more = next()
+			continue
+		case c.full:
+			return ErrOutboxFull
+		}
+		c.fresh = append(c.fresh, item)
+		c.add(item)
+	}
+	for ; more && err == nil; before, err, more = next() {
+		c.gone = append(c.gone, before)
+	}
+	return err
+}
+
+// errReported means that another process has reported an item since the comparison.
+var errReported = errors.New("another process has reported the same")
+
+// report makes the fresh items of a comparison reported ones, with a message, and forgets those that are gone.
+func (t *tx) report(syncID int64, event string, c comparison, body func() ([]byte, error)) error {
+	err := eachChunk(c.gone, func(chunk []string) error {
+		args := []any{syncID, event}
+		for _, item := range chunk {
+			args = append(args, []byte(item))
+		}
+		_, err := t.exec(`DELETE FROM reported
+			WHERE sync_id = $1
+			  AND event = $2
+			  AND item IN `+valueRows(3, 1, len(chunk)), args...)
+		return err
+	})
+	if err != nil || len(c.fresh) == 0 {
+		return err
+	}
+	err = eachChunk(c.fresh, func(chunk []string) error {
+		var args []any
+		for _, item := range chunk {
+			args = append(args, syncID, event, []byte(item))
+		}
+		n, err := t.exec(`INSERT INTO reported (sync_id, event, item)
+			VALUES `+valueRows(1, len(chunk), 3)+`
+			ON CONFLICT (sync_id, event, item) DO NOTHING`, args...)
+		if err == nil && n < int64(len(chunk)) {
+			err = errReported
+		}
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, item := range items {
-		_, known := gone[item]
-		gone[item] = false
-		if known {
-			continue
-		}
-		fresh = append(fresh, item)
-		if _, err := t.exec(`INSERT INTO reported (sync_id, event, item)
-			VALUES ($1, $2, $3)`, syncID, event, item); err != nil {
-			return nil, err
-		}
+	text, err := body()
+	if err != nil {
+		return err
 	}
-	for item, is := range gone {
-		if !is {
-			continue
-		}
-		if _, err := t.exec(`DELETE FROM reported
-			WHERE sync_id = $1
-			  AND event = $2
-			  AND item = $3`, syncID, event, item); err != nil {
-			return nil, err
-		}
-	}
-	return fresh, nil
+	_, err = t.exec(`INSERT INTO outbox (sync_id, event, body, created_at)
+		VALUES ($1, $2, $3, $4)`, syncID, event, text, now())
+	return err
 }
 
 // Due returns up to limit messages of the sync whose next attempt is due, the oldest first.

@@ -3,20 +3,36 @@ package state
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
+// enqueue makes the new items the body of a message, or fails with the error of the body.
+func (r *fixture) enqueue(event string, failure error, items ...string) (int, error) {
+	var fresh []string
+	return r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, event, inOrder(items), func(item string) { fresh = append(fresh, item) },
+		func() ([]byte, error) { return []byte(strings.Join(fresh, " ")), failure })
+}
+
+func inOrder(items []string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, item := range items {
+			if !yield(item, nil) {
+				return
+			}
+		}
+	}
+}
+
 func TestEnqueueReportsNewItemsOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
 		r := newFixture(t)
 		enqueue := func(event string, items ...string) int {
 			t.Helper()
-			n, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, event, items, func(fresh []string) ([]byte, error) {
-				return []byte(strings.Join(fresh, " ")), nil
-			})
+			n, err := r.enqueue(event, nil, items...)
 			r.must(err)
 			return n
 		}
@@ -51,7 +67,7 @@ func TestEnqueueReportsNewItemsOnce(t *testing.T) {
 			t.Fatalf("due are %s", got)
 		}
 		refused := errors.New("no body")
-		if _, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, "failure", []string{"a", "b", "d"}, func([]string) ([]byte, error) { return nil, refused }); !errors.Is(err, refused) {
+		if _, err := r.enqueue("failure", refused, "a", "b", "d"); !errors.Is(err, refused) {
 			t.Fatalf("the body's error is %v", err)
 		}
 		if n := enqueue("failure", "a", "b", "d"); n != 1 {
@@ -184,9 +200,8 @@ func TestEnqueueRefusesNewsWhileTooManyMessagesWait(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
 		r := newFixture(t)
 		enqueue := func(event string, items ...string) error {
-			_, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, event, items, func(fresh []string) ([]byte, error) {
-				return []byte(strings.Join(fresh, " ")), nil
-			})
+			slices.Sort(items)
+			_, err := r.enqueue(event, nil, items...)
 			return err
 		}
 		var items []string
@@ -214,4 +229,60 @@ func TestEnqueueRefusesNewsWhileTooManyMessagesWait(t *testing.T) {
 			t.Errorf("the message after that is %q", last.Body)
 		}
 	})
+}
+
+// What was reported is read page by page beside the items, so that many sources that were left behind cost no memory.
+func TestEnqueueComparesPageByPage(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		var all []string
+		for i := range 2*pageSize + 10 {
+			all = append(all, fmt.Sprintf("item %06d", i))
+		}
+		steps := []struct {
+			items []string
+			want  int
+		}{
+			{all[5:], len(all) - 5}, {all[5:], 0}, {all, 5}, {all[:len(all)-3], 0}, {all, 3}, {nil, 0},
+			{[]string{all[pageSize], all[pageSize], all[2*pageSize]}, 2}, {all[pageSize:], len(all) - pageSize - 2},
+		}
+		for i, step := range steps {
+			if n, err := r.enqueue("orphan", nil, step.items...); err != nil || n != step.want {
+				t.Fatalf("step %d: %d new items, %v; want %d", i, n, err, step.want)
+			}
+		}
+		if _, err := r.enqueue("orphan", nil, "b", "a"); err == nil || !strings.Contains(err.Error(), `"a" comes after "b"`) {
+			t.Errorf("items that are not in order: %v", err)
+		}
+		unreadable := errors.New("unreadable")
+		_, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, "orphan", func(yield func(string, error) bool) {
+			_ = yield("a", nil) && yield("", unreadable)
+		}, func(string) {}, func() ([]byte, error) { return nil, nil })
+		if !errors.Is(err, unreadable) {
+			t.Errorf("items that cannot be read: %v", err)
+		}
+		if n, err := r.enqueue("orphan", nil, all[pageSize:]...); n != 0 || err != nil {
+			t.Errorf("after both errors %d items are new, %v", n, err)
+		}
+	})
+}
+
+// Without room for a message, the first new item ends the comparison: nothing is collected that cannot be reported.
+func TestEnqueueWithoutRoomStopsAtTheFirstNewItem(t *testing.T) {
+	r := newFixture(t)
+	for i := range MaxMessages {
+		_, err := r.enqueue("failure", nil, fmt.Sprintf("%02d", i))
+		r.must(err)
+	}
+	yielded := 0
+	_, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, "failure", func(yield func(string, error) bool) {
+		for _, item := range []string{fmt.Sprintf("%02d", MaxMessages-1), "x", "y"} {
+			if yielded++; !yield(item, nil) {
+				return
+			}
+		}
+	}, func(string) { t.Error("an item was added") }, func() ([]byte, error) { return nil, nil })
+	if !errors.Is(err, ErrOutboxFull) || yielded != 2 {
+		t.Errorf("after %d items: %v", yielded, err)
+	}
 }

@@ -132,7 +132,7 @@ func TestConflictingTransactionRunsAgain(t *testing.T) {
 	r := fixtureIn(t, inPostgres)
 	r.must(r.s.update(t.Context(), func(t *tx) error {
 		for _, item := range []string{"0", "1"} {
-			if _, err := t.exec(`INSERT INTO reported (sync_id, event, item) VALUES ($1, '', $2)`, r.sync.ID, item); err != nil {
+			if _, err := t.exec(`INSERT INTO reported (sync_id, event, item) VALUES ($1, '', $2)`, r.sync.ID, []byte(item)); err != nil {
 				return err
 			}
 		}
@@ -147,7 +147,7 @@ func TestConflictingTransactionRunsAgain(t *testing.T) {
 			err := r.s.update(t.Context(), func(t *tx) error {
 				runs.Add(1)
 				for step := range 2 {
-					_, err := t.exec(`UPDATE reported SET event = event || 'x' WHERE item = $1`, fmt.Sprint((i+step)%2))
+					_, err := t.exec(`UPDATE reported SET event = event || 'x' WHERE item = $1`, []byte(fmt.Sprint((i+step)%2)))
 					if err != nil {
 						return err
 					}

@@ -116,7 +116,7 @@ func TestTimesTooFarAheadAreDue(t *testing.T) {
 		})
 		t.Run("message", func(t *testing.T) {
 			r := newFixture(t)
-			_, err := r.s.Outbox.Enqueue(t.Context(), r.sync.ID, "failure", []string{"a"}, func([]string) ([]byte, error) { return []byte("{}"), nil })
+			_, err := r.enqueue("failure", nil, "a")
 			r.must(err)
 			ahead(r, `UPDATE outbox SET next_attempt = $1`)
 			if at, err := r.s.Outbox.NextDue(t.Context(), r.sync.ID); err != nil || at.IsZero() || time.Until(at) > 0 {

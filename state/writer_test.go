@@ -45,7 +45,7 @@ func TestFullDiskInAGroupFailsEveryJobThatItUndoes(t *testing.T) {
 				r.sync, err = s.Syncs.Ensure(t.Context(), "handbook", "/docs", testDestination, false)
 				r.must(err)
 				insert := func(t *tx, item string) error {
-					_, err := t.exec(`INSERT INTO reported (sync_id, event, item) VALUES ($1, 'job', $2)`, r.sync.ID, item)
+					_, err := t.exec(`INSERT INTO reported (sync_id, event, item) VALUES ($1, 'job', $2)`, r.sync.ID, []byte(item))
 					return err
 				}
 				limit := func(t *tx, pages int64) error {
@@ -74,7 +74,7 @@ func TestFullDiskInAGroupFailsEveryJobThatItUndoes(t *testing.T) {
 				r.must(r.s.update(t.Context(), func(t *tx) error { return limit(t, 1<<20) }))
 				for i, err := range errs {
 					var there bool
-					r.must(r.s.queryOne(t.Context(), `SELECT EXISTS (SELECT 1 FROM reported WHERE item = $1)`, []any{fmt.Sprint(i)}, &there))
+					r.must(r.s.queryOne(t.Context(), `SELECT EXISTS (SELECT 1 FROM reported WHERE item = $1)`, []any{[]byte(fmt.Sprint(i))}, &there))
 					if there != (err == nil) {
 						t.Errorf("job %d is on the disk: %v; its result: %v", i, there, err)
 					}

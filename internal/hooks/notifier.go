@@ -3,11 +3,13 @@ package hooks
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
-	"strconv"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -98,7 +100,7 @@ func (n *Notifier) Enqueue(ctx context.Context, problem *Problem, complete bool)
 	if err != nil {
 		return err
 	}
-	return n.enqueue(ctx, eventSuccess, []string{token}, func(*message, string) {})
+	return n.enqueue(ctx, eventSuccess, each([]string{token}), func(*message, string) {})
 }
 
 func (n *Notifier) enqueueFailures(ctx context.Context, problem *Problem) error {
@@ -126,7 +128,8 @@ func (n *Notifier) enqueueFailures(ctx context.Context, problem *Problem) error 
 		// By its kind, because the text of an outage differs each time.
 		items = append(items, "trouble "+problem.Kind)
 	}
-	return n.enqueue(ctx, eventFailure, items, func(m *message, item string) {
+	slices.Sort(items)
+	return n.enqueue(ctx, eventFailure, each(items), func(m *message, item string) {
 		if d, ok := byItem[item]; ok {
 			m.Failures = append(m.Failures, failedDocument{d.Key, string(d.State), statuspage.Reason(d)})
 			return
@@ -140,45 +143,56 @@ func (n *Notifier) enqueueOrphans(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var items []string
-	byItem := map[string]state.Source{}
-	if superseded+orphaned > 0 {
+	var source state.Source // of the last item
+	items := func(yield func(string, error) bool) {
+		if superseded+orphaned == 0 {
+			return
+		}
 		filter := state.SourceFilter{SyncID: n.sync.ID, Standings: []state.Standing{state.Superseded, state.Orphaned}, Answering: true}
 		for s, err := range n.store.Inventory.Sources(ctx, filter) {
-			if err != nil {
-				return err
+			source = s
+			if !yield(sourceItem(s), err) {
+				return
 			}
-			item := strconv.FormatInt(s.ID, 10)
-			items = append(items, item)
-			byItem[item] = s
 		}
 	}
-	return n.enqueue(ctx, eventOrphan, items, func(m *message, item string) {
+	return n.enqueue(ctx, eventOrphan, items, func(m *message, _ string) {
 		if len(m.Sources) == maxListed {
 			m.Omitted++
 			return
 		}
-		s := byItem[item]
-		m.Sources = append(m.Sources, leftSource{s.ID, s.Name, s.Key, s.Standing})
+		m.Sources = append(m.Sources, leftSource{source.ID, source.Name, source.Key, source.Standing})
 	})
 }
 
-// enqueue adds a message about those items that the outbox has not had before, if there are any. add adds one item to it.
-func (n *Notifier) enqueue(ctx context.Context, event string, items []string, add func(*message, string)) error {
-	_, err := n.store.Outbox.Enqueue(ctx, n.sync.ID, event, items, func(fresh []string) ([]byte, error) {
+// sourceItem is the item of a source. The items are in the order of the inventory, in which adopted sources may have negative ids.
+func sourceItem(s state.Source) string {
+	item := binary.BigEndian.AppendUint64(nil, uint64(s.Destination.ID))
+	return string(binary.BigEndian.AppendUint64(item, uint64(s.ID)^1<<63))
+}
+
+// each yields items that are in order.
+func each(items []string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, item := range items {
+			if !yield(item, nil) {
+				return
+			}
+		}
+	}
+}
+
+// enqueue adds a message about those items that the outbox has not had before, if there are any. add adds an item to it.
+func (n *Notifier) enqueue(ctx context.Context, event string, items iter.Seq2[string, error], add func(*message, string)) error {
+	m := message{Event: event, Sync: n.sync.Name, Root: n.sync.Root, KnowledgeBase: n.sync.Destination.KnowledgeBase, At: n.now().UTC()}
+	_, err := n.store.Outbox.Enqueue(ctx, n.sync.ID, event, items, func(item string) { add(&m, item) }, func() ([]byte, error) {
 		// Counting reads all documents, so it waits until there is a message.
 		counts, err := n.store.Documents.Counts(ctx, n.sync.ID)
 		if err != nil {
 			return nil, err
 		}
 		delete(counts, state.Removed)
-		m := message{
-			Event: event, Sync: n.sync.Name, Root: n.sync.Root, KnowledgeBase: n.sync.Destination.KnowledgeBase,
-			At: n.now().UTC(), Documents: counts,
-		}
-		for _, item := range fresh {
-			add(&m, item)
-		}
+		m.Documents = counts
 		return json.Marshal(m)
 	})
 	if errors.Is(err, state.ErrOutboxFull) {

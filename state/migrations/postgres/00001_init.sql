@@ -203,7 +203,7 @@ CREATE INDEX outbox_due ON outbox (sync_id, next_attempt);
 CREATE TABLE reported (
     sync_id BIGINT NOT NULL REFERENCES syncs (id),
     event   TEXT   NOT NULL,
-    item    TEXT   NOT NULL,
+    item    BYTEA  NOT NULL,
     PRIMARY KEY (sync_id, event, item)
 );
 
