@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -17,8 +18,8 @@ import (
 //go:embed pages/*.html
 var pageFiles embed.FS
 
-// templates are the pages by name, each with the layout.
-var templates = func() map[string]*template.Template {
+// templates returns the pages by name, each with the layout. Most commands show none, so they are parsed once one is shown.
+var templates = sync.OnceValue(func() map[string]*template.Template {
 	layout := template.Must(template.New("layout.html").Funcs(template.FuncMap{
 		"asset":   assetPath,
 		"visible": visible,
@@ -34,7 +35,7 @@ var templates = func() map[string]*template.Template {
 		pages[name] = template.Must(template.Must(layout.Clone()).ParseFS(pageFiles, "pages/"+name+".html"))
 	}
 	return pages
-}()
+})
 
 // A frame is the data of the layout. The data of every page embeds it.
 type frame struct {
@@ -59,7 +60,7 @@ func (p *Page) frame(title, nav string) frame {
 // render writes a page.
 func (p *Page) render(w http.ResponseWriter, status int, name string, data any) {
 	var page bytes.Buffer
-	if err := templates[name].Execute(&page, data); err != nil {
+	if err := templates()[name].Execute(&page, data); err != nil {
 		p.log.Error("cannot render the status page", "error", err)
 		http.Error(w, "Cannot render the page. /status.json has the same content.", http.StatusInternalServerError)
 		return
