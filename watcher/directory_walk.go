@@ -30,6 +30,7 @@ type walk struct {
 	ctx     context.Context
 	root    *os.Root
 	buffer  []byte
+	looks   []look // of the files that are yielded next
 	yield   func(Entry, error) bool
 	stopped bool
 	left    *LeftOut // nil if nothing is counted
@@ -132,7 +133,7 @@ func (w *walk) descend(f *frame, prefix string) {
 	case isDir && n.kind == kindDirectory:
 		w.enter(f, n, func(child *frame) { w.descend(child, rest) })
 	case !isDir && n.kind == kindFile:
-		w.file(f, n)
+		w.files(f, []node{n})
 	}
 }
 
@@ -314,32 +315,36 @@ func (w *walk) list(f *frame) {
 		w.report(f.key, err)
 		return
 	}
-	for _, n := range nodes {
-		if w.stopped {
-			return
+	for len(nodes) > 0 && w.goesOn() {
+		if nodes[0].kind == kindFile {
+			nodes = nodes[w.files(f, nodes):]
+			continue
 		}
-		if err := w.ctx.Err(); err != nil {
-			w.emit(Entry{}, err)
-			w.stopped = true
-			return
-		}
-		switch n.kind {
-		case kindFile:
-			w.file(f, n)
-		case kindDirectory:
-			w.enter(f, n, func(child *frame) {
-				if err := w.readIgnores(child); err != nil {
-					w.report(child.key, err)
-					return
-				}
-				w.list(child)
-			})
-		}
+		w.enter(f, nodes[0], func(child *frame) {
+			if err := w.readIgnores(child); err != nil {
+				w.report(child.key, err)
+				return
+			}
+			w.list(child)
+		})
+		nodes = nodes[1:]
 	}
 	w.checkSwaps(f)
 	if w.left != nil && f.ignores != nil && f.ignores.dir == f.key {
 		w.left.ignoreFile(f.ignores)
 	}
+}
+
+// goesOn reports whether the walk has not been stopped.
+func (w *walk) goesOn() bool {
+	if w.stopped {
+		return false
+	}
+	if err := w.ctx.Err(); err != nil {
+		w.emit(Entry{}, err)
+		w.stopped = true
+	}
+	return !w.stopped
 }
 
 // read returns the files and directories in f, sorted.
@@ -389,54 +394,6 @@ func (w *walk) read(f *frame) ([]node, error) {
 	kept = placeholders(kept)
 	slices.SortFunc(kept, func(a, b node) int { return strings.Compare(a.name, b.name) })
 	return kept, nil
-}
-
-// file yields the file n of f, unless the filter leaves it out.
-func (w *walk) file(f *frame, n node) {
-	key := f.key + n.name
-	v := w.filter.document(key, f.ignores, w.left.rules())
-	if w.left != nil {
-		w.left.file(key, &v)
-	}
-	if v.out {
-		return
-	}
-	if n.placeholder != "" {
-		w.emitPlaceholder(key)
-		return
-	}
-	seen := w.now()
-	i, err := w.inspect(f, n)
-	switch {
-	case errors.Is(err, errGone):
-	case err != nil:
-		w.report(key, err)
-	case i.kind == kindFile && i.dehydrated:
-		w.emitPlaceholder(key)
-	case i.kind == kindFile:
-		w.emit(Entry{Key: key, Fingerprint: w.steadied(key, i.fingerprint), Skip: w.filter.skip(i.fingerprint.Size), Seen: seen, Foreign: w.isForeign(f, n, i.device)}, nil)
-	}
-}
-
-// inspect returns the metadata of a file.
-func (w *walk) inspect(f *frame, n node) (info, error) {
-	if w.fault != nil {
-		if err := w.fault(f.key + n.name); err != nil {
-			return info{}, err
-		}
-	}
-	i, err := info{}, error(nil)
-	if n.via {
-		if i, err = w.stat(f.key + n.name); err != nil && leadsNowhere(err) {
-			err = errGone
-		}
-	} else {
-		i, err = f.folder.stat(w.nameIn(f, n.name))
-	}
-	if w.Directory.stamp != nil {
-		i.fingerprint = w.Directory.stamp(f.key+n.name, i.fingerprint)
-	}
-	return i, err
 }
 
 // isForeign reports whether the time stamps of the file n of f come from another clock than this machine's.
