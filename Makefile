@@ -176,6 +176,12 @@ bench-targets: ## print P2 (files/s), P10 (state-bytes/document, once all are tr
 	$(GO) test -run '^$$' -bench BenchmarkFirstSync -benchtime 3x -timeout 30m ./cmd/kbsync
 	@$(MAKE) --silent --no-print-directory bench-million
 
+# VULNDB names another copy of the database: make security VULNDB=file:///srv/vulndb
+.PHONY: security
+security: ## look for unsafe code (gosec), and for known vulnerabilities of the modules (govulncheck, with the database at vuln.go.dev)
+	$(LINT) run --allow-parallel-runners --default none --enable gosec
+	$(GO) tool -modfile=internal/lint/go.mod govulncheck $(if $(VULNDB),-db $(VULNDB)) ./...
+
 .PHONY: lint
 lint: ## run golangci-lint, gofmt, and vet for Windows and macOS
 	@set -euo pipefail; unformatted=$$(gofmt -l .); \
