@@ -327,18 +327,8 @@ func (r *fixture) liveLosses() {
 	// The probe sends the lost document again, and its answer closes the breaker.
 	_, err = r.s.Queue.ClaimSmallest(r.ctx(), r.sync.ID, time.Hour)
 	r.must(err)
-	again, err := r.s.Queue.ClaimResends(r.ctx(), r.sync.ID, 0, 10)
-	r.must(err)
-	var hs []HashedDocument
-	for _, d := range again {
-		hs = append(hs, HashedDocument{ClaimedDocument: d, SHA256: d.SHA256, Size: 10})
-	}
-	b, seals := spec(r, hs)
-	b.Probe = true
-	u, err := r.s.Journal.Begin(r.ctx(), b)
-	r.must(err)
-	r.must(r.s.Journal.Seal(r.ctx(), u, seals))
-	r.accept(u, len(hs))
+	u := r.sealResend()
+	r.accept(u, len(u.spec.Members))
 }
 
 func (r *fixture) livePolls() {
