@@ -121,7 +121,7 @@ func (s *sample) isUTF8() bool {
 		return utf8.Valid(s.head)
 	}
 	head, tail := s.head, s.tail
-	for n := 1; n < utf8.UTFMax; n++ {
+	for n := 1; n < min(utf8.UTFMax, len(head)+1); n++ {
 		if at := len(head) - n; utf8.RuneStart(head[at]) {
 			if !utf8.FullRune(head[at:]) {
 				head = head[:at]
