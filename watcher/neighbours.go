@@ -19,7 +19,7 @@ func (d *Directory) Neighbours() (open func(ctx context.Context, key string, fp 
 }
 
 // Writers implements DirectoryTree. The function knows only of this machine's processes, and on Linux only for files of this user, or
-// with CAP_LEASE. It is the cheaper, the more documents lie in the directory of the one before.
+// with CAP_LEASE. It costs least if each document lies in the directory of the one before.
 func (d *Directory) Writers() (hasWriter func(ctx context.Context, key string) bool, end func()) {
 	n := &neighbours{root: d}
 	return n.hasWriter, n.leave
