@@ -8,12 +8,12 @@ import (
 )
 
 const (
-	// looksAtOnce is how many files of a directory are looked at at the same time. A network file system needs a round trip for each.
+	// looksAtOnce is how many files of a directory are looked at at the same time.
 	looksAtOnce = 8
 	// looksAhead is how many files are looked at before the first of them is yielded.
 	looksAhead = 256
-	// looksEach is how many files are worth another goroutine.
-	looksEach = 4
+	// looksEach is how many files are worth another goroutine. On a network file system each one is, because it needs a round trip.
+	looksEach = 16
 )
 
 // A look is what a walk learns about a file before it yields it.
@@ -60,7 +60,11 @@ func (w *walk) lookAt(f *frame, looks []look) {
 		}
 	}
 	var group sync.WaitGroup
-	for range min(len(looks)/looksEach, looksAtOnce) - 1 {
+	workers := len(looks) / looksEach
+	if w.far {
+		workers = len(looks)
+	}
+	for range min(workers, looksAtOnce) - 1 {
 		group.Go(work)
 	}
 	work()
