@@ -162,7 +162,8 @@ func (s *sample) declaredCharset() string {
 // detectCharset guesses the encoding of a text with bytes outside ASCII that is not UTF-8. It returns an encoding that can decode
 // the text: windows-1252 if no guess can.
 func detectCharset(data []byte) string {
-	data = data[:min(len(data), maxDetect)]
+	// The detector looks at bytes beyond the length of a slice, if there are some: without the clip, at those of an earlier document.
+	data = slices.Clip(data[:min(len(data), maxDetect)])
 	for _, guess := range chardet.DetectAll(data) {
 		e, err := htmlindex.Get(guess.Encoding)
 		if err != nil || guess.Confidence < minConfidence {
