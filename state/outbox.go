@@ -119,10 +119,8 @@ func (c *comparison) compare(items, reported iter.Seq2[string, error]) error {
 	return err
 }
 
-// errReported means that another process has reported an item since the comparison.
-var errReported = errors.New("another process has reported the same")
-
-// report makes the fresh items of a comparison reported ones, with a message, and forgets those that are gone.
+// report records the result of a comparison. It deletes the gone items, and writes the fresh items and their message. An item that
+// another process has reported since the comparison is an error.
 func (t *tx) report(syncID int64, event string, c comparison, body func() ([]byte, error)) error {
 	err := eachChunk(c.gone, func(chunk []string) error {
 		args := []any{syncID, event}
@@ -147,7 +145,7 @@ func (t *tx) report(syncID int64, event string, c comparison, body func() ([]byt
 			VALUES `+valueRows(1, len(chunk), 3)+`
 			ON CONFLICT (sync_id, event, item) DO NOTHING`, args...)
 		if err == nil && n < int64(len(chunk)) {
-			err = errReported
+			err = errors.New("another process has reported an item since the comparison")
 		}
 		return err
 	})

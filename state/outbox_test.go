@@ -286,3 +286,26 @@ func TestEnqueueWithoutRoomStopsAtTheFirstNewItem(t *testing.T) {
 		t.Errorf("after %d items: %v", yielded, err)
 	}
 }
+
+// Another process reports an item between the comparison and the transaction. Then the item makes one message.
+func TestItemThatAnotherProcessHasReportedMakesNoSecondMessage(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		_, err := r.s.Outbox.Enqueue(r.ctx(), r.sync.ID, "orphan", inOrder([]string{"a", "b"}), func(item string) {
+			if item == "b" {
+				_, err := r.enqueue("orphan", nil, "b")
+				r.must(err)
+			}
+		}, func() ([]byte, error) { return []byte("a b"), nil })
+		if err == nil {
+			t.Error("the second report is no error")
+		}
+		n, err := r.enqueue("orphan", nil, "a", "b")
+		r.must(err)
+		due, err := r.s.Outbox.Due(r.ctx(), r.sync.ID, 10)
+		r.must(err)
+		if n != 1 || len(due) != 2 || string(due[0].Body) != "b" || string(due[1].Body) != "a" {
+			t.Errorf("%d new items at last, and the messages %v", n, due)
+		}
+	})
+}

@@ -24,7 +24,7 @@ type look struct {
 	err  error
 }
 
-// files yields the files at the beginning of nodes, except those that the filter leaves out. It returns how many nodes they are.
+// files yields the run of files at the beginning of nodes. The filter leaves some of them out. The result is the length of the run.
 func (w *walk) files(f *frame, nodes []node) (n int) {
 	looks := w.looks[:0]
 	for ; n < len(nodes) && n < looksAhead && nodes[n].kind == kindFile; n++ {
@@ -61,7 +61,7 @@ func (w *walk) lookAt(f *frame, looks []look) {
 	}
 	var group sync.WaitGroup
 	workers := len(looks) / looksEach
-	if w.far {
+	if w.isFar() {
 		workers = len(looks)
 	}
 	for range min(workers, looksAtOnce) - 1 {
@@ -69,6 +69,16 @@ func (w *walk) lookAt(f *frame, looks []look) {
 	}
 	work()
 	group.Wait()
+}
+
+// isFar reports whether the walk has met a network file system.
+func (w *walk) isFar() bool {
+	for _, foreign := range w.clocks {
+		if foreign {
+			return true
+		}
+	}
+	return false
 }
 
 // emitFile yields a file.

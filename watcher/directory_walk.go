@@ -37,7 +37,6 @@ type walk struct {
 	partial bool     // a part was not listed
 	// clocks says which file systems have time stamps from another clock, by device.
 	clocks map[uint64]bool
-	far    bool // one of them has
 }
 
 // List yields the documents below prefix; see Root. It holds the names of the entries of each directory from the root to the
@@ -406,7 +405,6 @@ func (w *walk) isForeign(f *frame, n node, device uint64) bool {
 			w.clocks = map[uint64]bool{}
 		}
 		w.clocks[device] = foreign
-		w.far = w.far || foreign
 		w.noteClock(device, foreign)
 	}
 	return foreign
