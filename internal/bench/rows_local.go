@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // newState returns the path of a state that does not exist yet, in a directory of its own.
@@ -243,7 +244,8 @@ func (h *harness) largeFiles(ctx context.Context) error {
 	return err
 }
 
-// oneLargeFile is P3: one file, from the cache of the kernel and from the disk.
+// oneLargeFile is P3: one file, from the cache of the kernel and from the disk. A program is judged by the time from its start to the
+// acceptance, because kbsync then waits for the end of the training.
 func (h *harness) oneLargeFile(ctx context.Context) error {
 	c, p := h.scale.d, h.programs
 	dir, err := h.corpus(c)
@@ -273,8 +275,13 @@ func (h *harness) oneLargeFile(ctx context.Context) error {
 				if err := before(ctx); err != nil {
 					return sample{}, err
 				}
+				started := time.Now()
 				u, err := h.run(ctx, c)
-				return sample{u.Seconds, u}, err
+				if err != nil {
+					return sample{}, err
+				}
+				got, err := h.api.counts(ctx)
+				return sample{got.Last.Sub(started).Seconds(), u}, err
 			}}
 		}
 		all, err := h.alternate(ctx, h.scale.rounds, "s",
@@ -290,7 +297,7 @@ func (h *harness) oneLargeFile(ctx context.Context) error {
 			return err
 		}
 		r := h.results.row(id, fmt.Sprintf("one file of %d MiB, %s", c.Size>>20, name), all...)
-		r.atMost("time compared with curl", all[0].value()/all[1].value(), "x", 1)
+		r.atMost("time to the acceptance compared with curl", all[0].value()/all[1].value(), "x", 1)
 		r.atMost("peak memory", all[0].peak(), "MiB", 40)
 	}
 	return nil

@@ -31,6 +31,19 @@ const (
 	alnum       = upperDigits + "abcdefghijklmnopqrstuvwxyz"
 )
 
+// shortestToken is the length of the shortest token of secrets, and tokenChars are the characters of all of them.
+const (
+	shortestToken = 20
+	tokenChars    = alnum + "_-"
+)
+
+var isTokenChar = func() (is [256]bool) {
+	for _, c := range []byte(tokenChars) {
+		is[c] = true
+	}
+	return is
+}()
+
 // secret finds credentials in texts.
 func (s *sample) secret(r *Report) {
 	switch kindOf(s.name).family {
@@ -47,11 +60,9 @@ func (s *sample) secret(r *Report) {
 			r.add(Warn, Secret, "has a private key in it")
 			return
 		}
-		for _, x := range secrets {
-			if hasToken(data, x.start, x.length, x.chars) {
-				r.add(Warn, Secret, "has %s in it", x.name)
-				return
-			}
+		if name := tokenIn(data); name != "" {
+			r.add(Warn, Secret, "has %s in it", name)
+			return
 		}
 	}
 }
@@ -92,6 +103,32 @@ func hasPrivateKey(data []byte) bool {
 			return true
 		}
 	}
+}
+
+// tokenIn returns the name of a token that data has, or "". It looks at one byte of every shortestToken, because each token covers such
+// a byte, and only then at the word around it.
+func tokenIn(data []byte) string {
+	for at := shortestToken - 1; at < len(data); at += shortestToken {
+		if !isTokenChar[data[at]] {
+			continue
+		}
+		start, end := at, at+1
+		for start > 0 && isTokenChar[data[start-1]] {
+			start--
+		}
+		for end < len(data) && isTokenChar[data[end]] {
+			end++
+		}
+		if word := data[start:end]; len(word) >= shortestToken {
+			for _, x := range secrets {
+				if hasToken(word, x.start, x.length, x.chars) {
+					return x.name
+				}
+			}
+		}
+		at = end
+	}
+	return ""
 }
 
 // hasToken reports whether data has start, not within a word, with at least length of the characters after it.
