@@ -9,11 +9,11 @@ import (
 	"github.com/kbsync/kbsync/replycx/emulator"
 )
 
-// fail does something to the API, the network, the database, the disk or the clocks that must cost no document.
+// fail does something to the API, the network, the database, the disk, the bucket or the clocks that must cost no document.
 func (c *chaos) fail() {
 	c.Helper()
 	c.faults++
-	switch c.random.IntN(7) {
+	switch c.random.IntN(8) {
 	case 0, 1:
 		faults := c.someFaults()
 		c.note("faults of the API: %+v", faults.Rules)
@@ -31,8 +31,19 @@ func (c *chaos) fail() {
 		}
 	case 5:
 		c.fillDisk()
+	case 6:
+		c.failBucket()
 	default:
 		c.stepClocks()
+	}
+}
+
+// failBucket makes some requests to the bucket fail. Its client tries each three times, so a part of them fails for good.
+func (c *chaos) failBucket() {
+	if c.bucket != nil {
+		requests := 1 + c.random.IntN(20)
+		c.note("%d requests to the bucket fail", requests)
+		c.bucket.fail(requests)
 	}
 }
 

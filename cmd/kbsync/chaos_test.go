@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +21,8 @@ import (
 
 // TestChaos changes a tree and the rules of its sync at random, while the API, the network, the database and the disk fail and the
 // processes are killed and started again. After each round every fault ends, and what the emulator accepted is compared with the tree.
+//
+// The root is a directory in one round and a bucket in the next. On PostgreSQL several processes upload from the bucket.
 //
 // By default it makes one short round on each database with one and with four transfers, without the kills and faults after which an
 // answer is lost: kbsync sends such documents again after a minute. CHAOS sets how long rounds with all faults go on, CHAOS_SEED the first seed,
@@ -61,6 +65,9 @@ type chaosSetup struct {
 	gentle   bool // no answer is lost
 }
 
+// isBucket reports whether the root of the round is a bucket.
+func (s chaosSetup) isBucket() bool { return (int(s.seed)+s.workers/4)%2 == 0 }
+
 // chaosFigures are sums over all rounds.
 type chaosFigures struct {
 	mu                                                             sync.Mutex
@@ -83,7 +90,8 @@ type chaos struct {
 	direct  string // the state, without the proxy
 	through string // the state, through the proxy of the database
 	api, db *pgtest.Proxy
-	disk    string // a small file system with the state; empty if there is none
+	disk    string        // a small file system with the state; empty if there is none
+	bucket  *bucketServer // the root, with the documents of the tree; nil if the tree itself is the root
 	workers []*exec.Cmd
 	rules   int
 	// counts
@@ -97,6 +105,7 @@ func chaosRound(t *testing.T, setup chaosSetup, total *chaosFigures) {
 	c.startAll()
 	for began := time.Now(); time.Since(began) < setup.disturb; c.operations++ {
 		c.change()
+		c.publish()
 		time.Sleep(time.Duration(c.random.IntN(30)) * time.Millisecond)
 		switch c.random.IntN(25) {
 		case 0:
@@ -146,8 +155,32 @@ func newChaos(t *testing.T, setup chaosSetup) *chaos {
 	if c.through == "" {
 		c.through = c.state
 	}
+	if setup.isBucket() {
+		c.bucket = newBucketServer(t)
+		c.address, c.env = c.bucket.root, []string{"AWS_ACCESS_KEY_ID=chaos", "AWS_SECRET_ACCESS_KEY=secret"}
+	}
 	c.setRules()
 	return c
+}
+
+// publish puts the files of the tree into the bucket.
+func (c *chaos) publish() {
+	c.Helper()
+	if c.bucket == nil {
+		return
+	}
+	objects := map[string][]byte{}
+	c.must(filepath.WalkDir(c.root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		key, err := filepath.Rel(c.root, path)
+		if err == nil {
+			objects[key], err = os.ReadFile(path)
+		}
+		return err
+	}))
+	c.bucket.replace(objects)
 }
 
 // chaosRules are the rules of a sync, one set of them at a time: excludes of the config and the root's ignore file, with the documents
@@ -168,6 +201,9 @@ func (c *chaos) setRules() {
 	if rules.exclude != "" {
 		c.also = fmt.Sprintf("    exclude: [%q]\n", rules.exclude)
 	}
+	if c.bucket != nil {
+		c.also += "    rescan: 1s\n"
+	}
 	c.also += fmt.Sprintf("transfers: %d\n", c.setup.workers)
 	file := c.root + "/.kbsyncignore"
 	if rules.ignore == "" {
@@ -178,6 +214,7 @@ func (c *chaos) setRules() {
 		c.must(os.WriteFile(file+".new", []byte(rules.ignore), 0o600))
 		c.must(os.Rename(file+".new", file))
 	}
+	c.publish()
 	c.admits = func(key string) bool {
 		out, _ := path.Match(rules.matches, path.Base(key))
 		return !out
@@ -202,6 +239,9 @@ func (c *chaos) calm() {
 	c.api.Restore()
 	if c.db != nil {
 		c.db.Restore()
+	}
+	if c.bucket != nil {
+		c.bucket.fail(0)
 	}
 	c.must(c.emulator.SetFaults(nil))
 	c.emptyDisk()

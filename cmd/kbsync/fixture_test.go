@@ -26,8 +26,9 @@ type fixture struct {
 	root     string // the directory to sync
 	dir      string // the directory of the state
 	emulator *emulator.Emulator
-	url      string // of the emulator
-	state    string // a path, or the URL of a database
+	url      string   // of the emulator
+	state    string   // a path, or the URL of a database
+	env      []string // more variables of the processes
 }
 
 func newFixture(tb testing.TB, root string) *fixture {
@@ -77,6 +78,7 @@ func (f *fixture) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(self, append(args, "--state", f.state)...)
 	cmd.Args[0] = "kbsync" // testscript.Main runs the program with this name
 	cmd.Env = append(environWithoutSettings(), "HOME="+f.dir, "REPLYCX_TOKEN="+f.emulator.Token(51), "KBSYNC_API_URL="+f.url)
+	cmd.Env = append(cmd.Env, f.env...)
 	return cmd
 }
 

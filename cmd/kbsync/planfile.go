@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -28,7 +30,8 @@ type planFile struct {
 	CreatedAt time.Time `json:"created_at"`
 	// Inventory is the ID of the state that the plan was made with; empty if that held nothing.
 	Inventory string `json:"inventory,omitempty"`
-	// Arguments and Settings are those of the command line that shape the plan. Paths are relative to the working directory.
+	// Arguments and Settings are those of the command line that shape the plan. Paths are relative to the working directory. The settings
+	// are those of a sync: another one could send the token elsewhere, and a plan may come from another person.
 	Arguments []string            `json:"arguments,omitempty"`
 	Settings  map[string][]string `json:"settings,omitempty"`
 	Syncs     []*syncPlan         `json:"syncs"`
@@ -113,12 +116,15 @@ func newPlanItem(sync string, i engine.PlanItem) planItem {
 func planFlags(cmd *cobra.Command) map[string][]string {
 	given := map[string][]string{}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if s, ok := f.Value.(*setting); ok && s.Scope == config.ScopeSync {
+		if s, ok := f.Value.(*setting); ok && inPlan(s.Setting) {
 			given[f.Name] = s.values
 		}
 	})
 	return given
 }
+
+// inPlan reports whether a setting of the command line belongs into a plan.
+func inPlan(s config.Setting) bool { return s.Scope == config.ScopeSync && s.PerSync() }
 
 // encode writes the plan as JSON.
 func (p *planFile) encode(w io.Writer) error {
@@ -145,13 +151,28 @@ func readPlan(path string) (*planFile, error) {
 	if err != nil {
 		return nil, engine.WithClass(engine.ClassUsage, fmt.Errorf("read plan: %w", err))
 	}
+	plan, err := decodePlan(data)
+	if err != nil {
+		return nil, usageError(fmt.Sprintf("%s %s", console.Quoted(path), err))
+	}
+	return plan, nil
+}
+
+var errNoPlan = errors.New("is no plan; kbsync plan --out FILE writes one")
+
+// decodePlan decodes what encode writes. Its error is the end of a sentence about the file.
+func decodePlan(data []byte) (*planFile, error) {
 	var p planFile
-	if err := json.Unmarshal(data, &p); err != nil || p.Format == 0 {
-		return nil, usageError(fmt.Sprintf("%s is no plan; kbsync plan --out FILE writes one", console.Quoted(path)))
+	if err := json.Unmarshal(data, &p); err != nil || p.Format == 0 || slices.Contains(p.Syncs, nil) {
+		return nil, errNoPlan
 	}
 	if p.Format != planFormat {
-		return nil, usageError(fmt.Sprintf("the plan %s has the format %d, and this kbsync knows %d; make a new plan with kbsync plan --out",
-			console.Quoted(path), p.Format, planFormat))
+		return nil, fmt.Errorf("has the format %d, and this kbsync knows %d; make a new plan with kbsync plan --out", p.Format, planFormat)
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Settings)) {
+		if !slices.ContainsFunc(config.Settings(), func(s config.Setting) bool { return s.Name == name && inPlan(s) }) {
+			return nil, fmt.Errorf("has the flag --%s, which a plan must not set; make a new plan with kbsync plan --out", name)
+		}
 	}
 	for _, s := range p.Syncs {
 		for i := range s.Documents {

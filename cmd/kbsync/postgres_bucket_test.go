@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/xml"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -28,6 +29,7 @@ type bucketServer struct {
 	contents map[string][]byte
 	changed  time.Time
 	listings map[string]int // listings of the whole bucket by access key
+	failing  int            // requests that will fail
 }
 
 func newBucketServer(tb testing.TB) *bucketServer {
@@ -48,6 +50,38 @@ func (b *bucketServer) put(key string, content []byte) {
 		b.keys = slices.Insert(b.keys, at, key)
 	}
 	b.contents[key] = content
+}
+
+// replace replaces all objects.
+func (b *bucketServer) replace(contents map[string][]byte) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.contents, b.keys = contents, slices.Sorted(maps.Keys(contents))
+}
+
+// fail makes the next requests fail: every second one with a status, the others in the middle of the answer.
+func (b *bucketServer) fail(requests int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failing = requests
+}
+
+// fails reports whether a request fails. It has answered that request then.
+func (b *bucketServer) fails(w http.ResponseWriter) bool {
+	b.mu.Lock()
+	failing := b.failing
+	b.failing = max(0, failing-1)
+	b.mu.Unlock()
+	switch {
+	case failing == 0:
+		return false
+	case failing%2 == 0:
+		http.Error(w, `<Error><Code>SlowDown</Code></Error>`, http.StatusServiceUnavailable)
+	default:
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte(`<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Contents><Key>cut`)) // the server then cuts the connection
+	}
+	return true
 }
 
 // fill adds numbered objects of a few hundred bytes to a folder.
@@ -79,6 +113,7 @@ func (b *bucketServer) listingsOf(accessKey string) int {
 func (b *bucketServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := strings.TrimPrefix(r.URL.Path, "/"+bucketName)
 	switch {
+	case b.fails(w):
 	case r.Method == http.MethodGet && strings.Trim(key, "/") == "":
 		b.list(w, r)
 	case r.Method == http.MethodGet:

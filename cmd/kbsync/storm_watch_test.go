@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ type stormWatch struct {
 	*treeFixture
 	config  string // its path
 	program string // empty for the test binary
+	address string // of the root; empty for the directory itself
 	also    string // further settings of the sync
 	random  *rand.Rand
 	cmd     *exec.Cmd
@@ -50,7 +52,7 @@ syncs:
     max_change: off
     allow_empty: true
     min_reupload_interval: 200ms
-%s`, level, w.root, treeSettle, wait, w.also)
+%s`, level, cmp.Or(w.address, w.root), treeSettle, wait, w.also)
 	w.must(os.WriteFile(w.config+".new", text, 0o600))
 	w.must(os.Rename(w.config+".new", w.config))
 }

@@ -76,6 +76,9 @@ func (s Setting) Repeatable() bool {
 	return s.Kind == KindPatterns || s.Kind == KindPaths
 }
 
+// PerSync reports whether each sync has its own value.
+func (s Setting) PerSync() bool { return s.sync != nil }
+
 // Env returns the name of the environment variable, or "" if there is none.
 func (s Setting) Env() string {
 	if s.Name == "" {
