@@ -3,7 +3,7 @@ package state
 import "time"
 
 // checkpointDelay is the time from a write to the next checkpoint. SQLite moves its log into the main file only when the log has
-// grown to 1,000 pages. A person who copies or restores the main file alone must not lose hours.
+// grown to logPages. A person who copies or restores the main file alone must not lose hours.
 const checkpointDelay = 5 * time.Second
 
 // checkpoint moves the log into the main file without waiting for a reader or another writer. It reports whether nothing is left

@@ -63,6 +63,10 @@ func newSQLite() *sqliteDB {
 
 const pragmas = "&_pragma=busy_timeout(30000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=temp_store(MEMORY)"
 
+// logPages is the number of pages to which the log grows before SQLite moves it into the main file: 32 MB. The index of the contents is
+// random, so a small log would move most pages of a large state again and again.
+const logPages = "&_pragma=wal_autocheckpoint(8000)"
+
 // memoryVFS is the parameter of an address in memory.
 const memoryVFS = "?vfs=memdb"
 
@@ -75,7 +79,7 @@ func (s *sqliteDB) open(ctx context.Context, dsn string, readOnly bool) (backend
 		vacuum = ""
 	}
 	var err error
-	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-4096)"+vacuum); err != nil {
+	if s.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate&_pragma=cache_size(-4096)"+logPages+vacuum); err != nil {
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
