@@ -46,7 +46,8 @@ func SourceName(key string, style NameStyle) string {
 	}
 	sum := sha256.Sum256([]byte(key))
 	digits := hex.EncodeToString(sum[:4])
-	cleaned = cutRunes(strings.TrimSpace(cleaned), maxName-len("-")-len(digits)-len(cleanedEnding))
+	// A part can be "." or ".." only once the space before it is gone.
+	cleaned = cutRunes(cleanName(strings.TrimSpace(stem)), maxName-len("-")-len(digits)-len(cleanedEnding))
 	if cleaned != "" {
 		cleaned += "-"
 	}
