@@ -286,6 +286,38 @@ func TestDocumentChangedSinceItsLostAnswerIsNotResent(t *testing.T) {
 	})
 }
 
+// A document that cannot be read when it is to be resent is read again some seconds later.
+func TestUncertainDocumentThatCannotBeReadIsResentLater(t *testing.T) {
+	for _, size := range []int{10, state.HashAhead + 10} { // read before the request, and on the way
+		synctest.Test(t, func(t *testing.T) {
+			fx := newFixture(t)
+			fx.tree.put("a.txt", strings.Repeat("a", size))
+			fx.scan()
+			fx.service.set(func(post int, contents []string) fault {
+				if post == 1 && contents != nil {
+					broken := false
+					fx.tree.broken = func(string) error {
+						if broken {
+							return nil
+						}
+						broken = true
+						return errors.New("input/output error")
+					}
+					return fault{at: "lost", err: errors.New("EOF")}
+				}
+				return fault{}
+			})
+			start := time.Now()
+			res := fx.mustRun()
+			if res.Unreadable != 1 || res.Changed != 0 || res.Resent != 1 || time.Since(start) > 2*time.Minute {
+				t.Fatalf("after %v: %+v", time.Since(start), res)
+			}
+			fx.wantCounts(map[state.DocumentState]int{state.Training: 1})
+			fx.check()
+		})
+	}
+}
+
 // A document is not resent if it has other bytes than the uncertain content, even under the same fingerprint.
 func TestUncertainDocumentWithOtherBytesIsNotResent(t *testing.T) {
 	for _, size := range []int{10, state.HashAhead + 10} { // hashed beforehand, and on the way

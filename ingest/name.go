@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"path"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -51,7 +52,7 @@ func SourceName(key string, style NameStyle) string {
 	if cleaned != "" {
 		cleaned += "-"
 	}
-	return cleaned + digits + strings.TrimRight(cleanedEnding, " ")
+	return cleaned + digits + strings.TrimRightFunc(cleanedEnding, unicode.IsSpace)
 }
 
 // endingOf returns the extension of the last part of a key, with the dot; empty if there is none.

@@ -85,7 +85,7 @@ func (r *run) retryLater(ctx context.Context, docs []*document, why string) erro
 func (r *run) recordUnread(ctx context.Context, d *document, cause error) error {
 	r.inFlight.remove(d)
 	switch {
-	case d.ResendOf != 0:
+	case d.ResendOf != 0 && (isChanged(cause) || errors.Is(cause, fs.ErrNotExist)):
 		// The version that was sent stays uncertain. The next scan finds the new one.
 		return r.releaseChanged(ctx, d, "changed after its upload became uncertain")
 	case isChanged(cause):
@@ -100,6 +100,10 @@ func (r *run) recordUnread(ctx context.Context, d *document, cause error) error 
 		res.Unreadable++
 		res.Unread = appendFailure(res.Unread, Failure{Key: d.Key, Reason: reason})
 	})
+	if d.ResendOf != 0 { // the version that was sent stays uncertain, and the file is tried again
+		r.report.deferred(reason)
+		return r.queue.Release(ctx, []state.ClaimedDocument{d.ClaimedDocument}, time.Now().Add(delay(d.Attempts)), true)
+	}
 	r.report.done(1, d.Fingerprint.Size)
 	return r.queue.MarkUnreadable(ctx, d.ClaimedDocument, reason)
 }

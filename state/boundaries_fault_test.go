@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -145,7 +146,8 @@ func (l *life) hold(p point, kind faultKind, meanwhile func(s *striker, end func
 	case <-s.hit:
 	case err := <-done:
 		cancel()
-		l.Fatalf("the boundary was not reached: %v", err)
+		l.notReached(p, err)
+		return
 	}
 	time.Sleep(20 * time.Millisecond) // other goroutines come to their boundaries
 	l.endLeases()
@@ -178,8 +180,9 @@ const (
 	childToken = "BOUNDARY_TOKEN"
 )
 
-// killProcess makes a pass in a process that kills itself at the boundary.
-func (l *life) killProcess(p point) {
+// killProcess makes a pass in a process that kills itself at the boundary. It reports whether the process was waiting for the answer to an
+// upload.
+func (l *life) killProcess(p point) (unanswered bool) {
 	l.Helper()
 	url, err := l.emulator.Start("127.0.0.1:0")
 	if err != nil {
@@ -191,11 +194,28 @@ func (l *life) killProcess(p point) {
 	}
 	cmd := exec.Command(self, "-test.run=^TestFaultAtEachBoundary$", "-test.v")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d/%s/%d", childPoint, p.phase, p.name, p.nth), childState+"="+l.path, childURL+"="+url, childToken+"="+l.token)
-	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
+	switch out, err := cmd.CombinedOutput(); {
+	case strings.Contains(string(out), notKilled+"<nil>"):
+		l.notReached(p, nil)
+	case err == nil || !strings.Contains(err.Error(), "killed"):
 		l.Fatalf("the process was not killed: %v\n%s", err, out)
 	}
 	l.endLeases()
+	ctx := context.WithoutCancel(l.Context())
+	store, err := state.Open(ctx, state.Options{Path: l.path, ReadOnly: true})
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer store.Close()
+	batches, err := store.Journal.Recent(ctx, 1000)
+	if err != nil {
+		l.Fatal(err)
+	}
+	return slices.ContainsFunc(batches, func(b state.Batch) bool { return b.State == state.BatchSealed })
 }
+
+// notKilled begins the last line of a process that did not reach the boundary.
+const notKilled = "not killed: "
 
 func runChild(t *testing.T, at string) {
 	parts := strings.Split(at, "/")
@@ -212,7 +232,7 @@ func runChild(t *testing.T, at string) {
 		}
 	}()
 	l := &life{T: t, path: os.Getenv(childState), url: os.Getenv(childURL), token: os.Getenv(childToken), locks: true}
-	t.Log("not killed: ", l.run(t.Context(), phase, s.at))
+	t.Logf("%s%v", notKilled, l.run(t.Context(), phase, s.at))
 }
 
 // A report is what the API and the state have after a phase.
