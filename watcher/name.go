@@ -16,6 +16,9 @@ func fold(s string) string {
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c >= utf8.RuneSelf:
+			if !utf8.ValidString(s) {
+				s = string([]rune(s)) // norm would leave the characters after a wrong byte as they are
+			}
 			return norm.NFC.String(strings.Map(foldRune, norm.NFD.String(s)))
 		case 'A' <= c && c <= 'Z':
 			upper = true
