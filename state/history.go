@@ -195,7 +195,7 @@ func (h *history) readSources(ctx context.Context) error {
 		} else {
 			h.add(created, "source created", batch, id, sha)
 		}
-		if outcomeAt > created {
+		if outcomeAt > created || outcomeAt != 0 && code != adoptedCode { // they can have the same millisecond
 			h.add(outcomeAt, strings.TrimSuffix("training "+status+": "+errors, ": "), batch, id, sha)
 		}
 		if acked != 0 {
