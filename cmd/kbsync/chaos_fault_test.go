@@ -181,6 +181,9 @@ func (c *chaos) killOne() {
 	c.note("kill worker %d", i)
 	c.must(c.workers[i].Process.Kill())
 	_ = c.workers[i].Wait() // reports the kill
+	if c.bucket != nil {
+		c.bucket.fail(0) // a process that cannot reach its root at its start ends
+	}
 	c.startWorker(i)
 }
 

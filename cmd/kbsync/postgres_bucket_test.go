@@ -59,7 +59,7 @@ func (b *bucketServer) replace(contents map[string][]byte) {
 	b.contents, b.keys = contents, slices.Sorted(maps.Keys(contents))
 }
 
-// fail makes the next requests fail: every second one with a status, the others in the middle of the answer.
+// fail makes the next requests fail with a status, and every second listing in the middle of its answer.
 func (b *bucketServer) fail(requests int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -67,7 +67,7 @@ func (b *bucketServer) fail(requests int) {
 }
 
 // fails reports whether a request fails. It has answered that request then.
-func (b *bucketServer) fails(w http.ResponseWriter) bool {
+func (b *bucketServer) fails(w http.ResponseWriter, r *http.Request) bool {
 	b.mu.Lock()
 	failing := b.failing
 	b.failing = max(0, failing-1)
@@ -75,7 +75,7 @@ func (b *bucketServer) fails(w http.ResponseWriter) bool {
 	switch {
 	case failing == 0:
 		return false
-	case failing%2 == 0:
+	case failing%2 == 0 || r.URL.Query().Get("list-type") == "":
 		http.Error(w, `<Error><Code>SlowDown</Code></Error>`, http.StatusServiceUnavailable)
 	default:
 		w.Header().Set("Content-Length", "1000")
@@ -113,7 +113,7 @@ func (b *bucketServer) listingsOf(accessKey string) int {
 func (b *bucketServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := strings.TrimPrefix(r.URL.Path, "/"+bucketName)
 	switch {
-	case b.fails(w):
+	case b.fails(w, r):
 	case r.Method == http.MethodGet && strings.Trim(key, "/") == "":
 		b.list(w, r)
 	case r.Method == http.MethodGet:
