@@ -147,6 +147,7 @@ func inConsole(name, text string) (commands []shownCommand) {
 func varies(text string) string {
 	for _, r := range []struct{ pattern, replacement string }{
 		{`\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?`, "TIME"},
+		{`\b\d{4}-\d\d-\d\d\b`, "DATE"},
 		{`\b\d\d:\d\d:\d\d\b`, "TIME"},
 		{`\b\d+ requests? in \d`, "N requests in 0"},
 		{`\b\d+(\.\d+)?(ms|s|m\d+s)\b`, "DURATION"},
