@@ -286,6 +286,17 @@ func TestDocumentChangedSinceItsLostAnswerIsNotResent(t *testing.T) {
 	})
 }
 
+// loseFirstAnswer loses the answer to the first request, and calls then when that has arrived.
+func (fx *fixture) loseFirstAnswer(then func()) {
+	fx.service.set(func(post int, contents []string) fault {
+		if post == 1 && contents != nil {
+			then()
+			return fault{at: "lost", err: errors.New("EOF")}
+		}
+		return fault{}
+	})
+}
+
 // A document that cannot be read when it is to be resent is read again some seconds later.
 func TestUncertainDocumentThatCannotBeReadIsResentLater(t *testing.T) {
 	for _, size := range []int{10, state.HashAhead + 10} { // read before the request, and on the way
@@ -293,19 +304,15 @@ func TestUncertainDocumentThatCannotBeReadIsResentLater(t *testing.T) {
 			fx := newFixture(t)
 			fx.tree.put("a.txt", strings.Repeat("a", size))
 			fx.scan()
-			fx.service.set(func(post int, contents []string) fault {
-				if post == 1 && contents != nil {
-					broken := false
-					fx.tree.broken = func(string) error {
-						if broken {
-							return nil
-						}
-						broken = true
-						return errors.New("input/output error")
+			fx.loseFirstAnswer(func() {
+				broken := false
+				fx.tree.broken = func(string) error {
+					if broken {
+						return nil
 					}
-					return fault{at: "lost", err: errors.New("EOF")}
+					broken = true
+					return errors.New("input/output error")
 				}
-				return fault{}
 			})
 			start := time.Now()
 			res := fx.mustRun()
@@ -325,13 +332,7 @@ func TestUncertainDocumentWithOtherBytesIsNotResent(t *testing.T) {
 			fx := newFixture(t)
 			fx.tree.put("a.txt", strings.Repeat("a", size))
 			fx.scan()
-			fx.service.set(func(post int, contents []string) fault {
-				if post == 1 && contents != nil {
-					fx.tree.files["a.txt"].content = []byte(strings.Repeat("b", size))
-					return fault{at: "lost", err: errors.New("EOF")}
-				}
-				return fault{}
-			})
+			fx.loseFirstAnswer(func() { fx.tree.files["a.txt"].content = []byte(strings.Repeat("b", size)) })
 			res := fx.mustRun()
 			if res.Changed != 1 || res.Resent != 0 || res.Uploaded != 0 || fx.service.accepted[fx.document("a.txt").SHA256] != 0 {
 				t.Fatalf("%+v", res)

@@ -101,8 +101,7 @@ func (r *run) recordUnread(ctx context.Context, d *document, cause error) error 
 		res.Unread = appendFailure(res.Unread, Failure{Key: d.Key, Reason: reason})
 	})
 	if d.ResendOf != 0 { // the version that was sent stays uncertain, and the file is tried again
-		r.report.deferred(reason)
-		return r.queue.Release(ctx, []state.ClaimedDocument{d.ClaimedDocument}, time.Now().Add(delay(d.Attempts)), true)
+		return r.retryLater(ctx, []*document{d}, reason)
 	}
 	r.report.done(1, d.Fingerprint.Size)
 	return r.queue.MarkUnreadable(ctx, d.ClaimedDocument, reason)
