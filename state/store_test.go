@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -130,6 +131,20 @@ func TestEditSupersedes(t *testing.T) {
 		}
 		r.vanish("a.md")
 		r.wantStanding(first[0], Orphaned)
+	})
+}
+
+// The clock stands still, so a training ends in the millisecond in which its source is recorded.
+func TestHistoryHasATrainingThatEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFixture(t)
+		r.put("a.md")
+		r.upload(map[string]string{"a.md": "A"})
+		events, err := r.s.Documents.History(t.Context(), 1)
+		r.must(err)
+		if len(events) != 4 || events[3].What != "training completed" || events[3].At != events[0].At {
+			t.Errorf("history: %v", events)
+		}
 	})
 }
 
