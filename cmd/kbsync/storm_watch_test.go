@@ -74,9 +74,15 @@ func (w *stormWatch) start(flags ...string) {
 	w.must(out.Close())
 	w.reader = r
 	go func() { _, _ = io.Copy(log, r) }() // it ends with the process, or when the pipe is closed
+	w.waitUntilReady(log)
+}
+
+// waitUntilReady waits until a process has logged that it is ready.
+func (w *stormWatch) waitUntilReady(log *syncedLog) {
+	w.Helper()
 	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.text(), "msg=ready"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.Fatal("the watch is not ready after a minute")
+			w.Fatalf("the process is not ready after a minute:\n%s", lastLines(log.text(), 20))
 		}
 	}
 }
