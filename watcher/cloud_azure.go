@@ -161,11 +161,15 @@ func (c *azureContainer) open(ctx context.Context, key string, fp state.Fingerpr
 		}
 		return nil, err
 	}
-	if out.ETag != nil && quoted(string(*out.ETag)) != fp.ETag {
-		out.Body.Close()
-		return nil, changed()
+	got := ""
+	if out.ETag != nil {
+		got = quoted(string(*out.ETag))
 	}
-	return rangeBody(out.Body, out.ContentLength, out.ContentRange, out.ContentEncoding, fp.Size, offset)
+	if err := checkVersion(got, fp.ETag); err != nil {
+		out.Body.Close()
+		return nil, err
+	}
+	return rangeBody(out.Body, out.ContentLength, out.ContentRange, out.ContentEncoding, true, fp.Size, offset)
 }
 
 func (c *azureContainer) close() error { return nil }

@@ -122,9 +122,17 @@ func (b *gsBucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 	if err != nil {
 		return nil, gsFault(err, false)
 	}
-	if r.Attrs.Generation != generation && r.Attrs.Generation != 0 || r.Attrs.Size != fp.Size {
+	got := ""
+	if r.Attrs.Generation > 0 { // the client sets -1 if the response has none
+		got = "generation:" + strconv.FormatInt(r.Attrs.Generation, 10)
+	}
+	err = checkVersion(got, fp.ETag)
+	if err == nil && r.Attrs.Size != fp.Size {
+		err = errOtherSize
+	}
+	if err != nil {
 		r.Close()
-		return nil, changed()
+		return nil, err
 	}
 	return r, nil
 }

@@ -17,11 +17,34 @@ import (
 
 func changed() error { return &cloudFault{faultChanged, state.ErrChanged} }
 
-// rangeBody checks that a body belongs to an object of this size, and skips to the offset.
-func rangeBody(body io.ReadCloser, length *int64, contentRange, encoding *string, size, offset int64) (io.ReadCloser, error) {
+// errNoVersion reports a response without the version of its object. A gateway may have sent it: it proves neither that the object
+// has changed nor that the bytes are of the listed version.
+var errNoVersion = errors.New("the response does not name the version of the object; check gateways between kbsync and the bucket")
+
+// errOtherSize reports a response with the listed version of an object and another size.
+var errOtherSize = errors.New("the response has another size than the listing; check gateways between kbsync and the bucket")
+
+// checkVersion compares the version in a response with the listed one; both are empty if a cloud has none.
+func checkVersion(got, listed string) error {
+	switch {
+	case got == listed || listed == "":
+		return nil
+	case got == "":
+		return errNoVersion
+	}
+	return changed()
+}
+
+// rangeBody checks that a body belongs to an object of this size, and skips to the offset. versioned is true if the response names the
+// listed version: then another size is an error of the response, and else it shows that the object has changed.
+func rangeBody(body io.ReadCloser, length *int64, contentRange, encoding *string, versioned bool, size, offset int64) (io.ReadCloser, error) {
 	fail := func(err error) (io.ReadCloser, error) {
 		body.Close()
 		return nil, err
+	}
+	otherSize := changed
+	if versioned {
+		otherSize = func() error { return errOtherSize }
 	}
 	if err := checkEncoding(aws.ToString(encoding)); err != nil {
 		return fail(err)
@@ -34,11 +57,11 @@ func rangeBody(body io.ReadCloser, length *int64, contentRange, encoding *string
 			return fail(fmt.Errorf("the response has the invalid Content-Range %q", r))
 		}
 		if _, whole, ok := strings.Cut(r, "/"); ok && whole != "*" && whole != strconv.FormatInt(size, 10) {
-			return fail(changed())
+			return fail(otherSize())
 		}
 	}
 	if length != nil && begin+*length != size {
-		return fail(changed())
+		return fail(otherSize())
 	}
 	if begin > offset {
 		return fail(fmt.Errorf("the response begins at byte %d instead of %d", begin, offset))

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -30,16 +31,20 @@ type refusal struct {
 	kind    string // the content type
 	code    string // the error code in Azure's header
 	body    string
-	failure error // a network error instead of a response
+	failure error     // a network error instead of a response
+	version [2]string // a header with the version of the object; empty if there is none
 }
 
 func (r refusal) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.failure != nil {
 		return nil, r.failure
 	}
-	header := http.Header{"Content-Type": {r.kind}}
+	header := http.Header{"Content-Type": {r.kind}, "Content-Length": {strconv.Itoa(len(r.body))}}
 	if r.code != "" {
 		header.Set("x-ms-error-code", r.code)
+	}
+	if r.version[0] != "" {
+		header.Set(r.version[0], r.version[1])
 	}
 	return &http.Response{
 		StatusCode: r.status, Status: fmt.Sprint(r.status, " ", http.StatusText(r.status)), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -166,6 +171,61 @@ func TestCloudFailuresAreClassified(t *testing.T) {
 				t.Errorf("%+v, %v", r, store.known)
 			}
 		})
+	}
+}
+
+// Only a response with another version shows that an object has changed. A response without a version comes from a gateway, even if it
+// has the size of the object by chance: its bytes must not be uploaded, and the document must not wait until a scan finds a change.
+func TestOnlyAnotherVersionOfAnObjectIsAChange(t *testing.T) {
+	t.Parallel()
+	const content = "twenty bytes of text"
+	for _, cloud := range []struct {
+		name                string
+		bucket              func(context.Context, refusal) (objects, error)
+		header              string
+		listed, same, other string // the version in the listing, and two in the header
+	}{
+		{"gs", googleBucket, "X-Goog-Generation", "generation:1", "1", "2"},
+		{"s3", amazonBucket, "ETag", `"1"`, `"1"`, `"2"`},
+		{"azblob", azureBucket, "ETag", `"1"`, `"1"`, `"2"`},
+	} {
+		for _, tt := range []struct {
+			name, version, body string
+			want                error // nil if the content is read
+		}{
+			{"the listed version", cloud.same, content, nil},
+			{"the listed version with another size", cloud.same, content + ".", errOtherSize},
+			{"another version", cloud.other, content, state.ErrChanged},
+			{"another version with another size", cloud.other, content + ".", state.ErrChanged},
+			{"no version", "", "<html>sign in</html>", errNoVersion},
+			{"no version and another size", "", "<html>please sign in</html>", errNoVersion},
+		} {
+			t.Run(cloud.name+"/"+tt.name, func(t *testing.T) {
+				t.Parallel()
+				answer := refusal{status: 200, kind: "text/markdown", body: tt.body}
+				if tt.version != "" {
+					answer.version = [2]string{cloud.header, tt.version}
+				}
+				service, err := cloud.bucket(t.Context(), answer)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := service.open(t.Context(), "a.md", state.Fingerprint{Size: int64(len(content)), ETag: cloud.listed}, 0)
+				if !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+					t.Fatalf("%v, want %v", err, tt.want)
+				}
+				if isChange := errors.Is(tt.want, state.ErrChanged); err != nil && (faultOf(err) == faultChanged) != isChange {
+					t.Errorf("%v: is a change %v, want %v", err, !isChange, isChange)
+				}
+				if err == nil {
+					read, err := io.ReadAll(body)
+					if string(read) != content || err != nil {
+						t.Errorf("%q, %v", read, err)
+					}
+					body.Close()
+				}
+			})
+		}
 	}
 }
 

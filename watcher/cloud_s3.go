@@ -188,11 +188,11 @@ func (b *s3Bucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 		return nil, s3Fault(err)
 	}
 	// Some stores ignore the condition.
-	if fp.ETag != "" && out.ETag != nil && *out.ETag != fp.ETag {
+	if err := checkVersion(aws.ToString(out.ETag), fp.ETag); err != nil {
 		out.Body.Close()
-		return nil, changed()
+		return nil, err
 	}
-	return rangeBody(out.Body, out.ContentLength, out.ContentRange, out.ContentEncoding, fp.Size, offset)
+	return rangeBody(out.Body, out.ContentLength, out.ContentRange, out.ContentEncoding, fp.ETag != "", fp.Size, offset)
 }
 
 func (b *s3Bucket) close() error {

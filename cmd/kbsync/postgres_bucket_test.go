@@ -59,7 +59,7 @@ func (b *bucketServer) replace(contents map[string][]byte) {
 	b.contents, b.keys = contents, slices.Sorted(maps.Keys(contents))
 }
 
-// fail makes the next requests fail with a status, and every second listing in the middle of its answer.
+// fail makes the next requests fail, one third each: with a status, with a page of a gateway, and in the middle of the answer.
 func (b *bucketServer) fail(requests int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -72,14 +72,22 @@ func (b *bucketServer) fails(w http.ResponseWriter, r *http.Request) bool {
 	failing := b.failing
 	b.failing = max(0, failing-1)
 	b.mu.Unlock()
-	switch {
-	case failing == 0:
+	if failing == 0 {
 		return false
-	case failing%2 == 0 || r.URL.Query().Get("list-type") == "":
+	}
+	switch failing % 3 {
+	case 0:
 		http.Error(w, `<Error><Code>SlowDown</Code></Error>`, http.StatusServiceUnavailable)
+	case 1:
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = w.Write([]byte("<html><body>Please sign in.</body></html>")) // the client may be gone
 	default:
-		w.Header().Set("Content-Length", "1000")
-		_, _ = w.Write([]byte(`<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><Contents><Key>cut`)) // the server then cuts the connection
+		whole := httptest.NewRecorder()
+		b.answer(whole, r)
+		maps.Copy(w.Header(), whole.Header())
+		w.Header().Set("Content-Length", strconv.Itoa(whole.Body.Len()))
+		w.WriteHeader(whole.Code)
+		_, _ = w.Write(whole.Body.Bytes()[:whole.Body.Len()/2]) // the server then cuts the connection
 	}
 	return true
 }
@@ -111,9 +119,14 @@ func (b *bucketServer) listingsOf(accessKey string) int {
 }
 
 func (b *bucketServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !b.fails(w, r) {
+		b.answer(w, r)
+	}
+}
+
+func (b *bucketServer) answer(w http.ResponseWriter, r *http.Request) {
 	key := strings.TrimPrefix(r.URL.Path, "/"+bucketName)
 	switch {
-	case b.fails(w, r):
 	case r.Method == http.MethodGet && strings.Trim(key, "/") == "":
 		b.list(w, r)
 	case r.Method == http.MethodGet:
