@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 	"gocloud.dev/blob/s3blob"
 
 	"github.com/kbsync/kbsync/state"
@@ -117,7 +118,7 @@ func (b *s3Bucket) list(ctx context.Context, prefix, delimiter, token string) (*
 	if token != "" {
 		in.ContinuationToken = &token
 	}
-	out, err := b.client.ListObjectsV2(ctx, in)
+	out, err := b.client.ListObjectsV2(ctx, in, quiet)
 	if err != nil {
 		return nil, "", s3Fault(err)
 	}
@@ -180,10 +181,7 @@ func (b *s3Bucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 	if offset > 0 {
 		in.Range = aws.String("bytes=" + strconv.FormatInt(offset, 10) + "-")
 	}
-	out, err := b.client.GetObject(ctx, in, func(o *s3.Options) {
-		// Many stores have no checksums. The client would log that for each object on stderr.
-		o.DisableLogOutputChecksumValidationSkipped = true
-	})
+	out, err := b.client.GetObject(ctx, in, quiet)
 	if err != nil {
 		return nil, s3Fault(err)
 	}
@@ -194,6 +192,10 @@ func (b *s3Bucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 	}
 	return rangeBody(out.Body, out.ContentLength, out.ContentRange, out.ContentEncoding, fp.ETag != "", fp.Size, offset)
 }
+
+// quiet keeps the client from logging on stderr: that an object has no checksum, for example, or that an answer broke off. kbsync logs the
+// errors that the client returns.
+func quiet(o *s3.Options) { o.Logger = logging.Nop{} }
 
 func (b *s3Bucket) close() error {
 	if c, ok := b.client.Options().HTTPClient.(interface{ GetTransport() *http.Transport }); ok {

@@ -74,11 +74,12 @@ func (c *chaos) failNetwork() {
 }
 
 // someFaults are some of the faults of a soak, with greater probabilities. Without lost answers they are those before an upload is
-// complete, and those of status requests.
+// complete, and those of status requests. A reset may come when the client has sent a small upload as a whole.
 func (c *chaos) someFaults() *emulator.Faults {
 	var rules []emulator.Fault
 	for _, r := range soakFaults.Rules {
-		loses := r.Operation == emulator.OpUpload && (r.At == emulator.After || r.At == emulator.Read || r.Answer != "" || r.DropFields > 0)
+		loses := r.Operation == emulator.OpUpload &&
+			(r.Reset || r.At == emulator.After || r.At == emulator.Read || r.Answer != "" || r.DropFields > 0)
 		if c.setup.gentle && loses || c.random.IntN(2) == 0 {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +159,9 @@ func (w *stormWatch) show(tb testing.TB) {
 	if tb.Failed() {
 		_ = w.cmd.Process.Kill()
 		_ = w.cmd.Wait()
-		tb.Logf("log of the watch:\n%s", lastLines(w.log.text(), 60))
+		lines := slices.DeleteFunc(strings.Split(w.log.text(), "\n"), func(line string) bool {
+			return strings.Contains(line, "msg=scanned") && strings.Contains(line, "new=0 changed=0") && strings.Contains(line, "removed=0")
+		})
+		tb.Logf("log of the watch, without the scans that found no change:\n%s", lastLines(strings.Join(lines, "\n"), 60))
 	}
 }

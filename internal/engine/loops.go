@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 
@@ -153,7 +152,7 @@ func (l *loops) start(ctx context.Context) bool {
 		}
 		l.reportStart(ctx, err)
 		l.noteFirstScan()
-		delay := retry.EqualJitter(minDelay, maxDelay).Delay(failures, rand.Float64())
+		delay := backoff(failures)
 		if Classify(err) == ClassGuard {
 			delay = fatalDelay
 		}

@@ -57,6 +57,7 @@ func (l *loops) call(ctx context.Context, group *sync.WaitGroup) {
 // runDeliveries calls the hooks of the sync until ctx ends.
 func (l *loops) runDeliveries(ctx context.Context) {
 	var next time.Time
+	failures := 0
 	for {
 		wait := time.Hour
 		if !next.IsZero() {
@@ -70,9 +71,12 @@ func (l *loops) runDeliveries(ctx context.Context) {
 			continue
 		}
 		var err error
-		if next, err = notifier.Deliver(ctx); err != nil && ctx.Err() == nil {
+		if next, err = notifier.Deliver(ctx); err == nil {
+			failures = 0
+		} else if ctx.Err() == nil {
 			l.logger.Error("cannot read the messages to the hooks", "error", err)
-			next = l.opts.Now().Add(maxDelay)
+			next = l.opts.Now().Add(backoff(failures))
+			failures++
 		}
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -17,6 +18,11 @@ const (
 	guardDelay       = 30 * time.Second
 	missingRootDelay = 10 * time.Second
 )
+
+// backoff returns how long a loop waits after a failure that follows so many others.
+func backoff(failures int) time.Duration {
+	return retry.EqualJitter(minDelay, maxDelay).Delay(failures, rand.Float64())
+}
 
 // A scanSchedule decides what the scan loop scans, and when. Its methods are functions of the time and of the results of scans.
 type scanSchedule struct {

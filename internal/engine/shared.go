@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -52,7 +51,7 @@ func (l *loops) lead(ctx context.Context) {
 		case err != nil:
 			l.setError(stageStart, err)
 			l.noteFirstScan()
-			delay := retry.EqualJitter(minDelay, maxDelay).Delay(failures, rand.Float64())
+			delay := backoff(failures)
 			failures++
 			if _, err := retry.SleepOrWake(ctx, delay, l.retryNow); err != nil {
 				return

@@ -30,14 +30,19 @@ const (
 // runUploads uploads the documents that are due until ctx ends.
 func (l *loops) runUploads(ctx context.Context) {
 	fruitless := 0 // runs in a row that uploaded nothing
+	unread := 0    // failed reads of the queue in a row
 	var notBefore time.Time
 	var renewal renewal
 	for {
 		wait, err := l.untilDue(ctx, notBefore)
 		if err != nil && ctx.Err() == nil {
 			l.setError(stageUpload, err)
-			notBefore = l.opts.Now().Add(maxDelay)
+			notBefore = l.opts.Now().Add(backoff(unread))
+			unread++
 			continue
+		}
+		if !l.opts.Now().Before(notBefore) { // the queue was read
+			unread = 0
 		}
 		if wait > 0 {
 			retryNow, err := l.waitForDue(ctx, wait)

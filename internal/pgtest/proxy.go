@@ -122,9 +122,12 @@ func (p *Proxy) serve(client net.Conn) {
 	var group sync.WaitGroup
 	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
 		group.Go(func() {
-			_, _ = io.Copy(gate{p, way[1]}, way[0]) // ends with the connection
-			_ = way[0].Close()
-			_ = way[1].Close()
+			if _, err := io.Copy(gate{p, way[1]}, way[0]); err != nil {
+				_ = way[0].Close()
+				_ = way[1].Close()
+			}
+			// A peer that answers early and then closes must not cost the other one the answer, as a whole close would.
+			_ = way[1].(*net.TCPConn).CloseWrite()
 		})
 	}
 	group.Wait()
