@@ -30,8 +30,7 @@ func followEndlessly(
 	ctx context.Context, t *tracking, opts Options, metrics *statuspage.Metrics, report trainingReport,
 ) (tracker.Result, error) {
 	id := t.destination.ID
-	var refused atomic.Bool  // no status request was answered since the last failure
-	var recorded atomic.Bool // an outcome was recorded since the last failure
+	var refused atomic.Bool // no status request was answered since the last failure
 	options := trackerOptions(opts.Config, opts.Logger)
 	options.Patience = -1
 	options.Wake = t.wake
@@ -49,7 +48,6 @@ func followEndlessly(
 	}
 	options.Progress = func(r tracker.Result) {
 		if r.Completed+r.Failed+r.Stuck > 0 {
-			recorded.Store(true)
 			report.progressed(id)
 		}
 	}
@@ -63,7 +61,7 @@ func followEndlessly(
 		if renewal.next(ctx, opts.API, err, result.Requests > 1) {
 			continue
 		}
-		if recorded.Swap(false) || time.Since(began) > maxDelay {
+		if time.Since(began) > maxDelay {
 			failures = 0
 		}
 		delay := backoff(failures)
