@@ -56,6 +56,26 @@ func TestChaos(t *testing.T) {
 	}
 }
 
+// A state that cannot be read for a moment holds back uploads for seconds.
+func TestUploadsResumeSoonAfterTheQueueCouldNotBeRead(t *testing.T) {
+	t.Parallel()
+	c := newChaos(t, chaosSetup{database: "postgres", workers: 1, seed: 1, gentle: true})
+	defer c.show(t)
+	c.startWatch()
+	c.waitUntilSynced(30*time.Second, nil)
+	database := strings.TrimSuffix(c.direct, withLease("", time.Second))
+	pgtest.Exec(t, database, "ALTER TABLE documents RENAME TO hidden")
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(c.log.text(), "read queue"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the watch has not noticed that it cannot read its queue")
+		}
+	}
+	pgtest.Exec(t, database, "ALTER TABLE hidden RENAME TO documents")
+	c.write(c.root + "/after.md")
+	c.waitUntilSynced(20*time.Second, nil)
+	c.end()
+}
+
 // A chaosSetup is what a round depends on, beside time.
 type chaosSetup struct {
 	database string

@@ -1,10 +1,7 @@
 package engine
 
 import (
-	"database/sql"
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -35,25 +32,4 @@ func TestDelayAfterUploadsDependsOnTheCause(t *testing.T) {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}
 	}
-}
-
-// A state that cannot be read for a moment holds uploads back for seconds.
-func TestUploadsResumeSoonAfterTheQueueCouldNotBeRead(t *testing.T) {
-	t.Parallel()
-	r := startDaemon(t, "{poll: {min: 20ms}, shutdown_grace: 1ms, syncs: ["+oneSync+"]}")
-	receive(t, r.client.sealed)
-	r.answerAll()
-	until(t, func() bool { return r.log.has("msg=uploaded") })
-	db, err := sql.Open("sqlite", filepath.Join(r.dir(), "kbsync.db")+"?_pragma=busy_timeout(10000)")
-	r.must(err)
-	defer db.Close()
-	rename := func(from, to string) {
-		_, err := db.ExecContext(t.Context(), "ALTER TABLE "+from+" RENAME TO "+to)
-		r.must(err)
-	}
-	rename("documents", "hidden")
-	until(t, func() bool { return r.log.has("read queue") })
-	rename("hidden", "documents")
-	r.must(os.WriteFile(filepath.Join(r.dir(), "docs", "new.md"), []byte("new"), 0o600))
-	receive(t, r.client.sealed)
 }
