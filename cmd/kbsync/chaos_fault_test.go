@@ -165,7 +165,7 @@ func (c *chaos) startWorker(i int) {
 	log := &syncedLog{}
 	c.workers[i].Stderr = log
 	c.must(c.workers[i].Start())
-	c.waitUntilReady(log)
+	c.waitUntilLogged(log, "msg=ready")
 }
 
 // killOne kills a process and starts it again.

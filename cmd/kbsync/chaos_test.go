@@ -65,11 +65,7 @@ func TestUploadsResumeSoonAfterTheQueueCouldNotBeRead(t *testing.T) {
 	c.waitUntilSynced(30*time.Second, nil)
 	database := strings.TrimSuffix(c.direct, withLease("", time.Second))
 	pgtest.Exec(t, database, "ALTER TABLE documents RENAME TO hidden")
-	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(c.log.text(), "read queue"); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the watch has not noticed that it cannot read its queue")
-		}
-	}
+	c.waitUntilLogged(c.log, "read queue")
 	pgtest.Exec(t, database, "ALTER TABLE hidden RENAME TO documents")
 	c.write(c.root + "/after.md")
 	c.waitUntilSynced(20*time.Second, nil)

@@ -75,15 +75,15 @@ func (w *stormWatch) start(flags ...string) {
 	w.must(out.Close())
 	w.reader = r
 	go func() { _, _ = io.Copy(log, r) }() // it ends with the process, or when the pipe is closed
-	w.waitUntilReady(log)
+	w.waitUntilLogged(log, "msg=ready")
 }
 
-// waitUntilReady waits until a process has logged that it is ready.
-func (w *stormWatch) waitUntilReady(log *syncedLog) {
+// waitUntilLogged waits until the log of a process has a text, such as "msg=ready".
+func (w *stormWatch) waitUntilLogged(log *syncedLog, text string) {
 	w.Helper()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.text(), "msg=ready"); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.text(), text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.Fatalf("the process is not ready after a minute:\n%s", lastLines(log.text(), 20))
+			w.Fatalf("the process has not logged %q after a minute:\n%s", text, lastLines(log.text(), 20))
 		}
 	}
 }
