@@ -161,15 +161,11 @@ func (c *azureContainer) open(ctx context.Context, key string, fp state.Fingerpr
 		}
 		return nil, err
 	}
-	got := ""
+	version := ""
 	if out.ETag != nil {
-		got = quoted(string(*out.ETag))
+		version = quoted(string(*out.ETag))
 	}
-	if err := checkVersion(got, fp.ETag); err != nil {
-		out.Body.Close()
-		return nil, err
-	}
-	return rangeBody(out.Body, out.ContentLength, out.ContentRange, out.ContentEncoding, true, fp.Size, offset)
+	return rangeBody(out.Body, version, out.ContentLength, out.ContentRange, out.ContentEncoding, fp, offset)
 }
 
 func (c *azureContainer) close() error { return nil }

@@ -98,7 +98,7 @@ func (b *gsBucket) list(ctx context.Context, prefix, delimiter, token string) (p
 		}
 		// Created is the time of this generation. A change of metadata does not change it.
 		o := object{key: a.Name, fingerprint: state.Fingerprint{
-			Size: a.Size, MTime: a.Created.UnixNano(), ETag: "generation:" + strconv.FormatInt(a.Generation, 10),
+			Size: a.Size, MTime: a.Created.UnixNano(), ETag: generationTag(a.Generation),
 		}}
 		if a.CustomerKeySHA256 != "" {
 			o.unreadable = "encrypted with a key of its owner"
@@ -122,20 +122,19 @@ func (b *gsBucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 	if err != nil {
 		return nil, gsFault(err, false)
 	}
-	got := ""
+	version := ""
 	if r.Attrs.Generation > 0 { // the client sets -1 if the response has none
-		got = "generation:" + strconv.FormatInt(r.Attrs.Generation, 10)
+		version = generationTag(r.Attrs.Generation)
 	}
-	err = checkVersion(got, fp.ETag)
-	if err == nil && r.Attrs.Size != fp.Size {
-		err = errOtherSize
-	}
-	if err != nil {
+	if err := checkObject(version, r.Attrs.Size, fp); err != nil {
 		r.Close()
 		return nil, err
 	}
 	return r, nil
 }
+
+// generationTag is the version of an object with this generation.
+func generationTag(generation int64) string { return "generation:" + strconv.FormatInt(generation, 10) }
 
 func (b *gsBucket) close() error { return b.client.Close() }
 

@@ -24,44 +24,53 @@ var errNoVersion = errors.New("the response does not name the version of the obj
 // errOtherSize reports a response with the listed version of an object and another size.
 var errOtherSize = errors.New("the response has another size than the listing; check gateways between kbsync and the bucket")
 
-// checkVersion compares the version in a response with the listed one; both are empty if a cloud has none.
-func checkVersion(got, listed string) error {
+// checkObject compares the version and the size in a response with the listed ones. Only another version shows that an object has changed,
+// or another size if the store lists no versions.
+func checkObject(version string, size int64, listed state.Fingerprint) error {
 	switch {
-	case got == listed || listed == "":
+	case listed.ETag == "" && size != listed.Size:
+		return changed()
+	case listed.ETag == "":
 		return nil
-	case got == "":
+	case version == "":
 		return errNoVersion
+	case version != listed.ETag:
+		return changed()
+	case size != listed.Size:
+		return errOtherSize
 	}
-	return changed()
+	return nil
 }
 
-// rangeBody checks that a body belongs to an object of this size, and skips to the offset. versioned is true if the response names the
-// listed version: then another size is an error of the response, and else it shows that the object has changed.
-func rangeBody(body io.ReadCloser, length *int64, contentRange, encoding *string, versioned bool, size, offset int64) (io.ReadCloser, error) {
+// rangeBody checks that a body belongs to the listed version of an object, and skips to the offset.
+func rangeBody(
+	body io.ReadCloser, version string, length *int64, contentRange, encoding *string, listed state.Fingerprint, offset int64,
+) (io.ReadCloser, error) {
 	fail := func(err error) (io.ReadCloser, error) {
 		body.Close()
 		return nil, err
 	}
-	otherSize := changed
-	if versioned {
-		otherSize = func() error { return errOtherSize }
-	}
 	if err := checkEncoding(aws.ToString(encoding)); err != nil {
 		return fail(err)
 	}
-	begin := int64(0)
+	begin, size := int64(0), listed.Size // a response may name no size
 	if r := aws.ToString(contentRange); r != "" {
 		first, _, _ := strings.Cut(strings.TrimPrefix(r, "bytes "), "-")
 		var err error
 		if begin, err = strconv.ParseInt(first, 10, 64); err != nil {
 			return fail(fmt.Errorf("the response has the invalid Content-Range %q", r))
 		}
-		if _, whole, ok := strings.Cut(r, "/"); ok && whole != "*" && whole != strconv.FormatInt(size, 10) {
-			return fail(otherSize())
+		if _, whole, ok := strings.Cut(r, "/"); ok && whole != "*" {
+			if size, err = strconv.ParseInt(whole, 10, 64); err != nil {
+				return fail(fmt.Errorf("the response has the invalid Content-Range %q", r))
+			}
 		}
 	}
-	if length != nil && begin+*length != size {
-		return fail(otherSize())
+	if length != nil && size == listed.Size {
+		size = begin + *length
+	}
+	if err := checkObject(version, size, listed); err != nil {
+		return fail(err)
 	}
 	if begin > offset {
 		return fail(fmt.Errorf("the response begins at byte %d instead of %d", begin, offset))

@@ -31,8 +31,8 @@ type refusal struct {
 	kind    string // the content type
 	code    string // the error code in Azure's header
 	body    string
-	failure error     // a network error instead of a response
-	version [2]string // a header with the version of the object; empty if there is none
+	failure error             // a network error instead of a response
+	headers map[string]string // further ones
 }
 
 func (r refusal) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -43,8 +43,8 @@ func (r refusal) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.code != "" {
 		header.Set("x-ms-error-code", r.code)
 	}
-	if r.version[0] != "" {
-		header.Set(r.version[0], r.version[1])
+	for name, value := range r.headers {
+		header.Set(name, value)
 	}
 	return &http.Response{
 		StatusCode: r.status, Status: fmt.Sprint(r.status, " ", http.StatusText(r.status)), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -191,20 +191,25 @@ func TestOnlyAnotherVersionOfAnObjectIsAChange(t *testing.T) {
 	} {
 		for _, tt := range []struct {
 			name, version, body string
-			want                error // nil if the content is read
+			part                string // the Content-Range
+			want                error  // nil if the content is read
 		}{
-			{"the listed version", cloud.same, content, nil},
-			{"the listed version with another size", cloud.same, content + ".", errOtherSize},
-			{"another version", cloud.other, content, state.ErrChanged},
-			{"another version with another size", cloud.other, content + ".", state.ErrChanged},
-			{"no version", "", "<html>sign in</html>", errNoVersion},
-			{"no version and another size", "", "<html>please sign in</html>", errNoVersion},
+			{"the listed version", cloud.same, content, "", nil},
+			{"the listed version with another size", cloud.same, content + ".", "", errOtherSize},
+			{"the listed version with another size beyond the part", cloud.same, content, "bytes 0-19/21", errOtherSize},
+			{"another version", cloud.other, content, "", state.ErrChanged},
+			{"another version with another size", cloud.other, content + ".", "", state.ErrChanged},
+			{"no version", "", "<html>sign in</html>", "", errNoVersion},
+			{"no version and another size", "", "<html>please sign in</html>", "", errNoVersion},
 		} {
 			t.Run(cloud.name+"/"+tt.name, func(t *testing.T) {
 				t.Parallel()
-				answer := refusal{status: 200, kind: "text/markdown", body: tt.body}
+				answer := refusal{status: http.StatusOK, kind: "text/markdown", body: tt.body, headers: map[string]string{}}
 				if tt.version != "" {
-					answer.version = [2]string{cloud.header, tt.version}
+					answer.headers[cloud.header] = tt.version
+				}
+				if tt.part != "" {
+					answer.status, answer.headers["Content-Range"] = http.StatusPartialContent, tt.part
 				}
 				service, err := cloud.bucket(t.Context(), answer)
 				if err != nil {

@@ -186,11 +186,7 @@ func (b *s3Bucket) open(ctx context.Context, key string, fp state.Fingerprint, o
 		return nil, s3Fault(err)
 	}
 	// Some stores ignore the condition.
-	if err := checkVersion(aws.ToString(out.ETag), fp.ETag); err != nil {
-		out.Body.Close()
-		return nil, err
-	}
-	return rangeBody(out.Body, out.ContentLength, out.ContentRange, out.ContentEncoding, fp.ETag != "", fp.Size, offset)
+	return rangeBody(out.Body, aws.ToString(out.ETag), out.ContentLength, out.ContentRange, out.ContentEncoding, fp, offset)
 }
 
 // quiet keeps the client from logging on stderr: that an object has no checksum, for example, or that an answer broke off. kbsync logs the

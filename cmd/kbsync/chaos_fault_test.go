@@ -172,21 +172,22 @@ func (c *chaos) startWorker(i int) {
 func (c *chaos) killOne() {
 	c.Helper()
 	c.kills++
-	// A process that cannot reach its state or its root at its start ends. So the faults end before it starts.
 	i := c.random.IntN(len(c.workers) + 1)
 	if i == len(c.workers) {
 		c.note("kill the watch")
 		c.restore = nil
 		c.must(c.cmd.Process.Kill())
 		_ = c.cmd.Wait() // reports the kill
-		c.calm()
+		c.calm()         // or the next one may not become ready
 		c.startWatch()
 		return
 	}
 	c.note("kill worker %d", i)
 	c.must(c.workers[i].Process.Kill())
 	_ = c.workers[i].Wait() // reports the kill
-	c.calm()
+	if c.bucket != nil {
+		c.bucket.fail(0) // a process that cannot reach its root at its start ends
+	}
 	c.startWorker(i)
 }
 

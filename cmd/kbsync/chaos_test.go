@@ -56,7 +56,7 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// A state that cannot be read for a moment holds back uploads for seconds.
+// A state that cannot be read for a moment holds back uploads for seconds, and is reported as an error until then only.
 func TestUploadsResumeSoonAfterTheQueueCouldNotBeRead(t *testing.T) {
 	t.Parallel()
 	c := newChaos(t, chaosSetup{database: "postgres", workers: 1, seed: 1, gentle: true})
@@ -67,6 +67,7 @@ func TestUploadsResumeSoonAfterTheQueueCouldNotBeRead(t *testing.T) {
 	pgtest.Exec(t, database, "ALTER TABLE documents RENAME TO hidden")
 	c.waitUntilLogged(c.log, "read queue")
 	pgtest.Exec(t, database, "ALTER TABLE hidden RENAME TO documents")
+	c.waitUntilLogged(c.log, "works again")
 	c.write(c.root + "/after.md")
 	c.waitUntilSynced(20*time.Second, nil)
 	c.end()

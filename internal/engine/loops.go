@@ -68,6 +68,7 @@ const (
 	stageStart stage = iota
 	stageScan
 	stageListing // of a part of the root
+	stageQueue   // reading what is due
 	stageUpload
 	stageTraining
 	stageCount

@@ -193,7 +193,7 @@ func TestLoopRecoversTheClaimsOfAFailedRunThoughNothingIsDue(t *testing.T) {
 		t.Fatal("a run without a context did not fail")
 	}
 	f.record(l.sync, "other") // claimed, and no run of uploads works on it
-	wait, err := l.untilDue(t.Context(), time.Time{})
+	wait, err := l.untilDue(t.Context())
 	f.must(err)
 	if wait > 0 {
 		t.Errorf("nothing is due for %v", wait)

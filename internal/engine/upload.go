@@ -34,14 +34,18 @@ func (l *loops) runUploads(ctx context.Context) {
 	var notBefore time.Time
 	var renewal renewal
 	for {
-		wait, err := l.untilDue(ctx, notBefore)
-		if err != nil && ctx.Err() == nil {
-			l.setError(stageUpload, err)
-			notBefore = l.opts.Now().Add(backoff(unread))
-			unread++
-			continue
-		}
-		if !l.opts.Now().Before(notBefore) { // the queue was read
+		wait := notBefore.Sub(l.opts.Now())
+		if wait <= 0 {
+			var err error
+			if wait, err = l.untilDue(ctx); ctx.Err() != nil {
+				return
+			}
+			l.setError(stageQueue, err)
+			if err != nil {
+				notBefore = l.opts.Now().Add(backoff(unread))
+				unread++
+				continue
+			}
 			unread = 0
 		}
 		if wait > 0 {
@@ -151,11 +155,7 @@ func (l *loops) streak(ctx context.Context) int {
 
 // untilDue returns how long no document is due, as far as the state knows. It recovers first what a failed run has left: claimed
 // documents are never due.
-func (l *loops) untilDue(ctx context.Context, notBefore time.Time) (time.Duration, error) {
-	now := l.opts.Now()
-	if now.Before(notBefore) {
-		return notBefore.Sub(now), nil
-	}
+func (l *loops) untilDue(ctx context.Context) (time.Duration, error) {
 	if l.unfinished {
 		if err := l.recover(ctx); err != nil {
 			return 0, err
@@ -175,7 +175,7 @@ func (l *loops) untilDue(ctx context.Context, notBefore time.Time) (time.Duratio
 	case due.IsZero():
 		return livenessEvery, nil
 	}
-	return max(due.Sub(now), 0), nil
+	return max(due.Sub(l.opts.Now()), 0), nil
 }
 
 // gather waits until a batch is full, or has waited long enough. It returns false when ctx has ended.
