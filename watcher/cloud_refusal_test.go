@@ -234,6 +234,20 @@ func TestOnlyAnotherVersionOfAnObjectIsAChange(t *testing.T) {
 	}
 }
 
+// Of a store that lists no versions only another size shows a change.
+func TestWithoutVersionsAnotherSizeIsAChange(t *testing.T) {
+	t.Parallel()
+	listed := state.Fingerprint{Size: 20}
+	for _, version := range []string{"", `"1"`} {
+		if err := checkObject(version, 20, listed); err != nil {
+			t.Errorf("version %q: %v", version, err)
+		}
+		if err := checkObject(version, 21, listed); faultOf(err) != faultChanged {
+			t.Errorf("version %q with another size: %v", version, err)
+		}
+	}
+}
+
 // counted counts the requested pages.
 type counted struct {
 	objects
