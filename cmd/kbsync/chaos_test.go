@@ -59,18 +59,51 @@ func TestChaos(t *testing.T) {
 // A state that cannot be read for a moment holds back uploads for seconds, and is reported as an error until then only.
 func TestUploadsResumeSoonAfterTheQueueCouldNotBeRead(t *testing.T) {
 	t.Parallel()
-	c := newChaos(t, chaosSetup{database: "postgres", workers: 1, seed: 1, gentle: true})
+	c := newUnreadable(t)
 	defer c.show(t)
 	c.startWatch()
 	c.waitUntilSynced(30*time.Second, nil)
-	database := strings.TrimSuffix(c.direct, withLease("", time.Second))
-	pgtest.Exec(t, database, "ALTER TABLE documents RENAME TO hidden")
-	c.waitUntilLogged(c.log, "read queue")
-	pgtest.Exec(t, database, "ALTER TABLE hidden RENAME TO documents")
+	c.hide("documents", "read queue")
 	c.waitUntilLogged(c.log, "works again")
 	c.write(c.root + "/after.md")
 	c.waitUntilSynced(20*time.Second, nil)
 	c.end()
+}
+
+// The same holds for the hooks: one that fails is called again.
+func TestHooksResumeSoonAfterTheirMessagesCouldNotBeRead(t *testing.T) {
+	t.Parallel()
+	c := newUnreadable(t)
+	defer c.show(t)
+	calls := c.dir + "/calls"
+	c.also = fmt.Sprintf("    hooks: {on_success: 'echo called >> %s; exit 1'}\n", calls) + c.also
+	called := func() int {
+		text, _ := os.ReadFile(calls) // missing before the first call
+		return strings.Count(string(text), "called")
+	}
+	c.startWatch()
+	c.hide("outbox", "cannot read the messages to the hooks")
+	before := called()
+	for deadline := time.Now().Add(20 * time.Second); called() == before; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the hook was not called again")
+		}
+	}
+	c.end()
+}
+
+// newUnreadable returns a chaos on PostgreSQL whose tables can be hidden.
+func newUnreadable(t *testing.T) *chaos {
+	return newChaos(t, chaosSetup{database: "postgres", workers: 1, seed: 1, gentle: true})
+}
+
+// hide hides a table of the state until the watch has logged a text.
+func (c *chaos) hide(table, text string) {
+	c.Helper()
+	database := strings.TrimSuffix(c.direct, withLease("", time.Second))
+	pgtest.Exec(c, database, "ALTER TABLE "+table+" RENAME TO hidden")
+	c.waitUntilLogged(c.log, text)
+	pgtest.Exec(c, database, "ALTER TABLE hidden RENAME TO "+table)
 }
 
 // A chaosSetup is what a round depends on, beside time.
