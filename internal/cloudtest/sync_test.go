@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -213,6 +214,34 @@ func (s *syncFixture) accepted() map[[32]byte]int {
 		n[a.SHA256]++
 	}
 	return n
+}
+
+// possibleDuplicates returns the contents that kbsync sources lists as possible duplicates.
+func (s *syncFixture) possibleDuplicates() map[[32]byte]bool {
+	s.Helper()
+	path, err := kbsync()
+	if err != nil {
+		s.Fatal(err)
+	}
+	out, err := exec.CommandContext(s.Context(), path, "sources", "--possible-duplicates", "--json", "--state", s.state).Output()
+	if err != nil {
+		s.Fatal(err)
+	}
+	var documents []struct {
+		SHA256 string `json:"sha256"`
+	}
+	if err := json.Unmarshal(out, &documents); err != nil {
+		s.Fatal(err)
+	}
+	listed := map[[32]byte]bool{}
+	for _, d := range documents {
+		sum, err := hex.DecodeString(d.SHA256)
+		if err != nil || len(sum) != 32 {
+			s.Fatalf("the checksum %q: %v", d.SHA256, err)
+		}
+		listed[[32]byte(sum)] = true
+	}
+	return listed
 }
 
 // A first sync of 2,000 objects, a sync without changes, and a sync after each kind of change.
