@@ -108,6 +108,10 @@ chaos: ## change trees and rules for 30 minutes while API, network, database and
 crash-table: ## kill a process, fail and stall at every occurrence of every boundary of a pass, on both databases
 	CRASH_TABLE=all $(GO) test -count=1 -timeout 2h -parallel 4 -run TestFaultAtEachBoundary ./state
 
+.PHONY: defects
+defects: ## plant a defect in the code, two dozen times, and check that a named test finds it
+	DEFECTS=all $(GO) test -count=1 -timeout 1h -v ./internal/defects
+
 # To change the numbers: make postgres-kill POSTGRES_OBJECTS=2000 POSTGRES_KILLS=10
 .PHONY: postgres-kill
 postgres-kill: ## run several processes on PostgreSQL and 20,000 objects; kill, pause, restart and cut them off
