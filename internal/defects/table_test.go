@@ -75,9 +75,9 @@ var defects = []defect{
 		new: `case word.Is("complete"):`,
 		pkg: "tracker", test: "TestRunFollowsEverySourceToItsOutcome",
 	}, {
-		name: "a leak", file: "ingest/ingest.go",
-		old: `	close(ended)
-	stopper.Wait()
+		name: "a leak", file: "state/sqlite.go",
+		old: `	close(s.stop)
+	s.stopped.Wait()
 `,
 		new: ``,
 		pkg: "cmd/kbsync", test: "TestRunLeavesNoGoroutine",
