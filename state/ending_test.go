@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"strings"
 	"testing"
 )
@@ -207,5 +208,79 @@ func TestRequestsOfAKilledProcessCountAsOneLostAnswer(t *testing.T) {
 			t.Errorf("%d uncertain batches, streak %d; want 4 and 1", n, r.streak())
 		}
 		r.want("a.md=uncertain b.md=uncertain c.md=uncertain d.md=uncertain")
+	})
+}
+
+// A document that the API refused before its upload was sealed has no content and no claim. It stays failed.
+func TestRecoveryLeavesRefusedDocumentsFailed(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md")
+		docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+		b, _ := spec(r, docs)
+		u, err := r.s.Journal.Begin(t.Context(), b)
+		r.must(err)
+		r.must(r.s.Journal.Refuse(t.Context(), u, Refusal{StatusCode: 422, Disposition: Fail, Message: "no"}))
+		r.want("a.md=failed")
+		_, err = r.s.Journal.Recover(t.Context(), r.sync.ID)
+		r.must(err)
+		r.want("a.md=failed")
+	})
+}
+
+// While the breaker is open, one probe is under way. The end of another batch, which was sealed before, lets no second one begin.
+func TestEndOfAnotherBatchLeavesTheProbe(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		for _, tt := range []struct {
+			name string
+			end  func(*fixture, *Upload) error
+		}{
+			{"refused", func(r *fixture, u *Upload) error {
+				return r.s.Journal.Refuse(r.ctx(), u, Refusal{StatusCode: 429, Disposition: Retry})
+			}},
+			{"lost", func(r *fixture, u *Upload) error {
+				_, err := r.s.Journal.MarkUncertain(r.ctx(), u, 502, "bad gateway")
+				return err
+			}},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				r := newFixture(t)
+				r.put("earlier.md", "lost.md", "probe.md", "second.md")
+				docs, _ := r.resolve(map[string]string{"earlier.md": "A", "lost.md": "B", "probe.md": "C", "second.md": "D"}, Sharing{})
+				probe := func(d HashedDocument) error {
+					b, _ := spec(r, []HashedDocument{d})
+					b.Probe = true
+					_, err := r.s.Journal.Begin(t.Context(), b)
+					return err
+				}
+				earlier, lost := r.seal(docs[:1]), r.seal(docs[1:2])
+				_, err := r.s.Journal.MarkUncertain(t.Context(), lost, 502, "bad gateway")
+				r.must(err)
+				r.must(probe(docs[2]))
+				r.must(tt.end(r, earlier))
+				if err := probe(docs[3]); !errors.Is(err, ErrBreakerOpen) {
+					t.Errorf("a second probe: %v", err)
+				}
+			})
+		}
+	})
+}
+
+// A refusal makes the documents pending that share the content, except one that was blocked meanwhile with a newer version.
+func TestRefusalLeavesABlockedTwinSkipped(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md", "b.md", "c.md")
+		contents := map[string]string{"a.md": "A", "b.md": "A", "c.md": "A"}
+		docs, _ := r.resolve(contents, Sharing{})
+		u := r.seal(docs[:1])
+		r.resolveClaimed([]ClaimedDocument{docs[1].ClaimedDocument, docs[2].ClaimedDocument}, contents, Sharing{})
+		r.want("a.md=uploading b.md=uploading c.md=uploading")
+		r.put("b.md")
+		claimed, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+		r.must(err)
+		r.must(r.s.Queue.Block(t.Context(), claimed, []string{"a web page"}))
+		r.must(r.s.Journal.Refuse(t.Context(), u, Refusal{StatusCode: 429, Disposition: Retry}))
+		r.want("a.md=pending b.md=skipped c.md=pending")
 	})
 }

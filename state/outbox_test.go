@@ -309,3 +309,22 @@ func TestItemThatAnotherProcessHasReportedMakesNoSecondMessage(t *testing.T) {
 		}
 	})
 }
+
+// The items of one event are gone. Another event with equal items keeps its report, and makes no second message.
+func TestItemsOfOneEventDoNotEndThoseOfAnother(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		for _, event := range []string{"failure", "orphan"} {
+			_, err := r.enqueue(event, nil, "a")
+			r.must(err)
+		}
+		_, err := r.enqueue("failure", nil)
+		r.must(err)
+		if n, err := r.enqueue("orphan", nil, "a"); n != 0 || err != nil {
+			t.Errorf("%d items are reported again, %v", n, err)
+		}
+		if n, err := r.enqueue("failure", nil, "a"); n != 1 || err != nil {
+			t.Errorf("%d items are reported, %v; want the one that was gone", n, err)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 )
@@ -104,6 +105,37 @@ func TestMarkOfADocumentWithoutAContentOutlivesAnUnreadableFile(t *testing.T) {
 		r.put("b.md")
 		if up, _ := r.resolve(contents, Sharing{}); len(up) != 1 {
 			t.Fatal("the document is not uploaded once more")
+		}
+	})
+}
+
+// A document is reindexed, and changes while its upload waits for the answer, which is a refusal. The purpose was for the old version: the
+// new one is not uploaded if the knowledge base has its content already.
+func TestRefusedReindexOfADocumentThatHasChangedMarksNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		for _, resolved := range []bool{false, true} {
+			t.Run(fmt.Sprintf("resolved before the refusal %t", resolved), func(t *testing.T) {
+				r := newFixture(t)
+				r.put("other.md")
+				r.upload(map[string]string{"other.md": "B"})
+				_, batch := reindexed(r)
+				r.put("a.md")
+				newer := func() {
+					if docs, _ := r.resolve(map[string]string{"a.md": "B"}, Sharing{}); len(docs) > 0 {
+						t.Fatal("the content of other.md is to be uploaded again")
+					}
+				}
+				if resolved {
+					newer()
+				}
+				r.must(r.s.Journal.Refuse(t.Context(), batch, Refusal{Disposition: Requeue, StatusCode: 429}))
+				if !resolved {
+					newer()
+				}
+				r.want("a.md=completed b.md=training other.md=completed")
+				r.put("a.md") // saved again without a change
+				newer()
+			})
 		}
 	})
 }
