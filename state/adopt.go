@@ -261,7 +261,7 @@ func (a *adoption) addSources(d *Adoption, c contentRow, sources []SourceAnswer)
 			continue
 		}
 		a.known[src.ID] = c.id
-		if err := a.addSource(member{document: d.DocumentID, content: c.id}, src); err != nil {
+		if _, err := a.addSource(member{document: d.DocumentID, content: c.id}, src); err != nil {
 			return err
 		}
 	}

@@ -210,24 +210,8 @@ func (a *acceptance) acceptMember(m member) error {
 	if reason != "" {
 		return a.markUncertain(m, sources, reason)
 	}
-	var sum outcomeSum
-	if err := a.tx.moveSource(m.content); err != nil {
+	if err := a.acceptSources(m, sources); err != nil {
 		return err
-	}
-	for _, src := range sources {
-		if err := a.addSource(m, src); err != nil {
-			return err
-		}
-		sum.add(src.Outcome, src.Errors)
-	}
-	state, reason := sum.state()
-	if err := a.setContent(m, state, reason); err != nil {
-		return err
-	}
-	if state == contentFailed {
-		if err := a.tx.contentFailed(m.content); err != nil {
-			return err
-		}
 	}
 	// If the content was sent again meanwhile, the knowledge base has it twice.
 	_, err := a.tx.exec(`DELETE FROM members
@@ -235,6 +219,34 @@ func (a *acceptance) acceptMember(m member) error {
 		  AND document_id = $2
 		  AND content_id IN (SELECT id FROM contents WHERE id = $3 AND batch_id = $1)`, a.batch.id, m.document, m.content)
 	return err
+}
+
+// acceptSources adds the member's sources, and gives its content the state that follows from them. A later batch may have the same
+// sources, if the API recognizes a content. Then this answer says nothing new about them.
+func (a *acceptance) acceptSources(m member, sources []SourceAnswer) error {
+	if err := a.tx.moveSource(m.content); err != nil {
+		return err
+	}
+	var sum outcomeSum
+	isNew := false
+	for _, src := range sources {
+		added, err := a.addSource(m, src)
+		if err != nil {
+			return err
+		}
+		if added {
+			isNew = true
+			sum.add(src.Outcome, src.Errors)
+		}
+	}
+	if !isNew {
+		return nil
+	}
+	state, reason := sum.state()
+	if err := a.setContent(m, state, reason); err != nil || state != contentFailed {
+		return err
+	}
+	return a.tx.contentFailed(m.content)
 }
 
 // markUncertain records the sources of a member that cannot be trusted, and that the member is uncertain.
@@ -356,16 +368,17 @@ func (a *acceptance) addStray(m member, src SourceAnswer) error {
 	if a.shared[src.ID] {
 		m.document = 0
 	}
-	return a.addSource(m, src)
+	_, err := a.addSource(m, src)
+	return err
 }
 
-// addSource adds a source to the table of sources, or updates a source of the same content there.
-func (a *acceptance) addSource(m member, src SourceAnswer) error {
+// addSource adds a source to the table of sources, or updates a source of the same content there, unless a later batch has it.
+func (a *acceptance) addSource(m member, src SourceAnswer) (added bool, err error) {
 	var outcomeAt int64
 	if src.Outcome.final() {
 		outcomeAt = a.at
 	}
-	_, err := a.tx.exec(`INSERT INTO sources (destination_id, source_id, content_id, batch_id, document_id, name, type, status,
+	n, err := a.tx.exec(`INSERT INTO sources (destination_id, source_id, content_id, batch_id, document_id, name, type, status,
 			outcome, errors, created_at, outcome_at, next_poll)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 		ON CONFLICT (destination_id, source_id) DO UPDATE
@@ -376,5 +389,5 @@ func (a *acceptance) addSource(m member, src SourceAnswer) error {
 		  AND sources.batch_id <= excluded.batch_id`,
 		a.destination, src.ID, m.content, a.batch.id, m.document, src.Name, src.Type, src.Status,
 		int(src.Outcome), src.Errors, a.at, outcomeAt, a.nextPoll(src.Outcome))
-	return err
+	return n > 0, err
 }

@@ -205,6 +205,40 @@ func TestAnswerOfALostRequestThatComesAfterItWasSentAgain(t *testing.T) {
 	})
 }
 
+// An API that recognizes a content may answer both requests with one source. The late answer of the first request does not take the
+// outcome of the training back.
+func TestLateAnswerWithTheSourceOfTheSecondRequestKeepsItsOutcome(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		for _, tt := range []struct {
+			before, after Outcome // of the training, before and after the late answer
+			want          string
+		}{
+			{InTraining, TrainingCompleted, "a.md=completed"},
+			{InTraining, TrainingFailed, "a.md=failed"},
+			{TrainingCompleted, TrainingCompleted, "a.md=completed"},
+			{TrainingFailed, TrainingFailed, "a.md=failed"},
+		} {
+			r := newFixture(t)
+			r.put("a.md")
+			docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+			one := r.seal(docs)
+			_, err := r.s.Journal.MarkUncertain(t.Context(), one, 502, "lost")
+			r.must(err)
+			ids := r.accept(r.sealResend(), 1)
+			if tt.before != InTraining {
+				r.trained(tt.before, ids...)
+			}
+			_, err = r.s.Journal.Accept(t.Context(), one, Answer{StatusCode: 200, Sources: [][]SourceAnswer{{{ID: ids[0], Status: "in-progress"}}}})
+			r.must(err)
+			if tt.before == InTraining {
+				r.want("a.md=training")
+				r.trained(tt.after, ids...)
+			}
+			r.want(tt.want)
+		}
+	})
+}
+
 // sealResend claims what was lost, and seals it as the probe of the breaker.
 func (r *fixture) sealResend() *Upload {
 	r.t.Helper()

@@ -5,6 +5,27 @@ import (
 	"time"
 )
 
+// A document with several sources has a row for each. One whose training has ended meanwhile is not polled again.
+func TestPostponedSourcesOfOneDocument(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md")
+		docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+		_, err := r.s.Journal.Accept(t.Context(), r.seal(docs), Answer{
+			StatusCode: 200, NextPoll: time.Now(), Sources: [][]SourceAnswer{{{ID: 1, Status: "in-progress"}, {ID: 2, Status: "in-progress"}}},
+		})
+		r.must(err)
+		inventory, destination := r.s.Inventory, r.sync.Destination.ID
+		due, err := inventory.DueSources(t.Context(), destination, 0, 10)
+		r.must(err)
+		r.trained(TrainingCompleted, 1)
+		r.must(inventory.PostponePolls(t.Context(), destination, due, time.Now()))
+		if due, err := inventory.DueSources(t.Context(), destination, 0, 10); err != nil || len(due) != 1 || due[0].ID != 2 {
+			t.Errorf("due: %v, %v; want only 2", due, err)
+		}
+	})
+}
+
 func TestPostponedSourcesAreDueLaterUnlessTheirTrainingHasEnded(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
 		r := newFixture(t)
