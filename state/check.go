@@ -70,6 +70,19 @@ var invariants = []struct{ finding, query string }{
 		  AND next_poll = 0`,
 	},
 	{
+		"%d contents are in training, and none of their sources is.",
+		`SELECT count(*)
+		FROM contents c
+		WHERE c.source_id = 0
+		  AND c.state IN ({content.training}, {content.stuck})
+		  AND NOT EXISTS (
+			SELECT 1
+			FROM sources o
+			WHERE o.content_id = c.id
+			  AND o.batch_id = c.batch_id
+			  AND o.outcome IN ({outcome.training}, {outcome.stuck}))`,
+	},
+	{
 		"%d contents without a source are to be asked for.",
 		`SELECT count(*)
 		FROM contents

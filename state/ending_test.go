@@ -284,3 +284,19 @@ func TestRefusalLeavesABlockedTwinSkipped(t *testing.T) {
 		r.want("a.md=pending b.md=skipped c.md=pending")
 	})
 }
+
+// A document has a source, and its newer version is blocked. When the source is gone, the document stays skipped until it changes.
+func TestSourceGoneLeavesABlockedDocumentSkipped(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md")
+		ids := r.upload(map[string]string{"a.md": "A"})
+		r.put("a.md")
+		claimed, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+		r.must(err)
+		r.must(r.s.Queue.Block(t.Context(), claimed, []string{"a web page"}))
+		_, err = r.s.Inventory.MarkSourcesGone(t.Context(), r.sync.Destination.ID, ids)
+		r.must(err)
+		r.want("a.md=skipped")
+	})
+}
