@@ -221,7 +221,7 @@ func (a *acceptance) acceptMember(m member) error {
 	return err
 }
 
-// acceptSources adds the member's sources, and gives its content the state that follows from them. A later batch may have the same
+// acceptSources adds the member's sources, and gives its content the state that follows from them. Another batch may have the same
 // sources, if the API recognizes a content. Then this answer says nothing new about them.
 func (a *acceptance) acceptSources(m member, sources []SourceAnswer) error {
 	if err := a.tx.moveSource(m.content); err != nil {
@@ -372,7 +372,8 @@ func (a *acceptance) addStray(m member, src SourceAnswer) error {
 	return err
 }
 
-// addSource adds a source to the table of sources, or updates a source of the same content there, unless a later batch has it.
+// addSource adds a source to the table of sources, or updates a source of the same content there. It leaves a source as it is that the
+// last batch of the content has, if that is another batch: the content follows from it.
 func (a *acceptance) addSource(m member, src SourceAnswer) (added bool, err error) {
 	var outcomeAt int64
 	if src.Outcome.final() {
@@ -386,7 +387,12 @@ func (a *acceptance) addSource(m member, src SourceAnswer) (added bool, err erro
 			type = excluded.type, status = excluded.status, outcome = excluded.outcome, errors = excluded.errors,
 			outcome_at = excluded.outcome_at, next_poll = excluded.next_poll, acked_at = 0
 		WHERE sources.content_id = excluded.content_id
-		  AND sources.batch_id <= excluded.batch_id`,
+		  AND NOT EXISTS (
+			SELECT 1
+			FROM contents c
+			WHERE c.id = sources.content_id
+			  AND c.batch_id = sources.batch_id
+			  AND c.batch_id <> excluded.batch_id)`,
 		a.destination, src.ID, m.content, a.batch.id, m.document, src.Name, src.Type, src.Status,
 		int(src.Outcome), src.Errors, a.at, outcomeAt, a.nextPoll(src.Outcome))
 	return n > 0, err
