@@ -679,6 +679,13 @@ func TestReopenMakesRefusedDocumentsPending(t *testing.T) {
 		r.want("a.md=failed b.md=failed")
 		r.must(r.s.Queue.Reopen(t.Context(), []int64{docs[0].DocumentID, docs[1].DocumentID}))
 		r.want("a.md=pending b.md=pending")
+		// A document that was uploaded meanwhile keeps its source.
+		claimed, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 1)
+		r.must(err)
+		again, _ := r.resolveClaimed(claimed, map[string]string{"a.md": "A"}, Sharing{})
+		r.accept(r.seal(again), 1)
+		r.must(r.s.Queue.Reopen(t.Context(), []int64{docs[0].DocumentID, docs[1].DocumentID}))
+		r.want("a.md=training b.md=pending")
 	})
 }
 
@@ -794,5 +801,29 @@ func TestMarkOfAReindexOutlivesAnUnreadableFile(t *testing.T) {
 			_, err = r.s.Journal.Recover(t.Context(), r.sync.ID)
 			r.must(err)
 		}
+	})
+}
+
+// A sync goes to another knowledge base. Only documents that are to be uploaded become pending there.
+func TestMoveToAnotherKnowledgeBaseLeavesSkippedAndRemovedDocuments(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("blocked.md", "live.md", "removed.md")
+		r.upload(map[string]string{"blocked.md": "B", "live.md": "L", "removed.md": "R"})
+		r.vanish("removed.md")
+		r.put("blocked.md")
+		claimed, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+		r.must(err)
+		r.must(r.s.Queue.Block(t.Context(), claimed, []string{"a web page"}))
+		scan, err := r.s.Scans.Begin(t.Context(), r.sync.ID, "")
+		r.must(err)
+		r.must(r.s.Scans.Record(t.Context(), scan, []Change{{Op: Skip, Key: "skipped.md", Reason: "left out"}}))
+		_, err = r.s.Scans.Finish(t.Context(), scan, "1:2")
+		r.must(err)
+		other := testDestination
+		other.KnowledgeBase++
+		r.sync, err = r.s.Syncs.Ensure(t.Context(), r.sync.Name, r.sync.Root, other, true)
+		r.must(err)
+		r.want("blocked.md=skipped live.md=pending removed.md=removed skipped.md=skipped")
 	})
 }

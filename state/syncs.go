@@ -130,6 +130,13 @@ func (t *tx) restartDocuments(syncID int64) error {
 	if err := t.keepPastContents(`d.sync_id = $2 AND d.state <> {doc.removed}`, syncID); err != nil {
 		return err
 	}
+	// A blocked document is skipped, and has a content.
+	if _, err := t.exec(`UPDATE documents
+		SET content_id = NULL
+		WHERE sync_id = $1
+		  AND state = {doc.skipped}`, syncID); err != nil {
+		return err
+	}
 	_, err := t.exec(`UPDATE documents
 		SET content_id = NULL, state = {doc.pending}, claim = 0, attempts = 0, next_attempt = 0, reason = '', changed_at = $1
 		WHERE sync_id = $2
