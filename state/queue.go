@@ -387,7 +387,7 @@ func (s *Queue) Reopen(ctx context.Context, documentIDs []int64) error {
 			if _, err := t.exec(`UPDATE documents
 				SET state = {doc.pending}, attempts = 0, next_attempt = 0, reason = ''
 				WHERE state IN ({doc.refused}, {doc.linked})
-				  AND (id = $1 OR content_id = (
+				  AND (id = $1 AND state = {doc.refused} OR content_id = (
 					SELECT c.id
 					FROM contents c
 					JOIN documents d ON d.content_id = c.id
