@@ -25,6 +25,7 @@ type model struct {
 	answered map[string]bool // contents of a lost answer that came after all
 	failed   map[string]bool // contents of which the training of a source failed
 
+	recorded   []int64          // sources of which kbsync got the id
 	recognizes bool             // the server gives a content the source that it has already
 	sources    map[string]int64 // the last source of each content
 	contents   map[int64]string // of the sources
@@ -59,6 +60,9 @@ func (w *model) answer(a lateAnswer) {
 		if !slices.Contains(w.queue, id) {
 			w.queue = append(w.queue, id)
 		}
+		if !slices.Contains(w.recorded, id) {
+			w.recorded = append(w.recorded, id)
+		}
 	}
 	_, err := w.s.Journal.Accept(w.ctx(), a.upload, answer)
 	w.must(err)
@@ -72,6 +76,19 @@ func (w *model) answerLate() {
 		w.answered[version(d.Fingerprint.ETag)] = true
 	}
 	w.answer(a)
+}
+
+// removeSource removes a source from the server, and says so: its content may be uploaded once more.
+func (w *model) removeSource(id int64) {
+	is := func(other int64) bool { return other == id }
+	w.queue, w.recorded = slices.DeleteFunc(w.queue, is), slices.DeleteFunc(w.recorded, is)
+	c := w.contents[id]
+	w.asked[c]++
+	if w.sources[c] == id {
+		w.sources[c] = 0
+	}
+	_, err := w.s.Inventory.MarkSourcesGone(w.ctx(), w.sync.Destination.ID, []int64{id})
+	w.must(err)
 }
 
 // train ends the training of the oldest source.
@@ -118,6 +135,10 @@ func (w *model) claim() {
 	w.must(err)
 	var hs []HashedDocument
 	for _, d := range docs {
+		if d.Fingerprint.ETag == "" { // it could not be read, and the next scan finds it changed
+			w.must(w.s.Queue.Release(w.ctx(), []ClaimedDocument{d}, time.Time{}, false))
+			continue
+		}
 		hs = append(hs, HashedDocument{ClaimedDocument: d, SHA256: hash(version(d.Fingerprint.ETag)), Size: 1})
 	}
 	w.take(hs)
@@ -221,6 +242,10 @@ func (w *model) resend() {
 	w.must(err)
 	var batch []HashedDocument
 	for _, d := range docs {
+		if d.Fingerprint.ETag == "" {
+			w.must(w.s.Queue.Release(w.ctx(), []ClaimedDocument{d}, time.Time{}, false))
+			continue
+		}
 		h := HashedDocument{ClaimedDocument: d, SHA256: hash(version(d.Fingerprint.ETag)), Size: 1}
 		if h.SHA256 != d.SHA256 {
 			w.must(w.s.Queue.Release(w.ctx(), []ClaimedDocument{d}, time.Time{}, false))
@@ -284,6 +309,26 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 				},
 				"resend": func(rt *rapid.T) { w.resend() },
 				"crash":  func(rt *rapid.T) { w.crash() },
+				"block": func(rt *rapid.T) {
+					if len(w.claimed) == 0 {
+						rt.Skip()
+					}
+					w.must(s.Queue.Block(t.Context(), []ClaimedDocument{w.claimed[0].ClaimedDocument}, []string{"a web page"}))
+					w.claimed = w.claimed[1:]
+				},
+				"unreadable": func(rt *rapid.T) {
+					if len(w.claimed) == 0 {
+						rt.Skip()
+					}
+					w.must(s.Queue.MarkUnreadable(t.Context(), w.claimed[0].ClaimedDocument, "no permission"))
+					w.claimed = w.claimed[1:]
+				},
+				"remove a source": func(rt *rapid.T) {
+					if len(w.recorded) == 0 {
+						rt.Skip()
+					}
+					w.removeSource(rapid.SampledFrom(w.recorded).Draw(rt, "source"))
+				},
 				"train": func(rt *rapid.T) {
 					if len(w.queue) == 0 {
 						rt.Skip()
@@ -316,6 +361,8 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 
 			// All faults end, and kbsync runs once more.
 			w.crash()
+			_, err = s.Queue.ReopenBlocked(t.Context(), w.sync.ID)
+			w.must(err)
 			w.scan(rt)
 			for range 50 {
 				w.resend()
