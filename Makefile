@@ -109,7 +109,7 @@ crash-table: ## kill a process, fail and stall at every occurrence of every boun
 	CRASH_TABLE=all $(GO) test -count=1 -timeout 2h -parallel 4 -run TestFaultAtEachBoundary ./state
 
 .PHONY: defects
-defects: ## plant a defect in the code, two dozen times, and check that a named test finds it
+defects: ## plant the defects of internal/defects in the code, one at a time, and check that a named test finds each
 	DEFECTS=all $(GO) test -count=1 -timeout 1h -v ./internal/defects
 
 # To change the numbers: make postgres-kill POSTGRES_OBJECTS=2000 POSTGRES_KILLS=10

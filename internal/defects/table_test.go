@@ -164,6 +164,32 @@ var defects = []defect{
 		  AND state = {doc.claimed}`,
 		pkg: "state", test: "TestRecoverEndsWhatAKilledProcessLeft",
 	}, {
+		name: "a failed document sent again after a recovery", file: "state/ending.go",
+		old: `
+		  AND state = {doc.claimed}
+		  AND ` + "`+ownerIsDead(claimOwner",
+		new: `
+		  AND ` + "`+ownerIsDead(claimOwner",
+		pkg: "state", test: "TestRecoveryLeavesRefusedDocumentsFailed",
+	}, {
+		name: "a second probe of an open breaker", file: "state/ending.go",
+		old: `AND probe_batch = $2` + "`, b.destination",
+		new: `AND probe_batch <> -$2` + "`, b.destination",
+		pkg: "state", test: "TestEndOfAnotherBatchLeavesTheProbe",
+	}, {
+		name: "a source taken from the last batch of its content", file: "state/answer.go",
+		old: `AND c.batch_id <> excluded.batch_id)`,
+		new: `AND c.batch_id < 0)`,
+		pkg: "state", test: "TestLateAnswerWithTheSourceOfTheSecondRequestKeepsItsOutcome",
+	}, {
+		name: "a purpose that outlives its version", file: "state/outcome.go",
+		old: `SET forced = 1
+			WHERE id = $1
+			  AND state = {doc.linked}`,
+		new: `SET forced = 1
+			WHERE id = $1`,
+		pkg: "state", test: "TestRefusedReindexOfADocumentThatHasChangedMarksNothing",
+	}, {
 		name: "a page of a gateway taken for an object", file: "watcher/cloud_object.go",
 		old: `	case version == "":
 		return errNoVersion
