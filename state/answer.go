@@ -372,8 +372,8 @@ func (a *acceptance) addStray(m member, src SourceAnswer) error {
 	return err
 }
 
-// addSource adds a source to the table of sources, or updates a source of the same content there. It leaves a source as it is that the
-// last batch of the content has, if that is another batch: the content follows from it.
+// addSource adds a source to the table of sources, or updates a source of the same content there. If the content's last batch is another
+// one, a source of that batch or of the batch before it stays as it is: the state of the content follows from it.
 func (a *acceptance) addSource(m member, src SourceAnswer) (added bool, err error) {
 	var outcomeAt int64
 	if src.Outcome.final() {
@@ -391,8 +391,8 @@ func (a *acceptance) addSource(m member, src SourceAnswer) (added bool, err erro
 			SELECT 1
 			FROM contents c
 			WHERE c.id = sources.content_id
-			  AND c.batch_id = sources.batch_id
-			  AND c.batch_id <> excluded.batch_id)`,
+			  AND c.batch_id <> excluded.batch_id
+			  AND sources.batch_id IN (c.batch_id, c.prior_batch))`,
 		a.destination, src.ID, m.content, a.batch.id, m.document, src.Name, src.Type, src.Status,
 		int(src.Outcome), src.Errors, a.at, outcomeAt, a.nextPoll(src.Outcome))
 	return n > 0, err

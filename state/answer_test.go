@@ -240,6 +240,31 @@ func TestLateAnswerWithTheSourceOfTheSecondRequestKeepsItsOutcome(t *testing.T) 
 }
 
 // sealResend claims what was lost, and seals it as the probe of the breaker.
+// The same, while the content is sent a third time on purpose, which the API refuses. The content then has its second batch again.
+func TestLateAnswerDuringAReindexLeavesTheSourceWhereItWas(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md", "b.md")
+		contents := map[string]string{"a.md": "A", "b.md": "A"}
+		docs, _ := r.resolve(contents, Sharing{})
+		one := r.seal(docs[:1])
+		_, err := r.s.Journal.MarkUncertain(t.Context(), one, 502, "lost")
+		r.must(err)
+		ids := r.accept(r.sealResend(), 1)
+		r.resolveClaimed([]ClaimedDocument{docs[1].ClaimedDocument}, contents, Sharing{})
+		_, err = r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{Match: func(key string) bool { return key == "a.md" }})
+		r.must(err)
+		docs, _ = r.resolve(contents, Sharing{})
+		three := r.seal(docs)
+		_, err = r.s.Journal.Accept(t.Context(), one, Answer{StatusCode: 200, Sources: [][]SourceAnswer{{{ID: ids[0], Status: "in-progress"}}}})
+		r.must(err)
+		r.must(r.s.Journal.Refuse(t.Context(), three, Refusal{Disposition: Requeue, StatusCode: 429}))
+		r.want("a.md=pending b.md=training")
+		r.trained(TrainingCompleted, ids...)
+		r.want("a.md=pending b.md=completed")
+	})
+}
+
 func (r *fixture) sealResend() *Upload {
 	r.t.Helper()
 	again, err := r.s.Queue.ClaimResends(r.ctx(), r.sync.ID, 0, 10)

@@ -178,8 +178,8 @@ var defects = []defect{
 		pkg: "state", test: "TestEndOfAnotherBatchLeavesTheProbe",
 	}, {
 		name: "a source taken from the last batch of its content", file: "state/answer.go",
-		old: `AND c.batch_id <> excluded.batch_id)`,
-		new: `AND c.batch_id < 0)`,
+		old: `AND sources.batch_id IN (c.batch_id, c.prior_batch))`,
+		new: `AND sources.batch_id = c.prior_batch)`,
 		pkg: "state", test: "TestLateAnswerWithTheSourceOfTheSecondRequestKeepsItsOutcome",
 	}, {
 		name: "a purpose that outlives its version", file: "state/outcome.go",
