@@ -78,7 +78,7 @@ func (w *model) answerLate() {
 	w.answer(a)
 }
 
-// removeSource removes a source from the server, and says so: its content may be uploaded once more.
+// removeSource removes a source from the server and records that. Its content may be uploaded once more.
 func (w *model) removeSource(id int64) {
 	is := func(other int64) bool { return other == id }
 	w.queue, w.recorded = slices.DeleteFunc(w.queue, is), slices.DeleteFunc(w.recorded, is)

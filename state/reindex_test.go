@@ -109,8 +109,8 @@ func TestMarkOfADocumentWithoutAContentOutlivesAnUnreadableFile(t *testing.T) {
 	})
 }
 
-// A document is reindexed, and changes while its upload waits for the answer, which is a refusal. The purpose was for the old version: the
-// new one is not uploaded if the knowledge base has its content already.
+// A document is reindexed, and changes while its upload waits for the answer, which is a refusal. The mark of the reindex was for the old
+// version: the new version is not uploaded if the knowledge base has its content already.
 func TestRefusedReindexOfADocumentThatHasChangedMarksNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
 		for _, resolved := range []bool{false, true} {

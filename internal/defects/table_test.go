@@ -52,7 +52,7 @@ var defects = []defect{
 	c.previous, c.hasEntry = e.Key, true`,
 		pkg: "watcher", test: "TestDiffEndsEarly",
 	}, {
-		name: "a part without a listing in which documents vanish", file: "watcher/diff.go",
+		name: "documents that vanish where the listing is incomplete", file: "watcher/diff.go",
 		old: `		c.incomplete = true
 `,
 		new: ``,
@@ -164,7 +164,7 @@ var defects = []defect{
 		  AND state = {doc.claimed}`,
 		pkg: "state", test: "TestRecoverEndsWhatAKilledProcessLeft",
 	}, {
-		name: "a failed document sent again after a recovery", file: "state/ending.go",
+		name: "a recovery that sends failed documents again", file: "state/ending.go",
 		old: `
 		  AND state = {doc.claimed}
 		  AND ` + "`+ownerIsDead(claimOwner",
@@ -182,7 +182,7 @@ var defects = []defect{
 		new: `AND sources.batch_id = c.prior_batch)`,
 		pkg: "state", test: "TestLateAnswerWithTheSourceOfTheSecondRequestKeepsItsOutcome",
 	}, {
-		name: "a purpose that outlives its version", file: "state/outcome.go",
+		name: "the mark of a reindex on a newer version", file: "state/outcome.go",
 		old: `SET forced = 1
 			WHERE id = $1
 			  AND state = {doc.linked}`,
