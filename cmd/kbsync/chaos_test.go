@@ -391,6 +391,25 @@ func (c *chaos) showHistory() {
 			lines = append(lines, fmt.Sprintf("%d: %s", i, line))
 		}
 	}
+	c.showUploads()
 	c.Logf("to repeat: CHAOS=1s CHAOS_ROUND=%v CHAOS_SEED=%d STATE=%s make chaos (gentle: %v, %d workers)\n%s",
 		c.setup.disturb, c.setup.seed, c.setup.database, c.setup.gentle, c.setup.workers, lastLines(strings.Join(lines, "\n"), 200))
+}
+
+// showUploads prints the processes, the last uploads and the breaker as the state has them, and the end of the log of each worker.
+func (c *chaos) showUploads() {
+	store := c.openState()
+	owners, err := store.Syncs.Owners(c.Context())
+	c.must(err)
+	for _, o := range owners {
+		c.Logf("owner %+v", o)
+	}
+	batches, err := store.Journal.Recent(c.Context(), 30)
+	c.must(err)
+	for _, b := range batches {
+		c.Logf("upload %+v", b)
+	}
+	for i, w := range c.workers {
+		c.Logf("the log of worker %d ends with\n%s", i, lastLines(w.Stderr.(*syncedLog).text(), 40))
+	}
 }
