@@ -200,3 +200,28 @@ func TestLoopRecoversTheClaimsOfAFailedRunThoughNothingIsDue(t *testing.T) {
 	}
 	f.wantCounts(l.sync, map[state.DocumentState]int{state.Pending: 2})
 }
+
+// After a lost answer the next run may begin an hour later. What the failed run has left does not wait for it: a probe of the breaker, for
+// example, would hold back the uploads of every other process.
+func TestWhatAFailedRunHasLeftIsRecoveredBeforeTheNextRun(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	l := &loops{worker: newWorker(f.opts, f.opts.Config.Syncs[0])}
+	f.must(l.openRoot(t.Context()))
+	f.must(l.open(t.Context()))
+	defer func() { f.must(l.unlock()) }()
+	cut, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := l.upload(cut, ingest.Options{}); err == nil {
+		t.Fatal("a run without a context did not fail")
+	}
+	f.seal(l.sync, true, "probe")
+	var queue queueReader
+	wait, err := queue.wait(t.Context(), l, time.Now().Add(time.Hour))
+	f.must(err)
+	if wait < 59*time.Minute {
+		t.Errorf("the next run begins after %v, want an hour", wait)
+	}
+	f.wantCounts(l.sync, map[state.DocumentState]int{state.Uncertain: 1})
+	f.seal(l.sync, true, "second")
+}

@@ -30,23 +30,13 @@ const (
 // runUploads uploads the documents that are due until ctx ends.
 func (l *loops) runUploads(ctx context.Context) {
 	fruitless := 0 // runs in a row that uploaded nothing
-	unread := 0    // failed reads of the queue in a row
+	var queue queueReader
 	var notBefore time.Time
 	var renewal renewal
 	for {
-		wait := notBefore.Sub(l.opts.Now())
-		if wait <= 0 {
-			var err error
-			if wait, err = l.untilDue(ctx); ctx.Err() != nil {
-				return
-			}
-			l.setError(stageQueue, err)
-			if err != nil {
-				notBefore = l.opts.Now().Add(backoff(unread))
-				unread++
-				continue
-			}
-			unread = 0
+		wait, err := queue.wait(ctx, l, notBefore)
+		if err != nil {
+			return
 		}
 		if wait > 0 {
 			retryNow, err := l.waitForDue(ctx, wait)
@@ -54,7 +44,7 @@ func (l *loops) runUploads(ctx context.Context) {
 				return
 			}
 			if retryNow {
-				notBefore, fruitless = time.Time{}, 0
+				queue, notBefore, fruitless = queueReader{}, time.Time{}, 0
 			}
 			continue
 		}
@@ -78,6 +68,38 @@ func (l *loops) runUploads(ctx context.Context) {
 		}
 		notBefore = l.opts.Now().Add(uploadDelay(err, fruitless, l.streak(ctx) > streak))
 	}
+}
+
+// A queueReader reads when documents are due, and reads again after a failure, later each time.
+type queueReader struct {
+	failures int // in a row
+	again    time.Time
+}
+
+// wait returns how long to wait before documents are due, at least until notBefore. It recovers what a failed run has left without waiting
+// for that time, because other processes that share the state wait for it. The error is that of ctx.
+func (q *queueReader) wait(ctx context.Context, l *loops, notBefore time.Time) (time.Duration, error) {
+	now := l.opts.Now()
+	wait := notBefore.Sub(now)
+	if wait > 0 && !l.unfinished {
+		return wait, nil
+	}
+	if pause := q.again.Sub(now); pause > 0 {
+		return pause, nil
+	}
+	due, err := l.untilDue(ctx)
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	l.setError(stageQueue, err)
+	if err != nil {
+		pause := backoff(q.failures)
+		q.again = now.Add(pause)
+		q.failures++
+		return pause, nil
+	}
+	q.failures = 0
+	return max(wait, due), nil
 }
 
 // waitForDue waits until documents may be due. It reports whether failed work is to be retried now. It returns the error of ctx.
