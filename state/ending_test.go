@@ -300,3 +300,31 @@ func TestSourceGoneLeavesABlockedDocumentSkipped(t *testing.T) {
 		r.want("a.md=skipped")
 	})
 }
+
+// Two processes see an open breaker. One closes it by its probe, and then the other one begins a probe, which is accepted, too. When the
+// breaker opens again, the next probe begins.
+func TestProbeOfAClosedBreakerIsNoProbeAfterItsEnd(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md", "b.md", "c.md")
+		docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B", "c.md": "C"}, Sharing{})
+		b, seals := spec(r, docs[:1])
+		r.accept(r.seal(docs[1:2]), 1) // of the largest size
+		b.Probe = true
+		owner, err := r.s.owner(t.Context())
+		r.must(err)
+		probe := &Upload{spec: b, owner: owner}
+		r.must(r.s.update(t.Context(), func(tx *tx) error { return tx.beginProbe(probe) })) // it has seen the open breaker before
+		r.must(r.s.Journal.Seal(t.Context(), probe, seals))
+		r.accept(probe, 1)
+		_, err = r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[2:]), 502, "lost")
+		r.must(err)
+		r.put("d.md")
+		docs, _ = r.resolve(map[string]string{"d.md": "D"}, Sharing{})
+		b, _ = spec(r, docs)
+		b.Probe = true
+		if _, err := r.s.Journal.Begin(t.Context(), b); err != nil {
+			t.Errorf("the probe of an open breaker: %v", err)
+		}
+	})
+}

@@ -72,7 +72,7 @@ func (t *tx) beginProbe(u *Upload) (err error) {
 	}
 	b := batchRow{sync: u.spec.SyncID, resendOf: u.spec.ResendOf, bytes: u.spec.Bytes}
 	var probe int64
-	if err := t.one(`SELECT t.id, t.probe_batch
+	if err := t.one(`SELECT t.id, coalesce((SELECT p.id FROM batches p WHERE p.id = t.probe_batch AND p.state < {batch.answered}), 0)
 		FROM destinations t
 		JOIN syncs s ON s.destination_id = t.id
 		WHERE s.id = $1`, []any{b.sync}, &b.destination, &probe); err != nil {
