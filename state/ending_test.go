@@ -2,6 +2,7 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -301,30 +302,40 @@ func TestSourceGoneLeavesABlockedDocumentSkipped(t *testing.T) {
 	})
 }
 
-// Two processes see an open breaker. One closes it by its probe, and then the other one begins a probe, which is accepted, too. When the
-// breaker opens again, the next probe begins.
-func TestProbeOfAClosedBreakerIsNoProbeAfterItsEnd(t *testing.T) {
+// Two processes see an open breaker, and one closes it before the other one begins its probe. The next lost answer opens the breaker again,
+// and then a probe begins, even if an ended one was left in the state.
+func TestProbeThatCameTooLateHoldsBackNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
-		r := newFixture(t)
-		r.put("a.md", "b.md", "c.md")
-		docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B", "c.md": "C"}, Sharing{})
-		b, seals := spec(r, docs[:1])
-		r.accept(r.seal(docs[1:2]), 1) // of the largest size
-		b.Probe = true
-		owner, err := r.s.owner(t.Context())
-		r.must(err)
-		probe := &Upload{spec: b, owner: owner}
-		r.must(r.s.update(t.Context(), func(tx *tx) error { return tx.beginProbe(probe) })) // it has seen the open breaker before
-		r.must(r.s.Journal.Seal(t.Context(), probe, seals))
-		r.accept(probe, 1)
-		_, err = r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[2:]), 502, "lost")
-		r.must(err)
-		r.put("d.md")
-		docs, _ = r.resolve(map[string]string{"d.md": "D"}, Sharing{})
-		b, _ = spec(r, docs)
-		b.Probe = true
-		if _, err := r.s.Journal.Begin(t.Context(), b); err != nil {
-			t.Errorf("the probe of an open breaker: %v", err)
+		for _, left := range []bool{false, true} {
+			t.Run(fmt.Sprintf("left in the state %t", left), func(t *testing.T) {
+				r := newFixture(t)
+				r.put("a.md", "b.md", "c.md", "d.md")
+				docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B", "c.md": "C", "d.md": "D"}, Sharing{})
+				r.accept(r.seal(docs[:1]), 1) // of the largest size
+				b, seals := spec(r, docs[1:2])
+				owner, err := r.s.owner(t.Context())
+				r.must(err)
+				late := &Upload{spec: b, owner: owner}
+				r.must(r.s.update(t.Context(), func(tx *tx) error { return tx.beginProbe(late) })) // it has read the breaker before
+				if late.ID() != 0 {
+					t.Error("a closed breaker has a probe")
+				}
+				r.must(r.s.Journal.Seal(t.Context(), late, seals))
+				r.accept(late, 1)
+				if left {
+					r.must(r.s.update(t.Context(), func(tx *tx) error {
+						_, err := tx.exec(`UPDATE destinations SET probe_batch = (SELECT max(id) FROM batches)`)
+						return err
+					}))
+				}
+				_, err = r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[2:3]), 502, "lost")
+				r.must(err)
+				b, _ = spec(r, docs[3:])
+				b.Probe = true
+				if _, err := r.s.Journal.Begin(t.Context(), b); err != nil {
+					t.Errorf("the probe of an open breaker: %v", err)
+				}
+			})
 		}
 	})
 }

@@ -65,17 +65,19 @@ func (s *Journal) begin(ctx context.Context, u *Upload) (err error) {
 	})
 }
 
-// beginProbe makes the batch the one that the breaker lets through.
+// beginProbe makes the batch the one that the breaker lets through. If another process has closed the breaker meanwhile, it needs no probe. A
+// probe that has ended is none: a process that did not look at the breaker again left such a one.
 func (t *tx) beginProbe(u *Upload) (err error) {
 	if err := t.lockSync(u.spec.SyncID, alone); err != nil {
 		return err
 	}
 	b := batchRow{sync: u.spec.SyncID, resendOf: u.spec.ResendOf, bytes: u.spec.Bytes}
 	var probe int64
-	if err := t.one(`SELECT t.id, coalesce((SELECT p.id FROM batches p WHERE p.id = t.probe_batch AND p.state < {batch.answered}), 0)
+	var streak int
+	if err := t.one(`SELECT t.id, t.uncertain_streak, coalesce((SELECT p.id FROM batches p WHERE p.id = t.probe_batch AND p.state < {batch.answered}), 0)
 		FROM destinations t
 		JOIN syncs s ON s.destination_id = t.id
-		WHERE s.id = $1`, []any{b.sync}, &b.destination, &probe); err != nil {
+		WHERE s.id = $1`, []any{b.sync}, &b.destination, &streak, &probe); err != nil || streak == 0 {
 		return err
 	}
 	if probe != 0 {

@@ -237,6 +237,13 @@ func (w *model) crash() {
 	w.must(err)
 }
 
+// needs draws another step in place of one that has nothing to work on: of a state machine, rapid skips a step and not the test.
+func needs(rt *rapid.T, number int) {
+	if number == 0 {
+		rt.Skip()
+	}
+}
+
 func (w *model) resend() {
 	docs, err := w.s.Queue.ClaimResends(w.ctx(), w.sync.ID, 0, 2)
 	w.must(err)
@@ -294,51 +301,36 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 				"remove": func(rt *rapid.T) { delete(w.root, key.Draw(rt, "key")) },
 				"scan":   func(rt *rapid.T) { w.scan(rt) },
 				"claim":  func(rt *rapid.T) { w.claim() },
-				// Skip draws another step in place of one that has nothing to do. The check goes on.
 				"begin": func(rt *rapid.T) {
-					if len(w.claimed) == 0 {
-						rt.Skip()
-					}
+					needs(rt, len(w.claimed))
 					w.begin()
 				},
 				"finish": func(rt *rapid.T) {
-					if len(w.open) == 0 {
-						rt.Skip()
-					}
+					needs(rt, len(w.open))
 					w.finish(rapid.SampledFrom([]string{"accepted", "accepted", "refused", "unsent", "lost", "taken and lost", "killed"}).Draw(rt, "outcome"))
 				},
 				"resend": func(rt *rapid.T) { w.resend() },
 				"crash":  func(rt *rapid.T) { w.crash() },
 				"block": func(rt *rapid.T) {
-					if len(w.claimed) == 0 {
-						rt.Skip()
-					}
+					needs(rt, len(w.claimed))
 					w.must(s.Queue.Block(t.Context(), []ClaimedDocument{w.claimed[0].ClaimedDocument}, []string{"a web page"}))
 					w.claimed = w.claimed[1:]
 				},
 				"unreadable": func(rt *rapid.T) {
-					if len(w.claimed) == 0 {
-						rt.Skip()
-					}
+					needs(rt, len(w.claimed))
 					w.must(s.Queue.MarkUnreadable(t.Context(), w.claimed[0].ClaimedDocument, "no permission"))
 					w.claimed = w.claimed[1:]
 				},
 				"remove a source": func(rt *rapid.T) {
-					if len(w.recorded) == 0 {
-						rt.Skip()
-					}
+					needs(rt, len(w.recorded))
 					w.removeSource(rapid.SampledFrom(w.recorded).Draw(rt, "source"))
 				},
 				"train": func(rt *rapid.T) {
-					if len(w.queue) == 0 {
-						rt.Skip()
-					}
+					needs(rt, len(w.queue))
 					w.train(rapid.SampledFrom([]Outcome{TrainingCompleted, TrainingCompleted, TrainingFailed}).Draw(rt, "outcome"))
 				},
 				"late answer": func(rt *rapid.T) {
-					if len(w.late) == 0 {
-						rt.Skip()
-					}
+					needs(rt, len(w.late))
 					w.answerLate()
 				},
 				"reindex": func(rt *rapid.T) {

@@ -32,7 +32,7 @@ func (b *batchRow) destinationFields() []any {
 
 // changedBy reports whether the acceptance of so many bytes changes the row.
 func (b breakerRow) changedBy(bytes int64) bool {
-	return b.streak != 0 || b.probe != 0 || b.largest < bytes || b.smallestRefused > 0 && b.smallestRefused <= bytes
+	return b.streak != 0 || b.largest < bytes || b.smallestRefused > 0 && b.smallestRefused <= bytes
 }
 
 func (t *tx) batch(id int64) (batchRow, error) {

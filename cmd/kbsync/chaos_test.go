@@ -404,6 +404,13 @@ func (c *chaos) showUploads() {
 	for _, o := range owners {
 		c.Logf("owner %+v", o)
 	}
+	syncs, err := store.Syncs.All(c.Context())
+	c.must(err)
+	for _, s := range syncs {
+		streak, pausedUntil, err := store.Journal.Breaker(c.Context(), s.Destination.ID)
+		c.must(err)
+		c.Logf("breaker: %d answers lost in a row, paused until %v", streak, pausedUntil)
+	}
 	batches, err := store.Journal.Recent(c.Context(), 30)
 	c.must(err)
 	for _, b := range batches {

@@ -177,6 +177,11 @@ var defects = []defect{
 		new: `AND probe_batch <> -$2` + "`, b.destination",
 		pkg: "state", test: "TestEndOfAnotherBatchLeavesTheProbe",
 	}, {
+		name: "a probe of a closed breaker", file: "state/journal.go",
+		old: `err != nil || streak == 0 {`,
+		new: `err != nil || streak < 0 {`,
+		pkg: "state", test: "TestProbeThatCameTooLateHoldsBackNoOther",
+	}, {
 		name: "a source taken from the last batch of its content", file: "state/answer.go",
 		old: `AND sources.batch_id IN (c.batch_id, c.prior_batch))`,
 		new: `AND sources.batch_id = c.prior_batch)`,

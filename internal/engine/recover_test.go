@@ -178,21 +178,28 @@ func TestEachRunOfUploadsRecoversTheClaimsOfAnEarlierOne(t *testing.T) {
 	}
 }
 
+// failedLoop returns loops whose last run of uploads has failed.
+func (f *fixture) failedLoop() *loops {
+	f.Helper()
+	l := &loops{worker: newWorker(f.opts, f.opts.Config.Syncs[0])}
+	f.must(l.openRoot(f.Context()))
+	f.must(l.open(f.Context()))
+	f.Cleanup(func() { f.must(l.unlock()) })
+	cut, cancel := context.WithCancel(f.Context())
+	cancel()
+	if _, err := l.upload(cut, ingest.Options{}); err == nil {
+		f.Fatal("a run without a context did not fail")
+	}
+	return l
+}
+
 // A claimed document is never due: without a recovery no other run would begin.
 func TestLoopRecoversTheClaimsOfAFailedRunThoughNothingIsDue(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	l := &loops{worker: newWorker(f.opts, f.opts.Config.Syncs[0])}
-	f.must(l.openRoot(t.Context()))
-	f.must(l.open(t.Context()))
-	defer func() { f.must(l.unlock()) }()
+	l := f.failedLoop()
 	f.record(l.sync, "one")
-	cut, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := l.upload(cut, ingest.Options{}); err == nil {
-		t.Fatal("a run without a context did not fail")
-	}
-	f.record(l.sync, "other") // claimed, and no run of uploads works on it
+	f.record(l.sync, "other") // both are claimed, and no run of uploads works on them
 	wait, err := l.untilDue(t.Context())
 	f.must(err)
 	if wait > 0 {
@@ -206,15 +213,7 @@ func TestLoopRecoversTheClaimsOfAFailedRunThoughNothingIsDue(t *testing.T) {
 func TestWhatAFailedRunHasLeftIsRecoveredBeforeTheNextRun(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	l := &loops{worker: newWorker(f.opts, f.opts.Config.Syncs[0])}
-	f.must(l.openRoot(t.Context()))
-	f.must(l.open(t.Context()))
-	defer func() { f.must(l.unlock()) }()
-	cut, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := l.upload(cut, ingest.Options{}); err == nil {
-		t.Fatal("a run without a context did not fail")
-	}
+	l := f.failedLoop()
 	f.seal(l.sync, true, "probe")
 	var queue queueReader
 	wait, err := queue.wait(t.Context(), l, time.Now().Add(time.Hour))
