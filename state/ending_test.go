@@ -339,3 +339,25 @@ func TestProbeThatCameTooLateHoldsBackNoOther(t *testing.T) {
 		}
 	})
 }
+
+// A content in training needs a source of its last batch that is in training: without one it would never end.
+func TestCheckFindsATrainingWithoutASource(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md")
+		docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+		r.accept(r.seal(docs), 1)
+		r.must(r.s.update(t.Context(), func(tx *tx) error {
+			if err := tx.moveSource(1); err != nil {
+				return err
+			}
+			_, err := tx.exec(`UPDATE sources SET batch_id = batch_id + 1`)
+			return err
+		}))
+		findings, err := r.s.Check(t.Context())
+		r.must(err)
+		if len(findings) != 1 || findings[0] != "1 contents are in training, and none of their sources is." {
+			t.Errorf("the findings are %q", findings)
+		}
+	})
+}
