@@ -101,8 +101,9 @@ storm: ## run 50 storms of 5,000 operations and disturbances of the watch on eac
 
 # To repeat a round: make chaos CHAOS=1s CHAOS_SEED=17 STATE=sqlite. Mounting the small disk that is filled needs root.
 .PHONY: chaos
-chaos: ## change trees and rules for 30 minutes while API, network, database and disk fail and processes are killed, on both databases
-	STATE="$(STATE)" CHAOS="$${CHAOS:-30m}" $(GO) test -count=1 -timeout 5h -parallel 4 -run TestChaos -v ./cmd/kbsync
+chaos: ## change trees and rules for 30 minutes while API, network, database and disk fail, clocks step and processes are killed, on both databases
+	overlay=$$($(GO) run ./internal/steppedclock bin/steppedclock) && \
+		STATE="$(STATE)" CHAOS="$${CHAOS:-30m}" $(GO) test -overlay "$$overlay" -count=1 -timeout 5h -parallel 4 -run TestChaos -v ./cmd/kbsync
 
 .PHONY: crash-table
 crash-table: ## kill a process, fail and stall at every occurrence of every boundary of a pass, on both databases

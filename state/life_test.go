@@ -16,7 +16,7 @@ type lifeStep struct {
 // life has every method that runs for a batch, a poll, a page of a scan or of a list, or a status page.
 var life = []lifeStep{
 	{"Syncs.Ensure Syncs.Get Syncs.All Syncs.Owners Syncs.SetLastError Syncs.AddSample Syncs.Samples Syncs.InStepSince Journal.Turn", func(r *fixture) {
-		_, err := r.s.Syncs.Ensure(r.ctx(), r.sync.Name, r.sync.Root, testDestination, false)
+		_, err := r.s.Syncs.Ensure(r.ctx(), r.sync.Name, r.sync.Root, r.sync.Destination, false)
 		r.must(err)
 		_, err = r.s.Syncs.All(r.ctx())
 		r.must(err)
@@ -28,7 +28,7 @@ var life = []lifeStep{
 		r.must(err)
 		_, err = r.s.Syncs.InStepSince(r.ctx(), r.sync.ID)
 		r.must(err)
-		_, err = r.s.Journal.Turn(r.ctx(), "51", time.Millisecond, 1)
+		_, err = r.s.Journal.Turn(r.ctx(), r.sync.Destination.Account, time.Millisecond, 1)
 		r.must(err)
 	}},
 	{"Scans.Begin Scans.Record Scans.Known Scans.Count Scans.CountBelow Scans.Finish Scans.Drop Scans.SetGate", (*fixture).liveScans},
@@ -160,7 +160,7 @@ var wholeLife = []lifeStep{
 	}},
 	{"Store.Export", func(r *fixture) { r.must(r.s.Export(r.ctx(), io.Discard)) }},
 	{"Syncs.Ensure", func(r *fixture) { // another destination gets every document
-		other := testDestination
+		other := r.sync.Destination
 		other.KnowledgeBase++
 		_, err := r.s.Syncs.Ensure(r.ctx(), r.sync.Name, r.sync.Root, other, true)
 		r.must(err)
@@ -265,7 +265,7 @@ func (r *fixture) liveUploads() {
 	if _, ok := errors.AsType[*SealError](r.s.Journal.Seal(r.ctx(), u, seals)); !ok {
 		r.t.Fatal("the lost claim was sealed")
 	}
-	r.unrecorded(`UPDATE documents SET forced = 1, state = {doc.pending} WHERE key = $1`, []byte("a.md"))
+	r.force("a.md")
 	docs, _ = r.resolve(contents, Sharing{})
 	u = r.seal(docs)
 	var a Answer
@@ -276,7 +276,18 @@ func (r *fixture) liveUploads() {
 	a.KnowledgeBase = 5
 	_, err = r.s.Journal.Accept(r.ctx(), u, a)
 	r.must(err)
-	r.unrecorded(`UPDATE destinations SET uncertain_streak = 0, probe_batch = 0`)
+	r.closeBreaker()
+}
+
+func (r *fixture) closeBreaker() {
+	r.t.Helper()
+	r.unrecorded(`UPDATE destinations SET uncertain_streak = 0, probe_batch = 0 WHERE id = $1`, r.sync.Destination.ID)
+}
+
+// force makes a document pending as a reindex does.
+func (r *fixture) force(key string) {
+	r.t.Helper()
+	r.unrecorded(`UPDATE documents SET forced = 1, state = {doc.pending} WHERE sync_id = $1 AND key = $2`, r.sync.ID, []byte(key))
 }
 
 // unrecorded runs a text of the test.
@@ -311,7 +322,7 @@ func (r *fixture) liveRefusals() {
 		}
 	}
 	// A document of a known content is sent again, and refused.
-	r.unrecorded(`UPDATE documents SET forced = 1, state = {doc.pending} WHERE key = $1`, []byte("b.md"))
+	r.force("b.md")
 	docs, _ := r.resolve(map[string]string{"b.md": "B", "refused.md": "R"}, Sharing{})
 	r.must(r.s.Journal.Refuse(r.ctx(), r.seal(docs), Refusal{StatusCode: 429, Disposition: Retry}))
 }

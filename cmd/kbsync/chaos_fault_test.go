@@ -1,9 +1,13 @@
 package main
 
 import (
+	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kbsync/kbsync/replycx/emulator"
@@ -90,10 +94,16 @@ func (c *chaos) someFaults() *emulator.Faults {
 	return &emulator.Faults{Seed: c.random.Uint64(), Rules: rules}
 }
 
-// stepClocks moves the clock of the API forward, and gives a document time stamps of a clock that is an hour fast or slow. The clock of a
-// process cannot be moved alone.
+// Wall clocks of processes are at most farthestStep from the right time while the round disturbs.
+const farthestStep = time.Hour
+
+// stepClocks moves the clock of the API forward, and gives a document time stamps of a clock that is an hour fast or slow. In some rounds it
+// steps the wall clocks of the processes, too.
 func (c *chaos) stepClocks() {
 	c.Helper()
+	if c.setup.stepsClocks() {
+		c.setClocks(time.Duration(c.random.Int64N(int64(2*farthestStep))) - farthestStep)
+	}
 	ahead := time.Duration(c.random.IntN(600)) * time.Second
 	c.must(c.emulator.Advance(ahead))
 	files, _ := c.entries()
@@ -104,6 +114,35 @@ func (c *chaos) stepClocks() {
 	at := time.Now().Add(time.Duration(1-2*c.random.IntN(2)) * time.Hour)
 	c.note("the API's clock steps by %v; document %s has the time %v", ahead, file, at)
 	c.must(os.Chtimes(file, at, at))
+}
+
+// setClocks sets the wall clocks of the processes ahead of the right time. The program of `make chaos` reads its clock in c.clock.
+func (c *chaos) setClocks(ahead time.Duration) {
+	c.Helper()
+	ahead = ahead.Truncate(time.Second)
+	c.note("the clocks of the processes are ahead by %v", ahead)
+	f, err := os.OpenFile(c.clock, os.O_WRONLY|os.O_CREATE, 0o600)
+	c.must(err)
+	_, err = f.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(ahead/time.Second)), 0)
+	c.must(errors.Join(err, f.Close()))
+}
+
+// prepareClocks lets the processes read their clocks in a file, and checks that they do.
+func (c *chaos) prepareClocks() {
+	c.Helper()
+	c.clock = filepath.Join(c.dir, "clock")
+	c.env = append(c.env, "CLOCK_STEP="+c.clock)
+	c.setClocks(farthestStep)
+	cmd := c.command()
+	cmd.Args = []string{"kbsync-clock"}
+	out, err := cmd.Output()
+	c.must(err)
+	seconds, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+	c.must(err)
+	if ahead := time.Until(time.Unix(seconds, 0)); ahead < farthestStep/2 {
+		c.Fatalf("the clock of a process is ahead by %v, want %v: run `make chaos`, which builds programs whose clock can be stepped", ahead, farthestStep)
+	}
+	c.setClocks(0)
 }
 
 // fillDisk fills the file system of the state for a while.
@@ -178,7 +217,7 @@ func (c *chaos) killOne() {
 		c.restore = nil
 		c.must(c.cmd.Process.Kill())
 		_ = c.cmd.Wait() // reports the kill
-		c.calm()         // or the next one may not become ready
+		c.endFaults()    // or the next one may not become ready
 		c.startWatch()
 		return
 	}

@@ -122,6 +122,9 @@ type chaosSetup struct {
 // isBucket reports whether the root of the round is a bucket.
 func (s chaosSetup) isBucket() bool { return (int(s.seed)+s.workers/4)%2 == 0 }
 
+// stepsClocks reports whether the wall clocks of the processes step. In the other half of the rounds every wait lasts as long as it should.
+func (s chaosSetup) stepsClocks() bool { return !s.gentle && s.seed%4 < 2 }
+
 // chaosFigures are sums over all rounds.
 type chaosFigures struct {
 	mu                                                             sync.Mutex
@@ -147,6 +150,7 @@ type chaos struct {
 	disk    string        // a small file system with the state; empty if there is none
 	bucket  *bucketServer // the root, with the documents of the tree; nil if the tree itself is the root
 	workers []*exec.Cmd
+	clock   string // the file with the step of the processes' clocks
 	rules   int
 	// counts
 	operations, ruleChanges, faults, kills int
@@ -226,6 +230,9 @@ func newChaos(t *testing.T, setup chaosSetup) *chaos {
 		c.bucket = newBucketServer(t)
 		c.address, c.env = c.bucket.root, []string{"AWS_ACCESS_KEY_ID=chaos", "AWS_SECRET_ACCESS_KEY=secret"}
 	}
+	if setup.stepsClocks() {
+		c.prepareClocks()
+	}
 	c.setRules()
 	return c
 }
@@ -298,10 +305,18 @@ func (c *chaos) changeRules() {
 	c.ruleChanges++
 }
 
-// calm ends all faults.
+// calm ends all faults. Clocks that were stepped are set so far ahead that every wait which a process recorded is over.
 func (c *chaos) calm() {
 	c.Helper()
 	c.note("calm")
+	if c.setup.stepsClocks() {
+		c.setClocks(2 * farthestStep)
+	}
+	c.endFaults()
+}
+
+func (c *chaos) endFaults() {
+	c.Helper()
 	c.endShortage()
 	c.api.Restore()
 	if c.db != nil {
