@@ -21,23 +21,29 @@ func TestSyncsOfOneStateShareNothing(t *testing.T) {
 		recordLife(r, life)
 		r.leaveOneOfEach()
 		rows := r.allRows()
-		n := *r
-		other := testDestination
-		other.Account, other.KnowledgeBase = "52", testDestination.KnowledgeBase+1
-		var err error
-		n.sync, err = n.s.Syncs.Ensure(t.Context(), "neighbour", r.sync.Root, other, false)
-		r.must(err)
-		n.next = 330000
-
+		n := r.neighbour()
 		for _, method := range n.showsNothing() {
 			t.Errorf("%s has something of the other sync", method)
 		}
 		r.wantRows(rows, "a look from a new sync")
 		for _, step := range slices.Concat(life, wholeLife) {
-			step.run(&n)
+			step.run(n)
 			r.wantRows(rows, step.methods)
 		}
 	})
+}
+
+// neighbour returns a new sync of the same state, which has its own destination and the same numbers of sources.
+func (r *fixture) neighbour() *fixture {
+	r.t.Helper()
+	n := *r
+	to := testDestination
+	to.Account, to.KnowledgeBase = "52", testDestination.KnowledgeBase+1
+	var err error
+	n.sync, err = n.s.Syncs.Ensure(r.ctx(), "neighbour", r.sync.Root, to, false)
+	r.must(err)
+	n.next = 330000
+	return &n
 }
 
 // leaveOneOfEach leaves at least one document in each state that needs no process, with the messages and marks that go with it.
