@@ -339,8 +339,8 @@ func (s *Queue) MarkVanished(ctx context.Context, doc ClaimedDocument) error {
 }
 
 // endClaimUnread ends the claim of a document whose bytes were not read. It keeps its version, and the mark of a reindex; a
-// document without a version gets the state newState, and keeps the mark if it is skipped. Without its fingerprint it differs from every listing, so the next
-// scan makes it pending again.
+// document without a version gets the state newState, and keeps the mark if it is skipped. Without its fingerprint it differs
+// from every listing, so the next scan makes it pending again.
 func (t *tx) endClaimUnread(doc ClaimedDocument, newState int, reason string) error {
 	n, err := t.exec(`UPDATE documents
 		SET state = {doc.linked}, claim = 0, mtime = 0, ctime_offset = 0, inode = 0, etag = ''
