@@ -52,3 +52,83 @@ func TestResendTakesTheDocumentsOfOneBatch(t *testing.T) {
 		}
 	})
 }
+
+// Reopen leaves other documents that have failed, and the claim of a document that has the same content.
+func TestReopenLeavesOtherDocuments(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md")
+		contents := map[string]string{"a.md": "A", "twin.md": "A", "other.md": "B"}
+		docs, _ := r.resolve(contents, Sharing{})
+		r.must(r.s.Journal.Refuse(t.Context(), r.seal(docs), Refusal{Disposition: Fail, Message: "quota"}))
+		r.put("other.md", "twin.md")
+		other, _ := r.resolve(contents, Sharing{})
+		r.trained(TrainingFailed, r.accept(r.seal(other), 1)...)
+		r.want("a.md=failed other.md=failed twin.md=failed")
+		r.put("twin.md")
+		claimed, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+		r.must(err)
+		if len(claimed) != 1 || claimed[0].Key != "twin.md" {
+			t.Fatalf("claimed %+v", claimed)
+		}
+		r.must(r.s.Queue.Reopen(t.Context(), []int64{docs[0].DocumentID}))
+		r.want("a.md=pending other.md=failed twin.md=uploading")
+	})
+}
+
+// A large document is hashed before it is sent if its content may be known, or may be on its way: something else has its size.
+func TestSizeTaken(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		const pending, uploaded, refused, small = 2 * HashAhead, 3 * HashAhead, 4 * HashAhead, HashAhead
+		r := newFixture(t)
+		n := r.neighbour()
+		sizes := map[string]int64{"pending.md": pending, "uploaded.md": uploaded, "refused.md": refused, "small.md": small, "small too.md": small}
+		n.putSizes(map[string]int64{"elsewhere.md": 5 * HashAhead})
+		elsewhere, _ := n.resolve(nil, Sharing{})
+		elsewhere[0].Size = 5 * HashAhead
+		n.accept(n.seal(elsewhere), 1)
+		r.putSizes(sizes)
+		docs, _ := r.resolve(map[string]string{"uploaded.md": "U", "refused.md": "R", "pending.md": "P", "small.md": "S"}, Sharing{})
+		ids := map[string]int64{}
+		for _, d := range docs {
+			d.Size = sizes[d.Key]
+			ids[d.Key] = d.DocumentID
+			switch d.Key {
+			case "uploaded.md", "small.md":
+				r.accept(r.seal([]HashedDocument{d}), 1)
+			case "refused.md":
+				r.must(r.s.Queue.Block(t.Context(), []ClaimedDocument{d.ClaimedDocument}, []string{"it is not a PDF"}))
+			}
+		}
+		for _, c := range []struct {
+			name     string
+			size     int64
+			document int64
+			want     bool
+		}{
+			{"of another pending document", pending, 0, true},
+			{"of the document itself", pending, ids["pending.md"], false},
+			{"of a content", uploaded, ids["uploaded.md"], true},
+			{"of a document that will not be uploaded", refused, 0, false},
+			{"of no document", pending + 1, 0, false},
+			{"of a document of another knowledge base", 5 * HashAhead, 0, false},
+			{"too small", small, 0, false},
+		} {
+			if taken, err := r.s.Queue.SizeTaken(t.Context(), r.sync.Destination.ID, c.size, c.document); err != nil || taken != c.want {
+				t.Errorf("the size %s: taken %v, %v", c.name, taken, err)
+			}
+		}
+	})
+}
+
+// putSizes records new documents of these sizes.
+func (r *fixture) putSizes(sizes map[string]int64) {
+	r.t.Helper()
+	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
+	r.must(err)
+	for key, size := range sizes {
+		r.must(r.s.Scans.Record(r.ctx(), scan, []Change{{Op: Put, Key: key, Fingerprint: Fingerprint{Size: size, MTime: scan.ID}}}))
+	}
+	_, err = r.s.Scans.Finish(r.ctx(), scan, "1:2")
+	r.must(err)
+}
