@@ -1,6 +1,7 @@
 package state
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -131,4 +132,44 @@ func (r *fixture) putSizes(sizes map[string]int64) {
 	}
 	_, err = r.s.Scans.Finish(r.ctx(), scan, "1:2")
 	r.must(err)
+}
+
+// A left-behind content is shared again only if the sources of its last batch still exist. Those of other contents and of earlier batches say
+// nothing about it.
+func TestVerifyAsksForTheSourcesOfTheLastBatch(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		accept := func(u *Upload, ids ...[]SourceAnswer) {
+			_, err := r.s.Journal.Accept(t.Context(), u, Answer{StatusCode: 200, NextPoll: time.Now(), Sources: ids})
+			r.must(err)
+			for _, document := range ids {
+				for _, s := range document {
+					r.trained(TrainingCompleted, s.ID)
+				}
+			}
+		}
+		contents := map[string]string{"a.md": "A", "b.md": "B"}
+		r.put("a.md", "b.md")
+		docs, _ := r.resolve(contents, Sharing{})
+		accept(r.seal(docs), []SourceAnswer{{ID: 1}, {ID: 2}}, []SourceAnswer{{ID: 3}, {ID: 4}})
+		_, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{})
+		r.must(err)
+		docs, _ = r.resolve(contents, Sharing{})
+		accept(r.seal(docs), []SourceAnswer{{ID: 5}, {ID: 6}, {ID: 9}}, []SourceAnswer{{ID: 7}, {ID: 8}})
+		r.must(r.s.update(t.Context(), func(t *tx) error {
+			_, err := t.exec(`UPDATE sources SET acked_at = 1 WHERE source_id = 9`) // a person has confirmed that it was deleted
+			return err
+		}))
+		r.put("a.md")
+		r.upload(map[string]string{"a.md": "A2"})
+
+		r.put("a.md")
+		claimed, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+		r.must(err)
+		verdicts, err := r.s.Queue.Resolve(t.Context(), r.sync.ID, []HashedDocument{{ClaimedDocument: claimed[0], SHA256: hash("A"), Size: 10}}, Sharing{})
+		r.must(err)
+		if v := verdicts[0]; v.Action != ActionVerify || fmt.Sprint(v.Verify) != "[5 6]" {
+			t.Errorf("verdict %+v, want a look at the sources 5 and 6", v)
+		}
+	})
 }
