@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,18 @@ func TestStreamsOfSeveralPagesAreWhole(t *testing.T) {
 		}
 		if i != n+1 {
 			t.Errorf("%d known, want %d", i, n+1)
+		}
+		all := slices.Sorted(slices.Values(append(keys, "dir", "dir0", "dir/")))
+		i = 0
+		for k, err := range r.s.Scans.Known(t.Context(), r.sync.ID, "") {
+			r.must(err)
+			if i == len(all) || k.Key != all[i] {
+				t.Fatalf("key %d of all is %q", i, k.Key)
+			}
+			i++
+		}
+		if i != len(all) {
+			t.Errorf("%d known of all, want %d", i, len(all))
 		}
 		for d, err := range r.s.Documents.All(t.Context(), r.sync.ID, Training) {
 			r.must(err)
