@@ -95,11 +95,11 @@ func TestStepOfADocumentLeavesTheOthersAlone(t *testing.T) {
 			t.Run(step.name, func(t *testing.T) {
 				r := newFixture(t)
 				recordLife(r, nil)
-				r.put("acting.md", "claimed.md", "known.md")
-				r.upload(map[string]string{"acting.md": "acting.md, first", "claimed.md": "claimed.md, first", "known.md": "known"})
+				r.put("acting.md", "claimed.md", "sealed.md", "known.md")
+				r.upload(map[string]string{"acting.md": "acting.md, first", "claimed.md": "claimed.md, first", "sealed.md": "sealed.md, first", "known.md": "known"})
 				r.leaveOneOfEach()
 				r.closeBreaker()
-				r.put("acting.md", "claimed.md")
+				r.put("acting.md", "claimed.md", "sealed.md")
 				claimed, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 100)
 				r.must(err)
 				var acting HashedDocument
@@ -107,6 +107,8 @@ func TestStepOfADocumentLeavesTheOthersAlone(t *testing.T) {
 					switch d.Key {
 					case "acting.md":
 						acting = HashedDocument{ClaimedDocument: d, SHA256: hash("acting.md, second"), Size: 10}
+					case "sealed.md":
+						r.seal([]HashedDocument{{ClaimedDocument: d, SHA256: hash("sealed.md, second"), Size: 10}})
 					case "claimed.md":
 					default:
 						r.must(r.s.Queue.Release(t.Context(), []ClaimedDocument{d}, time.Time{}, false))

@@ -239,7 +239,6 @@ func TestLateAnswerWithTheSourceOfTheSecondRequestKeepsItsOutcome(t *testing.T) 
 	})
 }
 
-// sealResend claims what was lost, and seals it as the probe of the breaker.
 // The same, while the content is sent a third time on purpose, which the API refuses. The content then has its second batch again.
 func TestLateAnswerDuringAReindexLeavesTheSourceWhereItWas(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
@@ -265,6 +264,35 @@ func TestLateAnswerDuringAReindexLeavesTheSourceWhereItWas(t *testing.T) {
 	})
 }
 
+// The same with the source of a batch before both requests: the late answer moves it to its batch, which the content gets back.
+func TestLateAnswerWithAnEarlierSourceGetsIt(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md")
+		contents := map[string]string{"a.md": "A"}
+		first := r.upload(contents)
+		again := func() *Upload {
+			t.Helper()
+			_, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{})
+			r.must(err)
+			docs, _ := r.resolve(contents, Sharing{})
+			return r.seal(docs)
+		}
+		r.trained(TrainingCompleted, r.accept(again(), 1)...)
+		lost := again()
+		_, err := r.s.Journal.MarkUncertain(t.Context(), lost, 502, "lost")
+		r.must(err)
+		resent := r.sealResend()
+		_, err = r.s.Journal.Accept(t.Context(), lost, Answer{StatusCode: 200, Sources: [][]SourceAnswer{{{ID: first[0], Status: "in-progress"}}}})
+		r.must(err)
+		r.must(r.s.Journal.Refuse(t.Context(), resent, Refusal{Disposition: Fail, StatusCode: 422}))
+		r.want("a.md=training")
+		r.trained(TrainingCompleted, first...)
+		r.want("a.md=completed")
+	})
+}
+
+// sealResend claims what was lost, and seals it as the probe of the breaker.
 func (r *fixture) sealResend() *Upload {
 	r.t.Helper()
 	again, err := r.s.Queue.ClaimResends(r.ctx(), r.sync.ID, 0, 10)

@@ -123,3 +123,46 @@ func TestActionOnALostClaimChangesNothing(t *testing.T) {
 		}
 	})
 }
+
+// A seal finds the claim that was lost, although the document looks much as if the seal had linked it.
+func TestSealOnALostClaimNamesTheDocument(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		for _, tt := range []struct {
+			name    string
+			content string // that the lost claim seals
+			take    func(*fixture, HashedDocument)
+			want    string
+		}{
+			{"another process claimed it to send the same content again", "A", func(*fixture, HashedDocument) {}, "a.md=uploading"},
+			{"another process uploaded another content", "B", func(r *fixture, held HashedDocument) {
+				held.SHA256 = hash("C")
+				r.accept(r.seal([]HashedDocument{held}), 1)
+			}, "a.md=training"},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				r := newFixture(t)
+				r.put("a.md")
+				r.upload(map[string]string{"a.md": "A"})
+				_, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{})
+				r.must(err)
+				claim := func() HashedDocument {
+					docs, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+					r.must(err)
+					return HashedDocument{ClaimedDocument: docs[0], SHA256: hash(tt.content), Size: 10}
+				}
+				lost := claim()
+				_, err = r.s.Journal.Recover(t.Context(), r.sync.ID)
+				r.must(err)
+				tt.take(r, claim())
+				b, seals := spec(r, []HashedDocument{lost})
+				u, err := r.s.Journal.Begin(t.Context(), b)
+				r.must(err)
+				err = r.s.Journal.Seal(t.Context(), u, seals)
+				if sealErr, ok := errors.AsType[*SealError](err); !ok || !slices.Equal(sealErr.Lost, []int{0}) {
+					t.Errorf("the seal returns %v", err)
+				}
+				r.want(tt.want)
+			})
+		}
+	})
+}

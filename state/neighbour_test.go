@@ -20,6 +20,10 @@ func TestSyncsOfOneStateShareNothing(t *testing.T) {
 		r := newFixture(t)
 		recordLife(r, life)
 		r.leaveOneOfEach()
+		lock, err := r.s.Lock(t.Context(), r.sync.Name, 0) // a process works on the sync
+		r.must(err)
+		defer func() { r.must(lock.Unlock()) }()
+		r.beginOneOfEach()
 		rows := r.allRows()
 		n := r.neighbour()
 		for _, method := range n.showsNothing() {
@@ -75,6 +79,9 @@ func (r *fixture) leaveOneOfEach() {
 	}))
 	_, err = r.s.Scans.Finish(r.ctx(), scan, "1:2")
 	r.must(err)
+	scan, err = r.s.Scans.Begin(r.ctx(), r.sync.ID, "") // a scan that breaks off
+	r.must(err)
+	r.must(r.s.Scans.Record(r.ctx(), scan, []Change{{Op: Vanish, Key: "trained.md"}}))
 	_, err = r.enqueue("failed", nil, "failed.md")
 	r.must(err)
 	_, err = r.s.Journal.Recover(r.ctx(), r.sync.ID)
@@ -83,6 +90,27 @@ func (r *fixture) leaveOneOfEach() {
 	for _, st := range []DocumentState{Pending, Training, Completed, Failed, Stuck, Uncertain, Skipped, Removed} {
 		if !slices.Contains(slices.Collect(maps.Values(states)), st) {
 			r.t.Fatalf("no document is %s: %v", st, states)
+		}
+	}
+}
+
+// beginOneOfEach begins an upload, seals another one, and leaves a document claimed.
+func (r *fixture) beginOneOfEach() {
+	r.t.Helper()
+	r.closeBreaker()
+	r.put("open.md", "sealed.md", "claimed.md")
+	docs, _ := r.resolve(map[string]string{"open.md": "9", "sealed.md": "10", "claimed.md": "11"}, Sharing{})
+	for _, d := range docs {
+		b, _ := spec(r, []HashedDocument{d})
+		switch d.Key {
+		case "open.md":
+			_, err := r.s.Journal.Begin(r.ctx(), b)
+			r.must(err)
+		case "sealed.md":
+			r.seal([]HashedDocument{d})
+		case "claimed.md":
+		default:
+			r.must(r.s.Queue.Release(r.ctx(), b.Members, time.Time{}, false))
 		}
 	}
 }

@@ -107,17 +107,23 @@ func testSelections(t *testing.T, newFixture fixtureMaker) {
 	r := newFixture(t)
 	r.put("a.md", "b.md")
 	r.upload(map[string]string{"a.md": "A", "b.md": "B"})
+	r.put("training.md")
+	docs, _ := r.resolve(map[string]string{"training.md": "T"}, Sharing{})
+	r.accept(r.seal(docs), 1)
 	r.put("sealed.md")
-	docs, _ := r.resolve(map[string]string{"sealed.md": "S"}, Sharing{})
+	docs, _ = r.resolve(map[string]string{"sealed.md": "S"}, Sharing{})
 	r.seal(docs)
-	r.put("c.md")
+	r.put("c.md", "removed.md")
+	r.vanish("removed.md")
+	r.must(r.scanOf(Change{Op: Skip, Key: "skipped.md", Reason: "it is empty"}))
 	for _, c := range []struct {
 		sel  Selection
 		want int
 	}{
-		{Selection{}, 3},
-		{Selection{Match: func(string) bool { return true }}, 3},
-		{Selection{OlderThan: time.Now().Add(time.Hour)}, 3},
+		{Selection{}, 4},
+		{Selection{Match: func(string) bool { return true }}, 4},
+		{Selection{OlderThan: time.Now().Add(time.Hour)}, 4},
+		{Selection{OlderThan: time.Now().Add(-time.Hour)}, 0},
 		{Selection{Keys: []string{"a.md", "no.md"}}, 1},
 		{Selection{Keys: []string{"a.md"}, States: []DocumentState{Pending}}, 0},
 		{Selection{States: []DocumentState{Pending}}, 1},
@@ -132,4 +138,15 @@ func testSelections(t *testing.T, newFixture fixtureMaker) {
 			t.Errorf("%+v: %d documents with %d bytes, want %d", c.sel, documents, bytes, c.want)
 		}
 	}
+	for _, c := range []struct {
+		sel  Selection
+		want int
+	}{{Selection{OlderThan: time.Now().Add(-time.Hour)}, 0}, {Selection{}, 4}} {
+		marked, err := r.s.Queue.Mark(r.ctx(), r.sync.ID, c.sel)
+		r.must(err)
+		if marked != c.want {
+			t.Errorf("%+v: %d documents are marked, want %d", c.sel, marked, c.want)
+		}
+	}
+	r.want("a.md=pending b.md=pending c.md=pending removed.md=removed sealed.md=uploading skipped.md=skipped training.md=pending")
 }
