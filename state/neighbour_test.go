@@ -25,11 +25,13 @@ func TestSyncsOfOneStateShareNothing(t *testing.T) {
 		defer func() { r.must(lock.Unlock()) }()
 		r.beginOneOfEach()
 		rows := r.allRows()
-		n := r.neighbour()
+		n := r.neighbour("neighbour")
 		for _, method := range n.showsNothing() {
 			t.Errorf("%s has something of the other sync", method)
 		}
 		r.wantRows(rows, "a look from a new sync")
+		r.neighbour("loser").loseSources(r)
+		r.wantRows(rows, "the loss of sources with the same numbers")
 		for _, step := range slices.Concat(life, wholeLife) {
 			step.run(n)
 			r.wantRows(rows, step.methods)
@@ -38,25 +40,46 @@ func TestSyncsOfOneStateShareNothing(t *testing.T) {
 }
 
 // neighbour returns a new sync of the same state, which has its own destination and the same numbers of sources.
-func (r *fixture) neighbour() *fixture {
+func (r *fixture) neighbour(name string) *fixture {
 	r.t.Helper()
 	n := *r
 	to := testDestination
-	to.Account, to.KnowledgeBase = "52", testDestination.KnowledgeBase+1
+	to.Account = "of " + name
 	var err error
-	n.sync, err = n.s.Syncs.Ensure(r.ctx(), "neighbour", r.sync.Root, to, false)
+	n.sync, err = n.s.Syncs.Ensure(r.ctx(), name, r.sync.Root, to, false)
 	r.must(err)
 	n.next = 330000
 	return &n
+}
+
+// loseSources uploads documents that get the numbers of the sources of another sync, whose sources are then gone.
+func (r *fixture) loseSources(other *fixture) {
+	r.t.Helper()
+	sources, err := list(r.s.Inventory.Sources(r.ctx(), SourceFilter{SyncID: other.sync.ID}))
+	r.must(err)
+	for i, source := range sources {
+		if source.ID <= 0 {
+			continue
+		}
+		key := fmt.Sprintf("source %d.md", i)
+		r.put(key)
+		docs, _ := r.resolve(map[string]string{key: key}, Sharing{})
+		r.next = source.ID
+		_, err := r.s.Inventory.MarkSourcesGone(r.ctx(), r.sync.Destination.ID, r.accept(r.seal(docs), 1))
+		r.must(err)
+		claimed, err := r.s.Queue.Claim(r.ctx(), r.sync.ID, 1) // or it would be uploaded with the next one
+		r.must(err)
+		r.must(r.s.Queue.Block(r.ctx(), claimed, []string{"its source is gone"}))
+	}
 }
 
 // leaveOneOfEach leaves at least one document in each state that needs no process, with the messages and marks that go with it.
 func (r *fixture) leaveOneOfEach() {
 	r.t.Helper()
 	r.closeBreaker()
-	r.put("pending.md", "late.md", "failed.md", "blocked.pdf", "training.md", "stuck.md", "lost.md", "trained.md", "removed.md")
+	r.put("pending.md", "late.md", "failed.md", "blocked.pdf", "training.md", "stuck.md", "lost.md", "trained.md", "pair.md", "removed.md")
 	docs, _ := r.resolve(map[string]string{
-		"pending.md": "1", "late.md": "2", "failed.md": "3", "blocked.pdf": "4", "training.md": "5", "stuck.md": "6", "lost.md": "7", "trained.md": "8",
+		"pending.md": "1", "late.md": "2", "failed.md": "3", "blocked.pdf": "4", "training.md": "5", "stuck.md": "6", "lost.md": "7", "trained.md": "8", "pair.md": "9",
 	}, Sharing{})
 	of := map[string][]HashedDocument{}
 	for _, d := range docs {
@@ -68,9 +91,18 @@ func (r *fixture) leaveOneOfEach() {
 	r.must(r.s.Queue.Block(r.ctx(), claim("blocked.pdf"), []string{"it is not a PDF"}))
 	r.must(r.s.Journal.Refuse(r.ctx(), r.seal(of["failed.md"]), Refusal{StatusCode: 422, Disposition: Fail}))
 	r.accept(r.seal(of["training.md"]), 1)
-	r.trained(TrainingStuck, r.accept(r.seal(of["stuck.md"]), 1)...)
+	stuck := r.accept(r.seal(of["stuck.md"]), 1)[0]
+	u := r.seal(of["pair.md"])
+	pair := [][]SourceAnswer{{{ID: r.next}, {ID: r.next + 1}}}
+	r.next += 2
+	_, err := r.s.Journal.Accept(r.ctx(), u, Answer{StatusCode: 200, NextPoll: time.Now(), Sources: pair})
+	r.must(err)
+	r.must(r.s.Inventory.RecordPolls(r.ctx(), r.sync.Destination.ID, []Poll{
+		{SourceID: stuck, Outcome: TrainingStuck, NextPoll: time.Now().Add(time.Hour)},
+		{SourceID: pair[0][1].ID, Outcome: TrainingStuck, NextPoll: time.Now().Add(time.Hour)},
+	}))
 	r.trained(TrainingCompleted, r.accept(r.seal(of["trained.md"]), 1)...)
-	_, err := r.s.Journal.MarkUncertain(r.ctx(), r.seal(of["lost.md"]), 502, "lost")
+	_, err = r.s.Journal.MarkUncertain(r.ctx(), r.seal(of["lost.md"]), 502, "lost")
 	r.must(err)
 	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
 	r.must(err)
@@ -99,7 +131,7 @@ func (r *fixture) beginOneOfEach() {
 	r.t.Helper()
 	r.closeBreaker()
 	r.put("open.md", "sealed.md", "claimed.md")
-	docs, _ := r.resolve(map[string]string{"open.md": "9", "sealed.md": "10", "claimed.md": "11"}, Sharing{})
+	docs, _ := r.resolve(map[string]string{"open.md": "10", "sealed.md": "11", "claimed.md": "12"}, Sharing{})
 	for _, d := range docs {
 		b, _ := spec(r, []HashedDocument{d})
 		switch d.Key {

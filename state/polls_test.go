@@ -26,6 +26,43 @@ func TestPostponedSourcesOfOneDocument(t *testing.T) {
 	})
 }
 
+// A source that is due is asked for with those that are due soon, and with no other, in whichever table a source is.
+func TestDueSourcesBringNoneThatIsNotDue(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("due.md", "one.md", "several.md")
+		docs, _ := r.resolve(map[string]string{"due.md": "D", "one.md": "O", "several.md": "S"}, Sharing{})
+		next := func(id int64, at time.Duration) Poll {
+			return Poll{SourceID: id, Status: "in-progress", NextPoll: time.Now().Add(at)}
+		}
+		_, err := r.s.Journal.Accept(t.Context(), r.seal(docs), Answer{
+			StatusCode: 200, NextPoll: time.Now(), Sources: [][]SourceAnswer{{{ID: 1}}, {{ID: 2}}, {{ID: 3}, {ID: 4}}},
+		})
+		r.must(err)
+		destination := r.sync.Destination.ID
+		r.must(r.s.Inventory.RecordPolls(t.Context(), destination, []Poll{next(1, 0), next(2, time.Hour), next(3, time.Hour), next(4, time.Minute)}))
+		due, err := r.s.Inventory.DueSources(t.Context(), destination, 2*time.Minute, 10)
+		r.must(err)
+		if len(due) != 2 || due[0].ID != 1 || due[1].ID != 4 {
+			t.Errorf("due: %+v; want 1, and 4, which is due soon", due)
+		}
+	})
+}
+
+// A source that is gone is no proof that the API works.
+func TestAnySourceIsOneThatExists(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md", "b.md")
+		ids := r.upload(map[string]string{"a.md": "A", "b.md": "B"})
+		_, err := r.s.Inventory.MarkSourcesGone(t.Context(), r.sync.Destination.ID, ids[1:])
+		r.must(err)
+		if id, err := r.s.Inventory.AnySource(t.Context(), r.sync.Destination.ID); err != nil || id != ids[0] {
+			t.Errorf("source %d, %v; want %d", id, err, ids[0])
+		}
+	})
+}
+
 func TestPostponedSourcesAreDueLaterUnlessTheirTrainingHasEnded(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
 		r := newFixture(t)

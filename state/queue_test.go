@@ -10,7 +10,7 @@ import (
 func TestNextDueIsOfADocumentThatCanBeClaimed(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
 		r := newFixture(t)
-		n := r.neighbour()
+		n := r.neighbour("neighbour")
 		n.put("due.md", "wrong.md")
 		r.put("claimed.md", "wrong.md", "later.md")
 		docs, _ := r.resolve(nil, Sharing{})
@@ -82,7 +82,7 @@ func TestSizeTaken(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
 		const pending, uploaded, refused, small = 2 * HashAhead, 3 * HashAhead, 4 * HashAhead, HashAhead
 		r := newFixture(t)
-		n := r.neighbour()
+		n := r.neighbour("neighbour")
 		sizes := map[string]int64{"pending.md": pending, "uploaded.md": uploaded, "refused.md": refused, "small.md": small, "small too.md": small}
 		n.putSizes(map[string]int64{"elsewhere.md": 5 * HashAhead})
 		elsewhere, _ := n.resolve(nil, Sharing{})
@@ -170,6 +170,22 @@ func TestVerifyAsksForTheSourcesOfTheLastBatch(t *testing.T) {
 		r.must(err)
 		if v := verdicts[0]; v.Action != ActionVerify || fmt.Sprint(v.Verify) != "[5 6]" {
 			t.Errorf("verdict %+v, want a look at the sources 5 and 6", v)
+		}
+	})
+}
+
+// Adoption takes pending documents alone: one that is claimed may be on its way.
+func TestClaimAllLeavesClaimedDocuments(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("claimed.md")
+		_, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 1)
+		r.must(err)
+		r.put("a.md", "b.md")
+		docs, err := r.s.Queue.ClaimAll(t.Context(), r.sync.ID, 0, 10)
+		r.must(err)
+		if len(docs) != 2 || docs[0].Key != "a.md" || docs[1].Key != "b.md" {
+			t.Errorf("claimed %+v", docs)
 		}
 	})
 }

@@ -48,7 +48,7 @@ func TestCountOfAScan(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				r := newFixture(t)
-				n := r.neighbour() // whose scans have the same numbers
+				n := r.neighbour("neighbour") // whose scans have the same numbers
 				n.list(nil, "")
 				n.list(map[string]listed{"new": {size: 5, inode: 7, mtime: 9}, "gone": c.gone, "stays": c.gone}, "gone")
 				// A scan that broke off, because its process was killed, has marked a document that is there.
