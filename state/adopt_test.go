@@ -135,3 +135,23 @@ func TestAdoptionTakesNoSourceTwice(t *testing.T) {
 		}
 	})
 }
+
+// A number that is taken for an id would be asked for, and may be that of another customer's source.
+func TestSourceOfUnknownIDHasANegativeNumberBesideKnownOnes(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("listed.md")
+		r.adopt(map[string]string{"listed.md": "L"}, map[string][]SourceAnswer{"listed.md": trainedSource(4711, "listed.md")},
+			map[string][]SourceAnswer{"listed.md": trainedSource(4000, "listed.md")})
+		r.put("a.md")
+		r.adopt(map[string]string{"a.md": "A"}, nil, nil)
+		r.put("b.md")
+		r.adopt(map[string]string{"b.md": "B"}, nil, nil)
+		rows := r.worksheet()
+		if len(rows) != 4 {
+			t.Errorf("the inventory has %v", r.standings())
+		}
+		r.wantRow(rows[-1], Live, []string{"a.md"})
+		r.wantRow(rows[-2], Live, []string{"b.md"})
+	})
+}

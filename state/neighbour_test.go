@@ -253,6 +253,11 @@ func (r *fixture) looksAtInventory() map[string]func() (any, error) {
 			superseded, orphaned, err := r.s.Inventory.CountLeftBehind(ctx, id)
 			return superseded + orphaned, err
 		},
+		"Inventory.Missing": func() (any, error) { // of none is known
+			ids := []int64{330000, 330001, 330002, 330003, 330004, 330005}
+			missing, err := r.s.Inventory.Missing(ctx, to, ids)
+			return len(ids) - len(missing), err
+		},
 		"Inventory.KnownContents": func() (any, error) {
 			states, err := r.s.Inventory.KnownContents(ctx, r.sync.Destination, []SHA256{hash("A")})
 			return states[0], err

@@ -187,5 +187,11 @@ func TestClaimAllLeavesClaimedDocuments(t *testing.T) {
 		if len(docs) != 2 || docs[0].Key != "a.md" || docs[1].Key != "b.md" {
 			t.Errorf("claimed %+v", docs)
 		}
+		r.must(r.s.Queue.Release(t.Context(), docs, time.Time{}, false))
+		docs, err = r.s.Queue.ClaimAll(t.Context(), r.sync.ID, docs[0].DocumentID, 10)
+		r.must(err)
+		if len(docs) != 1 || docs[0].Key != "b.md" {
+			t.Errorf("claimed %+v after the first document", docs)
+		}
 	})
 }
