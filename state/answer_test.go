@@ -292,6 +292,29 @@ func TestLateAnswerWithAnEarlierSourceGetsIt(t *testing.T) {
 	})
 }
 
+// Two documents of a lost request were sent again. The answer to the first request comes for one of them, and the second request is
+// refused: the other one stays a possible duplicate.
+func TestLateAnswerForOneDocumentLeavesTheOtherListed(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md", "b.md")
+		docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
+		lost := r.seal(docs)
+		_, err := r.s.Journal.MarkUncertain(t.Context(), lost, 502, "lost")
+		r.must(err)
+		resent := r.sealResend()
+		_, err = r.s.Journal.Accept(t.Context(), lost, Answer{StatusCode: 200, Sources: [][]SourceAnswer{{{ID: 1, Status: "in-progress"}}}})
+		r.must(err)
+		r.must(r.s.Journal.Refuse(t.Context(), resent, Refusal{Disposition: Requeue, StatusCode: 429}))
+		r.want("a.md=training b.md=uncertain")
+		found, err := list(r.s.Inventory.PossibleDuplicates(t.Context(), 0))
+		r.must(err)
+		if len(found) != 1 || found[0].Batch != lost.ID() || found[0].Key != "b.md" {
+			t.Errorf("possible duplicates %+v, want b.md of the lost batch", found)
+		}
+	})
+}
+
 // sealResend claims what was lost, and seals it as the probe of the breaker.
 func (r *fixture) sealResend() *Upload {
 	r.t.Helper()

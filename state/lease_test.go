@@ -22,6 +22,47 @@ func processes(t *testing.T) (a, b *fixture) {
 	return a, b
 }
 
+// Leases of several syncs are independent: to give one up, or to lose it, changes no other one.
+func TestLeasesOfSyncsAreIndependent(t *testing.T) {
+	a, b := processes(t)
+	lock := func(r *fixture, name string) *Lock {
+		t.Helper()
+		l, err := r.s.Lock(t.Context(), name, 0)
+		r.must(err)
+		return l
+	}
+	change := []Change{{Op: Put, Key: "a.md", Fingerprint: Fingerprint{Size: 1}}}
+	record := func(r *fixture, name string) {
+		t.Helper()
+		sync, err := r.s.Syncs.Ensure(t.Context(), name, "/"+name, testDestination, false)
+		r.must(err)
+		scan, err := r.s.Scans.Begin(t.Context(), sync.ID, "")
+		r.must(err)
+		if err := r.s.Scans.Record(t.Context(), scan, change); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"first", "second", "third"} {
+		_, err := a.s.Syncs.Ensure(t.Context(), name, "/"+name, testDestination, false)
+		a.must(err)
+	}
+	first, second, third := lock(a, "first"), lock(b, "second"), lock(a, "third")
+	record(a, "first")
+	record(b, "second")
+	record(a, "third")
+	if _, err := a.s.Lock(t.Context(), "second", 0); !errors.Is(err, ErrLocked) {
+		t.Errorf("the lock of another process: %v", err)
+	}
+	a.must(first.Unlock())
+	if _, err := b.s.Lock(t.Context(), "third", 0); !errors.Is(err, ErrLocked) {
+		t.Errorf("the third lock after the first one was given up: %v", err)
+	}
+	record(a, "third")
+	a.must(lock(b, "first").Unlock())
+	a.must(second.Unlock())
+	a.must(third.Unlock())
+}
+
 func TestRecoveryLeavesTheWorkOfALivingProcessAlone(t *testing.T) {
 	a, b := processes(t)
 	a.put("sealed.md", "claimed.md")

@@ -522,6 +522,11 @@ func TestUnknownAccountIsFilledIn(t *testing.T) {
 		if _, err = r.s.Syncs.Ensure(t.Context(), "a", "/a", known, false); err == nil {
 			t.Fatal("another account is the same destination")
 		}
+		elsewhere := b.Destination
+		elsewhere.Origin = "https://staging.reply.cx"
+		if _, err = r.s.Syncs.Ensure(t.Context(), "a", "/a", elsewhere, false); err == nil {
+			t.Fatal("another API is the same destination")
+		}
 	})
 }
 
