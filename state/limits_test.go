@@ -42,3 +42,30 @@ func TestLimitsEndWithAnAcceptedRequestOfTheRefusedSize(t *testing.T) {
 		want(30, 20)
 	})
 }
+
+// The time of a refusal as too large is that of this destination, and not of another refusal.
+func TestTimeOfTheLastRefusalAsTooLarge(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		refuse := func(r *fixture, status int) {
+			t.Helper()
+			r.put("a.md")
+			docs, _ := r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+			r.must(r.s.Journal.Refuse(t.Context(), r.seal(docs), Refusal{Disposition: Requeue, StatusCode: status}))
+		}
+		n := r.neighbour("neighbour")
+		refuse(r, 413)
+		want := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
+		r.must(r.s.update(t.Context(), func(t *tx) error {
+			_, err := t.exec(`UPDATE batches SET ended_at = $1`, want.UnixMilli())
+			return err
+		}))
+		refuse(n, 413)
+		refuse(r, 429)
+		l, err := r.s.Journal.Limits(t.Context(), r.sync.Destination.ID)
+		r.must(err)
+		if !l.RefusedAt.Equal(want) || l.SmallestRefused != 10 {
+			t.Errorf("limits %+v, want a refusal at %v", l, want)
+		}
+	})
+}

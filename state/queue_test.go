@@ -195,3 +195,18 @@ func TestClaimAllLeavesClaimedDocuments(t *testing.T) {
 		}
 	})
 }
+
+// A wait that an answer asks for does not end because a later answer asks for a shorter one.
+func TestShorterPauseEndsNoLongerOne(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		for _, wait := range []time.Duration{time.Minute, time.Hour, time.Minute} {
+			r.must(r.s.Journal.Pause(t.Context(), r.sync.Destination.ID, time.Now().Add(wait)))
+		}
+		_, until, err := r.s.Journal.Breaker(t.Context(), r.sync.Destination.ID)
+		r.must(err)
+		if d := time.Until(until); d < 50*time.Minute || d > time.Hour {
+			t.Errorf("paused for %v, want an hour", d)
+		}
+	})
+}
