@@ -195,6 +195,44 @@ var defects = []defect{
 			WHERE id = $1`,
 		pkg: "state", test: "TestRefusedReindexOfADocumentThatHasChangedMarksNothing",
 	}, {
+		name: "a reopened document that reopens all that have failed", file: "state/queue.go",
+		old: `AND id = (SELECT content_id FROM documents WHERE id = $1 AND state = {doc.linked})` + "`, id",
+		new: `AND $1 > 0` + "`, id",
+		pkg: "state", test: "TestReopenLeavesOtherDocuments",
+	}, {
+		name: "a lost claim taken for a sealed document", file: "state/seal.go",
+		old: `				WHERE id = $1
+				  AND state = {doc.linked}
+				  AND content_id = $2`,
+		new: `				WHERE id = $1
+				  AND content_id = $2`,
+		pkg: "state", test: "TestSealOnALostClaimNamesTheDocument",
+	}, {
+		name: "a document removed that an earlier scan has marked", file: "state/scans.go",
+		old: `		WHERE sync_id = $2
+		  AND vanished = $3
+		  AND vanished <> 0`,
+		new: `		WHERE sync_id = $2
+		  AND vanished <= $3
+		  AND vanished <> 0`,
+		pkg: "state", test: "TestCountOfAScan",
+	}, {
+		name: "recovery of another sync", file: "state/ending.go",
+		old: `		FROM batches
+		WHERE sync_id = $1
+		  AND state < {batch.answered}`,
+		new: `		FROM batches
+		WHERE $1 > 0
+		  AND state < {batch.answered}`,
+		pkg: "state", test: "TestSyncsOfOneStateShareNothing",
+	}, {
+		name: "one inventory for two APIs", file: "state/syncs.go",
+		old: `		WHERE origin = $1
+		  AND knowledge_base = $2`,
+		new: `		WHERE $1 <> ''
+		  AND knowledge_base = $2`,
+		pkg: "state", test: "TestUnknownAccountIsFilledIn",
+	}, {
 		name: "a page of a gateway taken for an object", file: "watcher/cloud_object.go",
 		old: `	case version == "":
 		return errNoVersion
