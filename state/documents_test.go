@@ -200,3 +200,35 @@ func TestVersionChangesWithEveryWrite(t *testing.T) {
 		changed("a scan after that")
 	})
 }
+
+// A destination has a document in training only while a document waits for it.
+func TestAnyInTraining(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		want := func(want bool, when string) {
+			t.Helper()
+			if got, err := r.s.Documents.AnyInTraining(t.Context(), r.sync.Destination.ID); err != nil || got != want {
+				t.Errorf("%s: in training %v, %v", when, got, err)
+			}
+		}
+		r.put("a.md", "lost.md")
+		docs, _ := r.resolve(map[string]string{"a.md": "A", "lost.md": "L"}, Sharing{})
+		_, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[1:]), 502, "lost")
+		r.must(err)
+		want(false, "a document is uncertain")
+		b, seals := spec(r, docs[:1])
+		b.Probe = true
+		u, err := r.s.Journal.Begin(t.Context(), b)
+		r.must(err)
+		r.must(r.s.Journal.Seal(t.Context(), u, seals))
+		want(false, "it is uploading")
+		ids := r.accept(u, 1)
+		want(true, "it is in training")
+		r.put("a.md")
+		want(false, "it has changed")
+		r.resolve(map[string]string{"a.md": "A"}, Sharing{})
+		want(true, "it has changed back")
+		r.trained(TrainingCompleted, ids...)
+		want(false, "it is completed")
+	})
+}
