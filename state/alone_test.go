@@ -97,6 +97,9 @@ func TestStepOfADocumentLeavesTheOthersAlone(t *testing.T) {
 				recordLife(r, nil)
 				r.put("acting.md", "claimed.md", "sealed.md", "known.md")
 				r.upload(map[string]string{"acting.md": "acting.md, first", "claimed.md": "claimed.md, first", "sealed.md": "sealed.md, first", "known.md": "known"})
+				r.put("saved.md")
+				r.uploadCores(TrainingCompleted, map[string]string{"saved.md": "saved/core"})
+				r.wantResaved("saved.md", "saved again/core", resaved)
 				r.leaveOneOfEach()
 				r.closeBreaker()
 				r.put("acting.md", "claimed.md", "sealed.md")
@@ -116,6 +119,9 @@ func TestStepOfADocumentLeavesTheOthersAlone(t *testing.T) {
 				}
 				batches, err := r.s.Journal.Recent(t.Context(), 1)
 				r.must(err)
+				if n := r.rows("resaves"); n != 1 {
+					t.Fatalf("%d documents were saved again, want 1", n)
+				}
 				before := r.rowsOfOthers(acting.DocumentID, batches[0].ID)
 				r.must(step.do(r, acting))
 				after := r.rowsOfOthers(acting.DocumentID, batches[0].ID)

@@ -232,3 +232,30 @@ func TestAnyInTraining(t *testing.T) {
 		want(false, "it is completed")
 	})
 }
+
+// What needs the attention of a person is what failed, is stuck or uncertain, and an upload that was lost is no accepted one.
+func TestAttentionAndLastUploadOfEachState(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		recordLife(r, nil)
+		r.leaveOneOfEach()
+		docs, err := r.s.Documents.NeedingAttention(t.Context(), r.sync.ID, 100)
+		r.must(err)
+		states := map[DocumentState]bool{}
+		for _, d := range docs {
+			states[d.State] = true
+		}
+		if len(states) != 3 || !states[Failed] || !states[Stuck] || !states[Uncertain] {
+			t.Errorf("these need attention: %v", states)
+		}
+		r.age(time.Hour)
+		r.closeBreaker()
+		r.put("lost later.md")
+		upload, _ := r.resolve(map[string]string{"lost later.md": "later", "pending.md": "1", "large.md": "L"}, Sharing{})
+		_, err = r.s.Journal.MarkUncertain(t.Context(), r.seal(upload), 502, "lost")
+		r.must(err)
+		if at := r.progress().AcceptedAt; !about(at, time.Hour) {
+			t.Errorf("the last upload was accepted at %v, want an hour ago", at)
+		}
+	})
+}

@@ -223,10 +223,14 @@ func list[T any](stream iter.Seq2[T, error]) (all []T, err error) {
 func (r *fixture) looksAtDocuments() map[string]func() (any, error) {
 	ctx, id, to := r.ctx(), r.sync.ID, r.sync.Destination.ID
 	return map[string]func() (any, error){
-		"Documents.All":              func() (any, error) { return list(r.s.Documents.All(ctx, id)) },
-		"Documents.AnyInTraining":    func() (any, error) { return r.s.Documents.AnyInTraining(ctx, to) },
-		"Documents.Blocked":          func() (any, error) { return list(r.s.Documents.Blocked(ctx, id)) },
-		"Documents.Counts":           func() (any, error) { return r.s.Documents.Counts(ctx, id) },
+		"Documents.All":           func() (any, error) { return list(r.s.Documents.All(ctx, id)) },
+		"Documents.AnyInTraining": func() (any, error) { return r.s.Documents.AnyInTraining(ctx, to) },
+		"Documents.Blocked":       func() (any, error) { return list(r.s.Documents.Blocked(ctx, id)) },
+		"Documents.Counts":        func() (any, error) { return r.s.Documents.Counts(ctx, id) },
+		"Documents.ChangeToken": func() (any, error) {
+			token, err := r.s.Documents.ChangeToken(ctx, id)
+			return token != "0/0", err
+		},
 		"Documents.CountBlocked":     func() (any, error) { return r.s.Documents.CountBlocked(ctx, id) },
 		"Documents.Get":              func() (any, error) { return orNotFound(r.s.Documents.Get(ctx, id, "a.md")) },
 		"Documents.NeedingAttention": func() (any, error) { return r.s.Documents.NeedingAttention(ctx, id, 10) },

@@ -267,3 +267,23 @@ func (r *fixture) liveSaves() {
 	docs := r.wantResaved("saved.docx", "A3/another text", changed)
 	r.trained(TrainingCompleted, r.accept(r.sealCores(docs), 1)...)
 }
+
+// Only the document that has a content is found to have it saved again.
+func TestIsResaved(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		n := r.neighbour("neighbour")
+		r.put("a.md", "b.md")
+		r.uploadCores(TrainingCompleted, map[string]string{"a.md": "A/core", "b.md": "B/other core"})
+		n.put("a.md")
+		n.uploadCores(TrainingCompleted, map[string]string{"a.md": "N/core of the neighbour"})
+		for _, tt := range []struct {
+			key, core string
+			want      bool
+		}{{"a.md", "core", true}, {"b.md", "core", false}, {"c.md", "core", false}, {"a.md", "other core", false}, {"a.md", "core of the neighbour", false}} {
+			if got, err := r.s.Documents.IsResaved(t.Context(), r.sync.ID, tt.key, hash(tt.core)); err != nil || got != tt.want {
+				t.Errorf("%s with %s: %v, %v", tt.key, tt.core, got, err)
+			}
+		}
+	})
+}

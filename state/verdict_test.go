@@ -2,6 +2,9 @@ package state
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -173,5 +176,70 @@ func TestBlockedDocumentIsSkippedUntilItChanges(t *testing.T) {
 			t.Errorf("%d were reopened (%v)", n, err)
 		}
 		r.want("a.md=pending b.md=completed c.md=pending")
+	})
+}
+
+// Another content that has failed under an ending says nothing about this one.
+func TestFailedEndingsAreThoseOfTheContent(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("other.txt")
+		docs, _ := r.resolve(map[string]string{"other.txt": "other"}, Sharing{})
+		r.trained(TrainingFailed, r.accept(r.seal(docs), 1)...)
+		keys := []string{"a.csv", "b.txt"}
+		r.put(keys...)
+		r.wantSent("a.csv", r.sent(TrainingFailed, keys...))
+		r.wantSent("b.txt", r.sent(TrainingCompleted, keys...))
+		r.want("a.csv=completed b.txt=completed other.txt=failed")
+	})
+}
+
+// Two processes may ask for one source. The answer that is recorded second changes nothing, even if it is a failure.
+func TestLateStatusOfASourceChangesNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("one.md", "two.md")
+		docs, _ := r.resolve(map[string]string{"one.md": "1", "two.md": "2"}, Sharing{})
+		_, err := r.s.Journal.Accept(t.Context(), r.seal(docs), Answer{
+			StatusCode: 200, NextPoll: time.Now(), Sources: [][]SourceAnswer{{{ID: 1}}, {{ID: 2}, {ID: 3}}},
+		})
+		r.must(err)
+		r.trained(TrainingCompleted, 1, 2, 3)
+		rows := r.allRows()
+		var late []Poll
+		for id := range int64(3) {
+			late = append(late, Poll{SourceID: id + 1, Status: "failed", Outcome: TrainingFailed})
+		}
+		r.must(r.s.Inventory.RecordPolls(t.Context(), r.sync.Destination.ID, late))
+		if after := r.allRows(); !slices.Equal(after, rows) {
+			t.Errorf("the rows were\n%s\nand are\n%s", strings.Join(rows, "\n"), strings.Join(after, "\n"))
+		}
+	})
+}
+
+// A stream of several pages has every blocked document once, in order.
+func TestBlockedDocumentsOfSeveralPages(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		const n = pageSize + 1
+		var keys, reasons []string
+		for i := range n {
+			keys, reasons = append(keys, fmt.Sprintf("%05d.pdf", i)), append(reasons, "it is not a PDF")
+		}
+		r.put(keys...)
+		docs, err := r.s.Queue.Claim(t.Context(), r.sync.ID, n)
+		r.must(err)
+		r.must(r.s.Queue.Block(t.Context(), docs, reasons))
+		i := 0
+		for d, err := range r.s.Documents.Blocked(t.Context(), r.sync.ID) {
+			r.must(err)
+			if i == n || d.Key != keys[i] {
+				t.Fatalf("document %d is %q", i, d.Key)
+			}
+			i++
+		}
+		if i != n {
+			t.Errorf("%d documents, want %d", i, n)
+		}
 	})
 }
