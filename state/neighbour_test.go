@@ -30,6 +30,9 @@ func TestSyncsOfOneStateShareNothing(t *testing.T) {
 			t.Errorf("%s has something of the other sync", method)
 		}
 		r.wantRows(rows, "a look from a new sync")
+		if news, err := n.enqueue("failed", nil, "failed.md"); err != nil || news != 1 {
+			t.Errorf("%d items of the new sync are news, want 1: %v", news, err)
+		}
 		r.neighbour("loser").loseSources(r)
 		r.wantRows(rows, "the loss of sources with the same numbers")
 		for _, step := range slices.Concat(life, wholeLife) {

@@ -216,6 +216,9 @@ func TestEnqueueRefusesNewsWhileTooManyMessagesWait(t *testing.T) {
 			}
 		}
 		r.must(enqueue("orphan", "x"))
+		if _, err := r.neighbour("neighbour").enqueue("failure", nil, "x"); err != nil {
+			t.Errorf("the messages of one sync hold back those of another: %v", err)
+		}
 		due, err := r.s.Outbox.Due(r.ctx(), r.sync.ID, 100)
 		r.must(err)
 		if len(due) != MaxMessages+1 {

@@ -285,5 +285,10 @@ func TestIsResaved(t *testing.T) {
 				t.Errorf("%s with %s: %v, %v", tt.key, tt.core, got, err)
 			}
 		}
+		r.wantResaved("a.md", "A2/core", resaved)
+		r.wantResave("a.md", "A2/core", "A/core")
+		if save, ok, err := r.s.Documents.Resave(t.Context(), r.document("b.md").ID); ok || err != nil {
+			t.Errorf("b.md was saved again as %+v, %v", save, err)
+		}
 	})
 }
