@@ -54,12 +54,14 @@ func write(dir, src string) (overlay string, err error) {
 		return "", fmt.Errorf("%s reads the clock in %d lines, want 1: adapt this program to the version of Go", original, n)
 	}
 	overlay = filepath.Join(dir, "overlay.json")
+	// Files named .go would be a package of the module that has the directory.
+	changed, more := filepath.Join(dir, "time.txt"), filepath.Join(dir, "step.txt")
 	replace, err := json.Marshal(map[string]map[string]string{"Replace": {
-		original:                      filepath.Join(dir, "time.go"),
-		filepath.Join(src, "step.go"): filepath.Join(dir, "step.go"),
+		original:                      changed,
+		filepath.Join(src, "step.go"): more,
 	}})
 	return overlay, errors.Join(err, os.MkdirAll(dir, 0o700),
-		os.WriteFile(filepath.Join(dir, "time.go"), []byte(strings.Replace(string(text), line, line+added, 1)), 0o600),
-		os.WriteFile(filepath.Join(dir, "step.go"), step, 0o600),
+		os.WriteFile(changed, []byte(strings.Replace(string(text), line, line+added, 1)), 0o600),
+		os.WriteFile(more, step, 0o600),
 		os.WriteFile(overlay, replace, 0o600))
 }
