@@ -102,7 +102,7 @@ storm: ## run 50 storms of 5,000 operations and disturbances of the watch on eac
 # To repeat a round: make chaos CHAOS=1s CHAOS_SEED=17 STATE=sqlite. Mounting the small disk that is filled needs root.
 .PHONY: chaos
 chaos: ## change trees and rules for 30 minutes while API, network, database and disk fail, clocks step and processes are killed, on both databases
-	overlay=$$($(GO) run ./internal/steppedclock bin/steppedclock) && \
+	overlay=$$($(GO) run ./internal/steppedclock) && \
 		STATE="$(STATE)" CHAOS="$${CHAOS:-30m}" $(GO) test -overlay "$$overlay" -count=1 -timeout 5h -parallel 4 -run TestChaos -v ./cmd/kbsync
 
 .PHONY: crash-table
