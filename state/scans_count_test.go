@@ -49,11 +49,11 @@ func TestCountOfAScan(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				r := newFixture(t)
 				n := r.neighbour("neighbour") // whose scans have the same numbers
-				n.list(nil, "")
-				n.list(map[string]listed{"new": {size: 5, inode: 7, mtime: 9}, "gone": c.gone, "stays": c.gone}, "gone")
+				n.recordListing(nil, "")
+				n.recordListing(map[string]listed{"new": {size: 5, inode: 7, mtime: 9}, "gone": c.gone, "stays": c.gone}, "gone")
 				// A scan that broke off, because its process was killed, has marked a document that is there.
-				r.list(map[string]listed{"gone": c.gone, "marked": c.gone, "stays": {size: 1, inode: 1, mtime: 1, uploaded: true}}, "marked")
-				scan := r.list(c.other, "gone")
+				r.recordListing(map[string]listed{"gone": c.gone, "marked": c.gone, "stays": {size: 1, inode: 1, mtime: 1, uploaded: true}}, "marked")
+				scan := r.recordListing(c.other, "gone")
 				got, err := r.s.Scans.Count(t.Context(), scan)
 				r.must(err)
 				if got != c.want {
@@ -73,8 +73,8 @@ func TestCountOfAScan(t *testing.T) {
 	})
 }
 
-// list records documents, and that one is gone, in a scan that does not finish. Then it uploads those that are uploaded.
-func (r *fixture) list(docs map[string]listed, gone string) Scan {
+// recordListing records documents, and that one is gone, in a scan that does not finish. Then it uploads those that are uploaded.
+func (r *fixture) recordListing(docs map[string]listed, gone string) Scan {
 	r.t.Helper()
 	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
 	r.must(err)
