@@ -240,7 +240,8 @@ func (p *postgresDB) lock(ctx context.Context, sync string, wait time.Duration) 
 	}
 }
 
-// takeScans takes the lease for the scans of a sync, or returns the name of its holder.
+// takeScans takes the lease for the scans of a sync, or returns the name of its holder. A lease that this process has in the database
+// alone is left from a connection that broke while the lease was taken or given up.
 func (p *postgresDB) takeScans(ctx context.Context, sync string) (holder string, err error) {
 	p.leases.mu.Lock()
 	_, own := p.leases.scans[sync]
@@ -265,7 +266,8 @@ func (p *postgresDB) takeScans(ctx context.Context, sync string) (holder string,
 			VALUES ($1, $2, {db.now})
 			ON CONFLICT (name) DO UPDATE
 			SET owner_id = excluded.owner_id, since = excluded.since
-			WHERE leases.owner_id NOT IN (SELECT id FROM owners WHERE expires_at > {db.now})`, sync, o.id)
+			WHERE leases.owner_id = excluded.owner_id
+			   OR leases.owner_id NOT IN (SELECT id FROM owners WHERE expires_at > {db.now})`, sync, o.id)
 		if err != nil || taken == 1 {
 			return err
 		}
@@ -287,12 +289,17 @@ func (p *postgresDB) takeScans(ctx context.Context, sync string) (holder string,
 	return "", nil
 }
 
-// releaseScans gives up the lease for the scans of a sync. If the database cannot be reached, the lease ends with its owner.
+// releaseScans gives up the lease for the scans of a sync. If the database cannot be reached, the lease ends with its owner, unless this
+// process takes it again.
 func (p *postgresDB) releaseScans(sync string) error {
 	p.leases.mu.Lock()
 	owner := p.leases.scans[sync]
-	delete(p.leases.scans, sync)
 	p.leases.mu.Unlock()
+	defer func() {
+		p.leases.mu.Lock()
+		delete(p.leases.scans, sync) // not before the row is deleted, which this process could take meanwhile
+		p.leases.mu.Unlock()
+	}()
 	return p.update(context.Background(), func(t *tx) error {
 		_, err := t.exec(`DELETE FROM leases
 			WHERE name = $1

@@ -286,6 +286,38 @@ func uploadAll(t *testing.T, r *fixture, contents map[string]string, mu *sync.Mu
 	}
 }
 
+// A process that could not give up the lease of a sync takes it again: nobody else can, as long as the process lives.
+func TestLeaseThatWasNotGivenUpIsTakenAgain(t *testing.T) {
+	direct := inPostgres(t)
+	proxy, url := pgtest.NewProxy(t, direct.Path)
+	r := fixtureIn(t, func(testing.TB) Options { return Options{Path: url} })
+	lock, err := r.s.Lock(t.Context(), r.sync.Name, 0)
+	r.must(err)
+	proxy.Cut()
+	if err := lock.Unlock(); err == nil {
+		t.Fatal("the lease was given up without a connection")
+	}
+	proxy.Restore()
+	other := r.open(direct)
+	if _, err := other.Lock(t.Context(), r.sync.Name, 0); !errors.Is(err, ErrLocked) {
+		t.Errorf("another process takes the lease: %v", err)
+	}
+	lock, err = r.s.Lock(t.Context(), r.sync.Name, 0)
+	if err != nil {
+		t.Fatalf("the process does not get its lease again: %v", err)
+	}
+	if _, err := r.s.Lock(t.Context(), r.sync.Name, 0); !errors.Is(err, ErrLocked) {
+		t.Errorf("the second lock of one process: %v", err)
+	}
+	scan, err := r.s.Scans.Begin(t.Context(), r.sync.ID, "")
+	r.must(err)
+	r.must(r.s.Scans.Record(t.Context(), scan, []Change{{Op: Put, Key: "a.md", Fingerprint: Fingerprint{Size: 1}}}))
+	r.must(lock.Unlock())
+	lock, err = other.Lock(t.Context(), r.sync.Name, 0)
+	r.must(err)
+	r.must(lock.Unlock())
+}
+
 func TestProcessThatIsCutOffLosesItsLease(t *testing.T) {
 	direct := inPostgres(t)
 	proxy, url := pgtest.NewProxy(t, direct.Path)

@@ -392,9 +392,12 @@ func (c *chaos) showHistory() {
 		return
 	}
 	var wrong []string
-	for _, line := range c.differences(c.openState(), c.documents()) {
+	store := c.openState()
+	for _, line := range c.differences(store, c.documents()) {
 		key, _, _ := strings.Cut(line, " is ")
-		wrong = append(wrong, path.Base(key))
+		if wrong = append(wrong, path.Base(key)); len(wrong) < 5 {
+			c.showDocument(store, key)
+		}
 	}
 	var lines []string
 	for i, line := range c.history {
@@ -409,6 +412,18 @@ func (c *chaos) showHistory() {
 	c.showUploads()
 	c.Logf("to repeat: CHAOS=1s CHAOS_ROUND=%v CHAOS_SEED=%d STATE=%s make chaos (gentle: %v, %d workers)\n%s",
 		c.setup.disturb, c.setup.seed, c.setup.database, c.setup.gentle, c.setup.workers, lastLines(strings.Join(lines, "\n"), 200))
+}
+
+// showDocument prints what the state knows about a document.
+func (c *chaos) showDocument(store *state.Store, key string) {
+	sync, err := store.Syncs.Get(c.Context(), "storm")
+	c.must(err)
+	d, err := store.Documents.Get(c.Context(), sync.ID, key)
+	c.Logf("document %+v, %v", d, err)
+	if err == nil {
+		events, err := store.Documents.History(c.Context(), d.ID)
+		c.Logf("its history: %+v, %v", events, err)
+	}
 }
 
 // showUploads prints the processes, the last uploads and the breaker as the state has them, and the end of the log of each worker.

@@ -217,6 +217,12 @@ var defects = []defect{
 		  AND vanished <> 0`,
 		pkg: "state", test: "TestCountOfAScan",
 	}, {
+		name: "a lease that its own process cannot take again", file: "state/lease.go",
+		old: `WHERE leases.owner_id = excluded.owner_id
+			   OR`,
+		new: `WHERE`,
+		pkg: "state", test: "TestLeaseThatWasNotGivenUpIsTakenAgain",
+	}, {
 		name: "recovery of another sync", file: "state/ending.go",
 		old: `		FROM batches
 		WHERE sync_id = $1
