@@ -182,8 +182,10 @@ func chaosRound(t *testing.T, setup chaosSetup, total *chaosFigures) {
 	c.calm()
 	c.reload() // an earlier one may have failed, for example because of too many open files
 	retried := false
-	c.waitUntilSynced(100*time.Second, func() {
+	// A document that was another one while it was read waits for five minutes, unless a scan finds that it has changed.
+	c.waitUntilSynced(155*time.Second, func() {
 		retried = true
+		c.showDifferences()
 		c.note("retry")
 		out, err := c.command("retry", "storm", "--config", c.config, "--wait=false").CombinedOutput()
 		if _, isExit := errors.AsType[*exec.ExitError](err); err != nil && !isExit {
@@ -391,14 +393,7 @@ func (c *chaos) showHistory() {
 	if !c.Failed() {
 		return
 	}
-	var wrong []string
-	store := c.openState()
-	for _, line := range c.differences(store, c.documents()) {
-		key, _, _ := strings.Cut(line, " is ")
-		if wrong = append(wrong, path.Base(key)); len(wrong) < 5 {
-			c.showDocument(store, key)
-		}
-	}
+	wrong := c.showDifferences()
 	var lines []string
 	for i, line := range c.history {
 		concerns := !strings.Contains(line, "document ") || len(wrong) == 0
@@ -414,16 +409,24 @@ func (c *chaos) showHistory() {
 		c.setup.disturb, c.setup.seed, c.setup.database, c.setup.gentle, c.setup.workers, lastLines(strings.Join(lines, "\n"), 200))
 }
 
-// showDocument prints what the state knows about a document.
-func (c *chaos) showDocument(store *state.Store, key string) {
+// showDifferences prints what the state knows about some documents that differ from the root, and returns the names of all of them.
+func (c *chaos) showDifferences() (names []string) {
+	store := c.openState()
 	sync, err := store.Syncs.Get(c.Context(), "storm")
 	c.must(err)
-	d, err := store.Documents.Get(c.Context(), sync.ID, key)
-	c.Logf("document %+v, %v", d, err)
-	if err == nil {
-		events, err := store.Documents.History(c.Context(), d.ID)
-		c.Logf("its history: %+v, %v", events, err)
+	for _, line := range c.differences(store, c.documents()) {
+		key, _, _ := strings.Cut(line, " is ")
+		if names = append(names, path.Base(key)); len(names) > 5 {
+			continue
+		}
+		d, err := store.Documents.Get(c.Context(), sync.ID, key)
+		c.Logf("%s: %+v, %v", line, d, err)
+		if err == nil {
+			events, err := store.Documents.History(c.Context(), d.ID)
+			c.Logf("its history: %+v, %v", events, err)
+		}
 	}
+	return names
 }
 
 // showUploads prints the processes, the last uploads and the breaker as the state has them, and the end of the log of each worker.
