@@ -11,20 +11,7 @@ import (
 )
 
 // steps are what can happen to a document that is claimed and has an earlier version.
-var steps = []struct {
-	name string
-	do   func(*fixture, HashedDocument) error
-}{
-	{"release", func(r *fixture, d HashedDocument) error {
-		return r.s.Queue.Release(r.ctx(), []ClaimedDocument{d.ClaimedDocument}, time.Now().Add(time.Hour), true)
-	}},
-	{"mark unreadable", func(r *fixture, d HashedDocument) error {
-		return r.s.Queue.MarkUnreadable(r.ctx(), d.ClaimedDocument, "no permission")
-	}},
-	{"mark vanished", func(r *fixture, d HashedDocument) error { return r.s.Queue.MarkVanished(r.ctx(), d.ClaimedDocument) }},
-	{"block", func(r *fixture, d HashedDocument) error {
-		return r.s.Queue.Block(r.ctx(), []ClaimedDocument{d.ClaimedDocument}, []string{"a web page"})
-	}},
+var steps = slices.Concat(endsOfClaims, []action{
 	{"share a content", func(r *fixture, d HashedDocument) error {
 		d.SHA256 = hash("known")
 		return r.decide(d, ActionShare)
@@ -70,7 +57,7 @@ var steps = []struct {
 		_, err := r.s.Queue.Mark(r.ctx(), r.sync.ID, Selection{Keys: []string{d.Key}})
 		return err
 	}},
-}
+})
 
 // refusedSealed ends an upload that was sealed.
 func refusedSealed(end Disposition) func(*fixture, HashedDocument) error {

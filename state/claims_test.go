@@ -8,11 +8,14 @@ import (
 	"time"
 )
 
-// actions are all that a process does with a document that it has claimed.
-var actions = []struct {
+// An action is what a process does with a document that it has claimed.
+type action struct {
 	name string
 	do   func(*fixture, HashedDocument) error
-}{
+}
+
+// endsOfClaims end the claim of a document that is not uploaded.
+var endsOfClaims = []action{
 	{"release", func(r *fixture, d HashedDocument) error {
 		return r.s.Queue.Release(r.ctx(), []ClaimedDocument{d.ClaimedDocument}, time.Now().Add(time.Hour), true)
 	}},
@@ -23,6 +26,10 @@ var actions = []struct {
 	{"block", func(r *fixture, d HashedDocument) error {
 		return r.s.Queue.Block(r.ctx(), []ClaimedDocument{d.ClaimedDocument}, []string{"a web page"})
 	}},
+}
+
+// actions are all that a process does.
+var actions = slices.Concat(endsOfClaims, []action{
 	{"resolve", func(r *fixture, d HashedDocument) error {
 		d.Core = SHA256{}
 		return r.decide(d, ActionLost)
@@ -51,7 +58,7 @@ var actions = []struct {
 	}},
 	{"refuse for now", refuseOpen(Retry)},
 	{"refuse for good", refuseOpen(Fail)},
-}
+})
 
 // refuseOpen ends an upload that was not sealed.
 func refuseOpen(end Disposition) func(*fixture, HashedDocument) error {
