@@ -36,7 +36,11 @@ func TestDueSourcesBringNoneThatIsNotDue(t *testing.T) {
 			return Poll{SourceID: id, Status: "in-progress", NextPoll: time.Now().Add(at)}
 		}
 		_, err := r.s.Journal.Accept(t.Context(), r.seal(docs), Answer{
-			StatusCode: 200, NextPoll: time.Now(), Sources: [][]SourceAnswer{{{ID: 1}}, {{ID: 2}}, {{ID: 3}, {ID: 4}}},
+			StatusCode: 200, NextPoll: time.Now(), Sources: [][]SourceAnswer{
+				{{ID: 1, Type: "file", Name: usualName("due.md"), Status: "in-progress"}},
+				{{ID: 2, Type: "file", Name: usualName("one.md"), Status: "in-progress"}},
+				{{ID: 3}, {ID: 4}},
+			},
 		})
 		r.must(err)
 		destination := r.sync.Destination.ID

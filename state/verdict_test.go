@@ -201,7 +201,9 @@ func TestLateStatusOfASourceChangesNothing(t *testing.T) {
 		r.put("one.md", "two.md")
 		docs, _ := r.resolve(map[string]string{"one.md": "1", "two.md": "2"}, Sharing{})
 		_, err := r.s.Journal.Accept(t.Context(), r.seal(docs), Answer{
-			StatusCode: 200, NextPoll: time.Now(), Sources: [][]SourceAnswer{{{ID: 1}}, {{ID: 2}, {ID: 3}}},
+			StatusCode: 200, NextPoll: time.Now(), Sources: [][]SourceAnswer{
+				{{ID: 1, Type: "file", Name: usualName("one.md"), Status: "in-progress"}}, {{ID: 2}, {ID: 3}},
+			},
 		})
 		r.must(err)
 		r.trained(TrainingCompleted, 1, 2, 3)
