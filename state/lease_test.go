@@ -286,7 +286,7 @@ func uploadAll(t *testing.T, r *fixture, contents map[string]string, mu *sync.Mu
 	}
 }
 
-// A process that could not give up the lease of a sync takes it again: nobody else can, as long as the process lives.
+// A process takes a lease again that it could not give up. No other process can take the lease while the first one lives.
 func TestLeaseThatWasNotGivenUpIsTakenAgain(t *testing.T) {
 	direct := inPostgres(t)
 	proxy, url := pgtest.NewProxy(t, direct.Path)

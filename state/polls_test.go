@@ -26,7 +26,7 @@ func TestPostponedSourcesOfOneDocument(t *testing.T) {
 	})
 }
 
-// A source that is due is asked for with those that are due soon, and with no other, in whichever table a source is.
+// DueSources returns the due source and the source that is due soon. It returns no later source, from either table.
 func TestDueSourcesBringNoneThatIsNotDue(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
 		r := newFixture(t)

@@ -73,7 +73,7 @@ func TestCountOfAScan(t *testing.T) {
 	})
 }
 
-// recordListing records documents, and that one is gone, in a scan that does not finish. Then it uploads those that are uploaded.
+// recordListing records documents and a removal in a scan that does not finish. It uploads the documents that are marked as uploaded.
 func (r *fixture) recordListing(docs map[string]listed, gone string) Scan {
 	r.t.Helper()
 	scan, err := r.s.Scans.Begin(r.ctx(), r.sync.ID, "")
