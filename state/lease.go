@@ -28,9 +28,11 @@ type leases struct {
 
 	registering sync.Mutex // held while the row of an owner is made
 
-	mu     sync.Mutex
-	owner  *owner           // nil before the first claim, and after the lease was lost
-	scans  map[string]int64 // the syncs whose root this process scans, with the owner that took the lease
+	mu    sync.Mutex
+	owner *owner // nil before the first claim, and after the lease was lost
+	// scans has the syncs whose root this process scans, with the owner that took the lease. The owner is nil while the row of the lease
+	// is taken or cleared.
+	scans  map[string]*owner
 	cancel context.CancelFunc
 	ctx    context.Context // ends with the store
 	keeper sync.WaitGroup
@@ -49,7 +51,7 @@ func newLeases(db *postgresDB, length time.Duration) *leases {
 	if length <= 0 {
 		length = defaultLease
 	}
-	l := &leases{db: db, length: length, scans: map[string]int64{}}
+	l := &leases{db: db, length: length, scans: map[string]*owner{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
@@ -243,12 +245,11 @@ func (p *postgresDB) lock(ctx context.Context, sync string, wait time.Duration) 
 // takeScans takes the lease for the scans of a sync, or returns the name of its holder. A lease that this process has in the database
 // alone is left from a connection that broke while the lease was taken or given up.
 func (p *postgresDB) takeScans(ctx context.Context, sync string) (holder string, err error) {
-	p.leases.mu.Lock()
-	_, own := p.leases.scans[sync]
-	p.leases.mu.Unlock()
-	if own {
+	if !p.leases.reserve(sync) {
 		return "this process", nil
 	}
+	var leader *owner // nil if the lease is not taken
+	defer func() { p.leases.setLeader(sync, leader) }()
 	o, err := p.leases.current(ctx)
 	if err != nil {
 		return "", err
@@ -280,32 +281,91 @@ func (p *postgresDB) takeScans(ctx context.Context, sync string) (holder string,
 		}
 		return err
 	})
-	if err != nil || taken == 0 {
-		return holder, err
+	switch {
+	case err != nil:
+		p.leases.clear(sync, o) // the commit may not have been seen
+	case taken == 1:
+		leader = o
 	}
-	p.leases.mu.Lock()
-	defer p.leases.mu.Unlock()
-	p.leases.scans[sync] = o.id
-	return "", nil
+	return holder, err
 }
 
-// releaseScans gives up the lease for the scans of a sync. If the database cannot be reached, the lease ends with its owner, unless this
-// process takes it again.
+// releaseScans gives up the lease for the scans of a sync, later if the database cannot be reached.
 func (p *postgresDB) releaseScans(sync string) error {
 	p.leases.mu.Lock()
-	owner := p.leases.scans[sync]
+	o := p.leases.scans[sync]
 	p.leases.mu.Unlock()
-	defer func() {
-		p.leases.mu.Lock()
-		delete(p.leases.scans, sync) // not before the row is deleted, which this process could take meanwhile
-		p.leases.mu.Unlock()
-	}()
-	return p.update(context.Background(), func(t *tx) error {
-		_, err := t.exec(`DELETE FROM leases
-			WHERE name = $1
-			  AND owner_id = $2`, sync, owner)
+	err := p.update(context.Background(), func(t *tx) error {
+		_, err := t.exec(freeLease, sync, o.id)
 		return err
 	})
+	p.leases.setLeader(sync, nil) // not before the row is free, which this process could take meanwhile
+	if err != nil {
+		p.leases.clear(sync, o)
+	}
+	return err
+}
+
+// freeLease takes a lease from its owner. It waits for a transaction that takes the lease and has not ended: that of a connection
+// which broke, before the server ends it, see admit.
+const freeLease = `INSERT INTO leases (name, owner_id, since)
+			VALUES ($1, 0, {db.now})
+			ON CONFLICT (name) DO UPDATE
+			SET owner_id = excluded.owner_id
+			WHERE leases.owner_id = $2`
+
+// reserve begins work on the row of a lease, which setLeader ends. It returns false if this process has the lease, or works on the row.
+func (l *leases) reserve(sync string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.scans[sync]; known {
+		return false
+	}
+	l.scans[sync] = nil
+	return true
+}
+
+// setLeader notes the owner that has the lease of a sync; nil for none of this process.
+func (l *leases) setLeader(sync string, o *owner) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if o == nil {
+		delete(l.scans, sync)
+		return
+	}
+	l.scans[sync] = o
+}
+
+// clear frees a lease that the owner may have in the database and that this process does not use: it would keep other processes from the
+// root for as long as the owner lives. It tries until the database has answered.
+func (l *leases) clear(sync string, o *owner) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil {
+		return
+	}
+	l.keeper.Go(func() {
+		for cleared := false; !cleared; cleared = l.clearNow(sync, o) {
+			select {
+			case <-o.ctx.Done():
+				return // the lease has run out
+			case <-time.After(lockPoll):
+			}
+		}
+	})
+}
+
+// clearNow makes one attempt. It returns true if the owner does not have the lease, or this process uses it again.
+func (l *leases) clearNow(sync string, o *owner) bool {
+	if !l.reserve(sync) {
+		return true
+	}
+	defer l.setLeader(sync, nil)
+	text, values, err := l.db.texts.of(freeLease, []any{sync, o.id})
+	if err == nil {
+		_, err = l.db.pool.ExecContext(o.ctx, text, values...)
+	}
+	return err == nil
 }
 
 // inPlace checks that a process that took the lease for the scans of the sync still has it.
@@ -326,15 +386,15 @@ func (p *postgresDB) inPlace(t *tx, syncID int64) error {
 		return err
 	}
 	p.leases.mu.Lock()
-	owner, scanning := p.leases.scans[name]
+	owner := p.leases.scans[name]
 	p.leases.mu.Unlock()
-	if !scanning {
+	if owner == nil {
 		return nil
 	}
-	if leader != owner {
+	if leader != owner.id {
 		return ErrLeaseLost
 	}
-	return p.owns(t, owner)
+	return p.owns(t, owner.id)
 }
 
 // recoveryLock needs no lock: recovery ends the work of dead owners only, and locks the rows.

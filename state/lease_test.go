@@ -286,36 +286,134 @@ func uploadAll(t *testing.T, r *fixture, contents map[string]string, mu *sync.Mu
 	}
 }
 
-// A process takes a lease again that it could not give up. No other process can take the lease while the first one lives.
-func TestLeaseThatWasNotGivenUpIsTakenAgain(t *testing.T) {
+// leftLeases are the ways in which a process that lives on is left with the row of a lease that it does not use.
+var leftLeases = map[string]func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store){
+	"it could not be given up": func(t *testing.T, r *fixture, proxy *pgtest.Proxy, _ *Store) {
+		lock, err := r.s.Lock(t.Context(), r.sync.Name, 0)
+		r.must(err)
+		proxy.Cut()
+		if err := lock.Unlock(); err == nil {
+			t.Error("the lease was given up without a connection")
+		}
+	},
+	"its commit was not seen": func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store) {
+		missCommit(t, r, proxy, other, 0.5)
+		for rows := 0; rows == 0 && t.Context().Err() == nil; { // until the commit
+			r.must(other.backend.queryOne(t.Context(), `SELECT count(*) FROM leases`, nil, &rows))
+		}
+	},
+	"its commit was not seen and comes late": func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store) {
+		missCommit(t, r, proxy, other, 4)
+	},
+}
+
+// missCommit cuts the connection of a process while it takes a lease. The commit lasts so many seconds, and cannot be canceled.
+func missCommit(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store, lasts float64) {
+	t.Helper()
+	r.must(other.backend.update(t.Context(), func(x *tx) error {
+		return errors.Join(x.command(fmt.Sprintf(`CREATE FUNCTION slow_commit() RETURNS trigger LANGUAGE plpgsql
+				AS 'BEGIN PERFORM pg_sleep(%[1]v); RETURN NULL; EXCEPTION WHEN query_canceled THEN PERFORM pg_sleep(%[1]v); RETURN NULL; END'`, lasts)),
+			x.command(`CREATE CONSTRAINT TRIGGER slow_commit AFTER INSERT ON leases DEFERRABLE INITIALLY DEFERRED
+				FOR EACH ROW WHEN (NEW.owner_id <> 0) EXECUTE FUNCTION slow_commit()`))
+	}))
+	var cutting sync.WaitGroup
+	cutting.Go(func() {
+		for committing := 0; committing == 0 && t.Context().Err() == nil; {
+			err := other.backend.queryOne(t.Context(), `SELECT count(*)
+					FROM pg_stat_activity
+					WHERE wait_event = 'PgSleep' AND datname = current_database()`, nil, &committing)
+			if err != nil {
+				t.Error(err)
+				break
+			}
+		}
+		proxy.Cut()
+	})
+	if _, err := r.s.Lock(t.Context(), r.sync.Name, 0); err == nil {
+		t.Error("the commit was seen")
+	}
+	cutting.Wait()
+}
+
+// leaveLease leaves a process with a lease that it does not use, and returns another process.
+func leaveLease(t *testing.T, leave func(*testing.T, *fixture, *pgtest.Proxy, *Store)) (r *fixture, other *Store) {
+	t.Helper()
 	direct := inPostgres(t)
 	proxy, url := pgtest.NewProxy(t, direct.Path)
-	r := fixtureIn(t, func(testing.TB) Options { return Options{Path: url} })
-	lock, err := r.s.Lock(t.Context(), r.sync.Name, 0)
-	r.must(err)
-	proxy.Cut()
-	if err := lock.Unlock(); err == nil {
-		t.Fatal("the lease was given up without a connection")
-	}
+	r = fixtureIn(t, func(testing.TB) Options { return Options{Path: url} })
+	other = r.open(direct)
+	leave(t, r, proxy, other)
 	proxy.Restore()
-	other := r.open(direct)
-	if _, err := other.Lock(t.Context(), r.sync.Name, 0); !errors.Is(err, ErrLocked) {
-		t.Errorf("another process takes the lease: %v", err)
+	return r, other
+}
+
+func TestLeaseThatIsLeftIsTakenAgain(t *testing.T) {
+	for name, leave := range leftLeases {
+		t.Run(name, func(t *testing.T) {
+			r, other := leaveLease(t, leave)
+			lock, err := r.s.Lock(t.Context(), r.sync.Name, 0)
+			if err != nil {
+				t.Fatalf("the process does not get its lease again: %v", err)
+			}
+			if _, err := r.s.Lock(t.Context(), r.sync.Name, 0); !errors.Is(err, ErrLocked) {
+				t.Errorf("the second lock of one process: %v", err)
+			}
+			// The process uses the lease again, and so keeps it.
+			if _, err := other.Lock(t.Context(), r.sync.Name, 3*lockPoll); !errors.Is(err, ErrLocked) {
+				t.Errorf("another process takes the lease: %v", err)
+			}
+			scan, err := r.s.Scans.Begin(t.Context(), r.sync.ID, "")
+			r.must(err)
+			r.must(r.s.Scans.Record(t.Context(), scan, []Change{{Op: Put, Key: "a.md", Fingerprint: Fingerprint{Size: 1}}}))
+			r.must(lock.Unlock())
+			lock, err = other.Lock(t.Context(), r.sync.Name, 0)
+			r.must(err)
+			r.must(lock.Unlock())
+		})
 	}
-	lock, err = r.s.Lock(t.Context(), r.sync.Name, 0)
-	if err != nil {
-		t.Fatalf("the process does not get its lease again: %v", err)
+}
+
+// A process that lives on, and does not take a lease again that it was left with, keeps no other process from the root.
+func TestLeaseThatIsLeftIsGivenUp(t *testing.T) {
+	for name, leave := range leftLeases {
+		t.Run(name, func(t *testing.T) {
+			r, other := leaveLease(t, leave)
+			lock, err := other.Lock(t.Context(), r.sync.Name, defaultLease/3)
+			if err != nil {
+				t.Fatalf("another process does not get the lease: %v", err)
+			}
+			if _, err := r.s.Lock(t.Context(), r.sync.Name, 3*lockPoll); !errors.Is(err, ErrLocked) {
+				t.Errorf("the process takes the lease of the other one: %v", err)
+			}
+			r.must(lock.Unlock())
+		})
 	}
-	if _, err := r.s.Lock(t.Context(), r.sync.Name, 0); !errors.Is(err, ErrLocked) {
-		t.Errorf("the second lock of one process: %v", err)
-	}
-	scan, err := r.s.Scans.Begin(t.Context(), r.sync.ID, "")
+}
+
+// Two goroutines of one process that take a lease at the same time do not both get it.
+func TestOneProcessTakesALeaseOnce(t *testing.T) {
+	r := fixtureIn(t, inPostgres)
+	_, err := r.s.LeaseLost(t.Context()) // registers the process
 	r.must(err)
-	r.must(r.s.Scans.Record(t.Context(), scan, []Change{{Op: Put, Key: "a.md", Fingerprint: Fingerprint{Size: 1}}}))
-	r.must(lock.Unlock())
-	lock, err = other.Lock(t.Context(), r.sync.Name, 0)
-	r.must(err)
-	r.must(lock.Unlock())
+	for range 20 {
+		var taking sync.WaitGroup
+		locks := make(chan *Lock, 4)
+		for range cap(locks) {
+			taking.Go(func() {
+				if lock, err := r.s.Lock(t.Context(), r.sync.Name, 0); err == nil {
+					locks <- lock
+				} else if !errors.Is(err, ErrLocked) {
+					t.Error(err)
+				}
+			})
+		}
+		taking.Wait()
+		close(locks)
+		if len(locks) != 1 {
+			t.Fatalf("%d goroutines have the lock", len(locks))
+		}
+		r.must((<-locks).Unlock())
+	}
 }
 
 func TestProcessThatIsCutOffLosesItsLease(t *testing.T) {

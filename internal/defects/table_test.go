@@ -221,7 +221,18 @@ var defects = []defect{
 		old: `WHERE leases.owner_id = excluded.owner_id
 			   OR`,
 		new: `WHERE`,
-		pkg: "state", test: "TestLeaseThatWasNotGivenUpIsTakenAgain",
+		pkg: "state", test: "TestLeaseThatIsLeftIsTakenAgain",
+	}, {
+		name: "a lease that stays with a process that does not use it", file: "state/lease.go",
+		old: `		p.leases.clear(sync, o) // the commit may not have been seen`,
+		new: ``,
+		pkg: "state", test: "TestLeaseThatIsLeftIsGivenUp",
+	}, {
+		name: "claims that stay with a process after a reload", file: "internal/engine/daemon.go",
+		old: `			d.recoverLeft(ctx)
+`,
+		new: ``,
+		pkg: "internal/engine", test: "TestClaimOfASyncThatLeftTheConfigIsGivenBack",
 	}, {
 		name: "recovery of another sync", file: "state/ending.go",
 		old: `		FROM batches

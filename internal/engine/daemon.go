@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -47,6 +48,8 @@ type daemon struct {
 	loops map[string]*loops // by the name of the sync
 	// ending has the loops that a reload has stopped and that have not ended, by the name of the sync, only the last ones of each.
 	ending map[string]*loops
+	// left has the numbers of the syncs whose loops have ended, by name, until they are recovered.
+	left map[string]int64
 }
 
 // statusEvery is how often the daemon looks at the token and writes the metrics file.
@@ -63,7 +66,7 @@ const (
 func RunDaemon(ctx context.Context, opts DaemonOptions) (err error) {
 	d := &daemon{
 		opts: opts, service: newService(), reloads: make(chan chan error), reloading: reloading{planned: make(chan *reload, 1)},
-		loops: map[string]*loops{}, ending: map[string]*loops{},
+		loops: map[string]*loops{}, ending: map[string]*loops{}, left: map[string]int64{},
 	}
 	defer func() { err = errors.Join(err, d.opts.API.Close()) }()
 	if err := d.openPage(); err != nil {
@@ -208,6 +211,9 @@ func (d *daemon) stop(l *loops) {
 func (d *daemon) ended(l *loops) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if id := l.syncID.Load(); id != 0 {
+		d.left[l.config.Name] = id
+	}
 	if d.ending[l.config.Name] != l {
 		return // the process ends
 	}
@@ -215,6 +221,35 @@ func (d *daemon) ended(l *loops) {
 	if d.host.process.Err() == nil {
 		d.host.files.SetProblem(l.config.Name, nil)
 	}
+}
+
+// recoverLeft recovers the syncs whose loops have ended, in a shared state: what they could not end there, because the database was out of
+// reach, belongs to this process, and no other one may recover it while this one lives. Only the event loop may call it, because it
+// begins loops.
+func (d *daemon) recoverLeft(ctx context.Context) {
+	if !d.opts.Store.Shared() {
+		return
+	}
+	for name, id := range d.idle() {
+		uncertain, err := d.opts.Store.Journal.Recover(ctx, id)
+		if err != nil && !errors.Is(err, state.ErrNotFound) {
+			d.opts.Logger.Debug("cannot recover the uploads of a sync that has ended", "sync", name, "error", err)
+			continue
+		}
+		logRecovered(d.opts.Logger, state.Recovered{Sync: name, Uncertain: uncertain})
+		d.mu.Lock()
+		delete(d.left, name)
+		d.mu.Unlock()
+	}
+}
+
+// idle returns the syncs in left of which no loops work or end.
+func (d *daemon) idle() map[string]int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	idle := maps.Clone(d.left)
+	maps.DeleteFunc(idle, func(name string, _ int64) bool { return d.loops[name] != nil || d.ending[name] != nil })
+	return idle
 }
 
 // grace returns how long the process waits at its end for the answers to sealed requests.
@@ -311,6 +346,7 @@ func (d *daemon) eventLoop(ctx context.Context) {
 			}
 			d.host.files.WriteMetrics()
 		case <-recovery.C:
+			d.recoverLeft(ctx)
 			recoverUnowned(ctx, &d.opts.Options)
 		case <-d.host.changed:
 		}

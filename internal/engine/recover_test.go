@@ -10,12 +10,17 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/kbsync/kbsync/ingest"
 	"github.com/kbsync/kbsync/internal/config"
+	"github.com/kbsync/kbsync/internal/pgtest"
 	"github.com/kbsync/kbsync/replycx"
 	"github.com/kbsync/kbsync/replycx/emulator"
 	"github.com/kbsync/kbsync/state"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Main(m)) }
 
 // A fixture is a config with one sync, "docs", a root with two documents, a state, and an emulator.
 type fixture struct {
@@ -223,4 +228,57 @@ func TestWhatAFailedRunHasLeftIsRecoveredBeforeTheNextRun(t *testing.T) {
 	}
 	f.wantCounts(l.sync, map[state.DocumentState]int{state.Uncertain: 1})
 	f.seal(l.sync, true, "second")
+}
+
+// shared gives the fixture a state that other processes may share.
+func (f *fixture) shared() {
+	f.Helper()
+	store, err := state.Open(f.Context(), state.Options{Path: pgtest.Start(f).Database(f)})
+	f.must(err)
+	f.Cleanup(func() { f.must(store.Close()) })
+	f.opts.Store = store
+}
+
+// The loops of a sync cannot give back a claim, because the database is out of reach, and a reload has ended them. The claim belongs to a
+// process that lives on.
+func TestClaimOfASyncThatLeftTheConfigIsGivenBack(t *testing.T) {
+	t.Parallel()
+	r := startDaemon(t, "{poll: {min: 20ms}, syncs: ["+oneSync+"]}", (*fixture).shared)
+	receive(t, r.client.sealed)
+	docs, err := r.opts.Store.Syncs.Get(t.Context(), "docs")
+	r.must(err)
+	r.record(docs, "left") // no loop knows of the claim
+	r.reloadTo("{poll: {min: 20ms}, syncs: [{name: rest, root: rest, knowledge_base: 876}]}")
+	r.answerAll()
+	until(t, func() bool {
+		counts, err := r.opts.Store.Documents.Counts(t.Context(), docs.ID)
+		r.must(err)
+		return counts[state.Uploading] == 0
+	})
+	r.wantCounts(docs, map[state.DocumentState]int{state.Completed: 2, state.Pending: 1})
+}
+
+// A sync that is in the config again has loops, which recover it by themselves: at the same time as a run of uploads nothing else may.
+func TestOnlySyncsWithoutLoopsAreRecovered(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.shared()
+	lock, err := f.opts.Store.Lock(t.Context(), "other", 0) // the process leads another sync
+	f.must(err)
+	defer func() { f.must(lock.Unlock()) }()
+	s := f.sync("docs")
+	d := &daemon{opts: DaemonOptions{Options: f.opts}, left: map[string]int64{s.Name: s.ID, "forgotten": 99}}
+	f.record(s, "one")
+	of := map[string]*loops{s.Name: {}}
+	for _, working := range []*map[string]*loops{&d.loops, &d.ending} {
+		*working = of
+		d.recoverLeft(t.Context())
+		f.wantCounts(s, map[state.DocumentState]int{state.Uploading: 1})
+		*working = nil
+	}
+	d.recoverLeft(t.Context())
+	f.wantCounts(s, map[state.DocumentState]int{state.Pending: 1})
+	if len(d.left) > 0 {
+		t.Errorf("left: %v", d.left)
+	}
 }
