@@ -187,6 +187,30 @@ func TestUnreadDocumentsAreCountedByTheirCause(t *testing.T) {
 	fx.check()
 }
 
+// A store may answer a read with another version than it lists, before or after the listing, so that no scan finds a change. The
+// document is late then, and not lost.
+func TestDocumentThatHasItsListedVersionAgainIsUploadedWithinFiveMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fx := newFixture(t)
+		fx.tree.put("a.md", "a")
+		fx.scan()
+		fx.tree.broken = func(string) error { return state.ErrChanged }
+		if res := fx.mustRun(); res.Uploaded != 0 || res.Changed != 1 {
+			t.Fatalf("%+v", res)
+		}
+		fx.tree.broken = nil
+		fx.scan() // finds no change
+		if res := fx.mustRun(); res.Uploaded != 0 {
+			t.Fatalf("uploaded before its time: %+v", res)
+		}
+		time.Sleep(5 * time.Minute)
+		if res := fx.mustRun(); res.Uploaded != 1 {
+			t.Fatalf("%+v", res)
+		}
+		fx.check()
+	})
+}
+
 // A file whose bytes change between hashing and upload, under the same fingerprint, is not sent with the wrong hash.
 func TestDocumentWithOtherBytesThanHashedIsNotSealed(t *testing.T) {
 	fx := newFixture(t)
