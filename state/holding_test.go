@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,6 +30,38 @@ func TestHolding(t *testing.T) {
 		}
 		if h, err := r.s.Inventory.Holding(r.ctx(), r.sync.ID, "unknown.md"); err != nil || h.DocumentID != 0 {
 			t.Errorf("unknown.md: %+v, %v", h, err)
+		}
+	})
+}
+
+// The content and the sources of other documents are no part of a holding.
+func TestHoldingIsOfOneContent(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("a.md", "twin.md", "b.md", "c.md")
+		contents := map[string]string{"a.md": "A", "twin.md": "A", "b.md": "B", "c.md": "C"}
+		docs, _ := r.resolve(contents, Sharing{})
+		docs = slices.DeleteFunc(docs, func(d HashedDocument) bool { return d.Key == "twin.md" })
+		var sources [][]int64
+		of := map[string][]int64{}
+		for i, d := range docs {
+			ids := []int64{int64(10*i + 1), int64(10*i + 2)}
+			sources, of[contents[d.Key]] = append(sources, ids), ids
+		}
+		r.acceptNamed(r.seal(docs), sources...)
+		_, err := r.s.Journal.Recover(r.ctx(), r.sync.ID) // gives the twin back
+		r.must(err)
+		r.resolve(contents, Sharing{})
+		for key, content := range contents {
+			h, err := r.s.Inventory.Holding(r.ctx(), r.sync.ID, key)
+			r.must(err)
+			documents := 1
+			if content == "A" {
+				documents = 2
+			}
+			if h.Documents != documents || h.SHA256 != hash(content) || !slices.Equal(h.Sources, of[content]) {
+				t.Errorf("%s: %+v, want %d documents and the sources %v", key, h, documents, of[content])
+			}
 		}
 	})
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -207,6 +208,40 @@ func TestShorterPauseEndsNoLongerOne(t *testing.T) {
 		r.must(err)
 		if d := time.Until(until); d < 50*time.Minute || d > time.Hour {
 			t.Errorf("paused for %v, want an hour", d)
+		}
+	})
+}
+
+// A pause holds back all knowledge bases of its account, and nothing else.
+func TestPauseIsOfAnAccount(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		accounts := map[string]Destination{
+			"handbook": testDestination,
+			"same":     {Origin: testDestination.Origin, Account: "51", KnowledgeBase: 877},
+			"account":  {Origin: testDestination.Origin, Account: "52", KnowledgeBase: 878},
+			"api":      {Origin: "https://api.example", Account: "51", KnowledgeBase: 876},
+		}
+		for paused, of := range map[string][]string{"handbook": {"handbook", "same"}, "same": {"handbook", "same"}, "account": {"account"}, "api": {"api"}} {
+			first := newFixture(t)
+			syncs := map[string]*fixture{}
+			for name, d := range accounts {
+				s, err := first.s.Syncs.Ensure(t.Context(), name, "/docs", d, false)
+				first.must(err)
+				syncs[name] = &fixture{t: t, s: first.s, sync: s}
+				syncs[name].put("a.md")
+			}
+			until := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+			first.must(first.s.Journal.Pause(t.Context(), syncs[paused].sync.Destination.ID, until))
+			for name, r := range syncs {
+				held := slices.Contains(of, name)
+				due, err := r.s.Queue.NextDue(t.Context(), r.sync.ID, -1)
+				r.must(err)
+				docs, err := r.s.Queue.Claim(t.Context(), r.sync.ID, 10)
+				r.must(err)
+				if due.Equal(until) != held || (len(docs) == 0) != held {
+					t.Errorf("%s is paused: %s is due at %v, and %d documents are claimed", paused, name, due, len(docs))
+				}
+			}
 		}
 	})
 }
