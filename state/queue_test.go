@@ -89,6 +89,7 @@ func TestSizeTaken(t *testing.T) {
 		elsewhere, _ := n.resolve(nil, Sharing{})
 		elsewhere[0].Size = 5 * HashAhead
 		n.accept(n.seal(elsewhere), 1)
+		n.putSizes(map[string]int64{"pending elsewhere.md": 6 * HashAhead})
 		r.putSizes(sizes)
 		docs, _ := r.resolve(map[string]string{"uploaded.md": "U", "refused.md": "R", "pending.md": "P", "small.md": "S"}, Sharing{})
 		ids := map[string]int64{}
@@ -114,6 +115,7 @@ func TestSizeTaken(t *testing.T) {
 			{"of a document that will not be uploaded", refused, 0, false},
 			{"of no document", pending + 1, 0, false},
 			{"of a document of another knowledge base", 5 * HashAhead, 0, false},
+			{"of a pending document of another knowledge base", 6 * HashAhead, 0, false},
 			{"too small", small, 0, false},
 		} {
 			if taken, err := r.s.Queue.SizeTaken(t.Context(), r.sync.Destination.ID, c.size, c.document); err != nil || taken != c.want {
