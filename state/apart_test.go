@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -129,6 +130,124 @@ func TestRestIsOfADocument(t *testing.T) {
 			r.must(err)
 			if len(docs) != 1 || docs[0].Key == recent {
 				t.Errorf("%s was uploaded recently: claimed %v", recent, docs)
+			}
+		}
+	})
+}
+
+// The breaker and the limits of a destination follow from its own uploads.
+func TestBreakerIsOfADestination(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		second := newFixture(t)
+		r := second.neighbour("first")
+		r.put("lost.md", "large.md")
+		second.put("lost.md", "sent.md")
+		contents := map[string]string{"lost.md": "L", "large.md": "M", "sent.md": "S"}
+		all := map[*fixture]map[string][]HashedDocument{}
+		for _, f := range []*fixture{r, second} {
+			docs, _ := f.resolve(contents, Sharing{})
+			all[f] = map[string][]HashedDocument{}
+			for _, d := range docs {
+				all[f][d.Key] = []HashedDocument{d}
+			}
+		}
+		r.must(r.s.Journal.Refuse(t.Context(), r.seal(all[r]["large.md"]), Refusal{StatusCode: 413, Disposition: Requeue}))
+		streak, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(all[r]["lost.md"]), 0, "lost")
+		r.must(err)
+		if streak != 1 {
+			t.Errorf("%d answers were lost in a row, want 1", streak)
+		}
+		want := func(when string, f *fixture, streak int, limits Limits) {
+			t.Helper()
+			got, _, err := r.s.Journal.Breaker(t.Context(), f.sync.Destination.ID)
+			r.must(err)
+			has, err := r.s.Journal.Limits(t.Context(), f.sync.Destination.ID)
+			r.must(err)
+			if has.RefusedAt = (time.Time{}); got != streak || has != limits {
+				t.Errorf("%s, %s: streak %d and %+v, want %d and %+v", when, f.sync.Name, got, has, streak, limits)
+			}
+		}
+		refused := Limits{SmallestRefused: 10}
+		want("one answer was lost", r, 1, refused)
+		want("one answer was lost", second, 0, Limits{})
+		large, _ := r.resolve(contents, Sharing{})
+		spare, seals := spec(r, large)
+		if _, err := r.s.Journal.Begin(t.Context(), spare); !errors.Is(err, ErrBreakerOpen) {
+			t.Errorf("a batch of %s begins: %v", r.sync.Name, err)
+		}
+		spare.Probe = true
+		probe, err := r.s.Journal.Begin(t.Context(), spare)
+		r.must(err)
+		second.accept(second.seal(all[second]["sent.md"]), 1)
+		want("the other destination accepts", r, 1, refused)
+		want("the other destination accepts", second, 0, Limits{LargestAccepted: 10})
+		_, err = r.s.Journal.MarkUncertain(t.Context(), second.seal(all[second]["lost.md"]), 0, "lost")
+		r.must(err)
+		want("both lost an answer", r, 1, refused)
+		want("both lost an answer", second, 1, Limits{LargestAccepted: 10})
+		if _, err := r.s.Journal.Begin(t.Context(), spare); !errors.Is(err, ErrBreakerOpen) {
+			t.Errorf("a second probe of %s begins: %v", r.sync.Name, err)
+		}
+		second.put("probe.md")
+		docs, _ := second.resolve(map[string]string{"probe.md": "P"}, Sharing{})
+		own, _ := spec(second, docs)
+		own.Probe = true
+		u, err := r.s.Journal.Begin(t.Context(), own)
+		r.must(err)
+		r.must(r.s.Journal.Refuse(t.Context(), u, Refusal{Disposition: Requeue}))
+		r.must(r.s.Journal.Seal(t.Context(), probe, seals))
+		r.accept(probe, 1)
+		want("a probe is accepted", r, 0, Limits{LargestAccepted: 10})
+		want("a probe is accepted", second, 1, Limits{LargestAccepted: 10})
+	})
+}
+
+func TestPollIsOfASource(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		first := newFixture(t)
+		to := testDestination
+		to.KnowledgeBase++
+		other, err := first.s.Syncs.Ensure(t.Context(), "other", "/other", to, false)
+		first.must(err)
+		r := &fixture{t: t, s: first.s, sync: other, next: 1}
+		for _, key := range []string{"a.md", "b.md"} {
+			first.put(key)
+			r.put(key)
+			docs, _ := first.resolve(map[string]string{key: key}, Sharing{})
+			first.accept(first.seal(docs), 1)
+			docs, _ = r.resolve(map[string]string{key: key}, Sharing{})
+			r.accept(r.seal(docs), 1)
+		}
+		due, err := r.s.Inventory.DueSources(t.Context(), other.Destination.ID, 0, 10)
+		r.must(err)
+		var polls []Poll
+		for _, d := range due {
+			polls = append(polls, Poll{SourceID: d.ID, Polls: d.Polls, KnowledgeBase: to.KnowledgeBase, Status: "completed", Outcome: TrainingCompleted})
+		}
+		if len(due) != 2 || due[0].ID == due[1].ID {
+			t.Errorf("due %+v, want two sources", due)
+		}
+		r.must(r.s.Inventory.RecordPolls(t.Context(), other.Destination.ID, polls))
+		r.want("a.md=completed b.md=completed")
+		first.want("a.md=training b.md=training")
+	})
+}
+
+// An answer with another knowledge base is of the same account.
+func TestOtherKnowledgeBaseIsOfTheAccount(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		for _, f := range []*fixture{r, r.neighbour("second")} {
+			f.put("a.md")
+			docs, _ := f.resolve(map[string]string{"a.md": "A"}, Sharing{})
+			_, err := r.s.Journal.Accept(t.Context(), f.seal(docs), Answer{
+				StatusCode: 200, KnowledgeBase: 5, Sources: [][]SourceAnswer{{{ID: 7, Name: "a.md", Type: "file", Status: "in-progress"}}},
+			})
+			r.must(err)
+			sources, err := list(r.s.Inventory.Sources(t.Context(), SourceFilter{SyncID: f.sync.ID}))
+			r.must(err)
+			if len(sources) != 1 || sources[0].Destination.Account != f.sync.Destination.Account || sources[0].Destination.KnowledgeBase != 5 {
+				t.Errorf("%s: %+v, want one of the account %s", f.sync.Name, sources, f.sync.Destination.Account)
 			}
 		}
 	})

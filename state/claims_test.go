@@ -141,6 +141,10 @@ func TestSealOnALostClaimNamesTheDocument(t *testing.T) {
 			want    string
 		}{
 			{"another process claimed it to send the same content again", "A", func(*fixture, HashedDocument) {}, "a.md=uploading"},
+			{"another document has the content", "A", func(r *fixture, _ HashedDocument) {
+				r.put("twin.md")
+				r.resolve(map[string]string{"twin.md": "A"}, Sharing{})
+			}, "a.md=uploading twin.md=completed"},
 			{"another process uploaded another content", "B", func(r *fixture, held HashedDocument) {
 				held.SHA256 = hash("C")
 				r.accept(r.seal([]HashedDocument{held}), 1)

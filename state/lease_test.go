@@ -100,6 +100,89 @@ func TestOwners(t *testing.T) {
 	}
 }
 
+// ownerOf returns the number of a process in the shared state.
+func ownerOf(r *fixture) int64 {
+	r.t.Helper()
+	id, err := r.s.owner(r.ctx())
+	r.must(err)
+	return id
+}
+
+// A process that lives keeps its lease alone, and one that ends gives up its own lease alone.
+func TestLeaseIsOfAProcess(t *testing.T) {
+	short := inPostgres(t)
+	short.Path += "&kbsync_lease=5s"
+	living := fixtureIn(t, func(testing.TB) Options { return short })
+	lost, err := living.s.LeaseLost(t.Context())
+	living.must(err)
+	owners := func() int {
+		t.Helper()
+		all, err := living.s.Syncs.Owners(t.Context())
+		living.must(err)
+		return len(all)
+	}
+	for _, name := range []string{"killed", "ended"} {
+		s, err := Open(t.Context(), short)
+		living.must(err)
+		_, err = s.owner(t.Context())
+		living.must(err)
+		if n := owners(); n != 2 {
+			t.Errorf("%d processes, want 2", n)
+		}
+		if name == "killed" {
+			s.backend.(*postgresDB).leases.cancel() // renews no more
+			time.Sleep(6 * time.Second)
+		} else {
+			living.must(s.Close())
+		}
+		if n := owners(); n != 1 {
+			t.Errorf("one process is %s: %d are left, want 1", name, n)
+		}
+		select {
+		case <-lost:
+			t.Errorf("one process is %s: the other one lost its lease", name)
+		default:
+		}
+		if name == "killed" {
+			living.must(s.Close())
+		}
+	}
+}
+
+// A process that loses one of its leases scans that root no more, and the others as before.
+func TestLeaseIsOfASync(t *testing.T) {
+	a, b := processes(t)
+	first, second := ownerOf(a), ownerOf(b)
+	a.must(b.s.update(t.Context(), func(x *tx) error {
+		_, err := x.exec(`UPDATE owners SET name = CASE WHEN id = $1 THEN 'the first' ELSE 'the second' END`, first)
+		return err
+	}))
+	syncs := []string{"1", "2", "3"}
+	for _, name := range syncs {
+		lock, err := a.s.Lock(t.Context(), name, 0)
+		a.must(err)
+		defer func() { a.must(lock.Unlock()) }()
+	}
+	for _, taken := range syncs {
+		a.must(b.s.update(t.Context(), func(x *tx) error {
+			_, err := x.exec(`UPDATE leases SET owner_id = CASE WHEN name = $1 THEN $2 ELSE $3 END`, taken, second, first)
+			return err
+		}))
+		for _, name := range syncs {
+			sync, err := a.s.Syncs.Ensure(t.Context(), name, "/"+name, testDestination, false)
+			a.must(err)
+			if _, err := a.s.Scans.Begin(t.Context(), sync.ID, ""); errors.Is(err, ErrLeaseLost) != (name == taken) {
+				t.Errorf("the lease of %s is taken: the scan of %s begins with %v", taken, name, err)
+			}
+			holder := map[bool]string{true: "the second", false: "the first"}[name == taken]
+			c := &fixture{t: t, s: a.open(a.opts)}
+			if _, err := c.s.Lock(t.Context(), name, 0); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), holder) {
+				t.Errorf("the lease of %s is taken: the lock of %s: %v", taken, name, err)
+			}
+		}
+	}
+}
+
 func TestRecoveryLeavesTheWorkOfALivingProcessAlone(t *testing.T) {
 	a, b := processes(t)
 	a.put("sealed.md", "claimed.md")
