@@ -1,8 +1,11 @@
 package state
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -248,6 +251,69 @@ func TestOtherKnowledgeBaseIsOfTheAccount(t *testing.T) {
 			r.must(err)
 			if len(sources) != 1 || sources[0].Destination.Account != f.sync.Destination.Account || sources[0].Destination.KnowledgeBase != 5 {
 				t.Errorf("%s: %+v, want one of the account %s", f.sync.Name, sources, f.sync.Destination.Account)
+			}
+		}
+	})
+}
+
+func TestAdoptionIsOfADocument(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		first := newFixture(t)
+		first.put("known.md", "failed.md")
+		first.upload(map[string]string{"known.md": "K", "failed.md": "F"})
+		r := first.neighbour("second")
+		r.put("known.md", "failed.md")
+		contents := map[string]string{"known.md": "K", "failed.md": "F", "lost.md": "L", "reserved.md": "R", "new.md": "N"}
+		docs, _ := r.resolve(contents, Sharing{})
+		ids := r.accept(r.seal(docs), 2)
+		for i, d := range docs {
+			r.trained(map[string]Outcome{"known.md": TrainingCompleted, "failed.md": TrainingFailed}[d.Key], ids[i])
+		}
+		sourcesOf := func(key string) (sources []string) {
+			t.Helper()
+			for src, err := range r.s.Inventory.Sources(t.Context(), SourceFilter{SyncID: r.sync.ID}) {
+				r.must(err)
+				if src.Key == key {
+					sources = append(sources, fmt.Sprintf("%s: %d of batch %d", src.Destination.Account, src.ID, src.Batch))
+				}
+			}
+			return sources
+		}
+		known := sourcesOf("known.md")
+		r.put("reserving.md")
+		docs, _ = r.resolve(map[string]string{"reserving.md": "R"}, Sharing{})
+		r.seal(docs)
+		n, err := r.s.Queue.Mark(t.Context(), r.sync.ID, Selection{Keys: []string{"failed.md"}})
+		r.must(err)
+		r.put("lost.md", "reserved.md", "new.md")
+		claimed, err := r.s.Queue.ClaimAll(t.Context(), r.sync.ID, 0, 10)
+		r.must(err)
+		r.put("lost.md") // changes, which ends its claim
+		var adoptions []Adoption
+		for i, d := range claimed {
+			adoptions = append(adoptions, Adoption{
+				HashedDocument: HashedDocument{ClaimedDocument: d, SHA256: hash(contents[d.Key]), Size: 10},
+				Sources:        []SourceAnswer{{ID: int64(1 + i), Type: "file", Name: d.Key, Outcome: TrainingCompleted}},
+			})
+		}
+		// The document that is not adopted comes last.
+		slices.SortFunc(adoptions, func(a, b Adoption) int { return -cmp.Compare(a.Key, b.Key) })
+		slices.SortStableFunc(adoptions, func(a, b Adoption) int {
+			return cmp.Compare(strings.Count(a.Key, "reserved"), strings.Count(b.Key, "reserved"))
+		})
+		_, err = r.s.Journal.Adopt(t.Context(), r.sync.ID, adoptions, Sharing{})
+		r.must(err)
+		if len(adoptions) != 4 || n != 1 {
+			t.Errorf("%d documents to adopt, %d marked", len(adoptions), n)
+		}
+		r.want("failed.md=completed known.md=completed lost.md=pending new.md=completed reserved.md=pending reserving.md=uploading")
+		first.want("failed.md=completed known.md=completed")
+		if after := sourcesOf("known.md"); !slices.Equal(after, known) {
+			t.Errorf("the sources of known.md were %v, and are %v", known, after)
+		}
+		for _, src := range append(sourcesOf("new.md"), sourcesOf("failed.md")...) {
+			if !strings.HasPrefix(src, "of second") {
+				t.Errorf("source %s is of another account", src)
 			}
 		}
 	})
