@@ -318,3 +318,17 @@ func TestAdoptionIsOfADocument(t *testing.T) {
 		}
 	})
 }
+
+func TestLastErrorIsOfASync(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		for _, f := range []*fixture{r, r.other()} {
+			r.must(r.s.Syncs.SetLastError(t.Context(), f.sync.ID, "of "+f.sync.Name))
+		}
+		for _, name := range []string{"handbook", "other"} {
+			if s, err := r.s.Syncs.Get(t.Context(), name); err != nil || s.LastError != "of "+name {
+				t.Errorf("%s: %q, %v", name, s.LastError, err)
+			}
+		}
+	})
+}

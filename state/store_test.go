@@ -511,12 +511,19 @@ func TestUnknownAccountIsFilledIn(t *testing.T) {
 		unknown.Account, unknown.KnowledgeBase = "", 1
 		a, err := r.s.Syncs.Ensure(t.Context(), "a", "/a", unknown, false)
 		r.must(err)
+		other := unknown
+		other.KnowledgeBase = 2
+		_, err = r.s.Syncs.Ensure(t.Context(), "other", "/other", other, false)
+		r.must(err)
 		known := unknown
 		known.Account = "51"
 		b, err := r.s.Syncs.Ensure(t.Context(), "a", "/a", known, false)
 		r.must(err)
 		if a.Destination.ID != b.Destination.ID || b.Destination.Account != "51" {
 			t.Fatalf("%+v, %+v", a, b)
+		}
+		if o, err := r.s.Syncs.Get(t.Context(), "other"); err != nil || o.Destination.Account != "" {
+			t.Errorf("the other knowledge base: %+v, %v", o, err)
 		}
 		known.Account = "52"
 		if _, err = r.s.Syncs.Ensure(t.Context(), "a", "/a", known, false); err == nil {
