@@ -332,3 +332,18 @@ func TestLastErrorIsOfASync(t *testing.T) {
 		}
 	})
 }
+
+// A refused upload of a content that is in the knowledge base changes no other document with that content.
+func TestRefusalIsOfADocument(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		for to, want := range map[Disposition]DocumentState{Keep: Uploading, Requeue: Pending, Retry: Pending} {
+			r := newFixture(t)
+			r.put("a.md")
+			r.upload(map[string]string{"a.md": "A"})
+			r.put("twin.md")
+			r.resolve(map[string]string{"twin.md": "A"}, Sharing{})
+			r.must(r.s.Journal.Refuse(t.Context(), r.seal(r.again("a.md", "A")), Refusal{StatusCode: 400, Disposition: to}))
+			r.want("a.md=" + string(want) + " twin.md=completed")
+		}
+	})
+}
