@@ -14,7 +14,9 @@ import (
 
 func TestDocumentsOfOneClaimEndApart(t *testing.T) {
 	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
-		for _, end := range endsOfClaims {
+		for _, end := range slices.Concat(endsOfClaims, []action{
+			{"refuse for now", refuseOpen(Retry)}, {"give back", refuseOpen(Requeue)}, {"refuse for good", refuseOpen(Fail)},
+		}) {
 			r := newFixture(t)
 			r.put("a.md", "b.md")
 			docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
@@ -344,6 +346,11 @@ func TestRefusalIsOfADocument(t *testing.T) {
 			r.resolve(map[string]string{"twin.md": "A"}, Sharing{})
 			r.must(r.s.Journal.Refuse(t.Context(), r.seal(r.again("a.md", "A")), Refusal{StatusCode: 400, Disposition: to}))
 			r.want("a.md=" + string(want) + " twin.md=completed")
+			r.put("twin.md") // is saved again
+			_, verdicts := r.resolve(map[string]string{"a.md": "A", "twin.md": "A"}, Sharing{})
+			if verdicts["twin.md"] != ActionShare {
+				t.Errorf("%v: twin.md: %v", to, verdicts)
+			}
 		}
 	})
 }
