@@ -175,8 +175,8 @@ func TestLeaseIsOfASync(t *testing.T) {
 				t.Errorf("the lease of %s is taken: the scan of %s begins with %v", taken, name, err)
 			}
 			holder := map[bool]string{true: "the second", false: "the first"}[name == taken]
-			c := &fixture{t: t, s: a.open(a.opts)}
-			if _, err := c.s.Lock(t.Context(), name, 0); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), holder) {
+			third := a.open(a.opts)
+			if _, err := third.Lock(t.Context(), name, 0); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), holder) {
 				t.Errorf("the lease of %s is taken: the lock of %s: %v", taken, name, err)
 			}
 		}
