@@ -354,3 +354,45 @@ func TestRefusalIsOfADocument(t *testing.T) {
 		}
 	})
 }
+
+// A document is saved again if it has the core of its own content. That of another document in the claim says nothing about it.
+func TestResaveIsOfADocument(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("1.md", "2.md")
+		r.uploadCores(TrainingCompleted, map[string]string{"1.md": "1/one", "2.md": "2/two"})
+		r.put("1.md", "2.md")
+		_, verdicts := r.resolveCores(map[string]string{"1.md": "1 again/two", "2.md": "2 again/two"}, Sharing{})
+		if verdicts["1.md"].Resaved || verdicts["1.md"].Action != ActionUpload || !verdicts["2.md"].Resaved {
+			t.Errorf("%+v", verdicts)
+		}
+	})
+}
+
+// A source that moves to the table of sources, because its content is sent again, keeps its name and its batch.
+func TestMoveOfASourceIsOfAContent(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		want := map[int64]string{}
+		keys := []string{"1.md", "2.md", "3.md"}
+		for i, key := range keys {
+			r.put(key)
+			id := r.upload(map[string]string{key: key})[0]
+			want[id] = fmt.Sprintf("%s of batch %d at %d", usualName(key), i+1, i)
+			r.must(r.s.update(t.Context(), func(x *tx) error {
+				_, err := x.exec(`UPDATE batches SET ended_at = $1 WHERE id = $2`, i, i+1)
+				return err
+			}))
+		}
+		for _, key := range []string{"2.md", "1.md", "3.md"} {
+			r.accept(r.seal(r.again(key, key)), 1)
+		}
+		for src, err := range r.s.Inventory.Sources(t.Context(), SourceFilter{}) {
+			r.must(err)
+			got := fmt.Sprintf("%s of batch %d at %d", src.Name, src.Batch, max(src.CreatedAt.UnixMilli(), 0))
+			if was, moved := want[src.ID]; moved && got != was {
+				t.Errorf("source %d: %s, want %s", src.ID, got, was)
+			}
+		}
+	})
+}
