@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -393,6 +394,37 @@ func TestMoveOfASourceIsOfAContent(t *testing.T) {
 			if was, moved := want[src.ID]; moved && got != was {
 				t.Errorf("source %d: %s, want %s", src.ID, got, was)
 			}
+		}
+	})
+}
+
+func TestRecoveryIsOfTheSyncsWithWork(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		r.put("done.md", "pending.md")
+		docs, _ := r.resolve(map[string]string{"done.md": "D", "pending.md": "P"}, Sharing{})
+		r.accept(r.seal(docs[:1]), 1)
+		r.must(r.s.Queue.Release(t.Context(), []ClaimedDocument{docs[1].ClaimedDocument}, time.Time{}, false))
+		claimed, sealed := r.neighbour("claimed"), r.neighbour("sealed")
+		claimed.put("a.md")
+		claimed.resolve(nil, Sharing{})
+		sealed.put("a.md")
+		docs, _ = sealed.resolve(map[string]string{"a.md": "A"}, Sharing{})
+		sealed.seal(docs)
+		batches, err := r.s.Journal.Recent(t.Context(), 10)
+		r.must(err)
+		of := map[string]int{}
+		for _, b := range batches {
+			of[b.Sync]++
+		}
+		if want := map[string]int{"handbook": 1, "sealed": 1}; !maps.Equal(of, want) {
+			t.Errorf("batches %v, want %v", of, want)
+		}
+		r.expireLease()
+		got, err := r.s.Journal.RecoverUnowned(t.Context())
+		r.must(err)
+		if want := []Recovered{{Sync: "claimed"}, {Sync: "sealed", Uncertain: 1}}; !slices.Equal(got, want) {
+			t.Errorf("recovered %v, want %v", got, want)
 		}
 	})
 }
