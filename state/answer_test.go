@@ -324,10 +324,5 @@ func (r *fixture) sealResend() *Upload {
 	for _, d := range again {
 		hs = append(hs, HashedDocument{ClaimedDocument: d, SHA256: d.SHA256, Size: 10})
 	}
-	b, seals := spec(r, hs)
-	b.Probe = true
-	u, err := r.s.Journal.Begin(r.ctx(), b)
-	r.must(err)
-	r.must(r.s.Journal.Seal(r.ctx(), u, seals))
-	return u
+	return r.sealProbe(hs)
 }

@@ -216,11 +216,7 @@ func TestAnyInTraining(t *testing.T) {
 		_, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[1:]), 502, "lost")
 		r.must(err)
 		want(false, "a document is uncertain")
-		b, seals := spec(r, docs[:1])
-		b.Probe = true
-		u, err := r.s.Journal.Begin(t.Context(), b)
-		r.must(err)
-		r.must(r.s.Journal.Seal(t.Context(), u, seals))
+		u := r.sealProbe(docs[:1])
 		want(false, "it is uploading")
 		ids := r.accept(u, 1)
 		want(true, "it is in training")

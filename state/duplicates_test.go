@@ -84,22 +84,13 @@ func TestPossibleDuplicateNamesItsContentAlone(t *testing.T) {
 		if got, want := r.duplicates(), "lost.md uncertain in 1, again in 0, known []"; got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
-		probe := func(docs []HashedDocument) *Upload {
-			t.Helper()
-			b, seals := spec(r, docs)
-			b.Probe = true
-			u, err := r.s.Journal.Begin(r.ctx(), b)
-			r.must(err)
-			r.must(r.s.Journal.Seal(r.ctx(), u, seals))
-			return u
-		}
 		// Another content comes between.
 		docs, _ = r.resolve(contents, Sharing{})
-		r.acceptNamed(probe(docs), []int64{11, 12})
+		r.acceptNamed(r.sealProbe(docs), []int64{11, 12})
 		if got, want := r.duplicates(), "lost.md uncertain in 1, again in 0, known []"; got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
-		r.acceptNamed(probe(r.again("lost.md", "L")), []int64{21, 22})
+		r.acceptNamed(r.sealProbe(r.again("lost.md", "L")), []int64{21, 22})
 		r.acceptNamed(r.seal(r.again("lost.md", "L")), []int64{31})
 		if got, want := r.duplicates(), "lost.md uncertain in 1, again in 3, known [21 22 31]"; got != want {
 			t.Errorf("%s, want %s", got, want)

@@ -101,18 +101,14 @@ func TestRestartsLeaveTheBreakerOpen(t *testing.T) {
 		contents := map[string]string{"a.md": "A", "b.md": "B", "c.md": "C"}
 		for i := range 3 {
 			docs, _ := r.resolve(contents, Sharing{})
-			b, seals := spec(r, docs[:1])
-			b.Probe = true
-			batch, err := r.s.Journal.Begin(t.Context(), b)
-			r.must(err)
-			r.must(r.s.Journal.Seal(t.Context(), batch, seals))
+			r.sealProbe(docs[:1])
 			if len(docs) > 1 {
-				b, _ = spec(r, docs[1:])
+				b, _ := spec(r, docs[1:])
 				if _, err := r.s.Journal.Begin(t.Context(), b); i > 0 && err == nil {
 					t.Fatal("a second batch began beside the probe")
 				}
 			}
-			_, err = r.s.Journal.Recover(t.Context(), r.sync.ID)
+			_, err := r.s.Journal.Recover(t.Context(), r.sync.ID)
 			r.must(err)
 			if r.streak() != i+1 {
 				t.Fatalf("streak %d after %d restarts", r.streak(), i+1)
@@ -148,11 +144,7 @@ func TestSyncThatNoProcessWorksOnBlocksNoOther(t *testing.T) {
 			docs, _ := r.resolve(map[string]string{"a.md": "A", "b.md": "B"}, Sharing{})
 			_, err := r.s.Journal.MarkUncertain(t.Context(), r.seal(docs[1:]), 502, "bad gateway")
 			r.must(err)
-			b, seals := spec(r, docs[:1])
-			b.Probe = true
-			probe, err := r.s.Journal.Begin(t.Context(), b)
-			r.must(err)
-			r.must(r.s.Journal.Seal(t.Context(), probe, seals))
+			r.sealProbe(docs[:1])
 
 			o := r.other()
 			o.resolve(map[string]string{"copy.md": "A"}, Sharing{})
@@ -164,7 +156,7 @@ func TestSyncThatNoProcessWorksOnBlocksNoOther(t *testing.T) {
 			tt.end(r)
 			r.must(held.Unlock())
 			o.want("copy.md=uncertain new.md=uploading")
-			b, _ = spec(o, docs)
+			b, _ := spec(o, docs)
 			b.Probe = true
 			if _, err := r.s.Journal.Begin(t.Context(), b); err != nil {
 				t.Fatalf("the probe of a dead process blocks the next one: %v", err)

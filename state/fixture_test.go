@@ -206,6 +206,17 @@ func (r *fixture) seal(docs []HashedDocument) *Upload {
 	return u
 }
 
+// sealProbe begins and seals a batch that the open breaker lets through.
+func (r *fixture) sealProbe(docs []HashedDocument) *Upload {
+	r.t.Helper()
+	b, seals := spec(r, docs)
+	b.Probe = true
+	u, err := r.s.Journal.Begin(r.ctx(), b)
+	r.must(err)
+	r.must(r.s.Journal.Seal(r.ctx(), u, seals))
+	return u
+}
+
 func (r *fixture) accept(u *Upload, documents int) []int64 {
 	r.t.Helper()
 	var a Answer

@@ -398,12 +398,7 @@ func TestUncertainIsSentAgainOnce(t *testing.T) {
 		if len(hs) != 1 || hs[0].Key != "b.md" {
 			t.Fatalf("held ones are sent again: %+v", hs)
 		}
-		b, seals = spec(r, hs)
-		b.Probe = true
-		probe, err = r.s.Journal.Begin(t.Context(), b)
-		r.must(err)
-		r.must(r.s.Journal.Seal(t.Context(), probe, seals))
-		r.accept(probe, 1)
+		r.accept(r.sealProbe(hs), 1)
 		if streak, _, err = r.s.Journal.Breaker(t.Context(), r.sync.Destination.ID); err != nil || streak != 0 {
 			t.Fatalf("streak %d, %v", streak, err)
 		}
