@@ -110,6 +110,7 @@ func ownerOf(r *fixture) int64 {
 
 // A process that lives keeps its lease alone, and one that ends gives up its own lease alone.
 func TestLeaseIsOfAProcess(t *testing.T) {
+	t.Parallel()
 	short := inPostgres(t)
 	short.Path += "&kbsync_lease=5s"
 	living := fixtureIn(t, func(testing.TB) Options { return short })

@@ -5,31 +5,36 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/kbsync/kbsync/internal/pgtest"
 )
 
 // The tests in this file are of processes that did not see the commit of a lease or a claim, or could not give it up.
 
-// leftLeases are the ways in which a process that lives on is left with the row of a lease that it does not use.
-var leftLeases = map[string]func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store){
-	"it could not be given up": func(t *testing.T, r *fixture, proxy *pgtest.Proxy, _ *Store) {
+// leftLeases are the ways in which a process that lives on is left with the row of a lease that it does not use. The process gets the
+// lease again within a time: at once, unless it is just freeing the row.
+var leftLeases = map[string]struct {
+	within time.Duration
+	leave  func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store)
+}{
+	"it could not be given up": {lockPoll / 2, func(t *testing.T, r *fixture, proxy *pgtest.Proxy, _ *Store) {
 		lock, err := r.s.Lock(t.Context(), r.sync.Name, 0)
 		r.must(err)
 		proxy.Cut()
 		if err := lock.Unlock(); err == nil {
 			t.Error("the lease was given up without a connection")
 		}
-	},
-	"its commit was not seen": func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store) {
+	}},
+	"its commit was not seen": {lockPoll / 2, func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store) {
 		missLease(t, r, proxy, other, 2)
 		for rows := 0; rows == 0 && t.Context().Err() == nil; { // until the commit
 			r.must(other.backend.queryOne(t.Context(), `SELECT count(*) FROM leases`, nil, &rows))
 		}
-	},
-	"its commit was not seen and comes late": func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store) {
+	}},
+	"its commit was not seen and comes late": {10 * lockPoll, func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store) {
 		missLease(t, r, proxy, other, 4)
-	},
+	}},
 }
 
 func missLease(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store, seconds float64) {
@@ -92,6 +97,7 @@ func cutOff(t *testing.T, do func(*testing.T, *fixture, *pgtest.Proxy, *Store)) 
 
 // A claim whose commit was not seen is given back even if the commit comes after the recovery has begun.
 func TestClaimWhoseCommitComesLateIsRecovered(t *testing.T) {
+	t.Parallel()
 	r, other := cutOff(t, func(t *testing.T, r *fixture, proxy *pgtest.Proxy, other *Store) {
 		r.put("a.md")
 		missCommit(t, proxy, other, "UPDATE ON documents", "NEW.claim <> 0", 2, func() error {
@@ -108,10 +114,12 @@ func TestClaimWhoseCommitComesLateIsRecovered(t *testing.T) {
 }
 
 func TestLeaseThatIsLeftIsTakenAgain(t *testing.T) {
-	for name, leave := range leftLeases {
+	t.Parallel()
+	for name, left := range leftLeases {
 		t.Run(name, func(t *testing.T) {
-			r, other := cutOff(t, leave)
-			lock, err := r.s.Lock(t.Context(), r.sync.Name, 0)
+			t.Parallel()
+			r, other := cutOff(t, left.leave)
+			lock, err := r.s.Lock(t.Context(), r.sync.Name, left.within)
 			if err != nil {
 				t.Fatalf("the process does not get its lease again: %v", err)
 			}
@@ -135,9 +143,11 @@ func TestLeaseThatIsLeftIsTakenAgain(t *testing.T) {
 
 // A process that lives on, and does not take a lease again that it was left with, keeps no other process from the root.
 func TestLeaseThatIsLeftIsGivenUp(t *testing.T) {
-	for name, leave := range leftLeases {
+	t.Parallel()
+	for name, left := range leftLeases {
 		t.Run(name, func(t *testing.T) {
-			r, other := cutOff(t, leave)
+			t.Parallel()
+			r, other := cutOff(t, left.leave)
 			lock, err := other.Lock(t.Context(), r.sync.Name, defaultLease/3)
 			if err != nil {
 				t.Fatalf("another process does not get the lease: %v", err)
