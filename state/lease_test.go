@@ -407,6 +407,24 @@ func uploadAll(t *testing.T, r *fixture, contents map[string]string, mu *sync.Mu
 	}
 }
 
+// A second Unlock does not release the lock that was taken after the first one.
+func TestUnlockReleasesOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, newFixture fixtureMaker) {
+		r := newFixture(t)
+		first, err := r.s.Lock(t.Context(), r.sync.Name, 0)
+		r.must(err)
+		r.must(first.Unlock())
+		r.must(first.Unlock())
+		second, err := r.s.Lock(t.Context(), r.sync.Name, 0)
+		r.must(err)
+		r.must(first.Unlock())
+		if _, err := r.open(r.opts).Lock(t.Context(), r.sync.Name, 0); !errors.Is(err, ErrLocked) {
+			t.Errorf("another process takes the lock: %v", err)
+		}
+		r.must(second.Unlock())
+	})
+}
+
 // Two goroutines of one process that take a lease at the same time do not both get it.
 func TestOneProcessTakesALeaseOnce(t *testing.T) {
 	r := fixtureIn(t, inPostgres)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -133,7 +134,7 @@ func (s *Store) EphemeralReason() string { return s.ephemeralReason() }
 // ends with the lease of its process.
 type Lock struct{ release func() error }
 
-// Unlock releases the lock.
+// Unlock releases the lock. Further calls do nothing, and return what the first one returned.
 func (l *Lock) Unlock() error { return l.release() }
 
 // Lock takes the lock of a sync, and waits up to wait for it. In a file the holder owns every claim of that sync, and calls
@@ -144,7 +145,7 @@ func (s *Store) Lock(ctx context.Context, name string, wait time.Duration) (*Loc
 	if err != nil {
 		return nil, err
 	}
-	return &Lock{release}, nil
+	return &Lock{sync.OnceValue(release)}, nil
 }
 
 // Shared reports whether several processes may work on one sync at the same time.
