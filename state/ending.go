@@ -129,6 +129,10 @@ const claimOwner = `claim / 16777216`
 // recover ends the work of dead owners, and of the owner own, that was under way for the sync: batches that were not sealed are
 // abandoned, sealed ones become uncertain, claims become pending. It returns the number of uncertain batches.
 func (t *tx) recover(syncID, own int64) (uncertain int, err error) {
+	// A claim whose commit was not seen may still come: the recovery waits for its transaction, which shares the row.
+	if err := t.session.lockRow(`SELECT 1 FROM syncs WHERE id = $1`, syncID); err != nil {
+		return 0, err
+	}
 	ids, err := t.ids(`SELECT id
 		FROM batches
 		WHERE sync_id = $1

@@ -208,10 +208,6 @@ func (s *Journal) recover(ctx context.Context, syncID, own int64) (uncertain int
 		if err := s.inPlace(t, syncID); err != nil {
 			return err // another process may have taken over
 		}
-		// A claim whose commit was not seen may still come: the recovery waits for its transaction, which shares the row.
-		if err := t.session.lockRow(`SELECT 1 FROM syncs WHERE id = $1`, syncID); err != nil {
-			return err
-		}
 		uncertain, err = t.recover(syncID, own)
 		return err
 	})

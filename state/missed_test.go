@@ -113,49 +113,52 @@ func TestClaimWhoseCommitComesLateIsRecovered(t *testing.T) {
 	r.want("a.md=pending")
 }
 
-func TestLeaseThatIsLeftIsTakenAgain(t *testing.T) {
+// onEachLeftLease runs a test of each process that is left with a lease, and of another one.
+func onEachLeftLease(t *testing.T, test func(t *testing.T, r *fixture, other *Store, within time.Duration)) {
+	t.Helper()
 	t.Parallel()
 	for name, left := range leftLeases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, other := cutOff(t, left.leave)
-			lock, err := r.s.Lock(t.Context(), r.sync.Name, left.within)
-			if err != nil {
-				t.Fatalf("the process does not get its lease again: %v", err)
-			}
-			if _, err := r.s.Lock(t.Context(), r.sync.Name, 0); !errors.Is(err, ErrLocked) {
-				t.Errorf("the second lock of one process: %v", err)
-			}
-			// The process uses the lease again, and so keeps it.
-			if _, err := other.Lock(t.Context(), r.sync.Name, 3*lockPoll); !errors.Is(err, ErrLocked) {
-				t.Errorf("another process takes the lease: %v", err)
-			}
-			scan, err := r.s.Scans.Begin(t.Context(), r.sync.ID, "")
-			r.must(err)
-			r.must(r.s.Scans.Record(t.Context(), scan, []Change{{Op: Put, Key: "a.md", Fingerprint: Fingerprint{Size: 1}}}))
-			r.must(lock.Unlock())
-			lock, err = other.Lock(t.Context(), r.sync.Name, 0)
-			r.must(err)
-			r.must(lock.Unlock())
+			test(t, r, other, left.within)
 		})
 	}
 }
 
+func TestLeaseThatIsLeftIsTakenAgain(t *testing.T) {
+	onEachLeftLease(t, func(t *testing.T, r *fixture, other *Store, within time.Duration) {
+		lock, err := r.s.Lock(t.Context(), r.sync.Name, within)
+		if err != nil {
+			t.Fatalf("the process does not get its lease again: %v", err)
+		}
+		if _, err := r.s.Lock(t.Context(), r.sync.Name, 0); !errors.Is(err, ErrLocked) {
+			t.Errorf("the second lock of one process: %v", err)
+		}
+		// The process uses the lease again, and so keeps it.
+		if _, err := other.Lock(t.Context(), r.sync.Name, 3*lockPoll); !errors.Is(err, ErrLocked) {
+			t.Errorf("another process takes the lease: %v", err)
+		}
+		scan, err := r.s.Scans.Begin(t.Context(), r.sync.ID, "")
+		r.must(err)
+		r.must(r.s.Scans.Record(t.Context(), scan, []Change{{Op: Put, Key: "a.md", Fingerprint: Fingerprint{Size: 1}}}))
+		r.must(lock.Unlock())
+		lock, err = other.Lock(t.Context(), r.sync.Name, 0)
+		r.must(err)
+		r.must(lock.Unlock())
+	})
+}
+
 // A process that lives on, and does not take a lease again that it was left with, keeps no other process from the root.
 func TestLeaseThatIsLeftIsGivenUp(t *testing.T) {
-	t.Parallel()
-	for name, left := range leftLeases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r, other := cutOff(t, left.leave)
-			lock, err := other.Lock(t.Context(), r.sync.Name, defaultLease/3)
-			if err != nil {
-				t.Fatalf("another process does not get the lease: %v", err)
-			}
-			if _, err := r.s.Lock(t.Context(), r.sync.Name, 3*lockPoll); !errors.Is(err, ErrLocked) {
-				t.Errorf("the process takes the lease of the other one: %v", err)
-			}
-			r.must(lock.Unlock())
-		})
-	}
+	onEachLeftLease(t, func(t *testing.T, r *fixture, other *Store, _ time.Duration) {
+		lock, err := other.Lock(t.Context(), r.sync.Name, defaultLease/3)
+		if err != nil {
+			t.Fatalf("another process does not get the lease: %v", err)
+		}
+		if _, err := r.s.Lock(t.Context(), r.sync.Name, 3*lockPoll); !errors.Is(err, ErrLocked) {
+			t.Errorf("the process takes the lease of the other one: %v", err)
+		}
+		r.must(lock.Unlock())
+	})
 }

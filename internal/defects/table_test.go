@@ -228,12 +228,12 @@ var defects = []defect{
 		new: ``,
 		pkg: "state", test: "TestLeaseThatIsLeftIsGivenUp",
 	}, {
-		name: "a recovery that does not wait for a claim", file: "state/journal.go",
-		old: `		if err := t.session.lockRow(` + "`SELECT 1 FROM syncs WHERE id = $1`" + `, syncID); err != nil {
-			return err
-		}
-		uncertain`,
-		new: `		uncertain`,
+		name: "a recovery that does not wait for a claim", file: "state/ending.go",
+		old: `	if err := t.session.lockRow(` + "`SELECT 1 FROM syncs WHERE id = $1`" + `, syncID); err != nil {
+		return 0, err
+	}
+`,
+		new: ``,
 		pkg: "state", test: "TestClaimWhoseCommitComesLateIsRecovered",
 	}, {
 		name: "claims that stay with a process after a reload", file: "internal/engine/daemon.go",
